@@ -1,0 +1,1 @@
+"""HTTP server for a model bundle: GET /ping and POST /invocations."""

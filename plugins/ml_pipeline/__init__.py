@@ -1,0 +1,1 @@
+"""The Airflow side: operators, triggers, and pure functions that turn settings into AWS requests."""
