@@ -1,0 +1,577 @@
+"""Every hyperparameter of `train` and `tune`: the one table from which all other forms derive.
+
+Command line arguments, SageMaker's ParameterRanges and MetricDefinitions, the static hyperparameters of a job
+and the form of the DAG are all read off `TABLE`. Nothing here imports torch, so that Airflow can import it.
+
+`python -m model_code.hyperparameters` prints the table.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, TypedDict
+
+Value = float | int | str
+
+
+class HyperparameterError(ValueError):
+    """A hyperparameter that is unknown, malformed or outside its limits."""
+
+
+class Mode(StrEnum):
+    """What one run of `train` is for."""
+
+    TRIAL = "trial"  # fit on train, judge on valid, print the objective, export nothing
+    FINAL = "final"  # fit, calibrate on valid, refit on train + valid, export the model
+
+
+class Strategy(StrEnum):
+    """Which weights are trained, and so what a job reads."""
+
+    HEAD = "head"  # the backbone is frozen: train a head on stored embeddings
+    FINETUNE = "finetune"  # train the last blocks, or all of them, on the photos
+
+
+class Kind(StrEnum):
+    """The type of a value. A SageMaker range exists for every kind but text."""
+
+    FLOAT = "float"
+    INTEGER = "integer"
+    CHOICE = "choice"
+    TEXT = "text"
+
+
+class Scale(StrEnum):
+    """How a tuner spaces its candidates: the ScalingType of SageMaker's ranges."""
+
+    AUTO = "Auto"
+    LINEAR = "Linear"
+    LOGARITHMIC = "Logarithmic"
+    REVERSE_LOGARITHMIC = "ReverseLogarithmic"
+
+
+class Objective(TypedDict):
+    """SageMaker's HyperParameterTuningJobObjective."""
+
+    Type: str
+    MetricName: str
+
+
+class MetricDefinition(TypedDict):
+    """SageMaker's MetricDefinition: a name and the regular expression that finds it in the log."""
+
+    Name: str
+    Regex: str
+
+
+OBJECTIVE: Final[Objective] = {"Type": "Maximize", "MetricName": "valid_accuracy"}
+
+METRICS: Final = (
+    "valid_accuracy",
+    "valid_loss",
+    "train_loss",
+    "epoch",
+    "temperature",
+    "photos_per_second",
+)
+
+BOTH: Final = frozenset(Strategy)
+HEAD: Final = frozenset({Strategy.HEAD})
+FINETUNE: Final = frozenset({Strategy.FINETUNE})
+
+# SageMaker adds these to a job's hyperparameters for its own toolkit; they are not ours to judge.
+_FOREIGN_PREFIXES: Final = ("sagemaker_", "_tuning_objective_metric")
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One row of the table.
+
+    Args:
+        name: The argument's name without dashes; underscores, because it is SageMaker's name too.
+        kind: The type of its value.
+        default: The value where none is given.
+        help: One line for `--help` and for the DAG's form.
+        low: The smallest valid value of a number.
+        high: The largest valid value of a number.
+        choices: The valid values of a choice.
+        search: The range that a tuner searches unless told otherwise: (low, high) of a number, the candidates
+            of a choice. None means it is not tuned by default.
+        scale: How a tuner spaces its candidates.
+        strategies: The strategies that it means something to.
+    """
+
+    name: str
+    kind: Kind
+    default: Value
+    help: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[Value, ...] = ()
+    search: tuple[Value, ...] | None = None
+    scale: Scale = Scale.LINEAR
+    strategies: frozenset[Strategy] = field(default=BOTH)
+
+    def __post_init__(self) -> None:
+        if self.kind is Kind.CHOICE and not self.choices:
+            raise HyperparameterError(f"{self.name}: a choice needs choices")
+        if self.scale is Scale.LOGARITHMIC and self.search and float(self.search[0]) <= 0:
+            raise HyperparameterError(f"{self.name}: a logarithmic range must start above 0")
+        for value in (self.default, *(self.search or ())):
+            self.check(value)
+
+    @property
+    def tunable(self) -> bool:
+        """Whether a tuner searches it unless told otherwise."""
+        return self.search is not None
+
+    def check(self, value: Value) -> Value:
+        """Return `value` if it is valid, else raise HyperparameterError that names the valid values."""
+        if self.kind is Kind.CHOICE and value not in self.choices:
+            raise HyperparameterError(
+                f"{self.name}={value} is not a choice; use one of {', '.join(map(str, self.choices))}"
+            )
+        if self.kind in (Kind.FLOAT, Kind.INTEGER) and not self.low <= float(value) <= self.high:
+            raise HyperparameterError(
+                f"{self.name}={value} is out of bounds; use a value from {self.low:g} to {self.high:g}"
+            )
+        return value
+
+    def parse(self, text: Any) -> Value:
+        """The checked value that `text` (a string, or a value already of its type) stands for."""
+        try:
+            if self.kind is Kind.FLOAT:
+                return self.check(float(text))
+            if self.kind is Kind.INTEGER:
+                return self.check(_integer(text))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, HyperparameterError):
+                raise
+            raise HyperparameterError(f"{self.name}={text!r} is not of type {self.kind}") from None
+        if self.kind is Kind.CHOICE:
+            by_text = {str(choice): choice for choice in self.choices}
+            return self.check(by_text.get(str(text), str(text)))
+        return str(text)
+
+
+def _integer(text: Any) -> int:
+    # SageMaker's tuner may write an integer as "128.0".
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(text)
+    return int(number)
+
+
+TABLE: Final[tuple[Hyperparameter, ...]] = (
+    Hyperparameter(
+        "mode",
+        Kind.CHOICE,
+        Mode.TRIAL,
+        "trial: judge a recipe; final: refit it and export the model",
+        choices=tuple(Mode),
+    ),
+    Hyperparameter(
+        "strategy",
+        Kind.CHOICE,
+        Strategy.HEAD,
+        "head: frozen backbone; finetune: train its blocks too",
+        choices=tuple(Strategy),
+    ),
+    Hyperparameter("architecture", Kind.TEXT, "mobilenet_v2", "name of a torchvision classification model"),
+    Hyperparameter("seed", Kind.INTEGER, 0, "the same seed gives the same weights", low=0, high=2**31 - 1),
+    Hyperparameter(
+        "epochs", Kind.INTEGER, 30, "passes over the training photos", low=1, high=1000, strategies=HEAD
+    ),
+    Hyperparameter(
+        "epochs", Kind.INTEGER, 6, "passes over the training photos", low=1, high=1000, strategies=FINETUNE
+    ),
+    Hyperparameter(
+        "patience",
+        Kind.INTEGER,
+        10,
+        "stop after so many epochs without a better validation loss; 0: never",
+        low=0,
+        high=1000,
+        strategies=HEAD,
+    ),
+    Hyperparameter(
+        "patience",
+        Kind.INTEGER,
+        3,
+        "stop after so many epochs without a better validation loss; 0: never",
+        low=0,
+        high=1000,
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
+        "learning_rate",
+        Kind.FLOAT,
+        2e-3,
+        "peak learning rate of the head",
+        low=1e-7,
+        high=10.0,
+        search=(3e-4, 3e-2),
+        scale=Scale.LOGARITHMIC,
+        strategies=HEAD,
+    ),
+    Hyperparameter(
+        "learning_rate",
+        Kind.FLOAT,
+        1e-3,
+        "peak learning rate of the head",
+        low=1e-7,
+        high=10.0,
+        search=(1e-4, 1e-2),
+        scale=Scale.LOGARITHMIC,
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
+        "weight_decay",
+        Kind.FLOAT,
+        0.3,
+        "decoupled weight decay of AdamW",
+        low=0.0,
+        high=100.0,
+        search=(1e-2, 3.0),
+        scale=Scale.LOGARITHMIC,
+        strategies=HEAD,
+    ),
+    Hyperparameter(
+        "weight_decay",
+        Kind.FLOAT,
+        0.05,
+        "decoupled weight decay of AdamW",
+        low=0.0,
+        high=100.0,
+        search=(1e-3, 0.5),
+        scale=Scale.LOGARITHMIC,
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
+        "dropout",
+        Kind.FLOAT,
+        0.3,
+        "fraction of features dropped before the last layer",
+        low=0.0,
+        high=0.95,
+        search=(0.0, 0.7),
+    ),
+    Hyperparameter(
+        "label_smoothing",
+        Kind.FLOAT,
+        0.1,
+        "probability spread over the other classes",
+        low=0.0,
+        high=0.9,
+        search=(0.0, 0.3),
+    ),
+    Hyperparameter(
+        "mixup",
+        Kind.FLOAT,
+        0.4,
+        "alpha of the Beta distribution that mixes pairs; 0: off",
+        low=0.0,
+        high=10.0,
+        search=(0.0, 1.0),
+    ),
+    Hyperparameter(
+        "cutmix",
+        Kind.FLOAT,
+        0.0,
+        "alpha of the Beta distribution that pastes patches; 0: off",
+        low=0.0,
+        high=10.0,
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
+        "batch_size",
+        Kind.INTEGER,
+        256,
+        "photos per step, over all instances",
+        low=2,
+        high=65536,
+        strategies=HEAD,
+    ),
+    Hyperparameter(
+        "batch_size",
+        Kind.INTEGER,
+        64,
+        "photos per step, over all instances",
+        low=2,
+        high=65536,
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
+        "hidden", Kind.INTEGER, 0, "width of the head's hidden layer; 0: a linear head", low=0, high=8192
+    ),
+    Hyperparameter(
+        "warmup", Kind.FLOAT, 0.1, "fraction of the steps in which the rate rises", low=0.0, high=0.9
+    ),
+    Hyperparameter(
+        "class_weighting", Kind.FLOAT, 0.0, "0: photos count alike; 1: classes count alike", low=0.0, high=1.0
+    ),
+    Hyperparameter(
+        "blocks",
+        Kind.INTEGER,
+        2,
+        "how many of the last blocks are trained; 0: all",
+        low=0,
+        high=1000,
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
+        "backbone_rate",
+        Kind.FLOAT,
+        0.1,
+        "the blocks' learning rate as a fraction of the head's",
+        low=1e-4,
+        high=1.0,
+        search=(1e-2, 1.0),
+        scale=Scale.LOGARITHMIC,
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
+        "augmentation",
+        Kind.CHOICE,
+        "trivial",
+        "how training photos are varied",
+        choices=("none", "flip", "trivial", "rand"),
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
+        "ema",
+        Kind.FLOAT,
+        0.99,
+        "decay per step of the averaged weights that are kept; 0: off",
+        low=0.0,
+        high=0.99999,
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
+        "accumulate",
+        Kind.INTEGER,
+        1,
+        "steps whose gradients are summed: less memory, same batch",
+        low=1,
+        high=1024,
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
+        "precision",
+        Kind.CHOICE,
+        "auto",
+        "arithmetic of the forward pass",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        strategies=FINETUNE,
+    ),
+)
+
+
+def names() -> tuple[str, ...]:
+    """Every name, once, in the order of the table."""
+    return tuple(dict.fromkeys(row.name for row in TABLE))
+
+
+def rows(strategy: Strategy | str) -> dict[str, Hyperparameter]:
+    """The rows that mean something to `strategy`, by name."""
+    return {row.name: row for row in TABLE if Strategy(strategy) in row.strategies}
+
+
+def resolve(values: Mapping[str, Any]) -> dict[str, Value]:
+    """Check `values` (strings or typed) and fill in the defaults of their strategy.
+
+    SageMaker's own entries (`sagemaker_*`) are dropped. A name that belongs only to the other strategy is an
+    error, because it would be ignored in silence.
+
+    Raises:
+        HyperparameterError: An unknown name, or a value of the wrong type or out of bounds.
+    """
+    given = {name: value for name, value in values.items() if not name.startswith(_FOREIGN_PREFIXES)}
+    strategy_row = next(row for row in TABLE if row.name == "strategy")
+    strategy = strategy_row.parse(given.get("strategy", strategy_row.default))
+    known = rows(str(strategy))
+    for name in given:
+        if name not in known:
+            reason = f"means nothing to strategy={strategy}" if name in names() else "is unknown"
+            raise HyperparameterError(f"hyperparameter {name} {reason}; use one of {', '.join(known)}")
+    return {name: row.parse(given[name]) if name in given else row.default for name, row in known.items()}
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The hyperparameters that SageMaker left in SM_HPS (a JSON object), or none; not yet checked."""
+    try:
+        values = json.loads(environment.get("SM_HPS") or "{}")
+    except json.JSONDecodeError as error:
+        raise HyperparameterError(f"SM_HPS is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise HyperparameterError("SM_HPS must be a JSON object")
+    known = names()
+    return {name: value for name, value in values.items() if name in known}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one argument per name. Names not given are absent from the namespace: `resolve` fills them in."""
+    group = parser.add_argument_group("hyperparameters")
+    for name in names():
+        variants = [row for row in TABLE if row.name == name]
+        defaults = ", ".join(
+            f"{row.default} for {'/'.join(sorted(row.strategies))}"
+            if row.strategies != BOTH
+            else str(row.default)
+            for row in variants
+        )
+        group.add_argument(
+            f"--{name}",
+            default=argparse.SUPPRESS,
+            metavar="{" + ",".join(map(str, variants[0].choices)) + "}"
+            if variants[0].choices
+            else name.upper(),
+            help=f"{variants[0].help} (default: {defaults})",
+        )
+
+
+def from_arguments(namespace: argparse.Namespace) -> dict[str, Any]:
+    """The hyperparameters that the command line gave; not yet checked."""
+    return {name: getattr(namespace, name) for name in names() if hasattr(namespace, name)}
+
+
+def search_space(
+    strategy: Strategy | str, overrides: Mapping[str, Mapping[str, Any] | None] | None = None
+) -> dict[str, Hyperparameter]:
+    """The rows to search, each with its range in `search`.
+
+    Args:
+        strategy: The strategy whose table is searched.
+        overrides: By name: None takes it out of the search; `{"low", "high", "scale"}` or `{"choices"}` replaces
+            its range, or adds one where there was none. What is left out keeps the table's value.
+
+    Raises:
+        HyperparameterError: An override of an unknown name, or outside the limits.
+    """
+    known = rows(strategy)
+    space = {name: row for name, row in known.items() if row.tunable}
+    for name, override in (overrides or {}).items():
+        if name not in known:
+            raise HyperparameterError(
+                f"cannot search {name}: unknown to strategy={strategy}; use one of {', '.join(known)}"
+            )
+        if override is None:
+            space.pop(name, None)
+        else:
+            space[name] = _overridden(known[name], override)
+    if not space:
+        raise HyperparameterError("nothing to search: every range was taken out; leave at least one in")
+    return space
+
+
+def _overridden(row: Hyperparameter, override: Mapping[str, Any]) -> Hyperparameter:
+    if row.kind is Kind.TEXT or row.name in ("mode", "strategy"):
+        raise HyperparameterError(f"{row.name} cannot be searched; give it one value")
+    if unknown := set(override) - {"low", "high", "scale", "choices"}:
+        raise HyperparameterError(
+            f"{row.name}: unknown keys {sorted(unknown)}; use low, high, scale or choices"
+        )
+    changes = dict(vars(row), scale=Scale(override.get("scale", row.scale)))
+    if "choices" in override:
+        candidates = tuple(row.parse(choice) for choice in override["choices"])
+        return Hyperparameter(
+            **{
+                **changes,
+                "kind": Kind.CHOICE,
+                "choices": candidates,
+                "search": candidates,
+                "default": candidates[0],
+                "scale": Scale.LINEAR,
+            }
+        )
+    if row.kind is Kind.CHOICE:
+        return Hyperparameter(**{**changes, "search": row.search or row.choices})
+    low, high = row.search or (row.low, row.high)
+    low, high = row.parse(override.get("low", low)), row.parse(override.get("high", high))
+    if not float(low) < float(high):
+        raise HyperparameterError(f"{row.name}: low={low} must be below high={high}")
+    return Hyperparameter(**{**changes, "search": (low, high)})
+
+
+def parameter_ranges(
+    strategy: Strategy | str, overrides: Mapping[str, Mapping[str, Any] | None] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """SageMaker's ParameterRanges for `strategy`: numbers are strings, as the API wants. See `search_space`."""
+    ranges: dict[str, list[dict[str, Any]]] = {
+        "ContinuousParameterRanges": [],
+        "IntegerParameterRanges": [],
+        "CategoricalParameterRanges": [],
+    }
+    for name, row in search_space(strategy, overrides).items():
+        search = [str(value) for value in row.search or ()]
+        if row.kind is Kind.CHOICE:
+            ranges["CategoricalParameterRanges"].append({"Name": name, "Values": search})
+        else:
+            key = "ContinuousParameterRanges" if row.kind is Kind.FLOAT else "IntegerParameterRanges"
+            ranges[key].append(
+                {"Name": name, "MinValue": search[0], "MaxValue": search[1], "ScalingType": row.scale.value}
+            )
+    return ranges
+
+
+def static_hyperparameters(
+    values: Mapping[str, Any], ranges: Mapping[str, Iterable[Mapping[str, Any]]] | None = None
+) -> dict[str, str]:
+    """SageMaker's StaticHyperParameters: `values` with their strategy's defaults, checked, as strings.
+
+    Args:
+        values: What is fixed; `strategy` chooses the table.
+        ranges: SageMaker's ParameterRanges; their names are left out, because the tuner sets them.
+    """
+    tuned = {entry["Name"] for entries in (ranges or {}).values() for entry in entries}
+    return {name: str(value) for name, value in resolve(values).items() if name not in tuned}
+
+
+def metric_definitions() -> list[MetricDefinition]:
+    """SageMaker's MetricDefinitions for the log lines of `train` (`name=value`)."""
+    number = r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
+    # The boundary keeps `train_loss` from matching inside a longer name.
+    return [{"Name": name, "Regex": rf"(?:^|\s){name}={number}"} for name in METRICS]
+
+
+def form(strategy: Strategy | str) -> dict[str, dict[str, Any]]:
+    """JSON Schema properties for a form, by name: default, type, limits, choices, title, description."""
+    json_types = {Kind.FLOAT: "number", Kind.INTEGER: "integer", Kind.CHOICE: "string", Kind.TEXT: "string"}
+    schema: dict[str, dict[str, Any]] = {}
+    for name, row in rows(strategy).items():
+        default = row.default.value if isinstance(row.default, StrEnum) else row.default
+        schema[name] = {
+            "default": default,
+            "type": json_types[row.kind],
+            "title": name.replace("_", " ").capitalize(),
+            "description": row.help,
+        }
+        if row.kind is Kind.CHOICE:
+            schema[name]["enum"] = [str(choice) for choice in row.choices]
+        if math.isfinite(row.low):
+            schema[name]["minimum"] = row.low
+        if math.isfinite(row.high):
+            schema[name]["maximum"] = row.high
+    return schema
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description="Print every hyperparameter with its default and search range."
+    )
+    parser.parse_args()
+    print(f"{'name':16} {'strategy':9} {'default':13} {'searched':22} meaning")
+    for row in TABLE:
+        strategy = "both" if row.strategies == BOTH else "/".join(row.strategies)
+        searched = ""
+        if row.search:
+            searched = " .. ".join(map(str, row.search)) + (" log" if row.scale is Scale.LOGARITHMIC else "")
+        print(f"{row.name:16} {strategy:9} {row.default!s:13} {searched:22} {row.help}")
+
+
+if __name__ == "__main__":
+    main()
