@@ -1,0 +1,355 @@
+"""Process groups: how every job, server and instance of local_aws runs, and how none of them is left behind.
+
+A group is one program with all its descendants, under a supervisor (`supervisor.py`) that mounts its folders,
+kills what is left when the program ends, and kills all of it when local_aws dies, by whatever signal. On disk
+a record (pid, birth time) says what runs; `end_orphans` reads the records of an earlier local_aws.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+OPT_ML = "/opt/ml"
+MARKER = "LOCAL_AWS_GROUP"
+LONGEST_LINE = 256 * 1024  # CloudWatch Logs cuts events at 256 KiB
+BIRTH_TOLERANCE_SECONDS = 2.0  # psutil derives birth times from the boot time, which clock adjustments move
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+
+LogSink = Callable[[bytes], None] | Path
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What a group sees of the machine, where the platform has mount namespaces; elsewhere it sees
+    everything.
+
+    hosts: host name -> address, added to /etc/hosts. hidden: folders that appear empty. writable: when given,
+    all but these paths is read-only. drop_privileges: even root's group holds no capability. binds: target ->
+    source.
+    """
+
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    hidden: Sequence[Path] = ()
+    writable: Sequence[Path] | None = None
+    drop_privileges: bool = False
+    binds: Mapping[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path in (*self.hidden, *(self.writable or ())):
+            if not path.is_absolute():
+                raise ValueError(f"Isolation needs absolute paths, not {path}")
+
+
+@functools.cache
+def namespaces_supported() -> bool:
+    """Whether a private /opt/ml can be mounted here, as root or in a user namespace; tried once per process.
+
+    LOCAL_AWS_NAMESPACES=off in the environment answers no.
+    """
+    if sys.platform != "linux" or os.environ.get("LOCAL_AWS_NAMESPACES") == "off":
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        probe = _launch(
+            ["/bin/sh", "-c", f"test -d {OPT_ML}"],
+            env={"PATH": os.defpath},
+            cwd=Path("/"),
+            mounts={"binds": [(str(root), OPT_ML)], "hidden": [], "writable": None},
+            record=root / "probe",
+            name="probe",
+            output=subprocess.DEVNULL,
+        )
+        supported = probe.wait(timeout=30) == 0
+        _close(probe.stdin)
+    return supported
+
+
+def opt_ml_seen_at(folder: Path) -> str:
+    """The path under which a group started with `opt_ml=folder` sees that folder."""
+    return OPT_ML if namespaces_supported() else str(folder)
+
+
+class ProcessGroup:
+    """One running program and its descendants. Made by `start`; thread-safe."""
+
+    def __init__(self, process: subprocess.Popen[bytes], record: Path, name: str) -> None:
+        self._process = process
+        self._record = record
+        self._readers: list[threading.Thread] = []
+        self._reaped = threading.Lock()
+        self.name = name
+
+    @classmethod
+    def start(
+        cls,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log: LogSink,
+        name: str,
+        record: Path,
+        opt_ml: Path | None = None,
+        isolation: Isolation = Isolation(),
+    ) -> ProcessGroup:
+        """Start `argv` with exactly `env`, in `cwd`, with `opt_ml` visible at /opt/ml.
+
+        Where mounting is impossible, arguments and environment values beginning with /opt/ml are rewritten to
+        the folder. `log` gets each line of standard output and error as it is written, without its line end,
+        or is a file to append to. `record` is a file that exists while the group runs. Raises OSError if
+        nothing can be started.
+        """
+        mounted = namespaces_supported()
+        rewrite = _identity if opt_ml is None or mounted else functools.partial(_rewrite, folder=opt_ml)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        process = _launch(
+            [rewrite(argument) for argument in argv],
+            env={key: rewrite(value) for key, value in env.items()},
+            cwd=_cwd_seen(cwd, opt_ml) if mounted else cwd,
+            mounts=_mounts(opt_ml, isolation, record) if mounted else None,
+            record=record,
+            name=name,
+            output=subprocess.PIPE if callable(log) else log,
+            drop_privileges=isolation.drop_privileges,
+        )
+        group = cls(process, record, name)
+        group._write_record()
+        if callable(log):
+            group._follow(log)
+        return group
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit status, negative for a signal, or None while it runs."""
+        status = self._process.poll()
+        if status is not None:
+            self._forget()
+        return status
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and for the last log line. Raises subprocess.TimeoutExpired."""
+        status = self._process.wait(timeout)
+        for reader in self._readers:
+            if reader is not threading.current_thread():
+                reader.join()
+        self._forget()
+        return status
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the group."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def terminate(self, grace_seconds: float) -> int:
+        """SIGTERM, then after `grace_seconds` SIGKILL; the exit status."""
+        self.signal(signal.SIGTERM)
+        try:
+            return self.wait(grace_seconds)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self) -> int:
+        """SIGKILL for the program and all its descendants; the exit status."""
+        _close(self._process.stdin)
+        try:
+            return self.wait(10)
+        except subprocess.TimeoutExpired:
+            _end_group(str(self._record), self.pid)
+            return self.wait(10)
+
+    def _write_record(self) -> None:
+        try:
+            born = psutil.Process(self.pid).create_time()
+        except psutil.NoSuchProcess:
+            return
+        partial = self._record.with_name(self._record.name + ".partial")
+        partial.write_text(json.dumps({"pid": self.pid, "born": born, "name": self.name}))
+        partial.replace(self._record)
+
+    def _follow(self, log: Callable[[bytes], None]) -> None:
+        assert self._process.stdout is not None
+        reader = threading.Thread(
+            target=_deliver_lines, args=(self._process.stdout, log), name=f"log of {self.name}", daemon=True
+        )
+        reader.start()
+        self._readers.append(reader)
+
+    def _forget(self) -> None:
+        with self._reaped:
+            _close(self._process.stdin)
+            self._record.unlink(missing_ok=True)
+            self._record.with_name(self._record.name + ".hosts").unlink(missing_ok=True)
+
+
+def end_orphans(record_dir: Path) -> list[str]:
+    """End every group that an earlier local_aws left running; the names of those found alive.
+
+    A process is ended only if it is the recorded one (same pid, same birth) or carries the record in its
+    environment.
+    """
+    ended = []
+    for record in sorted(record_dir.glob("*")):
+        if record.suffix in (".partial", ".hosts"):
+            record.unlink(missing_ok=True)
+            continue
+        try:
+            known = json.loads(record.read_text())
+        except (OSError, ValueError):
+            known = {}
+        pid = known.get("pid")
+        if _end_group(str(record), pid if _is_alive(pid, known.get("born")) else None):
+            ended.append(str(known.get("name", record.name)))
+        record.unlink(missing_ok=True)
+    return ended
+
+
+def _identity(text: str) -> str:
+    return text
+
+
+def _rewrite(text: str, folder: Path) -> str:
+    if text == OPT_ML or text.startswith(OPT_ML + "/"):
+        return str(folder) + text[len(OPT_ML) :]
+    return text
+
+
+def _cwd_seen(cwd: Path, opt_ml: Path | None) -> Path:
+    """The working directory by its name under /opt/ml, so that `..` does not lead to other jobs' folders."""
+    if opt_ml is not None and cwd.is_relative_to(opt_ml):
+        return OPT_ML / cwd.relative_to(opt_ml)
+    return cwd
+
+
+def _mounts(opt_ml: Path | None, isolation: Isolation, record: Path) -> dict[str, Any] | None:
+    binds = [(str(source), target) for target, source in isolation.binds.items()]
+    if opt_ml is not None:
+        binds.append((str(opt_ml), OPT_ML))
+    if isolation.hosts:
+        hosts = record.with_name(record.name + ".hosts")
+        lines = [f"{address}\t{host}\n" for host, address in isolation.hosts.items()]
+        hosts.write_text(Path("/etc/hosts").read_text() + "\n" + "".join(lines))
+        binds.append((str(hosts), "/etc/hosts"))
+    if not binds and not isolation.hidden and isolation.writable is None:
+        return None
+    writable = None if isolation.writable is None else [str(path) for path in isolation.writable]
+    return {"binds": binds, "hidden": [str(path) for path in isolation.hidden], "writable": writable}
+
+
+def _launch(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    mounts: dict[str, Any] | None,
+    record: Path,
+    name: str,
+    output: int | Path,
+    drop_privileges: bool = False,
+) -> subprocess.Popen[bytes]:
+    spec = {"argv": list(argv), "cwd": str(cwd), "mounts": mounts, "drop_privileges": drop_privileges}
+    file = output.open("ab") if isinstance(output, Path) else None
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(SUPERVISOR), str(record), name],
+            env={**env, MARKER: str(record)},
+            stdin=subprocess.PIPE,
+            stdout=output if isinstance(output, int) else file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    finally:
+        _close(file)
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(spec).encode() + b"\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        process.wait()
+    return process
+
+
+def _deliver_lines(stream: IO[bytes], log: Callable[[bytes], None]) -> None:
+    """Hand over lines as they come; a carriage return ends a line too, or a progress bar would be one endless
+    line.
+    """
+    rest = b""
+    descriptor = stream.fileno()
+    while chunk := os.read(descriptor, 65536):
+        *lines, rest = (rest + chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).split(b"\n")
+        for line in lines:
+            log(line)
+        while len(rest) > LONGEST_LINE:
+            log(rest[:LONGEST_LINE])
+            rest = rest[LONGEST_LINE:]
+    if rest:
+        log(rest)
+    stream.close()
+
+
+def _close(stream: IO[bytes] | None) -> None:
+    if stream is not None:
+        try:
+            stream.close()
+        except BrokenPipeError:
+            return
+
+
+def _is_alive(pid: object, born: object) -> bool:
+    if not isinstance(pid, int) or not isinstance(born, int | float):
+        return False
+    try:
+        return abs(psutil.Process(pid).create_time() - born) < BIRTH_TOLERANCE_SECONDS
+    except psutil.Error:
+        return False
+
+
+def _end_group(marker: str, supervisor: int | None) -> bool:
+    """Kill every process that carries `marker`, and the supervisor; whether any was alive.
+
+    A new process may be forked between a look and its kill: look until none is left.
+    """
+    found = False
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        alive = _carriers(marker, supervisor)
+        if not alive:
+            return found
+        found = True
+        for process in alive:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(alive, timeout=1)
+    return found
+
+
+def _carriers(marker: str, supervisor: int | None) -> list[psutil.Process]:
+    carriers = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.pid == supervisor or process.environ().get(MARKER) == marker:
+                carriers.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return carriers
