@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -32,12 +32,12 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture(params=["namespaces", "rewriting"])
-def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "rewriting":
         monkeypatch.setattr(processes, "namespaces_supported", lambda: False)
     elif not processes.namespaces_supported():
         pytest.skip("this platform has no mount namespaces for us")
-    return request.param
+    return str(request.param)
 
 
 def start(
