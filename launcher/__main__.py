@@ -1,0 +1,106 @@
+"""`python -m launcher run|up|status|predict|stop|clean`: what the Makefile calls."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from launcher import run as main_job
+from launcher import supervisor
+from launcher.settings import Settings
+
+
+def parser() -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser(prog="python -m launcher", description=__doc__)
+    commands = arguments.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="bring everything up and run train_and_deploy")
+    commands.add_parser("up", help="bring everything up, start no run")
+    commands.add_parser("status", help="what is up, and how the last run ended")
+    predict = commands.add_parser("predict", help="classify a photo with the deployed endpoint")
+    predict.add_argument("image", type=Path, help="a photo")
+    predict.add_argument("--endpoint", help="endpoint name; the last run's by default")
+    commands.add_parser("stop", help="stop every process of the run; nothing finished is lost")
+    commands.add_parser("clean", help="stop, then remove everything a run made")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    chosen = parser().parse_args(argv)
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    try:
+        settings = Settings.from_environ(os.environ)
+        return _COMMANDS[chosen.command](settings, console, chosen)
+    except _one_line_errors() as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; the services are still up (make stop ends them)")
+        return 130
+
+
+def _one_line_errors() -> tuple[type[Exception], ...]:
+    from launcher.airflow_api import AirflowError
+    from model_code.dataset import DatasetError
+
+    return (*main_job.SHOWN_AS_ONE_LINE, AirflowError, DatasetError)
+
+
+def _run(settings: Settings, console: Console, _: argparse.Namespace) -> int:
+    _check_inputs(settings)
+    return main_job.run(settings, console)
+
+
+def _check_inputs(settings: Settings) -> None:
+    """The cheap checks come before any service is started."""
+    from launcher.preflight import check_architecture
+    from model_code.dataset import preflight
+
+    check_architecture(settings.architecture)
+    if settings.data is not None:
+        preflight(settings.data)
+
+
+def _up(settings: Settings, console: Console, _: argparse.Namespace) -> int:
+    settings = main_job.bring_up(settings, console)
+    main_job.wait_for_dag(main_job.connect(settings), settings, console)
+    main_job.print_addresses(settings, console)
+    return 0
+
+
+def _status(settings: Settings, console: Console, _: argparse.Namespace) -> int:
+    from launcher.status import print_status
+
+    return print_status(settings, console)
+
+
+def _predict(settings: Settings, console: Console, chosen: argparse.Namespace) -> int:
+    from launcher.predict import predict
+
+    return predict(settings, console, chosen.image, chosen.endpoint)
+
+
+def _stop(settings: Settings, console: Console, _: argparse.Namespace) -> int:
+    was_up = supervisor.read_state(settings.home) is not None
+    left = supervisor.stop_everything(settings)
+    console.print("stopped" if was_up or left else "nothing was running")
+    return 0
+
+
+def _clean(settings: Settings, console: Console, _: argparse.Namespace) -> int:
+    supervisor.stop_everything(settings)
+    shutil.rmtree(settings.home, ignore_errors=True)
+    console.print(f"removed {settings.home}")
+    return 0
+
+
+_COMMANDS = {
+    "run": _run, "up": _up, "status": _status, "predict": _predict, "stop": _stop, "clean": _clean,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Builds the virtual environment from requirements.lock, once for each lock. Needs only the standard library.
+
+Runs under whatever Python `make` finds, so it must stay readable by old ones: they get a clear message, not a
+SyntaxError.
+"""
+
+# ruff: noqa: UP031
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NEEDED_FREE_GB = 6
+
+
+def fail(message):
+    sys.exit("error: " + message)
+
+
+def check_machine(venv):
+    if sys.version_info[:2] != (3, 11):
+        fail(
+            "Python 3.11 is needed and %s is Python %d.%d: install 3.11, "
+            "or name it with make PYTHON=/path/to/python3.11"
+            % (sys.executable, sys.version_info[0], sys.version_info[1])
+        )
+    free = shutil.disk_usage(os.path.dirname(os.path.abspath(venv))).free / 1e9
+    if free < NEEDED_FREE_GB:
+        fail("the packages need %d GB and %.1f GB are free: free some space" % (NEEDED_FREE_GB, free))
+
+
+def fingerprint():
+    """Changes with anything the environment is made from."""
+    digest = hashlib.sha256(sys.version.encode())
+    for name in ("requirements.lock", "pyproject.toml"):
+        with open(os.path.join(ROOT, name), "rb") as file:
+            digest.update(file.read())
+    digest.update(ROOT.encode())  # the editable install points here
+    return digest.hexdigest()
+
+
+def pip(venv, *arguments):
+    command = [os.path.join(venv, "bin", "python"), "-m", "pip", "--disable-pip-version-check"]
+    if subprocess.call(command + list(arguments), cwd=ROOT) != 0:
+        fail("pip failed (its reason is above): check the network or the package index, then run make again")
+
+
+def create(venv):
+    """Make the environment beside its final place's stamp: an interrupted set-up is simply done again."""
+    print("setting up Python packages in %s (a few minutes, once)" % venv, flush=True)
+    if subprocess.call([sys.executable, "-m", "venv", venv]) != 0:
+        fail("python -m venv failed: on Debian and Ubuntu, apt-get install python3.11-venv")
+    pip(venv, "install", "--quiet", "--progress-bar", "off", "-r", "requirements.lock")
+    pip(venv, "install", "--quiet", "--no-deps", "--no-build-isolation", "-e", ".")
+
+
+def lock(venv):
+    """Resolve the direct dependencies anew and write what came out."""
+    pip(venv, "install", "--quiet", "--upgrade", "-r", "requirements.in", "-r", "requirements-dev.in")
+    freeze = [os.path.join(venv, "bin", "pip"), "freeze", "--exclude-editable"]
+    frozen = subprocess.check_output(freeze, text=True)
+    with open(os.path.join(ROOT, "requirements.lock"), "w") as file:
+        # A local version ("2.13.0+cpu") names one build of one index; the lock must hold on every machine.
+        file.write("".join(line.split("+")[0].rstrip() + "\n" for line in frozen.splitlines()))
+
+
+def main():
+    venv = os.path.abspath(sys.argv[-1])
+    if "--lock" in sys.argv:
+        return lock(venv)
+    stamp = os.path.join(venv, "ml-pipeline.stamp")
+    wanted = fingerprint()
+    if os.path.exists(stamp):
+        with open(stamp) as file:
+            if file.read() == wanted:
+                return None
+    check_machine(venv)
+    create(venv)
+    with open(stamp, "w") as file:
+        file.write(wanted)
+    return None
+
+
+if __name__ == "__main__":
+    main()

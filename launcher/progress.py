@@ -1,0 +1,127 @@
+"""Shows a run as it goes: one line a task, a bar where its work is countable."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+PROGRESS_LINE = re.compile(r"\bprogress done=(\d+) total=(\d+) unit=(\w+)")
+FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
+MARKS = {
+    "success": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "upstream_failed": ("✗", "red dim"),
+    "skipped": ("-", "dim"),
+    "running": ("▸", "cyan"),
+    "deferred": ("▸", "cyan"),
+    "awaiting_input": ("?", "yellow"),
+    "up_for_retry": ("↻", "yellow"),
+}
+
+
+@dataclass(frozen=True)
+class Count:
+    """Countable work of a task, from its log."""
+
+    done: int
+    total: int
+    unit: str
+
+
+def latest_count(lines: Iterable[str]) -> Count | None:
+    """The last progress line of a log, or None."""
+    found = None
+    for line in lines:
+        if match := PROGRESS_LINE.search(line):
+            found = Count(int(match[1]), int(match[2]), match[3])
+    return found
+
+
+def state_of(task: Mapping[str, Any]) -> str:
+    return str(task.get("state") or "waiting")
+
+
+def seconds_of(task: Mapping[str, Any], now: float) -> float | None:
+    """Seconds since the task's first start, None before it."""
+    from datetime import datetime
+
+    if not task.get("start_date"):
+        return None
+    start = datetime.fromisoformat(task["start_date"].replace("Z", "+00:00")).timestamp()
+    end = task.get("end_date")
+    stop = datetime.fromisoformat(end.replace("Z", "+00:00")).timestamp() if end else now
+    return max(stop - start, 0.0)
+
+
+class ProgressView:
+    """A live table on a terminal; plain lines, one for each change, where there is none (CI, a pipe)."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+        self._printed: dict[str, str] = {}
+        self._counts: dict[str, Count] = {}
+
+    def __enter__(self) -> ProgressView:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, tasks: list[dict[str, Any]], counts: Mapping[str, Count]) -> None:
+        self._counts.update(counts)
+        now = time.time()
+        if self._live:
+            self._live.update(self._table(tasks, now))
+            return
+        for task in tasks:
+            self._print_change(task, now)
+
+    def _print_change(self, task: Mapping[str, Any], now: float) -> None:
+        name, state = task["task_id"], state_of(task)
+        count = self._counts.get(name)
+        tenth = f" {10 * count.done // max(count.total, 1) * 10}%" if count and state not in FINISHED else ""
+        if state in ("waiting", "scheduled", "queued", "removed") or self._printed.get(name) == state + tenth:
+            return
+        self._printed[name] = state + tenth
+        seconds = seconds_of(task, now)
+        spent = f" {seconds:5.0f} s" if seconds is not None else ""
+        work = f"  {count.done} of {count.total} {count.unit}" if count and tenth else ""
+        self.console.print(f"{name:<16} {state:<10}{spent}{work}", highlight=False)
+
+    def _table(self, tasks: list[dict[str, Any]], now: float) -> RenderableType:
+        table = Table.grid(padding=(0, 1))
+        for task in tasks:
+            state = state_of(task)
+            mark, style = MARKS.get(state, ("·", "dim"))
+            seconds = seconds_of(task, now)
+            table.add_row(
+                Text(mark, style),
+                Text(task["task_id"], style if state in ("failed", "running", "deferred") else ""),
+                Text("" if seconds is None else f"{seconds:4.0f} s", "dim"),
+                self._bar(task["task_id"], state),
+            )
+        return Group(table)
+
+    def _bar(self, name: str, state: str) -> RenderableType:
+        count = self._counts.get(name)
+        if count is None or state in FINISHED:
+            return Text("")
+        row = Table.grid(padding=(0, 1))
+        row.add_row(
+            ProgressBar(total=max(count.total, 1), completed=count.done, width=30),
+            Text(f"{count.done}/{count.total} {count.unit}", "dim"),
+        )
+        return row

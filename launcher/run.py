@@ -1,0 +1,224 @@
+"""The main job: bring the services up, start `train_and_deploy` over REST, show it, sum it up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+from rich.console import Console
+from rich.markup import escape
+
+from launcher import inputs, preflight, summary, supervisor
+from launcher.airflow_api import AirflowClient, AirflowError
+from launcher.progress import FINISHED, ProgressView, latest_count, state_of
+from launcher.services import is_ready, services
+from launcher.settings import Secrets, Settings, SettingsError, airflow_environment
+
+DAG_ID = "train_and_deploy"
+LAST_RUN_FILE = "last_run.json"
+START_DEADLINE_SECONDS = 180.0
+POLL_SECONDS = 1.0
+
+
+class RunError(RuntimeError):
+    """The run could not be started or watched; the message names the log to read."""
+
+
+def run(settings: Settings, console: Console) -> int:
+    """`make run`: 0 only if the endpoint answered as the evaluation did."""
+    settings = bring_up(settings, console)
+    chosen = _choose_inputs(settings, console)
+    client = connect(settings)
+    wait_for_dag(client, settings, console)
+    run_id = client.trigger(DAG_ID, run_conf(settings, chosen))
+    console.print(f"run [bold]{run_id}[/] of {DAG_ID}: {settings.airflow_url}/dags/{DAG_ID}/runs/{run_id}")
+    state = watch(client, run_id, console)
+    results = {task: client.xcom(DAG_ID, run_id, task) for task in summary.TASKS}
+    save_last_run(settings, run_id, results)
+    summary.print_summary(console, results, chosen.notes)
+    outcome = summary.judge(state, results.get("smoke_test"))
+    if not outcome.succeeded:
+        explain_failure(client, settings, run_id, console)
+    colour = "green" if outcome.succeeded else "red"
+    console.print(f"\n[{colour}]{'done' if outcome.succeeded else 'failed'}[/]: {outcome.reason}")
+    print_addresses(settings, console)
+    return 0 if outcome.succeeded else 1
+
+
+def _choose_inputs(settings: Settings, console: Console) -> inputs.Inputs:
+    from launcher.downloads import download_bar
+
+    with download_bar(console) as progress:
+        return inputs.choose(settings, console.print, progress)
+
+
+def bring_up(settings: Settings, console: Console) -> Settings:
+    """Start the services, or take those that are up; returns the settings that are in force."""
+    state = supervisor.read_state(settings.home)
+    if state is not None:
+        ports: Any = state["ports"]
+        console.print("the services are up already")
+        return Settings(
+            **{**settings.__dict__, "airflow_port": ports["airflow"], "local_aws_port": ports["local_aws"]}
+        )
+    leftovers = supervisor.stop_everything(settings)  # of a supervisor that was killed
+    if leftovers:
+        console.print(f"ended {len(leftovers)} processes that an earlier run had left")
+    preflight.check_ports(settings)
+    preflight.check_disk(settings.home, _size(settings.data))
+    migrate(settings, console)
+    supervisor.start_in_background(settings)
+    wait_until_ready(settings, console)
+    return settings
+
+
+def _size(folder: Path | None) -> int:
+    if folder is None or not folder.is_dir():
+        return 0
+    return sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
+
+
+def migrate(settings: Settings, console: Console) -> None:
+    """Create or migrate Airflow's database, and write the login that its auth manager reads."""
+    credentials = Secrets.load_or_create(settings.home)
+    settings.airflow_home.mkdir(parents=True, exist_ok=True)
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    passwords = settings.airflow_home / "passwords.json"
+    passwords.touch(mode=0o600)
+    passwords.write_text(json.dumps({"admin": credentials.admin_password}))
+    log = settings.logs / "migrate.log"
+    with console.status("preparing Airflow's database"), open(log, "wb") as output:
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("airflow")), "db", "migrate"],
+            env={**os.environ, **airflow_environment(settings, credentials)},
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False,
+        )  # fmt: skip
+    if done.returncode != 0:
+        raise RunError(f"Airflow's database could not be prepared: see {log}, or start afresh: make clean")
+
+
+def wait_until_ready(settings: Settings, console: Console) -> None:
+    """Wait for every service with a health URL. Raises RunError naming the log of the one that is missing."""
+    deadline = time.monotonic() + START_DEADLINE_SECONDS
+    missing = list(services(settings))
+    with console.status("starting Airflow and local_aws") as status:
+        while missing:
+            missing = [service for service in missing if not is_ready(service)]
+            status.update(f"starting {', '.join(service.name for service in missing)}")
+            _give_up_after(deadline, missing[0].name if missing else "", settings)
+            time.sleep(0.3)
+
+
+def _give_up_after(deadline: float, name: str, settings: Settings) -> None:
+    if name and time.monotonic() > deadline:
+        raise RunError(f"{name} did not start: see {settings.logs / f'{name}.log'}, then make stop")
+
+
+def connect(settings: Settings) -> AirflowClient:
+    credentials = Secrets.load_or_create(settings.home)
+    return AirflowClient(settings.airflow_url, "admin", credentials.admin_password)
+
+
+def wait_for_dag(client: AirflowClient, settings: Settings, console: Console) -> None:
+    """Wait until the DAG is parsed and the scheduler and triggerer are healthy."""
+    deadline = time.monotonic() + START_DEADLINE_SECONDS
+    needed = ("scheduler", "triggerer", "dag_processor")
+    with console.status(f"waiting for {DAG_ID}"):
+        while True:
+            health = client.health()
+            unwell = [name for name in needed if health.get(name) != "healthy"]
+            if not unwell and client.dag_exists(DAG_ID):
+                return
+            if errors := client.import_errors():
+                raise RunError(f"a DAG file cannot be imported:\n{errors[0]}")
+            _give_up_after(deadline, (unwell or ["dag_processor"])[0].replace("_", "-"), settings)
+            time.sleep(0.5)
+
+
+def run_conf(settings: Settings, chosen: inputs.Inputs) -> dict[str, object]:
+    """The DAG's params for this run; CONF wins over everything."""
+    return {
+        "data": str(chosen.data),
+        "dataset_name": chosen.dataset_name,
+        "weights": chosen.weights,
+        "architecture": settings.architecture,
+        "trials": settings.trials,
+        **settings.conf,
+    }
+
+
+def watch(client: AirflowClient, run_id: str, console: Console) -> str:
+    """Show the run until it ends; its final state. Survives an api-server that restarts."""
+    unreachable_since: float | None = None
+    with ProgressView(console) as view:
+        while True:
+            try:
+                tasks = sorted(client.task_instances(DAG_ID, run_id), key=_task_order)
+                view.update(tasks, _counts(client, run_id, tasks))
+                state = client.run_state(DAG_ID, run_id)
+                unreachable_since = None
+            except (requests.ConnectionError, requests.Timeout):
+                unreachable_since = unreachable_since or time.monotonic()
+                if time.monotonic() - unreachable_since > START_DEADLINE_SECONDS:
+                    raise RunError("Airflow's api-server stopped answering: see make status") from None
+                state = "running"
+            if state in ("success", "failed"):
+                return state
+            time.sleep(POLL_SECONDS)
+
+
+def _task_order(task: Mapping[str, Any]) -> tuple[int, str]:
+    known = {name: place for place, name in enumerate(summary.TASKS)}
+    return known.get(task["task_id"], len(known)), task["task_id"]
+
+
+def _counts(client: AirflowClient, run_id: str, tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    counts = {}
+    for task in tasks:
+        if state_of(task) not in ("running", "deferred"):
+            continue
+        try:
+            found = latest_count(client.log(DAG_ID, run_id, task))
+        except AirflowError:
+            continue  # no log yet
+        if found:
+            counts[task["task_id"]] = found
+    return counts
+
+
+def explain_failure(client: AirflowClient, settings: Settings, run_id: str, console: Console) -> None:
+    """Say which task failed, why, and where its log is."""
+    for task in client.task_instances(DAG_ID, run_id):
+        if state_of(task) not in FINISHED or state_of(task) != "failed":
+            continue
+        lines = [line for line in client.log(DAG_ID, run_id, task) if line.strip()]
+        reasons = [line for line in lines if "Error" in line or "Exception" in line] or lines
+        name, reason = task["task_id"], reasons[-1] if reasons else "no log was written"
+        folder = settings.airflow_home / "logs" / f"dag_id={DAG_ID}" / f"run_id={run_id}" / f"task_id={name}"
+        console.print(f"\n[red]task {name} failed[/]: {escape(reason)}", soft_wrap=True)
+        console.print(f"its log: {folder}/attempt={task['try_number']}.log", soft_wrap=True)
+
+
+def save_last_run(settings: Settings, run_id: str, results: Mapping[str, Any]) -> None:
+    endpoint = (results.get("deploy") or {}).get("endpoint_name")
+    record = {"run_id": run_id, "endpoint_name": endpoint, "results": results}
+    new = settings.home / f"{LAST_RUN_FILE}.new"
+    new.write_text(json.dumps(record, indent=1))
+    new.replace(settings.home / LAST_RUN_FILE)
+
+
+def print_addresses(settings: Settings, console: Console) -> None:
+    password = Secrets.load_or_create(settings.home).admin_password
+    console.print(f"Airflow    {settings.airflow_url}  (admin / {password})", highlight=False)
+    console.print(f"local_aws  {settings.local_aws_url}", highlight=False)
+    console.print("predict    make predict IMAGE=photo.jpg\nstop       make stop", highlight=False)
+
+
+SHOWN_AS_ONE_LINE = (SettingsError, preflight.PreflightError, RunError)

@@ -1,0 +1,61 @@
+"""The services of a laptop run: what each one is started with and how its readiness is asked."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.settings import REPOSITORY, Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """One child of the supervisor.
+
+    name: also the name of its log file.
+    argv: the command.
+    health: URL that answers 200 once the service is ready; None: ready once started.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    health: str | None = None
+
+
+def services(settings: Settings) -> tuple[Service, ...]:
+    """The services in starting order; they are stopped in the opposite order, local_aws last."""
+    airflow = str(Path(sys.executable).with_name("airflow"))
+    return (
+        Service(
+            "local_aws",
+            (
+                sys.executable, "-m", "local_aws", "start", "--foreground",
+                "--state", str(settings.local_aws_state),
+                "--images", str(REPOSITORY / "plugins" / "ml_pipeline" / "images.toml"),
+                "--port", str(settings.local_aws_port),
+            ),
+            health=f"{settings.local_aws_url}/_local_aws/health",
+        ),
+        Service(
+            "api-server",
+            (airflow, "api-server", "--host", "127.0.0.1", "--port", str(settings.airflow_port)),
+            health=f"{settings.airflow_url}/api/v2/version",
+        ),
+        # Both would serve log files on every address of the machine; the api-server reads them from disk.
+        Service("scheduler", (airflow, "scheduler", "--skip-serve-logs")),
+        Service("triggerer", (airflow, "triggerer", "--skip-serve-logs")),
+        Service("dag-processor", (airflow, "dag-processor")),
+    )  # fmt: skip
+
+
+def is_ready(service: Service, timeout: float = 2.0) -> bool:
+    """Ask the service's health URL once."""
+    if service.health is None:
+        return True
+    import requests
+
+    try:
+        return requests.get(service.health, timeout=timeout).status_code == 200
+    except requests.RequestException:
+        return False

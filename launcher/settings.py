@@ -1,0 +1,173 @@
+"""What a run is told by its environment, and every path and address that follows from it: read once, here."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+EXAMPLE_CONF = '{"strategy": "finetune"}'
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(ValueError):
+    """A setting is unusable; the message is one line that names the fix."""
+
+
+def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = environ.get(name) or str(default)
+    try:
+        value = int(text)
+    except ValueError:
+        raise SettingsError(f"{name}={text} is not a whole number: try {name}={default}") from None
+    if not low <= value <= high:
+        raise SettingsError(f"{name}={value} is out of range: give a number from {low} to {high}")
+    return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of `make run`.
+
+    home: folder of everything a run leaves behind (virtual environment excepted); `make clean` removes it.
+    data: a folder with a folder per class; None fetches or draws a small set.
+    weights: a state_dict file, "imagenet", "none", or None (imagenet where it can be reached).
+    trials: trials of the hyperparameter search.
+    """
+
+    home: Path
+    airflow_port: int = 8080
+    local_aws_port: int = 4566
+    data: Path | None = None
+    weights: str | None = None
+    architecture: str = "mobilenet_v2"
+    trials: int = 12
+    conf: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings of `make run`. Raises SettingsError."""
+        try:
+            conf = json.loads(environ.get("CONF") or "{}")
+        except json.JSONDecodeError as error:
+            raise SettingsError(f"CONF is not JSON ({error}): try CONF='{EXAMPLE_CONF}'") from None
+        if not isinstance(conf, dict):
+            raise SettingsError(f"CONF must be a JSON object: try CONF='{EXAMPLE_CONF}'")
+        data = environ.get("DATA")
+        home = Path(environ.get("ML_PIPELINE_HOME") or REPOSITORY / ".run").resolve()
+        return cls(
+            home=home,
+            airflow_port=_integer(environ, "AIRFLOW_PORT", 8080, 1, 65535),
+            local_aws_port=_integer(environ, "LOCAL_AWS_PORT", 4566, 1, 65535),
+            data=Path(data).expanduser().resolve() if data else None,
+            weights=_weights(environ.get("WEIGHTS")),
+            architecture=environ.get("ARCHITECTURE") or "mobilenet_v2",
+            trials=_integer(environ, "TRIALS", 12, 1, 500),
+            conf=conf,
+        )
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://127.0.0.1:{self.airflow_port}"
+
+    @property
+    def local_aws_url(self) -> str:
+        return f"http://127.0.0.1:{self.local_aws_port}"
+
+    @property
+    def airflow_home(self) -> Path:
+        return self.home / "airflow"
+
+    @property
+    def local_aws_state(self) -> Path:
+        return self.home / "local_aws"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+
+def _weights(text: str | None) -> str | None:
+    if not text or text in ("imagenet", "none"):
+        return text or None
+    path = Path(text).expanduser().resolve()
+    if not path.is_file():
+        raise SettingsError(f"WEIGHTS={text} is no file: give a state_dict file, imagenet or none")
+    return str(path)
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the Airflow components share. Made once for each home, readable by its owner only."""
+
+    jwt: str
+    fernet: str
+    admin_password: str
+
+    @classmethod
+    def load_or_create(cls, home: Path) -> Secrets:
+        path = home / "secrets.json"
+        if path.exists():
+            return cls(**json.loads(path.read_text()))
+        made = cls(
+            jwt=secrets.token_urlsafe(48),
+            fernet=_fernet_key(),
+            admin_password=secrets.token_urlsafe(12),
+        )
+        home.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(made.__dict__, file)
+        path.with_suffix(".new").replace(path)
+        return made
+
+
+def _fernet_key() -> str:
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode()
+
+
+def airflow_environment(settings: Settings, credentials: Secrets) -> dict[str, str]:
+    """The environment of every Airflow component and of every client of local_aws (added to os.environ)."""
+    from ml_pipeline.settings import airflow_connection
+
+    home = settings.airflow_home
+    return {
+        # Marks every process of this home, so that `make stop` can find one that escaped its parent.
+        "ML_PIPELINE_SUPERVISED": str(settings.home),
+        "LOCAL_AWS_URL": settings.local_aws_url,
+        "AWS_ENDPOINT_URL": settings.local_aws_url,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AIRFLOW_CONN_AWS_DEFAULT": airflow_connection(settings.local_aws_url),
+        "ML_PIPELINE_AIRFLOW_URL": settings.airflow_url,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "8",
+        "AIRFLOW__CORE__FERNET_KEY": credentials.fernet,
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.airflow_url}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(settings.airflow_port),
+        "AIRFLOW__API__BASE_URL": settings.airflow_url,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__SECRET_KEY": credentials.jwt[::-1],
+        "AIRFLOW__API_AUTH__JWT_SECRET": credentials.jwt,
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        # A laptop waits for each of these delays; the defaults suit a cluster with thousands of tasks.
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+        "AIRFLOW__TRIGGERER__QUEUED_TASK_CHECK_INTERVAL": "1",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,135 @@
+"""The end of a run: what came out, from the small results that the tasks left in Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+LEAST_AGREED_PHOTOS = 20
+TASKS = (
+    "plan", "upload", "weights", "embed", "tune", "train", "evaluate", "gate", "register", "deploy",
+    "smoke_test", "report",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What decides the exit code, and why."""
+
+    succeeded: bool
+    reason: str
+
+
+def judge(run_state: str, smoke_test: Mapping[str, Any] | None) -> Outcome:
+    """A run succeeded only if the endpoint answered at least 20 test photos as the evaluation did."""
+    if run_state != "success":
+        return Outcome(False, f"the run ended as {run_state}")
+    if not smoke_test:
+        return Outcome(False, "the smoke test left no result")
+    photos, agreed = int(smoke_test["photos"]), int(smoke_test["agreed"])
+    if agreed < LEAST_AGREED_PHOTOS or agreed < photos:
+        return Outcome(
+            False,
+            f"the endpoint answered {agreed} of {photos} test photos as the evaluation did; "
+            f"all of them, and at least {LEAST_AGREED_PHOTOS}, are needed",
+        )
+    return Outcome(True, f"the endpoint answered {agreed} of {photos} test photos as the evaluation did")
+
+
+def print_summary(console: Console, results: Mapping[str, Any], notes: tuple[str, ...]) -> None:
+    """Print the sections whose tasks left a result."""
+    for name, section in (
+        ("upload", _dataset),
+        ("tune", _trials),
+        ("evaluate", _accuracy),
+        ("gate", _gate),
+        ("deploy", _endpoint),
+        ("smoke_test", _predictions),
+    ):
+        if results.get(name):
+            section(console, results[name])
+    _money(console, results.get("plan"), results.get("report"))
+    for note in notes:
+        console.print(f"[yellow]note[/]  {note}")
+
+
+def _dataset(console: Console, upload: Mapping[str, Any]) -> None:
+    counts = ", ".join(f"{split} {_total(count)}" for split, count in upload["counts"].items())
+    console.print(
+        f"\n[bold]Data set[/]  {upload['name']} version {upload['version']}: {upload['classes']} classes,"
+        f" {counts} photos; {upload['rejected']} left out; {upload['uploaded_bytes'] / 1e6:.1f} MB of"
+        f" {upload['total_bytes'] / 1e6:.1f} MB uploaded"
+    )
+
+
+def _total(count: Any) -> int:
+    return sum(count.values()) if isinstance(count, Mapping) else int(count)
+
+
+def _trials(console: Console, tune: Mapping[str, Any]) -> None:
+    objective = tune["objective"]["name"]
+    varied = sorted({name for trial in tune["trials"] for name in trial["hyperparameters"]})
+    table = Table(title=f"Trials of {tune['tuning_job_name']}", title_justify="left")
+    table.add_column("trial")
+    table.add_column("status")
+    for name in (objective, "seconds", *varied):
+        table.add_column(name, justify="right")
+    for trial in sorted(tune["trials"], key=lambda row: -(row["value"] or 0)):
+        best = trial["name"] == tune["best_training_job"]
+        cells = [_number(trial["value"]), _number(trial["seconds"])]
+        cells += [_number(trial["hyperparameters"].get(name)) for name in varied]
+        table.add_row(trial["name"], trial["status"], *cells, style="bold green" if best else "")
+    console.print(table)
+    chosen = ", ".join(f"{name}={_number(value)}" for name, value in tune["best_hyperparameters"].items())
+    console.print(f"[bold]Best hyperparameters[/]  {chosen}")
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value).strip('"')
+    return str(int(number)) if number == int(number) and abs(number) < 1e6 else f"{number:.4g}"
+
+
+def _accuracy(console: Console, evaluation: Mapping[str, Any]) -> None:
+    console.print(
+        f"[bold]Test accuracy[/]  {evaluation['accuracy']:.4f} on {evaluation['photos']} photos, served by"
+        f" {evaluation['runtime']}\n[bold]Report[/]  {evaluation['report_uri']}"
+    )
+
+
+def _gate(console: Console, gate: Mapping[str, Any]) -> None:
+    console.print(f"[bold]Gate[/]  {'passed' if gate['passed'] else 'refused'}: {gate['reason']}")
+
+
+def _endpoint(console: Console, deploy: Mapping[str, Any]) -> None:
+    console.print(f"[bold]Endpoint[/]  {deploy['endpoint_name']}")
+
+
+def _predictions(console: Console, smoke_test: Mapping[str, Any]) -> None:
+    console.print(
+        f"[bold]Smoke test[/]  {smoke_test['agreed']} of {smoke_test['photos']} photos answered as evaluated,"
+        f" median {smoke_test['latency_ms_p50']:.1f} ms"
+    )
+    table = Table(title="A few predictions", title_justify="left")
+    for name in ("photo", "is", "predicted"):
+        table.add_column(name)
+    for row in smoke_test["predictions"][:5]:
+        ranked = ", ".join(f"{name} {probability:.0%}" for name, probability in row["top"][:3])
+        right = row["top"][0][0] == row["label"]
+        table.add_row(row["key"], row["label"], ranked, style="" if right else "yellow")
+    console.print(table)
+
+
+def _money(console: Console, plan: Mapping[str, Any] | None, report: Mapping[str, Any] | None) -> None:
+    if report:
+        console.print(f"[bold]On AWS[/]  about ${report['usd']:.2f} (estimate, from billable seconds)")
+    elif plan:
+        console.print(f"[bold]On AWS[/]  about ${plan['estimate_usd']:.2f} (estimate made before the run)")
