@@ -31,7 +31,7 @@ def fingerprint(*identity: Any) -> str:
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings; lists and dicts of them) so that `path` is whole or absent."""
+    """Write `state` (tensors, numbers, strings; lists, dicts of them) so that `path` is whole or absent."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     payload = buffer.getbuffer()
@@ -109,7 +109,7 @@ class Checkpoints:
         return self.enabled and self._clock() - self._saved_at >= self._seconds
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Save `state` after `step` steps and drop all but the newest two; nothing off rank 0 or without folder."""
+        """Save `state` after `step` steps and drop all but the newest two. Only rank 0 writes."""
         if self._folder is not None and self._writes:
             write(self._folder / f"step-{step:012d}.ckpt", state)
             for old in self._newest_first()[_KEPT:]:
