@@ -1,0 +1,202 @@
+"""Shards: plain tar files in WebDataset layout (`<key>.jpg`, `<key>.cls`), read and written as streams.
+
+The split is part of the file (a pax header), so a shard explains itself wherever it is copied, and the same photos in the same split
+give the same bytes, hence the same name, on any machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO
+
+KEY_DIGITS = 20
+MAX_BYTES = 64 * 2**20
+_SPLIT_HEADER = "ML_PIPELINE.split"
+_BLOCK = 512
+
+
+class Split(StrEnum):
+    """What a photo is for; a photo keeps its split in every later version of its data set."""
+
+    TRAIN = "train"
+    VALID = "valid"
+    TEST = "test"
+
+
+class ShardError(ValueError):
+    """A shard that is damaged or not one of ours."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photo of a shard: its key, the name of its class, and its file as it was (`suffix` without a dot)."""
+
+    key: str
+    label: str
+    data: bytes
+    suffix: str
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """A written shard: the SHA-256 that names it, its split, photos and size in bytes."""
+
+    sha256: str
+    split: Split
+    photos: int
+    bytes: int
+
+
+def key_of(sha256: str) -> str:
+    """A photo's key: the first 20 hex digits of its SHA-256."""
+    return sha256[:KEY_DIGITS]
+
+
+def tar_bytes(photo_bytes: int, label: str) -> int:
+    """Bytes that one photo takes up in a shard: two headers and two padded bodies."""
+    return 2 * _BLOCK + _padded(photo_bytes) + _padded(len(label.encode()))
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def write_shard(path: Path, split: Split, samples: Iterable[Sample]) -> ShardInfo:
+    """Write `samples`, in their order, to `path`; one photo at a time is in memory.
+
+    The file appears under its name only when it is whole.
+    """
+    photos = 0
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".shard-", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            # Names are short ASCII, so only the split itself costs a pax header.
+            with tarfile.open(
+                fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers={_SPLIT_HEADER: split.value}
+            ) as tar:
+                for sample in samples:
+                    _add(tar, f"{sample.key}.{sample.suffix}", sample.data)
+                    _add(tar, f"{sample.key}.cls", sample.label.encode())
+                    tar.members.clear()  # tarfile remembers every header it has written
+                    photos += 1
+            file.flush()
+            os.fsync(file.fileno())
+            info = ShardInfo(_sha256_file(temporary), split, photos, temporary.stat().st_size)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    return info
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)  # mtime, uid, gid 0 and mode 0644 by default
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_split(path: Path) -> Split:
+    """The split that a shard belongs to.
+
+    :raises ShardError: when the file is not one of our shards.
+    """
+    with path.open("rb") as file, _opened(path, file) as tar:
+        tar.next()
+        return _split_of(path, tar)
+
+
+def read_shard(path: Path) -> Iterator[Sample]:
+    """The samples of a shard in their order, by one sequential read; memory holds one photo.
+
+    :raises ShardError: when the file is damaged, cut short or not one of our shards.
+    """
+    with path.open("rb") as file, _opened(path, file) as tar:
+        photo: tuple[str, str, bytes] | None = None
+        try:
+            for member in tar:
+                tar.members.clear()
+                key, _, suffix = member.name.rpartition(".")
+                body = tar.extractfile(member)
+                if body is None:
+                    raise ShardError(f"{path}: {member.name} is not a plain file")
+                data = body.read()
+                if suffix != "cls":
+                    photo = (key, suffix, data)
+                elif photo is not None and photo[0] == key:
+                    yield Sample(key, data.decode(), photo[2], photo[1])
+                    photo = None
+                else:
+                    raise ShardError(f"{path}: {member.name} does not follow its photo")
+        except (tarfile.TarError, EOFError, OSError, UnicodeDecodeError) as error:
+            raise ShardError(f"{path} is damaged: {error}") from error
+        # tarfile takes a file cut between two members for a whole one.
+        if photo is not None or path.stat().st_size < tar.offset + 2 * _BLOCK:
+            raise ShardError(f"{path} is cut short")
+        _split_of(path, tar)
+
+
+def count_photos(path: Path) -> int:
+    """Photos in a shard, from its headers (the photos themselves are skipped over).
+
+    :raises ShardError: when the file is damaged or not one of our shards.
+    """
+    try:
+        with path.open("rb") as file, _opened(path, file) as tar:
+            return sum(1 for member in tar if member.name.endswith(".cls"))
+    except (tarfile.TarError, EOFError) as error:
+        raise ShardError(f"{path} is damaged: {error}") from error
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """The shards of a channel folder, in the order of their names; looks into sub-folders too."""
+    return sorted(path for path in folder.rglob("*.tar") if not path.name.startswith("."))
+
+
+def _opened(path: Path, file: IO[bytes]) -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=file, mode="r:")
+    except tarfile.TarError as error:
+        raise ShardError(f"{path} is not a tar file: {error}") from error
+
+
+def _split_of(path: Path, tar: tarfile.TarFile) -> Split:
+    try:
+        return Split(tar.pax_headers[_SPLIT_HEADER])
+    except (KeyError, ValueError) as error:
+        raise ShardError(
+            f"{path} does not say which split it holds; write it with model_code.shards"
+        ) from error
+
+
+def pack(sizes: Sequence[int], limit: int = MAX_BYTES) -> list[range]:
+    """Cut a sequence of photos into shards of about equal size, none above `limit` bytes.
+
+    :param sizes: `tar_bytes` of each photo.
+    :return: one range of indices per shard, in order. A photo larger than the limit gets a shard of its own.
+    """
+    target = sum(sizes) / max(1, -(-sum(sizes) // limit))
+    ranges: list[range] = []
+    start = filled = 0
+    for index, size in enumerate(sizes):
+        full = filled + size > limit or (filled >= target and index > start)
+        if full and index > start:
+            ranges.append(range(start, index))
+            start, filled = index, 0
+        filled += size
+    if start < len(sizes):
+        ranges.append(range(start, len(sizes)))
+    return ranges
