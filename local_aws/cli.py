@@ -1,0 +1,220 @@
+"""`python -m local_aws start | stop | status | reset | logs | interrupt`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from local_aws import daemon
+from local_aws.settings import DEFAULT_PORT, DEFAULT_REGION, Settings, StartupError, parse_quota
+
+START_SECONDS = 60
+STOP_SECONDS = 60
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. 0 on success, 1 with one clear line on standard error otherwise."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.verb(arguments) or 0)
+    except StartupError as error:
+        print(f"local_aws: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="local_aws", description="An AWS on loopback whose SageMaker jobs really run."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    start = _verb(verbs, "start", _start, "start it; returns when it answers")
+    start.add_argument("--images", type=Path, required=True, help="images.toml: which image is run how")
+    start.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="0 for any free port; written to DIR/port"
+    )
+    start.add_argument("--region", default=DEFAULT_REGION)
+    start.add_argument(
+        "--cores", type=int, default=os.cpu_count() or 1, help="cores for jobs; more jobs stay pending"
+    )
+    start.add_argument(
+        "--quota", action="append", default=[], metavar="TYPE=N", help="at most N such instances"
+    )
+    start.add_argument("--foreground", action="store_true", help="stay in this terminal")
+    start.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+
+    _verb(verbs, "stop", _stop, "stop it and everything it runs")
+    status = _verb(verbs, "status", _status, "what runs, and where")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    reset = _verb(verbs, "reset", _reset, "stop it and delete its state")
+    reset.add_argument("--yes", action="store_true", help="do not ask")
+    logs = _verb(verbs, "logs", _logs, "its own log, or a job's")
+    logs.add_argument("name", nargs="?", help="a job or endpoint")
+    logs.add_argument("--follow", "-f", action="store_true")
+    interrupt = _verb(verbs, "interrupt", _interrupt, "take a managed spot job's instances away, as AWS may")
+    interrupt.add_argument("name", help="a training job")
+    return parser
+
+
+def _verb(verbs: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="the state folder")
+    parser.set_defaults(verb=function)
+    return parser
+
+
+def _start(arguments: argparse.Namespace) -> None:
+    settings = Settings(
+        state=arguments.state.absolute(),
+        images=arguments.images.absolute(),
+        port=arguments.port,
+        region=arguments.region,
+        cores=arguments.cores,
+        quotas=dict(parse_quota(text) for text in arguments.quota),
+        log_level=arguments.log_level,
+    )
+    if arguments.foreground:
+        logging.basicConfig(
+            level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        daemon.run(settings)
+        return
+    _start_in_background(settings)
+    print(f"local_aws answers at {_url(settings.state)} (log: {settings.state / daemon.LOG})")
+
+
+def _start_in_background(settings: Settings) -> None:
+    daemon.prepare_state(settings.state)
+    if daemon.is_locked(settings.state):
+        with daemon.locked(settings.state):
+            """Never reached: says which one runs."""
+    (settings.state / daemon.PORT).unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "local_aws", "start", "--foreground"]
+    argv += ["--state", str(settings.state), "--images", str(settings.images), "--port", str(settings.port)]
+    argv += ["--region", settings.region, "--cores", str(settings.cores), "--log-level", settings.log_level]
+    for instance_type, limit in settings.quotas.items():
+        argv += ["--quota", f"{instance_type}={limit}"]
+    log = settings.state / daemon.LOG
+    with log.open("ab") as file:
+        begin = file.tell()
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while _ask(settings.state, "health") is None:
+        if process.poll() is not None:
+            raise StartupError(_reason(log, begin))
+        if time.monotonic() > deadline:
+            process.terminate()
+            raise StartupError(f"no answer within {START_SECONDS} s; see {log}")
+        time.sleep(0.05)
+
+
+def _reason(log: Path, begin: int) -> str:
+    """Why a background start failed: its own one-line message, or where to look."""
+    lines = log.read_bytes()[begin:].decode("utf-8", "replace").splitlines()
+    message = next((line for line in reversed(lines) if line.startswith("local_aws: ")), "")
+    return message.removeprefix("local_aws: ") or f"it ended at once; see {log}"
+
+
+def _stop(arguments: argparse.Namespace) -> None:
+    print("stopped" if stop(arguments.state.absolute()) else "it does not run")
+
+
+def stop(state: Path) -> bool:
+    """End the local_aws of a state folder and wait for its end; False when none runs. Raises StartupError."""
+    if not daemon.is_locked(state):
+        return False
+    pid = daemon.read_number(state / daemon.PID)
+    if pid is None:
+        raise StartupError(f"{state} is locked but has no {daemon.PID} file: it is just starting; try again")
+    deadline = time.monotonic() + STOP_SECONDS
+    os.kill(pid, signal.SIGTERM)
+    while daemon.is_locked(state):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            deadline += STOP_SECONDS
+        time.sleep(0.05)
+    return True
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    state = arguments.state.absolute()
+    document = _ask(state, "status")
+    if document is None:
+        print(f"local_aws does not run on {state}")
+        return 1
+    if arguments.json:
+        print(json.dumps(document, indent=2))
+        return 0
+    from local_aws.status import render
+
+    print(render(document))
+    return 0
+
+
+def _reset(arguments: argparse.Namespace) -> None:
+    state = arguments.state.absolute()
+    if not state.exists():
+        print(f"{state} does not exist: nothing to reset")
+        return
+    if not (state / daemon.LOCK).exists():
+        raise StartupError(f"{state} is not a state folder of local_aws (it holds no {daemon.LOCK} file)")
+    if (
+        not arguments.yes
+        and input(f"Delete every object, job and endpoint in {state}? [y/N] ").lower() != "y"
+    ):
+        raise StartupError("nothing was deleted")
+    stop(state)
+    shutil.rmtree(state)
+    print(f"deleted {state}")
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    state = arguments.state.absolute()
+    from local_aws import log_reader
+
+    if arguments.name:
+        return log_reader.print_job(state, arguments.name, follow=arguments.follow)
+    return log_reader.print_file(state / daemon.LOG, follow=arguments.follow)
+
+
+def _interrupt(arguments: argparse.Namespace) -> int:
+    answer = _ask(arguments.state.absolute(), f"interrupt/{arguments.name}", method="POST")
+    if answer is None:
+        raise StartupError(f"local_aws does not run on {arguments.state}")
+    print(answer["message"])
+    return 0 if answer.get("interrupted") else 1
+
+
+def _url(state: Path) -> str:
+    port = daemon.read_number(state / daemon.PORT)
+    return f"http://127.0.0.1:{port}" if port else ""
+
+
+def _ask(state: Path, page: str, method: str = "GET") -> Any:
+    """A document of the running local_aws; None when none answers."""
+    url = _url(state)
+    if not url or not daemon.is_locked(state):
+        return None
+    request = urllib.request.Request(
+        f"{url}/_local_aws/{page}", method=method, data=b"" if method == "POST" else None
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        return json.load(error)
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""SageMaker, answered by processes of this machine."""

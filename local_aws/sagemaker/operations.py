@@ -1,0 +1,78 @@
+"""The registry every module of this package adds its operations to.
+
+    from local_aws.sagemaker.operations import operation, summaries
+
+    @operation("CreateEndpoint")
+    def create_endpoint(call: Call) -> Document: ...
+
+`Call` and `Document` are of local_aws.json_service: `call.params` is valid by the model, `call.context` has the store, the
+images, capacity, logs and events. A module is plugged in by importing it in local_aws/sagemaker/service.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from local_aws.json_service import Call, Document, Operations
+from local_aws.store import Query
+
+operation = Operations("sagemaker")
+
+STATUS_MEMBERS = {
+    "training-job": "TrainingJobStatus",
+    "hyper-parameter-tuning-job": "HyperParameterTuningJobStatus",
+    "processing-job": "ProcessingJobStatus",
+    "transform-job": "TransformJobStatus",
+    "endpoint": "EndpointStatus",
+    "model-package": "ModelPackageStatus",
+    "model-package-group": "ModelPackageGroupStatus",
+}
+"""Kind of resource -> the member of its document that is its status."""
+
+_SORT_COLUMNS = {
+    "Name": "name",
+    "CreationTime": "created",
+    "Status": "status",
+    "LastModifiedTime": "modified",
+}
+
+
+def status_member(kind: str) -> str:
+    """The document member that holds a kind's status; "" for kinds without one."""
+    return STATUS_MEMBERS.get(kind, "")
+
+
+def request_tags(call: Call) -> dict[str, str]:
+    """The Tags of a Create request as a mapping."""
+    return {tag["Key"]: tag["Value"] for tag in call.params.get("Tags", [])}
+
+
+def list_query(call: Call, kind: str, **more: Any) -> Query:
+    """The Query of a List request, from the members that all List operations share; `more` overrides.
+
+    SageMaker sorts by creation time and shows the newest first unless told otherwise.
+    """
+    params = call.params
+    sort_by = params.get("SortBy", "CreationTime")
+    values: dict[str, Any] = {
+        "name_contains": params.get("NameContains", ""),
+        "status": params.get("StatusEquals", ""),
+        "created_after": params.get("CreationTimeAfter"),
+        "created_before": params.get("CreationTimeBefore"),
+        "modified_after": params.get("LastModifiedTimeAfter"),
+        "modified_before": params.get("LastModifiedTimeBefore"),
+        "sort_by": _SORT_COLUMNS.get(sort_by, "created"),
+        "descending": params.get("SortOrder", "Descending") == "Descending",
+        "limit": params.get("MaxResults", 10),
+        "token": params.get("NextToken", ""),
+    }
+    return Query(kind=kind, region=call.region, **{**values, **more})
+
+
+def summaries(call: Call, query: Query, member: str) -> Document:
+    """One page of documents under `member`, with NextToken where there are more. Shaping makes summaries of them."""
+    page = call.context.store.page(query)
+    answer: Document = {member: [resource.document for resource in page.resources]}
+    if page.next_token:
+        answer["NextToken"] = page.next_token
+    return answer
