@@ -63,7 +63,7 @@ def bring_up(settings: Settings, console: Console) -> Settings:
     """Start the services, or take those that are up; returns the settings that are in force."""
     state = supervisor.read_state(settings.home)
     if state is not None:
-        ports: Any = state["ports"]
+        ports = state["ports"]
         console.print("the services are up already")
         return Settings(
             **{**settings.__dict__, "airflow_port": ports["airflow"], "local_aws_port": ports["local_aws"]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import requests
 from rich.console import Console
@@ -16,7 +15,7 @@ from launcher.settings import Settings
 
 def print_status(settings: Settings, console: Console) -> int:
     """0 when everything that should be up is up, 1 otherwise."""
-    state: Any = supervisor.read_state(settings.home)
+    state = supervisor.read_state(settings.home)
     if state is None:
         console.print("nothing is up: make run starts it")
         return 1

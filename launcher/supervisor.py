@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -159,30 +160,34 @@ def _create_time(pid: int) -> float:
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.NoSuchProcess:
-        return 0.0
+        return -math.inf
 
 
 def _end_session(session: int) -> None:
     """Kill what is left of a child's session (the child led it, see start_new_session)."""
     for process in psutil.process_iter(["pid"]):
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-            if process.pid != session and os.getsid(process.pid) == session:
+            if process.pid != session and _session(process.pid) == session:
                 process.kill()
 
 
-def read_state(home: Path) -> dict[str, object] | None:
+def read_state(home: Path) -> dict[str, Any] | None:
     """The state of a live supervisor, or None when none runs for this home."""
+    state = _recorded(home)
+    return state if state is not None and is_alive(state) else None
+
+
+def _recorded(home: Path) -> dict[str, Any] | None:
     try:
-        state: dict[str, object] = json.loads((home / STATE_FILE).read_text())
+        state: dict[str, Any] = json.loads((home / STATE_FILE).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return state if is_alive(state) else None
+    return state
 
 
-def is_alive(record: Mapping[str, object]) -> bool:
+def is_alive(record: Mapping[str, Any]) -> bool:
     """Whether the process of a {"pid", "create_time"} record still runs (and is not another with its pid)."""
-    pid, born = int(str(record["pid"])), float(str(record["create_time"]))
-    return pid > 0 and abs(_create_time(pid) - born) < 1.0
+    return record["pid"] > 0 and abs(_create_time(record["pid"]) - record["create_time"]) < 1.0
 
 
 def start_in_background(settings: Settings) -> None:
@@ -203,13 +208,13 @@ def start_in_background(settings: Settings) -> None:
 
 def stop_everything(settings: Settings) -> list[int]:
     """Stop the supervisor and whatever carries this home's mark; returns the pids that had to be killed."""
-    state = read_state(settings.home)
-    if state is not None:
-        supervisor = psutil.Process(int(str(state["pid"])))
+    state = _recorded(settings.home)
+    if state is not None and is_alive(state):
+        supervisor = psutil.Process(state["pid"])
         supervisor.terminate()
         with contextlib.suppress(psutil.TimeoutExpired):
             supervisor.wait(GRACE_SECONDS * 5)
-    killed = _marked_processes(settings.home)
+    killed = left_processes(settings.home, state)
     for process in killed:
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -218,15 +223,34 @@ def stop_everything(settings: Settings) -> list[int]:
     return [process.pid for process in killed]
 
 
-def _marked_processes(home: Path) -> list[psutil.Process]:
-    """Processes whose environment names this home, this one and its ancestors left out."""
+def left_processes(home: Path, state: Mapping[str, Any] | None) -> list[psutil.Process]:
+    """What still runs of a home: by its mark in the environment, or in the session of a recorded child.
+
+    Airflow renames its processes and so overwrites their environment: for those the session is what tells. A
+    session id is not given out again while a process of the session lives.
+    """
     mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    sessions = set()
+    for child in (state or {}).get("children", {}).values():
+        if child["pid"] and (is_alive(child) or not psutil.pid_exists(child["pid"])):
+            sessions.add(child["pid"])
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid not in mine and process.environ().get("ML_PIPELINE_SUPERVISED") == str(home):
+            if process.pid not in mine and (_session(process.pid) in sessions or _mark(process) == str(home)):
                 found.append(process)
     return found
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def _mark(process: psutil.Process) -> str | None:
+    return process.environ().get("ML_PIPELINE_SUPERVISED")
 
 
 def main() -> None:

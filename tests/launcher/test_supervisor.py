@@ -43,7 +43,7 @@ def running(tmp_path):
     for made, thread in started:
         made.stopping.set()
         thread.join(30)
-    assert supervisor._marked_processes(tmp_path) == []
+    assert supervisor.left_processes(tmp_path, None) == []
 
 
 def state(home):
@@ -105,6 +105,15 @@ def test_children_of_a_killed_supervisor_are_found_and_ended(tmp_path):
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_a_renamed_orphan_is_found_by_its_session(tmp_path):
+    orphan = subprocess.Popen(SLEEPER, start_new_session=True)  # without the mark, as after setproctitle
+    child = {"pid": orphan.pid, "create_time": psutil.Process(orphan.pid).create_time()}
+    record = {"pid": 1 << 22, "create_time": 0.0, "children": {"api-server": child}}
+    (tmp_path / supervisor.STATE_FILE).write_text(json.dumps(record))
+    assert supervisor.stop_everything(Settings(home=tmp_path)) == [orphan.pid]
+    assert not psutil.pid_exists(orphan.pid)
 
 
 def test_a_reused_pid_is_not_taken_for_the_supervisor(tmp_path):
