@@ -1,7 +1,7 @@
 """`make bench` runs every program here, `make bench ONLY=<name>` one of them.
 
-Each program ends with one line of JSON: {"name", "figure", "unit", "limit", "peers", "ratio", "conditions"}, where
-`ratio` is the number that a bar speaks of.
+Each program ends with one line of JSON: {"name", "figure", "unit", "limit", "peers", "ratio", "conditions"},
+where `ratio` is the number that a bar speaks of.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import benchmarks
 
 
 def names() -> list[str]:
-    """Names of the programs: their module's, with dashes. Modules that start with an underscore are shared code."""
+    """Names of the programs: their module's, with dashes. An underscore in front marks shared code."""
     found = (module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.ispkg)
     return sorted(name.replace("_", "-") for name in found if not name.startswith("_"))
 

@@ -1,7 +1,7 @@
 """`run-wall`: wall time of the whole main job, environment built, with each job's peak memory beside it.
 
-The limit is the sum of the work that no orchestration can take away: the seconds in which a job of the run was
-executing (from Airflow's task instances this cannot be seen, so local_aws is asked over boto3).
+The limit is the work that no orchestration can take away: the seconds in which a job of the run was executing
+(local_aws is asked over boto3).
 """
 
 from __future__ import annotations
