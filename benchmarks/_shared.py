@@ -1,4 +1,4 @@
-"""Where the inputs of measurements are: in `shared` beside the repository, or where ML_PIPELINE_SHARED says."""
+"""Where the inputs of measurements are: `shared` beside the repository, or where ML_PIPELINE_SHARED says."""
 
 from __future__ import annotations
 
