@@ -1,0 +1,91 @@
+"""A laptop run for the tests: its own home, its own ports, the README's commands through make."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from launcher.settings import REPOSITORY
+
+RUN_SECONDS = 420
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Laptop:
+    """Runs the project's commands as a user would."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    @property
+    def home(self) -> Path:
+        return Path(self.environ["ML_PIPELINE_HOME"])
+
+    @property
+    def local_aws_url(self) -> str:
+        return f"http://127.0.0.1:{self.environ['LOCAL_AWS_PORT']}"
+
+    def sh(self, command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """One command of the README, its example files replaced by real ones."""
+        command = command.replace("photo.jpg", str(self.folder / "photo.jpg"))
+        command = re.sub(r"\bDATA=photos\b", f"DATA={self.folder / 'photos'}", command)
+        return subprocess.run(
+            ["sh", "-c", command], cwd=REPOSITORY, env={**self.environ, **environ}, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=RUN_SECONDS, check=False,
+        )  # fmt: skip
+
+    def run(self, **environ: str) -> subprocess.CompletedProcess[str]:
+        return self.launcher("run", **environ)
+
+    def launcher(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "launcher", *arguments], cwd=REPOSITORY, text=True,
+            env={**self.environ, **environ}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, timeout=RUN_SECONDS, check=False,
+        )  # fmt: skip
+
+    def last_run(self) -> dict:
+        return json.loads((self.home / "last_run.json").read_text())
+
+
+def make_laptop(folder: Path) -> Laptop:
+    from model_code import sample_data
+
+    photos = folder / "photos"
+    sample_data.draw(photos, classes=4, photos_per_class=60)
+    shutil.copy(next(photos.glob("*/*.jpg")), folder / "photo.jpg")
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_"))},
+        "ML_PIPELINE_HOME": str(folder / "home"),
+        "AIRFLOW_PORT": str(free_port()),
+        "LOCAL_AWS_PORT": str(free_port()),
+        "DATA": str(photos),
+        "WEIGHTS": "none",
+        "ARCHITECTURE": "squeezenet1_1",
+        "TRIALS": "2",
+        "CONF": json.dumps({"min_accuracy": 0.0}),
+        # Nothing of the enclosing pytest may reach the commands.
+        "PYTEST_ADDOPTS": "",
+    }
+    return Laptop(folder, environ)
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory):
+    made = make_laptop(tmp_path_factory.mktemp("laptop"))
+    yield made
+    made.launcher("stop")

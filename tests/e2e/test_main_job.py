@@ -1,0 +1,115 @@
+"""The two commands, on real Airflow and local_aws: photos in, an answering endpoint out. And the README's truth."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launcher.settings import REPOSITORY
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+README = (REPOSITORY / "README.md").read_text()
+COMMANDS = re.findall(r"^(make [^#\n]*?) *(?:#.*)?$", README, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def first_run(laptop):
+    """`make run`, once for all tests of this module."""
+    done = laptop.sh("make run")
+    assert done.returncode == 0, done.stdout
+    return done
+
+
+def test_make_run_ends_with_an_endpoint_that_agrees(laptop, first_run):
+    results = laptop.last_run()["results"]
+    assert results["smoke_test"]["photos"] >= 20
+    assert results["smoke_test"]["agreed"] == results["smoke_test"]["photos"]
+    for part in (
+        "Data set",
+        "Trials of",
+        "Best hyperparameters",
+        "Test accuracy",
+        "Endpoint",
+        "On AWS",
+        "make stop",
+    ):
+        assert part in first_run.stdout
+
+
+def test_every_task_was_shown(first_run):
+    for task in ("upload", "embed", "tune", "train", "evaluate", "gate", "register", "deploy", "smoke_test"):
+        assert re.search(rf"^{task} +success", first_run.stdout, re.MULTILINE), task
+
+
+def test_a_second_run_after_kill_9_of_local_aws_loses_nothing(laptop, first_run):
+    before = laptop.last_run()["results"]
+    state = json.loads((laptop.home / "supervisor.json").read_text())
+    os.kill(state["children"]["local_aws"]["pid"], signal.SIGKILL)
+    done = laptop.sh("make run DATA=photos")
+    assert done.returncode == 0, done.stdout
+    after = laptop.last_run()["results"]
+    assert after["upload"]["version"] == before["upload"]["version"]
+    assert after["upload"]["uploaded_bytes"] == 0
+    assert after["embed"]["embedded"] == 0
+    assert after["deploy"]["endpoint_name"] == before["deploy"]["endpoint_name"]
+
+
+def test_predict_and_status(laptop, first_run):
+    done = laptop.sh("make predict IMAGE=photo.jpg")
+    assert done.returncode == 0, done.stdout
+    assert "%" in done.stdout
+    status = laptop.sh("make status")
+    assert status.returncode == 0, status.stdout
+    for name in ("api-server", "scheduler", "dag-processor", "triggerer", "local_aws"):
+        assert name in status.stdout
+    refused = laptop.sh(f"make predict IMAGE={laptop.folder}/nothing.jpg")
+    assert "is no file" in refused.stdout
+
+
+def test_stop_leaves_no_process_and_clean_no_file(laptop, first_run):
+    state = json.loads((laptop.home / "supervisor.json").read_text())
+    sessions = {child["pid"] for child in state["children"].values()}
+    assert laptop.sh("make stop").returncode == 0
+    deadline = time.monotonic() + 10
+    while left := _of_sessions(sessions):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    assert laptop.sh("make clean").returncode == 0
+    assert not laptop.home.exists()
+
+
+def _of_sessions(sessions):
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            if os.getsid(process.pid) in sessions and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.info)
+        except (ProcessLookupError, psutil.Error):
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "environ"),
+    [
+        ("make test", {"PYTEST_ADDOPTS": "--collect-only -q -p no:cacheprovider"}),
+        ("make check", {}),
+        ("make bench ONLY=dag-parse", {}),
+        ("make help", {}),
+    ],
+)
+def test_developer_commands_work(laptop, command, environ):
+    done = laptop.sh(command, **environ)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_command_of_the_readme_is_executed_here():
+    here = Path(__file__).read_text()
+    assert COMMANDS
+    assert [command for command in COMMANDS if f'"{command}"' not in here] == []
