@@ -1,4 +1,4 @@
-"""The two commands, on real Airflow and local_aws: photos in, an answering endpoint out. And the README's truth."""
+"""The README's commands on real Airflow and local_aws: photos in, an answering endpoint out."""
 
 import json
 import os
@@ -99,7 +99,6 @@ def _of_sessions(sessions):
     ("command", "environ"),
     [
         ("make test", {"PYTEST_ADDOPTS": "--collect-only -q -p no:cacheprovider"}),
-        ("make check", {}),
         ("make bench ONLY=dag-parse", {}),
         ("make help", {}),
     ],
