@@ -1,14 +1,15 @@
 """The front door: which service a request is for, and the app that answers it.
 
-A `Service` is a WSGI app: `callable(environ, start_response)`. `router.register("ec2", app)` gives it every request whose
-SigV4 credential scope names `ec2`; the environ then holds
+A `Service` is a WSGI app: `callable(environ, start_response)`. `router.register("ec2", app)` gives it every
+request whose SigV4 credential scope names `ec2`; the environ then holds
 
     local_aws.service      the signing name, "sagemaker-runtime" for calls of /endpoints/...
     local_aws.region       the region of the scope, or the configured one
     local_aws.access_key   the access key id, "" for anonymous requests
 
-A service may also have `start()`, called once the server listens (recover state, start threads), and `stop()`, called
-before the process ends. Requests under /_local_aws/ are ours: `router.admin("health", handler)`.
+A service may also have `start()`, called once the server listens (recover state, start threads), and
+`stop()`, called before the process ends. Requests under /_local_aws/ are ours: `router.admin("health",
+handler)`.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ _UNSIGNED_ACTIONS = re.compile(r"(?:^|&)Action=AssumeRoleWith(?:WebIdentity|SAML
 def scope_of(environ: Environ, default_region: str) -> Scope:
     """The service, region and access key of a request.
 
-    By the SigV4 scope of its Authorization header or (presigned) of its query; else by X-Amz-Target, else by an
-    amazonaws.com Host; else S3, the only service that answers anonymous requests and SigV2.
+    By the SigV4 scope of its Authorization header or (presigned) of its query; else by X-Amz-Target, else by
+    an amazonaws.com Host; else S3, the only service that answers anonymous requests and SigV2.
     """
     credential = _credential(environ)
     parts = credential.split("/")
@@ -99,7 +100,8 @@ def _unsigned_service(environ: Environ) -> str:
     if _UNSIGNED_ACTIONS.search(environ.get("QUERY_STRING", "")):
         return "sts"
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
-        # Web identity calls carry the action in the body, which must stay unread here; S3 has no such requests.
+        # Web identity calls carry the action in the body, which must stay unread here; S3 has no such
+        # requests.
         return "sts"
     host = _AMAZON_HOST.match(environ.get("HTTP_HOST", "").lower())
     return host.group(1) if host else "s3"

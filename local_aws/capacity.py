@@ -1,4 +1,6 @@
-"""The machine's cores, shared by jobs first come, first served; and quotas per instance type, as AWS has them."""
+"""The machine's cores, shared by jobs first come, first served; and quotas per instance type, as AWS has
+them.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,18 @@ class Capacity:
             return self._free
 
     def share(self, instance_type: str, instances: int = 1, parallel: int = 1) -> int:
-        """Cores for each instance of a job whose definition runs `parallel` times at once (a tuning job's trials)."""
+        """Cores for each instance of a job whose definition runs `parallel` times at once (a tuning job's
+        trials).
+        """
         fair = max(1, self.cores // max(1, instances * parallel))
         return min(instance_cores(instance_type), fair)
 
     def acquire(
         self, cores: int, cancelled: Callable[[], bool], timeout: float | None = None, poll: float = 0.2
     ) -> Lease | None:
-        """Wait, in order of arrival, for `cores` (at most all of them). None when cancelled or timed out first."""
+        """Wait, in order of arrival, for `cores` (at most all of them). None when cancelled or timed out
+        first.
+        """
         wanted = min(cores, self.cores)
         ticket = object()
         remaining = timeout

@@ -1,4 +1,6 @@
-"""What every service of local_aws shares: settings, the address, the store, capacity, images, logs, and clients to itself."""
+"""What every service of local_aws shares: settings, the address, the store, capacity, images, logs, and
+clients to itself.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,15 @@ from local_aws.store import Store
 
 # Credentials for our own calls and for jobs; by default any are accepted.
 ACCESS_KEY_ID = "AKIALOCALAWSJOBS0000"
-SECRET_ACCESS_KEY = "local-aws"  # noqa: S105 - opens nothing but this loopback service
+SECRET_ACCESS_KEY = "local-aws"
 
 
 @dataclass
 class Context:
     """Shared by all services of one running local_aws.
 
-    url: `http://127.0.0.1:<port>`, where it listens. stopping: set when the process is to end; every loop and wait heeds it.
+    url: `http://127.0.0.1:<port>`, where it listens. stopping: set when the process is to end; every loop and
+    wait heeds it.
     """
 
     settings: Settings
@@ -78,7 +81,9 @@ class Context:
         return self._folder("run")
 
     def job_environment(self, region: str) -> dict[str, str]:
-        """What any process started for a client needs to reach this AWS, and nothing of our own environment."""
+        """What any process started for a client needs to reach this AWS, and nothing of our own
+        environment.
+        """
         return {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",

@@ -42,7 +42,9 @@ def prepare_state(state: Path) -> None:
 
 @contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Hold the state folder's lock; the kernel lets go of it however the process ends. Raises StartupError."""
+    """Hold the state folder's lock; the kernel lets go of it however the process ends. Raises
+    StartupError.
+    """
     with (state / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

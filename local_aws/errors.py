@@ -34,8 +34,8 @@ _REASONS = {
 class AwsError(Exception):
     """An error that the client is to see.
 
-    `code` is AWS's error code (`ValidationException`), `message` its text, `status` the HTTP status, and `fields` are
-    further members of a modelled error (`OriginalStatusCode` of sagemaker-runtime's ModelError).
+    `code` is AWS's error code (`ValidationException`), `message` its text, `status` the HTTP status, and
+    `fields` are further members of a modelled error (`OriginalStatusCode` of sagemaker-runtime's ModelError).
     """
 
     def __init__(

@@ -20,7 +20,9 @@ class Contract(enum.Enum):
     """How a container is talked to."""
 
     SCRIPT = "script"
-    """Script mode: `sagemaker_program` of `sagemaker_submit_directory`, as sagemaker-training-toolkit runs it."""
+    """Script mode: `sagemaker_program` of `sagemaker_submit_directory`, as sagemaker-training-toolkit runs
+    it.
+    """
     PROCESSING = "processing"
     """ContainerEntrypoint and ContainerArguments are the command."""
     SERVER = "server"
@@ -71,7 +73,8 @@ class Images:
 def load(path: Path) -> Images:
     """Read the images file.
 
-    Raises StartupError with the fix when the file is absent, is no TOML, or holds an entry that could not be run.
+    Raises StartupError with the fix when the file is absent, is no TOML, or holds an entry that could not be
+    run.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -8,8 +8,8 @@
 
     service = JsonService(operation, context)      # a WSGI app; router.register("sagemaker", service)
 
-A handler gets a request that the model found valid, and answers with the response's members (anything else in the
-document is dropped by shaping), or raises AwsError. What is not registered answers UnsupportedOperation.
+A handler gets a request that the model found valid, and answers with the response's members (anything else in
+the document is dropped by shaping), or raises AwsError. What is not registered answers UnsupportedOperation.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ MAX_BODY_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Call:
-    """One request: the operation's name, its valid parameters, the region it was signed for, and who answers it."""
+    """One request: the operation's name, its valid parameters, the region it was signed for, and who answers
+    it.
+    """
 
     context: Context
     region: str
@@ -52,7 +54,9 @@ Handler = Callable[[Call], Document | None]
 
 
 class Operations:
-    """The operations of one service that local_aws answers. Used as a decorator: `@operation("StopTrainingJob")`."""
+    """The operations of one service that local_aws answers. Used as a decorator:
+    `@operation("StopTrainingJob")`.
+    """
 
     def __init__(self, service: str) -> None:
         self.model = service_model.load(service)

@@ -1,4 +1,6 @@
-"""CloudWatch log events on disk: appended by jobs as they run, read by the Logs API and by `local_aws logs`."""
+"""CloudWatch log events on disk: appended by jobs as they run, read by the Logs API and by `local_aws
+logs`.
+"""
 
 from __future__ import annotations
 
@@ -185,8 +187,8 @@ class LogStore:
     ) -> list[Event]:
         """Events of one stream, or of all whose name begins with `prefix`, oldest first.
 
-        start, end: epoch ms, end exclusive. after, before: ids between which to look. newest: of more than `limit`
-        events give the last ones.
+        start, end: epoch ms, end exclusive. after, before: ids between which to look. newest: of more than
+        `limit` events give the last ones.
         """
         where = ["s.region = ?", "s.log_group = ?", "e.id > ?"]
         values: list[object] = [region, group, after]

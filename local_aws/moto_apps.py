@@ -1,8 +1,8 @@
 """moto's apps for the services that are not ours, called directly rather than through moto's dispatcher.
 
-The dispatcher lists moto's folder twice per request, a third of its time, and offers moto's admin API; here a request's
-SigV4 scope leads to the app of its service, kept after first use. What moto does not do it says by raising; the
-client gets a clear error in its own protocol.
+The dispatcher lists moto's folder twice per request, a third of its time, and offers moto's admin API; here a
+request's SigV4 scope leads to the app of its service, kept after first use. What moto does not do it says by
+raising; the client gets a clear error in its own protocol.
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ from local_aws.settings import Settings, StartupError
 logger = logging.getLogger(__name__)
 
 THREADS = 48
-"""Requests answered at once. Long polls (SQS) and invocations of slow models each hold one; idle connections none."""
+"""Requests answered at once. Long polls (SQS) and invocations of slow models each hold one; idle connections
+none.
+"""
 IDLE_SECONDS = 120
 SHUTDOWN_SECONDS = 5
 """How long a request in flight may delay the end."""

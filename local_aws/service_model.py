@@ -35,7 +35,7 @@ class ServiceModel:
         self.json_version: str = self._model.metadata.get("jsonVersion", "1.1")
         self.operations = frozenset(self._model.operation_names)
 
-    @lru_cache(maxsize=None)  # noqa: B019 - models live as long as the process
+    @cache  # noqa: B019 - models live as long as the process
     def operation(self, name: str) -> OperationModel:
         """botocore's model of one operation."""
         return self._model.operation_model(name)
@@ -47,9 +47,10 @@ class ServiceModel:
     def validate(self, operation: str, params: Any) -> None:
         """Check a request as AWS's front door does.
 
-        Raises SerializationException for a value of the wrong JSON type and ValidationException, with AWS's wording,
-        for everything else: required, length, range, pattern, enum. A member that the model does not know is refused
-        too: AWS drops it in silence, but then the caller would believe in an option that has no effect.
+        Raises SerializationException for a value of the wrong JSON type and ValidationException, with AWS's
+        wording, for everything else: required, length, range, pattern, enum. A member that the model does not
+        know is refused too: AWS drops it in silence, but then the caller would believe in an option that has
+        no effect.
         """
         shape = self.operation(operation).input_shape
         if shape is None:
@@ -189,7 +190,9 @@ def _check_range(shape: Shape, value: float, path: str) -> Iterator[_Problem]:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> Callable[[str], Any]:
-    """AWS's patterns are Java's and must match the whole value; `regex` knows Java's classes such as \\p{L}."""
+    """AWS's patterns are Java's and must match the whole value; `regex` knows Java's classes such as
+    \\p{L}.
+    """
     return regex.compile(pattern.replace(*_JAVA_ASTRAL)).fullmatch
 
 

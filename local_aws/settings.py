@@ -23,9 +23,9 @@ class StartupError(Exception):
 class Settings:
     """Settings of one local_aws.
 
-    state: folder of everything that must survive a restart. images: `images.toml` (docs/contracts.md). port: 0 picks a
-    free one. cores: how many cores jobs may use together. quotas: instance type -> most instances at once, over which
-    Create calls answer ResourceLimitExceeded; types not named have no limit but `cores`.
+    state: folder of everything that must survive a restart. images: `images.toml` (docs/contracts.md). port:
+    0 picks a free one. cores: how many cores jobs may use together. quotas: instance type -> most instances
+    at once, over which Create calls answer ResourceLimitExceeded; types not named have no limit but `cores`.
     """
 
     state: Path

@@ -1,9 +1,9 @@
 """The one store of metadata: resources as JSON documents, their tags, and one paginator over both, in SQLite.
 
-A resource is (kind, region, name) -> document. The document is the wire form of what Describe answers (timestamps are epoch
-seconds), plus private members whose names start with an underscore; shaping drops those. Columns repeat the few
-members that lists sort and filter by. Every write is committed with synchronous=FULL before the call returns, so what
-a client was told is on disk.
+A resource is (kind, region, name) -> document. The document is the wire form of what Describe answers
+(timestamps are epoch seconds), plus private members whose names start with an underscore; shaping drops
+those. Columns repeat the few members that lists sort and filter by. Every write is committed with
+synchronous=FULL before the call returns, so what a client was told is on disk.
 
     store.create(Resource("training-job", "us-east-1", "a", arn, document={"TrainingJobStatus": "InProgress"}))
     store.update("training-job", "us-east-1", "a", lambda document: document.update(TrainingJobStatus="Completed"))
@@ -107,7 +107,8 @@ class Store:
     """The store. Safe to use from any thread: one writer at a time, readers never wait for it (WAL)."""
 
     def __init__(self, path: Path, status_member: Callable[[str], str]) -> None:
-        """Open or create the store. `status_member` names, for a kind, the document's member that is its status.
+        """Open or create the store. `status_member` names, for a kind, the document's member that is its
+        status.
 
         Raises StartupError when the file was written by a newer local_aws or is no store.
         """
@@ -133,7 +134,9 @@ class Store:
             self._reader.close()
 
     def on_change(self, listener: Listener) -> None:
-        """Call `listener` with the resource after every create, update of status, and delete (status "Deleted")."""
+        """Call `listener` with the resource after every create, update of status, and delete (status
+        "Deleted").
+        """
         self._listeners.append(listener)
 
     # --- resources ---
@@ -224,8 +227,8 @@ class Store:
     def page(self, query: Query) -> Page:
         """One page of a List call.
 
-        Pages are cut by the last (sort value, name) seen, so a resource created meanwhile neither repeats nor hides
-        another. Raises ValidationException for a token that this store did not issue.
+        Pages are cut by the last (sort value, name) seen, so a resource created meanwhile neither repeats nor
+        hides another. Raises ValidationException for a token that this store did not issue.
         """
         where, values = _conditions(query)
         column = {"name": "name", "created": "created", "modified": "modified", "status": "status"}[
@@ -309,7 +312,9 @@ def open_database(path: Path, synchronous: str) -> sqlite3.Connection:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the tables to SCHEMA_VERSION, inside the caller's transaction. Raises StartupError for a newer file."""
+    """Bring the tables to SCHEMA_VERSION, inside the caller's transaction. Raises StartupError for a newer
+    file.
+    """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise StartupError(

@@ -5,8 +5,9 @@
     @operation("CreateEndpoint")
     def create_endpoint(call: Call) -> Document: ...
 
-`Call` and `Document` are of local_aws.json_service: `call.params` is valid by the model, `call.context` has the store, the
-images, capacity, logs and events. A module is plugged in by importing it in local_aws/sagemaker/service.py.
+`Call` and `Document` are of local_aws.json_service: `call.params` is valid by the model, `call.context` has
+the store, the images, capacity, logs and events. A module is plugged in by importing it in
+local_aws/sagemaker/service.py.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def list_query(call: Call, kind: str, **more: Any) -> Query:
 
 
 def summaries(call: Call, query: Query, member: str) -> Document:
-    """One page of documents under `member`, with NextToken where there are more. Shaping makes summaries of them."""
+    """One page of documents under `member`, with NextToken where there are more. Shaping makes summaries of
+    them.
+    """
     page = call.context.store.page(query)
     answer: Document = {member: [resource.document for resource in page.resources]}
     if page.next_token:

@@ -1,21 +1,30 @@
-"""SageMaker's control plane as one WSGI app: every module of operations, and what must be recovered at the start."""
+"""SageMaker's control plane as one WSGI app: every module of operations, and what must be recovered at the
+start.
+"""
 
 from __future__ import annotations
 
+import logging
+
 from local_aws.context import Context
 from local_aws.json_service import JsonService
+from local_aws.sagemaker import recovery, training
 from local_aws.sagemaker.operations import operation
+
+logger = logging.getLogger(__name__)
 
 
 class SageMaker(JsonService):
-    """The service. Importing a module registers its operations."""
+    """The service. Importing a module of operations registers them."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(operation, context)
         self._context = context
 
     def start(self) -> None:
-        """Recover what an earlier process left."""
+        """Give jobs that an earlier process left running a truthful end."""
+        recovery.recover(self._context)
 
     def stop(self) -> None:
-        """End every job."""
+        """Wait until every job has noticed `context.stopping` and killed its processes."""
+        training.JOBS.join()

@@ -1,0 +1,61 @@
+"""Jobs that were running when local_aws ended: what becomes of them at the next start."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+
+from local_aws.context import Context
+from local_aws.sagemaker import training
+from local_aws.sagemaker.training_job import TrainingJob
+from local_aws.sagemaker.transitions import transition
+from local_aws.store import Document, Resource
+
+logger = logging.getLogger(__name__)
+
+REASON = (
+    "InternalServerError: local_aws ended while the job ran; its processes are gone. Start the job again."
+)
+
+
+def recover(context: Context) -> None:
+    """Fail what was running, stop what was stopping, and resume managed spot jobs from their checkpoints."""
+    for leftover in context.jobs.iterdir():
+        shutil.rmtree(leftover, ignore_errors=True)
+    for resource in context.store.all("training-job", status="InProgress"):
+        if resource.document.get("EnableManagedSpotTraining") and not resource.parent:
+            _resume(context, resource)
+        else:
+            _end_training(context, resource, "Failed", REASON)
+    for resource in context.store.all("training-job", status="Stopping"):
+        _end_training(context, resource, "Stopped", "")
+
+
+def _resume(context: Context, resource: Resource) -> None:
+    """To a managed spot job the end of local_aws is an interruption like any other."""
+    try:
+        image = training.find_image(context, resource.document["AlgorithmSpecification"])
+    except Exception as error:
+        logger.warning("%s cannot be resumed: %s", resource.name, error)
+        _end_training(context, resource, "Failed", REASON)
+        return
+    context.store.update(
+        resource.kind,
+        resource.region,
+        resource.name,
+        lambda document: transition(document, "Interrupted", "local_aws ended; the job starts again"),
+    )
+    training.JOBS.begin(TrainingJob(context, resource, image))
+
+
+def _end_training(context: Context, resource: Resource, status: str, reason: str) -> None:
+    def change(document: Document) -> None:
+        transition(document, status, reason or "Training job stopped", ended=True)
+        document["TrainingJobStatus"] = status
+        document["TrainingEndTime"] = time.time()
+        if reason:
+            document["FailureReason"] = reason
+
+    context.store.update(resource.kind, resource.region, resource.name, change)
+    logger.warning("%s %s was running when local_aws ended: %s", resource.kind, resource.name, status)

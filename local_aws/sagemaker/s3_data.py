@@ -1,0 +1,208 @@
+"""S3 as jobs see it: which objects a data source names, who of several hosts gets which, and moving them."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import random
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+TRANSFERS = 8
+CHUNK_BYTES = 2**20
+
+
+class DataError(Exception):
+    """Data that cannot be brought to or from a job; the text is fit for a FailureReason."""
+
+
+@dataclass(frozen=True)
+class S3Object:
+    """An object and where it goes, relative to its channel's folder."""
+
+    bucket: str
+    key: str
+    relative: str
+
+
+def parse_uri(uri: str) -> tuple[str, str]:
+    """`s3://bucket/some/key` -> ("bucket", "some/key"). Raises DataError for anything else."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme.lower() != "s3" or not bucket:
+        raise DataError(f"{uri!r} is not an S3 URI such as s3://bucket/prefix")
+    return bucket, key
+
+
+def list_prefix(s3: Any, uri: str) -> list[S3Object]:
+    """Every object whose key begins with the URI's, with SageMaker's local paths.
+
+    `s3://b/train` and `s3://b/train/` put `train/x/a.jpg` at `x/a.jpg`; a URI that is a whole key puts it at
+    its last part. Raises DataError when nothing is there.
+    """
+    bucket, prefix = parse_uri(uri)
+    found: list[S3Object] = []
+    try:
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for entry in page.get("Contents", []):
+                key = entry["Key"]
+                if not key.endswith("/"):
+                    found.append(S3Object(bucket, key, _relative(key, prefix)))
+    except (ClientError, BotoCoreError) as error:
+        raise DataError(
+            f"{_nothing_found(uri, bucket)} Error message from S3: {_s3_message(error)}"
+        ) from error
+    if not found:
+        raise DataError(_nothing_found(uri, bucket))
+    return found
+
+
+def list_manifest(s3: Any, uri: str) -> list[S3Object]:
+    """The objects that a SageMaker ManifestFile names: `[{"prefix": "s3://b/p/"}, "a", "b", ...]`. Raises
+    DataError.
+    """
+    try:
+        entries = json.loads(read_object(s3, uri))
+    except ValueError as error:
+        raise DataError(f"the manifest {uri} is not JSON: {error}") from error
+    if (
+        not isinstance(entries, list)
+        or not entries
+        or not isinstance(entries[0], dict)
+        or "prefix" not in entries[0]
+    ):
+        raise DataError(f'the manifest {uri} must be a list that begins with {{"prefix": "s3://..."}}')
+    if not all(isinstance(entry, str) for entry in entries[1:]):
+        raise DataError(f"the manifest {uri} must list keys relative to its prefix, as strings")
+    bucket, prefix = parse_uri(entries[0]["prefix"])
+    return [S3Object(bucket, prefix + entry, entry.lstrip("/")) for entry in entries[1:]]
+
+
+def list_source(s3: Any, uri: str, data_type: str) -> list[S3Object]:
+    """The objects of an S3DataSource; data_type is "S3Prefix" or "ManifestFile"."""
+    return list_manifest(s3, uri) if data_type == "ManifestFile" else list_prefix(s3, uri)
+
+
+def shard(objects: Sequence[S3Object], index: int, hosts: int, seed: int | None = None) -> list[S3Object]:
+    """What host `index` of `hosts` gets under ShardedByS3Key: every hosts-th object; `seed` shuffles them
+    first.
+    """
+    ordered = list(objects)
+    if seed is not None:
+        random.Random(seed).shuffle(ordered)
+    return ordered[index::hosts]
+
+
+def read_object(s3: Any, uri: str) -> bytes:
+    """A small object as bytes. Raises DataError."""
+    bucket, key = parse_uri(uri)
+    try:
+        body: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except (ClientError, BotoCoreError) as error:
+        raise DataError(f"{uri} cannot be read: {_s3_message(error)}") from error
+    return body
+
+
+def download(s3: Any, objects: Iterable[S3Object], folder: Path) -> int:
+    """Put every object under `folder`, several at a time; how many bytes that was.
+
+    Keys are not trusted: one that would leave the folder is refused. Raises DataError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [(entry, safe_path(folder, entry.relative)) for entry in objects]
+    try:
+        for _, path in wanted:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(TRANSFERS) as pool:
+            return sum(pool.map(lambda pair: _download_one(s3, *pair), wanted))
+    except OSError as error:
+        raise DataError(f"cannot store the data: {error}") from error
+
+
+def upload_tree(
+    s3: Any, folder: Path, uri: str, newer_than: dict[Path, tuple[int, int]] | None = None
+) -> int:
+    """Upload every file under `folder` to `uri`; how many were sent.
+
+    newer_than: (size, mtime in ns) of files already sent, updated here; only files that differ are sent
+    again.
+    """
+    bucket, prefix = parse_uri(uri)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    if newer_than is not None:
+        states = {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+        files = [path for path in files if newer_than.get(path) != states[path]]
+        newer_than.update({path: states[path] for path in files})
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        list(
+            pool.map(
+                lambda path: upload_file(s3, path, bucket, join(prefix, path.relative_to(folder))), files
+            )
+        )
+    return len(files)
+
+
+def upload_file(s3: Any, path: Path, bucket: str, key: str) -> None:
+    """Upload one file. Raises DataError."""
+    try:
+        s3.upload_file(str(path), bucket, key)
+    except Exception as error:  # boto3 wraps its own errors in several unrelated classes
+        raise DataError(f"cannot upload to s3://{bucket}/{key}: {_s3_message(error)}") from error
+
+
+def join(prefix: str, *parts: str | PurePosixPath | Path) -> str:
+    """`join("a/", "b", "c")` -> `a/b/c`; an empty prefix gives no leading slash."""
+    return (
+        posixpath.join(prefix.rstrip("/"), *(str(part) for part in parts))
+        if prefix
+        else "/".join(map(str, parts))
+    )
+
+
+def safe_path(folder: Path, relative: str) -> Path:
+    """`folder`/`relative`. Raises DataError when that is not inside the folder."""
+    parts = PurePosixPath(relative).parts
+    if not parts or PurePosixPath(relative).is_absolute() or ".." in parts or "\0" in relative:
+        raise DataError(f"the key {relative!r} does not name a file inside its channel")
+    return folder.joinpath(*parts)
+
+
+def _download_one(s3: Any, entry: S3Object, path: Path) -> int:
+    size = 0
+    try:
+        body = s3.get_object(Bucket=entry.bucket, Key=entry.key)["Body"]
+        with path.open("wb") as file:
+            for chunk in body.iter_chunks(CHUNK_BYTES):
+                size += file.write(chunk)
+    except (ClientError, BotoCoreError) as error:
+        raise DataError(
+            f"s3://{entry.bucket}/{entry.key} cannot be downloaded: {_s3_message(error)}"
+        ) from error
+    return size
+
+
+def _relative(key: str, prefix: str) -> str:
+    if prefix.endswith("/") or not prefix:
+        return key[len(prefix) :].lstrip("/")
+    if key.startswith(prefix + "/"):
+        return key[len(prefix) + 1 :].lstrip("/")
+    return key[prefix.rfind("/") + 1 :]
+
+
+def _nothing_found(uri: str, bucket: str) -> str:
+    return (
+        f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that the bucket exists in '
+        'the selected region, that objects exist under that S3 prefix, and that the role has "s3:ListBucket" '
+        f'permissions on bucket "{bucket}".'
+    )
+
+
+def _s3_message(error: BaseException) -> str:
+    if isinstance(error, ClientError):
+        return str(error.response["Error"].get("Message", error))
+    return str(error)
