@@ -1,0 +1,148 @@
+"""Photos in, a served classifier out."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, TriggerRule, task
+
+from ml_pipeline import params
+from ml_pipeline.errors import PaidWorkRetryPolicy
+from ml_pipeline.operators.deploy import DeployEndpointOperator
+from ml_pipeline.operators.embed import EmbedOperator
+from ml_pipeline.operators.evaluate import EvaluateOperator
+from ml_pipeline.operators.gate import GateOperator
+from ml_pipeline.operators.leftovers import StopLeftoversOperator
+from ml_pipeline.operators.register import RegisterModelOperator
+from ml_pipeline.operators.training import TrainingOperator
+from ml_pipeline.operators.tuning import HyperparameterTuningOperator
+
+with DAG(
+    "train_and_deploy",
+    dag_display_name="Train and deploy",
+    description=__doc__,
+    doc_md=params.DOC,
+    schedule=None,
+    params=params.train_and_deploy(),
+    tags=["ml-pipeline"],
+    default_args={
+        "owner": "ml-pipeline",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=10),
+        "retry_policy": PaidWorkRetryPolicy(),
+    },
+) as dag:
+    p = dag.param
+
+    @task
+    def plan(params: Any = None) -> dict[str, Any]:
+        """Estimate the cost; refuse a run over budget."""
+        from ml_pipeline import tasks
+
+        return tasks.plan(params)
+
+    @task
+    def upload(data: str, dataset_name: str, seed: int) -> dict[str, Any]:
+        """Make and upload the data set version of the photos in `data`."""
+        from ml_pipeline import tasks
+
+        return tasks.upload(data, dataset_name, seed)
+
+    @task
+    def weights(weights: str, architecture: str) -> dict[str, Any]:
+        """Bring the backbone's weights to S3."""
+        from ml_pipeline import tasks
+
+        return tasks.weights(weights, architecture)
+
+    @task
+    def smoke_test(dataset: Any, evaluation: Any, deployment: Any) -> dict[str, Any]:
+        """Ask the endpoint about test photos; fail unless it answers as the evaluation did."""
+        from ml_pipeline import tasks
+
+        return tasks.smoke_test(dataset, evaluation, deployment)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def report(ti: Any = None) -> dict[str, Any]:
+        """Add up billable seconds."""
+        from ml_pipeline import tasks
+
+        return tasks.report(ti)
+
+    fixed = {
+        "strategy": p("strategy"),
+        "architecture": p("architecture"),
+        "seed": p("seed"),
+    }
+    planned = plan()
+    dataset = upload(p("data"), p("dataset_name"), p("seed"))
+    pretrained = weights(p("weights"), p("architecture"))
+    embed = EmbedOperator(
+        task_id="embed",
+        dataset=dataset,
+        weights=pretrained,
+        strategy=p("strategy"),
+        architecture=p("architecture"),
+        views=p("views"),
+        force=p("force"),
+        instance_type=p("embed_instance_type"),
+        instance_count=p("embed_instance_count"),
+    )
+    tune = HyperparameterTuningOperator(
+        task_id="tune",
+        dataset=dataset,
+        weights=pretrained,
+        embeddings=embed.output,
+        fixed=fixed,
+        ranges=p("ranges"),
+        trials=p("trials"),
+        parallel_trials=p("parallel_trials"),
+        tune_strategy=p("tune_strategy"),
+        early_stopping=p("early_stopping"),
+        instance_type=p("tune_instance_type"),
+        spot=p("spot"),
+        keep_alive=p("keep_alive"),
+    )
+    train = TrainingOperator(
+        task_id="train",
+        dataset=dataset,
+        weights=pretrained,
+        embeddings=embed.output,
+        tuning=tune.output,
+        fixed=fixed,
+        instance_type=p("train_instance_type"),
+        instance_count=p("train_instance_count"),
+        spot=p("spot"),
+        keep_alive=p("keep_alive"),
+    )
+    evaluate = EvaluateOperator(
+        task_id="evaluate",
+        dataset=dataset,
+        training=train.output,
+        group=p("dataset_name"),
+        instance_type=p("evaluate_instance_type"),
+    )
+    gate = GateOperator(
+        task_id="gate", dataset=dataset, evaluation=evaluate.output, min_accuracy=p("min_accuracy")
+    )
+    register = RegisterModelOperator(
+        task_id="register",
+        group=p("dataset_name"),
+        dataset=dataset,
+        training=train.output,
+        evaluation=evaluate.output,
+        instance_type=p("endpoint_instance_type"),
+    )
+    deploy = DeployEndpointOperator(
+        task_id="deploy",
+        endpoint_name=p("endpoint_name"),
+        package=register.output,
+        instance_type=p("endpoint_instance_type"),
+        instance_count=p("endpoint_instance_count"),
+    )
+    answers = smoke_test(dataset, evaluate.output, deploy.output)
+    stop_leftovers = StopLeftoversOperator(task_id="stop_leftovers").as_teardown()
+
+    planned >> [dataset, pretrained]
+    evaluate >> gate >> register >> deploy >> answers >> report() >> stop_leftovers

@@ -1,0 +1,44 @@
+"""boto3 and aiobotocore clients through the one Airflow connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class AwsAccess:
+    """How to reach AWS: what an operator hands to its trigger. Small, and JSON all through."""
+
+    aws_conn_id: str | None = "aws_default"
+    region_name: str | None = None
+    verify: bool | str | None = None
+    botocore_config: dict[str, Any] | None = None
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of `service`."""
+        return self._hook(service).conn
+
+    async def async_client(self, service: str) -> Any:
+        """An aiobotocore client of `service`: an async context manager."""
+        return await self._hook(service).get_async_conn()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `AwsAccess(**fields)` gives back an equal one."""
+        return {
+            "aws_conn_id": self.aws_conn_id,
+            "region_name": self.region_name,
+            "verify": self.verify,
+            "botocore_config": self.botocore_config,
+        }
+
+    def _hook(self, service: str) -> Any:
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+        return AwsBaseHook(
+            aws_conn_id=self.aws_conn_id,
+            client_type=service,
+            region_name=self.region_name,
+            verify=self.verify,
+            config=self.botocore_config,
+        )

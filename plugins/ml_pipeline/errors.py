@@ -1,0 +1,68 @@
+"""What can go wrong with paid work, told apart by the one thing that matters: is another try worth its money?"""
+
+from __future__ import annotations
+
+from airflow.sdk import RetryDecision, RetryPolicy
+from airflow.sdk.exceptions import AirflowException
+
+# Codes of botocore's ClientError that go away by themselves.
+TRANSIENT_CODES = frozenset(
+    {
+        "ThrottlingException",
+        "Throttling",
+        "TooManyRequestsException",
+        "RequestLimitExceeded",
+        "SlowDown",
+        "InternalFailure",
+        "InternalServerError",
+        "InternalError",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+        "InsufficientInstanceCapacity",
+        "InsufficientCapacity",
+        "RequestTimeout",
+    }
+)
+# How SageMaker starts the FailureReason of a job that had no fault of its own.
+_TRANSIENT_REASONS = ("CapacityError", "InternalServerError", "InternalError", "Unable to provision")
+
+
+class JobFailed(AirflowException):
+    """A paid job ended badly, by its own fault: the same input would fail again."""
+
+
+class JobInterrupted(AirflowException):
+    """A paid job ended for want of machines or by a fault of the service: the same input may succeed."""
+
+
+class DeploymentRolledBack(AirflowException):
+    """An endpoint went back to its old configuration: the new model does not serve."""
+
+
+def job_error(name: str, status: str, reason: str) -> AirflowException:
+    """The exception for a job that ended with `status` and SageMaker's `reason`."""
+    text = f"job {name} is {status}: {reason or 'SageMaker gave no reason'}"
+    if reason.startswith(_TRANSIENT_REASONS):
+        return JobInterrupted(text)
+    return JobFailed(text)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether another try is worth it: capacity, throttling, the network. Not quota, validation, an algorithm's error."""
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+    if isinstance(error, ClientError):
+        return error.response.get("Error", {}).get("Code", "") in TRANSIENT_CODES
+    return isinstance(error, JobInterrupted | ConnectionError | HTTPClientError | OSError)
+
+
+class PaidWorkRetryPolicy(RetryPolicy):
+    """Retry what `is_transient`, fail the rest at once. A retry adopts the job of the try before it."""
+
+    def evaluate(
+        self, exception: BaseException, try_number: int, max_tries: int, context: object = None
+    ) -> RetryDecision:
+        """Decide for Airflow; see `is_transient`."""
+        if is_transient(exception):
+            return RetryDecision.retry(reason=f"{type(exception).__name__} may pass")
+        return RetryDecision.fail(reason=f"{type(exception).__name__} would only happen again")

@@ -1,0 +1,237 @@
+"""The four kinds of SageMaker job, and the rule by which a task starts exactly one of them.
+
+The rule (DESIGN.md, "exactly one paid job"): a task looks for the job that its own name leads to before it creates
+anything. A running one is adopted, a completed one reused, one that is being stopped waited out; only after a failed or
+stopped one does the number at the end of the name rise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any
+
+from ml_pipeline import names
+
+
+class JobKind(StrEnum):
+    """A kind of SageMaker job; the value travels in XComs and triggers."""
+
+    TRAINING = "training"
+    TUNING = "tuning"
+    PROCESSING = "processing"
+    TRANSFORM = "transform"
+
+    @property
+    def calls(self) -> Calls:
+        """The API of this kind."""
+        return _CALLS[self]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How the API spells one kind of job.
+
+    Attributes:
+        create, describe, stop: Method names of the boto3 client.
+        name, status, arn: Keys of requests and responses.
+        log_group: CloudWatch log group; streams start with `<job name>/`. None: no log of its own.
+        name_limit: Longest name.
+        console: Path in the SageMaker console, before the job's name.
+    """
+
+    create: str
+    describe: str
+    stop: str
+    name: str
+    status: str
+    arn: str
+    log_group: str | None
+    console: str
+    name_limit: int = names.LIMIT
+
+
+_CALLS = {
+    JobKind.TRAINING: Calls(
+        "create_training_job",
+        "describe_training_job",
+        "stop_training_job",
+        "TrainingJobName",
+        "TrainingJobStatus",
+        "TrainingJobArn",
+        "/aws/sagemaker/TrainingJobs",
+        "jobs",
+    ),
+    JobKind.TUNING: Calls(
+        "create_hyper_parameter_tuning_job",
+        "describe_hyper_parameter_tuning_job",
+        "stop_hyper_parameter_tuning_job",
+        "HyperParameterTuningJobName",
+        "HyperParameterTuningJobStatus",
+        "HyperParameterTuningJobArn",
+        None,
+        "hyper-tuning-jobs",
+        names.TUNING_LIMIT,
+    ),
+    JobKind.PROCESSING: Calls(
+        "create_processing_job",
+        "describe_processing_job",
+        "stop_processing_job",
+        "ProcessingJobName",
+        "ProcessingJobStatus",
+        "ProcessingJobArn",
+        "/aws/sagemaker/ProcessingJobs",
+        "processing-jobs",
+    ),
+    JobKind.TRANSFORM: Calls(
+        "create_transform_job",
+        "describe_transform_job",
+        "stop_transform_job",
+        "TransformJobName",
+        "TransformJobStatus",
+        "TransformJobArn",
+        "/aws/sagemaker/TransformJobs",
+        "transform-jobs",
+    ),
+}
+
+
+class Phase(Enum):
+    """What a job's status means to somebody who waits for it."""
+
+    RUNNING = "running"
+    STOPPING = "stopping"
+    COMPLETED = "completed"
+    DEAD = "dead"
+
+
+def phase(status: str) -> Phase:
+    """The phase of a *JobStatus.
+
+    Raises:
+        ValueError: A status no SageMaker job has.
+    """
+    try:
+        return _PHASES[status]
+    except KeyError:
+        raise ValueError(f"unknown job status {status!r}") from None
+
+
+_PHASES = {
+    "Pending": Phase.RUNNING,
+    "InProgress": Phase.RUNNING,
+    "Stopping": Phase.STOPPING,
+    "Completed": Phase.COMPLETED,
+    "Failed": Phase.DEAD,
+    "Stopped": Phase.DEAD,
+    "Deleting": Phase.STOPPING,
+    "DeleteFailed": Phase.DEAD,
+}
+
+
+@dataclass(frozen=True)
+class Started:
+    """The one job of a task: its name, its status now, and whether this call created it."""
+
+    name: str
+    status: str
+    created: bool
+
+    @property
+    def phase(self) -> Phase:
+        return phase(self.status)
+
+
+def create_or_adopt(
+    client: Any,
+    kind: JobKind,
+    name_of: Callable[[int], str],
+    request_of: Callable[[str], dict[str, Any]],
+    before_create: Callable[[str], None] | None = None,
+) -> Started:
+    """Find the task's job or create it. A job in Phase.STOPPING is returned as it is: wait it out, then call again.
+
+    Args:
+        client: boto3 SageMaker client.
+        name_of: The name of the n-th attempt, from 1.
+        request_of: The Create request for a name.
+        before_create: Called with the name just before Create, to write what the job will read.
+
+    Raises:
+        botocore.exceptions.ClientError: What Create answered, except that the name is taken.
+    """
+    attempt = 1
+    while True:
+        name = name_of(attempt)
+        status = status_of(client, kind, name)
+        if status is None:
+            if before_create:
+                before_create(name)
+            if _create(client, kind, request_of(name)):
+                return Started(name, "InProgress", created=True)
+            # Somebody with the same name, so the same request, was faster: theirs is ours.
+            continue
+        if phase(status) is not Phase.DEAD:
+            return Started(name, status, created=False)
+        attempt += 1
+
+
+def status_of(client: Any, kind: JobKind, name: str) -> str | None:
+    """The status of a job, or None when there is none of that name."""
+    description = describe(client, kind, name)
+    return None if description is None else description[kind.calls.status]
+
+
+def describe(client: Any, kind: JobKind, name: str) -> dict[str, Any] | None:
+    """The Describe response, or None when there is no such job."""
+    from botocore.exceptions import ClientError
+
+    try:
+        response: dict[str, Any] = getattr(client, kind.calls.describe)(**{kind.calls.name: name})
+    except ClientError as error:
+        if is_missing(error):
+            return None
+        raise
+    return response
+
+
+def stop(client: Any, kind: JobKind, name: str) -> bool:
+    """Ask SageMaker to stop a job. False when it had ended or never existed: nothing is running either way."""
+    from botocore.exceptions import ClientError
+
+    try:
+        getattr(client, kind.calls.stop)(**{kind.calls.name: name})
+    except ClientError as error:
+        # "The request was rejected because the training job is in status Completed."
+        if is_missing(error) or error.response["Error"]["Code"] == "ValidationException":
+            return False
+        raise
+    return True
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether a Describe or Stop error says that the thing does not exist.
+
+    Training and transform answer ValidationException "Requested resource not found", others ResourceNotFound; a plain
+    ValidationException about the request itself must not count (the stock operators take any for absence).
+    """
+    details = getattr(error, "response", {}).get("Error", {})
+    code, message = details.get("Code", ""), details.get("Message", "").lower()
+    if code in ("ResourceNotFound", "ResourceNotFoundException"):
+        return True
+    return code == "ValidationException" and any(
+        phrase in message for phrase in ("not found", "could not find", "does not exist", "couldn't find")
+    )
+
+
+def _create(client: Any, kind: JobKind, request: dict[str, Any]) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        getattr(client, kind.calls.create)(**request)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("ResourceInUse", "ResourceInUseException"):
+            return False
+        raise
+    return True

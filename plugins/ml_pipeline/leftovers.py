@@ -1,0 +1,56 @@
+"""Paid things of a run that are still running when the run is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from ml_pipeline import jobs
+from ml_pipeline.jobs import JobKind
+
+# kind: (list method, key of the summaries)
+_LISTS = {
+    JobKind.TUNING: ("list_hyper_parameter_tuning_jobs", "HyperParameterTuningJobSummaries"),
+    JobKind.TRAINING: ("list_training_jobs", "TrainingJobSummaries"),
+    JobKind.PROCESSING: ("list_processing_jobs", "ProcessingJobSummaries"),
+    JobKind.TRANSFORM: ("list_transform_jobs", "TransformJobSummaries"),
+}
+
+
+def stop_jobs(client: Any, dag_id: str, run_id: str, since: datetime) -> list[str]:
+    """Stop every SageMaker job in progress that carries the run's tags; returns their names.
+
+    A dead triggerer calls no `on_kill`, so what it watched is found here by tag.
+
+    Args:
+        since: Start of the run: older jobs cannot be its own.
+    """
+    stopped = []
+    for kind, name in running_jobs(client, dag_id, run_id, since):
+        if jobs.stop(client, kind, name):
+            stopped.append(name)
+    return stopped
+
+
+def running_jobs(client: Any, dag_id: str, run_id: str, since: datetime) -> Iterator[tuple[JobKind, str]]:
+    """(kind, name) of the run's jobs in progress. Tuning jobs first: stopping one stops its trials."""
+    for kind, (method, key) in _LISTS.items():
+        pages = client.get_paginator(method).paginate(StatusEquals="InProgress", CreationTimeAfter=since)
+        for summary in (item for page in pages for item in page[key]):
+            if belongs(client, summary[kind.calls.arn], dag_id, run_id):
+                yield kind, summary[kind.calls.name]
+
+
+def belongs(client: Any, arn: str, dag_id: str, run_id: str) -> bool:
+    """Whether the tags of `arn` name this run."""
+    found = {tag["Key"]: tag["Value"] for tag in client.list_tags(ResourceArn=arn)["Tags"]}
+    mine = {tag["Key"]: tag["Value"] for tag in names_tags(dag_id, run_id)}
+    return all(found.get(key) == value for key, value in mine.items())
+
+
+def names_tags(dag_id: str, run_id: str) -> list[dict[str, str]]:
+    """The tags that every paid thing of the run carries."""
+    from ml_pipeline.names import Origin, tags
+
+    return tags(Origin(dag_id, run_id, ""))

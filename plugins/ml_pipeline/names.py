@@ -1,0 +1,85 @@
+"""The one source of names: the same run asking for the same thing gives the same name.
+
+A paid job's name is `<slug>-<12 hex>-<n>`. The hex digits hash who asks (DAG, run, task, map index) and what for
+(the request), so a retry finds the job of the try before it instead of paying for a second one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+# CreateHyperParameterTuningJob allows 32 characters because its trials append theirs; everything else allows 63.
+TUNING_LIMIT = 32
+LIMIT = 63
+# Stands for the name inside a request while the request is being hashed for that name.
+PLACEHOLDER = "job-name"
+
+_DIGITS = 12
+_UNSAFE = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who asks: the identity of a task instance, without its try number."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+
+def slug(text: str, limit: int = 24) -> str:
+    """`text` in the letters that every AWS name allows: lower case, digits, single hyphens.
+
+    Raises:
+        ValueError: Nothing usable is left of `text`.
+    """
+    cleaned = _UNSAFE.sub("-", text.lower()).strip("-")[:limit].rstrip("-")
+    if not cleaned:
+        raise ValueError(f"{text!r} holds no letter or digit to make a name from")
+    return cleaned
+
+
+def fingerprint(*parts: Any) -> str:
+    """12 hex digits of the SHA-256 of `parts` as canonical JSON."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]
+
+
+def job_name(kind: str, origin: Origin, request: dict[str, Any], attempt: int, limit: int = LIMIT) -> str:
+    """The name of the `attempt`-th job (from 1) that `origin` starts for `request`.
+
+    Tags are left out of the hash: they say who pays, not what is computed.
+
+    Args:
+        kind: First part of the name, for people: "train", "tune", ...
+        request: The AWS request with PLACEHOLDER where the name stands.
+        limit: Longest name the API takes.
+    """
+    if attempt < 1:
+        raise ValueError(f"attempts count from 1, not {attempt}")
+    content = {key: value for key, value in request.items() if key != "Tags"}
+    identity = [origin.dag_id, origin.run_id, origin.task_id, origin.map_index]
+    tail = f"-{fingerprint(identity, content)}-{attempt}"
+    return slug(kind, limit - len(tail)) + tail
+
+
+def content_name(kind: str, *content: Any, limit: int = LIMIT) -> str:
+    """A name that depends on content alone: the same model from the same parts has the same name."""
+    tail = f"-{fingerprint(*content)}"
+    return slug(kind, limit - len(tail)) + tail
+
+
+def tags(origin: Origin, **more: str) -> list[dict[str, str]]:
+    """The tags of everything paid: which DAG and run made it, so that janitor and teardown can find it."""
+    values = {"project": "ml-pipeline", "dag_id": origin.dag_id, "run_id": origin.run_id, **more}
+    return [{"Key": key, "Value": _tag_value(value)} for key, value in values.items()]
+
+
+def _tag_value(text: str) -> str:
+    # Tag values allow letters, digits, spaces and _.:/=+-@, up to 256 characters.
+    return re.sub(r"[^\w .:/=+\-@]", "_", text)[:256]

@@ -1,0 +1,66 @@
+"""Small objects in S3: JSON documents, ManifestFiles, listings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of an s3:// URI.
+
+    Raises:
+        ValueError: `uri` is no s3:// URI.
+    """
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ValueError(f"{uri!r} is not an S3 address; write s3://bucket/key")
+    return bucket, key
+
+
+def exists(s3: Any, uri: str) -> bool:
+    """Whether there is an object at `uri`."""
+    from botocore.exceptions import ClientError
+
+    bucket, key = split_uri(uri)
+    try:
+        s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return False
+        raise
+    return True
+
+
+def read(s3: Any, uri: str) -> bytes:
+    """The bytes at `uri`."""
+    bucket, key = split_uri(uri)
+    body: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return body
+
+
+def read_json(s3: Any, uri: str) -> Any:
+    """The JSON document at `uri`."""
+    return json.loads(read(s3, uri))
+
+
+def write_json(s3: Any, uri: str, document: Any) -> None:
+    """Write `document` as JSON."""
+    bucket, key = split_uri(uri)
+    body = json.dumps(document, separators=(",", ":")).encode()
+    s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
+
+
+def write_manifest(s3: Any, uri: str, prefix: str, names: Sequence[str]) -> None:
+    """Write a SageMaker ManifestFile: the objects `prefix` + each of `names`."""
+    write_json(s3, uri, [{"prefix": prefix}, *names])
+
+
+def keys(s3: Any, prefix_uri: str) -> Iterator[str]:
+    """The keys under an s3:// prefix, relative to it."""
+    bucket, prefix = split_uri(prefix_uri)
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for item in page.get("Contents", []):
+            yield item["Key"][len(prefix) :]

@@ -1,0 +1,1 @@
+"""Operators: deferrable, adopting, stopping what they started. Import them from their modules."""

@@ -1,0 +1,200 @@
+"""Bring a registered model into service, and tell the truth about how that went."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
+from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
+from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+
+from ml_pipeline import names, registry
+from ml_pipeline.clients import AwsAccess
+from ml_pipeline.errors import DeploymentRolledBack, PaidWorkRetryPolicy
+from ml_pipeline.jobs import is_missing
+from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink
+from ml_pipeline.operators.job import origin_of
+from ml_pipeline.requests import endpoint
+from ml_pipeline.requests.endpoint import Serving
+from ml_pipeline.settings import Settings
+from ml_pipeline.triggers.endpoint import ABSENT, UNSETTLED, EndpointTrigger
+
+
+class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
+    """Create the endpoint, or update it blue/green, and wait deferred until the new model serves.
+
+    A rollback is a failure: after the rollout the live config must be the one asked for.
+
+    Returns `{"endpoint_name", "endpoint_config_name"}`.
+
+    :param endpoint_name: the endpoint.
+    :param package: what the register task returned.
+    :param instance_type, instance_count: machines that serve.
+    :param canary_percent, bake_seconds: see `requests.endpoint.Serving`.
+    :param wait_timeout: longest wait for a rollout.
+    """
+
+    aws_hook_class = SageMakerHook
+    operator_extra_links = (SageMakerLink(), LogLink())
+    template_fields = aws_template_fields(
+        "endpoint_name", "package", "instance_type", "instance_count", "canary_percent", "bake_seconds"
+    )
+
+    def __init__(
+        self,
+        *,
+        endpoint_name: Any,
+        package: Any,
+        instance_type: Any = "ml.m5.large",
+        instance_count: Any = 1,
+        canary_percent: Any = 25,
+        bake_seconds: Any = 120,
+        wait_timeout: timedelta = timedelta(hours=2),
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("retries", 2)
+        kwargs.setdefault("retry_policy", PaidWorkRetryPolicy())
+        super().__init__(**kwargs)
+        self.endpoint_name = endpoint_name
+        self.package = package
+        self.instance_type = instance_type
+        self.instance_count = instance_count
+        self.canary_percent = canary_percent
+        self.bake_seconds = bake_seconds
+        self.wait_timeout = wait_timeout
+
+    @property
+    def access(self) -> AwsAccess:
+        """How to reach AWS, for clients and triggers."""
+        return AwsAccess(self.aws_conn_id, self.region_name, self.verify, self.botocore_config)
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Start the rollout, or join the one that an earlier try started."""
+        settings = Settings.load()
+        serving = self._serving(settings)
+        tags = names.tags(origin_of(context))
+        self._ensure_parts(serving, tags)
+        self._announce(context, settings)
+        live = self._describe()
+        step = next_step(serving, live)
+        self.log.info("endpoint %s is %s: %s", self.endpoint_name, live["EndpointStatus"], step)
+        if step == "done":
+            return self._result(serving)
+        if step == "delete":
+            self.hook.conn.delete_endpoint(EndpointName=self.endpoint_name)
+        elif step == "create":
+            self.hook.conn.create_endpoint(**endpoint.create_endpoint(serving, tags))
+        elif step == "update":
+            for alarm in endpoint.alarms(serving):
+                self.access.client("cloudwatch").put_metric_alarm(**alarm)
+            instances = live["ProductionVariants"][0]["CurrentInstanceCount"]
+            self.hook.conn.update_endpoint(**endpoint.update_endpoint(serving, instances))
+        self.defer(
+            trigger=EndpointTrigger(self.endpoint_name, settings.poll_seconds, self.access.to_dict()),
+            method_name="again" if step in ("delete", "wait") else "complete",
+            timeout=self.wait_timeout,
+        )
+
+    def again(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """What was in the way is over: start anew."""
+        return self.execute(context)
+
+    def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """The rollout is over: fail unless the endpoint serves the config that was asked for."""
+        serving = self._serving(Settings.load())
+        if event["status"] == "InService" and event["config"] == serving.config_name:
+            return self._result(serving)
+        alarms = self.access.client("cloudwatch").describe_alarms(AlarmNames=serving.alarm_names)
+        raise DeploymentRolledBack(
+            rollback_reason(serving, event, [a for a in alarms["MetricAlarms"] if a["StateValue"] == "ALARM"])
+        )
+
+    def _serving(self, settings: Settings) -> Serving:
+        package = registry.describe(self.hook.conn, self.package["model_package_arn"])
+        return Serving(
+            endpoint_name=self.endpoint_name,
+            model_uri=package.model_uri,
+            image=package.image,
+            role_arn=settings.role_arn,
+            instance_type=self.instance_type,
+            instance_count=int(self.instance_count),
+            canary_percent=int(self.canary_percent),
+            bake_seconds=int(self.bake_seconds),
+        )
+
+    def _ensure_parts(self, serving: Serving, tags: list[dict[str, str]]) -> None:
+        client = self.hook.conn
+        _ensure(
+            lambda: client.describe_model(ModelName=serving.model_name),
+            lambda: client.create_model(**endpoint.model(serving, tags)),
+        )
+        _ensure(
+            lambda: client.describe_endpoint_config(EndpointConfigName=serving.config_name),
+            lambda: client.create_endpoint_config(**endpoint.endpoint_config(serving, tags)),
+        )
+
+    def _describe(self) -> dict[str, Any]:
+        from botocore.exceptions import ClientError
+
+        try:
+            response: dict[str, Any] = self.hook.conn.describe_endpoint(EndpointName=self.endpoint_name)
+        except ClientError as error:
+            if is_missing(error):
+                return {"EndpointStatus": ABSENT}
+            raise
+        return response
+
+    def _result(self, serving: Serving) -> dict[str, Any]:
+        return {"endpoint_name": serving.endpoint_name, "endpoint_config_name": serving.config_name}
+
+    def _announce(self, context: Any, settings: Settings) -> None:
+        context["ti"].xcom_push(
+            key=LINK_KEY,
+            value={
+                "name": self.endpoint_name,
+                "region": settings.region,
+                "console": "endpoints",
+                "log_group": f"/aws/sagemaker/Endpoints/{self.endpoint_name}",
+            },
+        )
+
+
+def next_step(serving: Serving, live: dict[str, Any]) -> str:
+    """What to do about an endpoint in its present state: create, update, delete, join, wait or done.
+
+    "join": this very config is on its way already. "wait": another rollout is; let it end first. "delete": the endpoint
+    never came up, and UpdateEndpoint takes only one that is InService.
+    """
+    status = live["EndpointStatus"]
+    if status == ABSENT:
+        return "create"
+    if status in UNSETTLED:
+        pending = live.get("PendingDeploymentSummary", {}).get("EndpointConfigName")
+        ours = (pending or live.get("EndpointConfigName")) == serving.config_name
+        return "join" if ours and status in ("Creating", "Updating") else "wait"
+    if status in ("Failed", "OutOfService"):
+        return "delete"
+    if status == "InService" and live["EndpointConfigName"] == serving.config_name:
+        return "done"
+    return "update"
+
+
+def rollback_reason(serving: Serving, event: dict[str, Any], alarms: list[dict[str, Any]]) -> str:
+    """Why a deployment failed, in one line: SageMaker often leaves FailureReason empty after a rollback."""
+    rang = "; ".join(f"alarm {alarm['AlarmName']}: {alarm.get('StateReason', '')}" for alarm in alarms)
+    return (
+        f"endpoint {serving.endpoint_name} is {event['status']} with config {event['config'] or 'none'} instead of "
+        f"{serving.config_name}; {rang or event['reason'] or 'no alarm is on and SageMaker gave no reason'}"
+    )
+
+
+def _ensure(describe: Any, create: Any) -> None:
+    from botocore.exceptions import ClientError
+
+    try:
+        describe()
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+        create()

@@ -1,0 +1,183 @@
+"""Embed the photos of a data set version: each photo once ever per embedder."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ml_pipeline import code_archive, dataset, images, objects
+from ml_pipeline.dataset import DatasetVersion, Shard
+from ml_pipeline.jobs import JobKind
+from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.requests.job import Channel, Compute, DataType, Distribution
+from ml_pipeline.requests.processing import Output, Processing, processing_job
+from ml_pipeline.settings import Settings
+
+# The test split is never embedded: it is only ever seen through the served runtime.
+EMBEDDED_SPLITS = ("train", "valid")
+
+
+class EmbedOperator(SageMakerJobOperator):
+    """Run `model_code.embed` over the shards that have no embeddings yet; with none missing, start nothing.
+
+    Returns `{"embedder_id", "embeddings_uri", "shards", "embedded", "job_name"}`; with strategy "finetune", which
+    reads photos, the values are None and 0.
+
+    :param dataset: what the upload task returned.
+    :param weights: what the weights task returned.
+    :param strategy: "head" or "finetune".
+    :param architecture: torchvision's name of the backbone.
+    :param views: views of each training photo.
+    :param force: embed everything again.
+    :param instance_type: "ml.g4dn.xlarge".
+    :param instance_count: machines that share the shards.
+    """
+
+    kind = JobKind.PROCESSING
+    slug = "embed"
+    template_fields = aws_template_fields(
+        "dataset", "weights", "strategy", "architecture", "views", "force", "instance_type", "instance_count"
+    )
+
+    def __init__(
+        self,
+        *,
+        dataset: Any,
+        weights: Any,
+        strategy: Any,
+        architecture: Any,
+        views: Any = 1,
+        force: Any = False,
+        instance_type: Any = "ml.m5.xlarge",
+        instance_count: Any = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dataset = dataset
+        self.weights = weights
+        self.strategy = strategy
+        self.architecture = architecture
+        self.views = views
+        self.force = force
+        self.instance_type = instance_type
+        self.instance_count = instance_count
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """See `SageMakerJobOperator.execute`."""
+        if self.strategy != "head":
+            self.log.info("strategy=%s trains on photos: nothing to embed", self.strategy)
+            return {"embedder_id": None, "embeddings_uri": None, "shards": 0, "embedded": 0, "job_name": None}
+        return super().execute(context)
+
+    def request(self, settings: Settings) -> Request:
+        """The processing job; which shards are missing is no part of it, so that every retry has the same name."""
+        archive = code_archive.publish(self.access.client("s3"), settings.bucket)
+        return partial(
+            embed_request,
+            settings=settings,
+            code_uri=settings.s3(archive.key),
+            embeddings_uri=self._folder(settings),
+            architecture=self.architecture,
+            weights_uri=self.weights["uri"],
+            views=self.views,
+            compute=Compute(self.instance_type, int(self.instance_count), max_runtime_seconds=6 * 3600),
+        )
+
+    def without_job(self, settings: Settings) -> dict[str, Any] | None:
+        """The result, if every shard is embedded already."""
+        return None if self._missing(settings) else self._publish(settings, embedded=0, job_name=None)
+
+    def before_create(self, settings: Settings, name: str) -> None:
+        """Write the ManifestFile of the shards that are missing."""
+        version = self._version()
+        objects.write_manifest(
+            self.access.client("s3"),
+            missing_manifest(settings, name),
+            version.shards_uri,
+            [f"{shard.sha256}.tar" for shard in self._missing(settings)],
+        )
+
+    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
+        """Check that nothing is missing any more and publish the version's manifests."""
+        name = description["ProcessingJobName"]
+        wanted = objects.read_json(self.access.client("s3"), missing_manifest(settings, name))[1:]
+        missing = self._absent(settings)
+        if missing:
+            raise RuntimeError(
+                f"job {name} completed without embedding {len(missing)} shards, first {missing[0].sha256}; "
+                "clear this task to embed them"
+            )
+        return self._publish(settings, embedded=len(wanted), job_name=name)
+
+    def _version(self) -> DatasetVersion:
+        return dataset.load(self.access.client("s3"), self.dataset["manifest_uri"])
+
+    def _embedder_id(self) -> str:
+        from model_code.embeddings import embedder_id
+        from model_code.transform import Transform
+
+        return embedder_id(self.architecture, self.weights["sha256"], Transform(), int(self.views))
+
+    def _folder(self, settings: Settings) -> str:
+        return settings.s3(f"embeddings/{self._embedder_id()}/")
+
+    def _missing(self, settings: Settings) -> list[Shard]:
+        return self._shards() if self.force else self._absent(settings)
+
+    def _absent(self, settings: Settings) -> list[Shard]:
+        there = set(objects.keys(self.access.client("s3"), self._folder(settings)))
+        return [shard for shard in self._shards() if f"{shard.sha256}.safetensors" not in there]
+
+    def _shards(self) -> list[Shard]:
+        version = self._version()
+        return [shard for split in EMBEDDED_SPLITS for shard in version.of(split)]
+
+    def _publish(self, settings: Settings, embedded: int, job_name: str | None) -> dict[str, Any]:
+        s3, version, folder = self.access.client("s3"), self._version(), self._folder(settings)
+        of_version = f"{folder}versions/{version.version}"
+        for split in EMBEDDED_SPLITS:
+            files = [f"{shard.sha256}.safetensors" for shard in version.of(split)]
+            objects.write_manifest(s3, f"{of_version}/{split}.manifest", folder, files)
+        return {
+            "embedder_id": self._embedder_id(),
+            "embeddings_uri": of_version,
+            "shards": len(self._shards()),
+            "embedded": embedded,
+            "job_name": job_name,
+        }
+
+
+def missing_manifest(settings: Settings, name: str) -> str:
+    """Where the list of shards of job `name` lies."""
+    return settings.s3(f"jobs/{name}/shards.manifest")
+
+
+def embed_request(
+    name: str,
+    tags: Any,
+    *,
+    settings: Settings,
+    code_uri: str,
+    embeddings_uri: str,
+    architecture: str,
+    weights_uri: str | None,
+    views: int,
+    compute: Compute,
+) -> dict[str, Any]:
+    """The CreateProcessingJob request of an embed job."""
+    channels = [
+        Channel("shards", missing_manifest(settings, name), DataType.MANIFEST, Distribution.SHARDED),
+    ]
+    if weights_uri:
+        channels.append(Channel("weights", weights_uri))
+    job = Processing(
+        image=images.training_image(settings, compute.instance_type),
+        role_arn=settings.role_arn,
+        module="embed",
+        code_uri=code_uri,
+        channels=channels,
+        outputs=[Output("embeddings", embeddings_uri, continuous=True)],
+        compute=compute,
+        arguments=["--architecture", architecture, "--views", str(views)],
+    )
+    return processing_job(name, job, tags)

@@ -1,0 +1,125 @@
+"""Judge the new model, and the one in service, on the test split through the served runtime."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ml_pipeline import code_archive, dataset, images, objects, registry
+from ml_pipeline.dataset import DatasetVersion
+from ml_pipeline.jobs import JobKind
+from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.requests.job import Channel, Compute
+from ml_pipeline.requests.processing import Output, Processing, processing_job
+from ml_pipeline.settings import Settings
+
+
+class EvaluateOperator(SageMakerJobOperator):
+    """Run `model_code.evaluate` on the challenger and, if there is one, the champion.
+
+    Returns `{"evaluation_uri", "predictions_uri", "report_uri", "accuracy", "top5_accuracy", "photos", "runtime",
+    "champion": {"model_package_arn", "accuracy", "predictions_uri"} | None}`.
+
+    :param dataset: what the upload task returned.
+    :param training: what the train task returned.
+    :param group: model package group whose newest approved package is the champion.
+    """
+
+    kind = JobKind.PROCESSING
+    slug = "evaluate"
+    template_fields = aws_template_fields("dataset", "training", "group", "instance_type")
+
+    def __init__(
+        self,
+        *,
+        dataset: Any,
+        training: Any,
+        group: Any,
+        instance_type: Any = "ml.m5.xlarge",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dataset = dataset
+        self.training = training
+        self.group = group
+        self.instance_type = instance_type
+
+    def request(self, settings: Settings) -> Request:
+        """The processing job."""
+        s3 = self.access.client("s3")
+        archive = code_archive.publish(s3, settings.bucket)
+        return partial(
+            evaluate_request,
+            settings=settings,
+            code_uri=settings.s3(archive.key),
+            version=dataset.load(s3, self.dataset["manifest_uri"]),
+            model_uri=self.training["model_uri"],
+            champion_uri=self._champion_uri(),
+            compute=Compute(self.instance_type),
+        )
+
+    def identity(self, build: Request) -> dict[str, Any]:
+        """The request without the champion: another run may crown one between two tries of this task."""
+        request = super().identity(build)
+        inputs = [entry for entry in request["ProcessingInputs"] if entry["InputName"] != "champion"]
+        return {**request, "ProcessingInputs": inputs}
+
+    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
+        """The figures of evaluation.json."""
+        s3 = self.access.client("s3")
+        folder = settings.s3(f"jobs/{description['ProcessingJobName']}/evaluation/")
+        evaluation = objects.read_json(s3, f"{folder}evaluation.json")
+        champions = [
+            entry["S3Input"]["S3Uri"]
+            for entry in description["ProcessingInputs"]
+            if entry["InputName"] == "champion"
+        ]
+        champion = None
+        if champions:
+            figures = objects.read_json(s3, f"{folder}champion/evaluation.json")
+            champion = {
+                "model_uri": champions[0],
+                "accuracy": figures["accuracy"],
+                "predictions_uri": f"{folder}champion/predictions.jsonl",
+            }
+        return {
+            "evaluation_uri": f"{folder}evaluation.json",
+            "predictions_uri": f"{folder}predictions.jsonl",
+            "report_uri": f"{folder}report.html",
+            "accuracy": evaluation["accuracy"],
+            "top5_accuracy": evaluation["top5_accuracy"],
+            "photos": evaluation["photos"],
+            "runtime": evaluation["runtime"],
+            "champion": champion,
+        }
+
+    def _champion_uri(self) -> str | None:
+        champion = registry.champion(self.hook.conn, self.group)
+        return champion.model_uri if champion else None
+
+
+def evaluate_request(
+    name: str,
+    tags: Any,
+    *,
+    settings: Settings,
+    code_uri: str,
+    version: DatasetVersion,
+    model_uri: str,
+    champion_uri: str | None,
+    compute: Compute,
+) -> dict[str, Any]:
+    """The CreateProcessingJob request of an evaluate job."""
+    channels = [Channel("model", model_uri), version.photos_channel("test", "test"), version.channel()]
+    if champion_uri:
+        channels.append(Channel("champion", champion_uri))
+    job = Processing(
+        image=images.training_image(settings, compute.instance_type),
+        role_arn=settings.role_arn,
+        module="evaluate",
+        code_uri=code_uri,
+        channels=channels,
+        outputs=[Output("evaluation", settings.s3(f"jobs/{name}/evaluation/"))],
+        compute=compute,
+    )
+    return processing_job(name, job, tags)

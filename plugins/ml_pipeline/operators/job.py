@@ -1,0 +1,175 @@
+"""The operator that every paid SageMaker job derives from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
+from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
+from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+from airflow.sdk.exceptions import TaskDeferralTimeout
+
+from ml_pipeline import jobs, names
+from ml_pipeline.clients import AwsAccess
+from ml_pipeline.errors import JobFailed, PaidWorkRetryPolicy, job_error
+from ml_pipeline.jobs import JobKind, Phase, Started
+from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink
+from ml_pipeline.settings import Settings
+from ml_pipeline.triggers.job import JobTrigger
+from ml_pipeline.triggers.ownership import is_over
+
+Request = Callable[[str, Sequence[dict[str, str]]], dict[str, Any]]
+
+
+class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
+    """Run one SageMaker job: create or adopt it, wait deferred, return a small result.
+
+    A subclass says what the job is (`kind`, `slug`, `request`) and what is worth keeping of it (`result`).
+
+    :param wait_timeout: longest wait; then the job is stopped and the task fails.
+    """
+
+    aws_hook_class = SageMakerHook
+    kind: ClassVar[JobKind]
+    slug: ClassVar[str]
+    operator_extra_links = (SageMakerLink(), LogLink())
+
+    def __init__(self, *, wait_timeout: timedelta = timedelta(days=1), **kwargs: Any) -> None:
+        kwargs.setdefault("retries", 2)
+        kwargs.setdefault("retry_policy", PaidWorkRetryPolicy())
+        super().__init__(**kwargs)
+        self.wait_timeout = wait_timeout
+        self._job_name: str | None = None
+        self._task_instance: Any = None
+
+    @abstractmethod
+    def request(self, settings: Settings) -> Request:
+        """A pure function from a name and tags to the Create request."""
+
+    @abstractmethod
+    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
+        """What the task returns, from the Describe response of the completed job."""
+
+    def identity(self, build: Request) -> dict[str, Any]:
+        """The part of the request that its name is hashed from: the same in every try of the task."""
+        return build(names.PLACEHOLDER, [])
+
+    def without_job(self, settings: Settings) -> dict[str, Any] | None:
+        """The task's result if there is nothing to do, else None. Asked only while no job of this task exists."""
+        return None
+
+    def before_create(self, settings: Settings, name: str) -> None:
+        """Write what job `name` will read. Called just before it is created."""
+
+    @property
+    def access(self) -> AwsAccess:
+        """How to reach AWS, for clients and triggers."""
+        return AwsAccess(self.aws_conn_id, self.region_name, self.verify, self.botocore_config)
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Create or adopt the job, then wait for it in the triggerer."""
+        settings = Settings.load()
+        self._task_instance = context["ti"]
+        origin = origin_of(context)
+        build = self.request(settings)
+        template = self.identity(build)
+        limit = self.kind.calls.name_limit
+
+        def name_of(attempt: int) -> str:
+            return names.job_name(self.slug, origin, template, attempt, limit)
+
+        if jobs.status_of(self.hook.conn, self.kind, name_of(1)) is None:
+            done = self.without_job(settings)
+            if done is not None:
+                return done
+        started = jobs.create_or_adopt(
+            self.hook.conn,
+            self.kind,
+            name_of,
+            lambda name: build(name, names.tags(origin)),
+            lambda name: self.before_create(settings, name),
+        )
+        self._job_name = started.name
+        self._announce(context, settings, started)
+        if started.phase is Phase.COMPLETED:
+            return self._finish(settings, started.name)
+        self.defer(
+            trigger=JobTrigger(self.kind.value, started.name, settings.poll_seconds, self.access.to_dict()),
+            method_name="again" if started.phase is Phase.STOPPING else "complete",
+            timeout=self.wait_timeout,
+        )
+
+    def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """The job has ended: return its result, or fail with SageMaker's reason."""
+        status, name = event["status"], event["job_name"]
+        if jobs.phase(status) is not Phase.COMPLETED:
+            raise job_error(name, status, event["reason"])
+        return self._finish(Settings.load(), name)
+
+    def again(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """A job that was being stopped is gone: start over, with the next number."""
+        self.log.info("job %s is %s", event["job_name"], event["status"])
+        return self.execute(context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+        """Stop the job when the wait timed out: Airflow kills the trigger then without asking it."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout:
+            job = context["ti"].xcom_pull(task_ids=self.task_id, key=LINK_KEY, map_indexes=context["ti"].map_index)
+            if job:
+                jobs.stop(self.hook.conn, self.kind, job["name"])
+            raise JobFailed(
+                f"waited {self.wait_timeout} for job {job and job['name']} and stopped it; "
+                "raise wait_timeout or give the job more or larger machines"
+            ) from None
+
+    def on_kill(self) -> None:
+        """Stop the job of a task that was killed before it deferred, unless the task will run again."""
+        if self._job_name is None:
+            return
+        ti = self._task_instance
+        with suppress(Exception):
+            # Without an answer nobody is known to come back for the job, so it is stopped.
+            states = ti.get_task_states(
+                dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+            )
+            if not is_over(states, ti.run_id):
+                return
+        self.log.info("stopping job %s", self._job_name)
+        jobs.stop(self.hook.conn, self.kind, self._job_name)
+
+    def _announce(self, context: Any, settings: Settings, started: Started) -> None:
+        calls = self.kind.calls
+        self.log.info(
+            "%s job %s (%s)", "created" if started.created else "adopted", started.name, started.status
+        )
+        context["ti"].xcom_push(
+            key=LINK_KEY,
+            value={
+                "name": started.name,
+                "kind": self.kind.value,
+                "region": settings.region,
+                "console": calls.console,
+                "log_group": calls.log_group,
+            },
+        )
+
+    def _finish(self, settings: Settings, name: str) -> dict[str, Any]:
+        description = jobs.describe(self.hook.conn, self.kind, name)
+        if description is None:
+            raise JobFailed(f"job {name} was deleted while this task waited for it")
+        return self.result(settings, description)
+
+
+def origin_of(context: Any) -> names.Origin:
+    """The identity under which a task instance starts its jobs."""
+    ti = context["ti"]
+    return names.Origin(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+
+
+__all__ = ["Request", "SageMakerJobOperator", "aws_template_fields", "origin_of"]

@@ -1,0 +1,88 @@
+"""Register the model with its evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
+from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
+from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+
+from ml_pipeline import images, registry
+from ml_pipeline.errors import PaidWorkRetryPolicy
+from ml_pipeline.links import LINK_KEY, SageMakerLink
+from ml_pipeline.settings import Settings
+
+
+class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
+    """Create a model package, or find the one that an earlier try created.
+
+    Returns `{"model_package_arn", "status"}`.
+
+    :param group: model package group.
+    :param dataset: what the upload task returned.
+    :param training: what the train task returned.
+    :param evaluation: what the evaluate task returned.
+    :param instance_type: where the model may serve.
+    :param approved: False leaves the package pending until a person approves it.
+    """
+
+    aws_hook_class = SageMakerHook
+    operator_extra_links = (SageMakerLink(),)
+    template_fields = aws_template_fields(
+        "group", "dataset", "training", "evaluation", "instance_type", "approved"
+    )
+
+    def __init__(
+        self,
+        *,
+        group: Any,
+        dataset: Any,
+        training: Any,
+        evaluation: Any,
+        instance_type: Any = "ml.m5.large",
+        approved: Any = True,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("retries", 2)
+        kwargs.setdefault("retry_policy", PaidWorkRetryPolicy())
+        super().__init__(**kwargs)
+        self.group = group
+        self.dataset = dataset
+        self.training = training
+        self.evaluation = evaluation
+        self.instance_type = instance_type
+        self.approved = approved
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Create or find the package."""
+        settings, client = Settings.load(), self.hook.conn
+        registry.ensure_group(client, self.group, f"Classifiers of the data set {self.dataset['name']}")
+        found = registry.find(client, self.group, self.training["model_uri"])
+        if found:
+            arn, status = found.arn, found.status
+        else:
+            request = registry.model_package(
+                group=self.group,
+                model_uri=self.training["model_uri"],
+                image=images.serving_image(settings, self.instance_type),
+                instance_type=self.instance_type,
+                evaluation_uri=self.evaluation["evaluation_uri"],
+                metadata={
+                    "dataset_name": self.dataset["name"],
+                    "dataset_version": self.dataset["version"],
+                    "evaluation_uri": self.evaluation["evaluation_uri"],
+                    "predictions_uri": self.evaluation["predictions_uri"],
+                    "accuracy": f"{self.evaluation['accuracy']:.6f}",
+                    "dag_id": context["ti"].dag_id,
+                    "run_id": context["ti"].run_id,
+                },
+                approved=bool(self.approved),
+            )
+            arn = client.create_model_package(**request)["ModelPackageArn"]
+            status = request["ModelApprovalStatus"]
+        context["ti"].xcom_push(
+            key=LINK_KEY,
+            value={"name": self.group, "region": settings.region, "console": "model-packages"},
+        )
+        return {"model_package_arn": arn, "status": status}

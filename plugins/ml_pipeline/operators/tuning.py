@@ -1,0 +1,190 @@
+"""Search hyperparameters with a SageMaker tuning job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from model_code import hyperparameters
+
+from ml_pipeline import code_archive, dataset, images
+from ml_pipeline.errors import JobFailed
+from ml_pipeline.jobs import JobKind
+from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.requests.job import Compute
+from ml_pipeline.requests.training import Training
+from ml_pipeline.requests.tuning import Tuning, TuneStrategy, tuning_job
+from ml_pipeline.settings import Settings
+
+
+class HyperparameterTuningOperator(SageMakerJobOperator):
+    """Search the space of `model_code.hyperparameters`, judging trials on the validation split.
+
+    Returns `{"tuning_job_name", "best_training_job", "best_hyperparameters", "objective": {"name", "value"},
+    "trials": [{"name", "status", "value", "seconds", "hyperparameters"}]}`.
+
+    :param dataset: what the upload task returned.
+    :param weights: what the weights task returned.
+    :param embeddings: what the embed task returned.
+    :param fixed: hyperparameters that do not vary: strategy, architecture, seed, ...
+    :param ranges: changes to the search space by name, as in `hyperparameters.search_space`.
+    :param trials: most trials.
+    :param parallel_trials: trials at once.
+    :param tune_strategy: a value of `TuneStrategy`.
+    :param early_stopping: let SageMaker stop trials that fall behind.
+    :param target: stop once the objective reaches this.
+    :param patience_trials: stop after so many trials without a better one.
+    :param stop_when_converged: stop when a better trial is unlikely.
+    :param max_runtime_seconds: wall time of the whole search.
+    :param instance_type, instance_count: machines of each trial.
+    :param spot: managed spot with checkpoints.
+    """
+
+    kind = JobKind.TUNING
+    slug = "tune"
+    template_fields = aws_template_fields(
+        "dataset",
+        "weights",
+        "embeddings",
+        "fixed",
+        "ranges",
+        "trials",
+        "parallel_trials",
+        "tune_strategy",
+        "early_stopping",
+        "target",
+        "patience_trials",
+        "stop_when_converged",
+        "max_runtime_seconds",
+        "instance_type",
+        "instance_count",
+        "spot",
+        "keep_alive",
+    )
+
+    def __init__(
+        self,
+        *,
+        dataset: Any,
+        weights: Any,
+        embeddings: Any,
+        fixed: Mapping[str, Any],
+        trials: Any,
+        parallel_trials: Any = 2,
+        tune_strategy: Any = TuneStrategy.BAYESIAN.value,
+        ranges: Any = None,
+        early_stopping: Any = False,
+        target: Any = None,
+        patience_trials: Any = None,
+        stop_when_converged: Any = False,
+        max_runtime_seconds: Any = None,
+        instance_type: Any = "ml.m5.xlarge",
+        instance_count: Any = 1,
+        spot: Any = False,
+        keep_alive: Any = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dataset = dataset
+        self.weights = weights
+        self.embeddings = embeddings
+        self.fixed = fixed
+        self.ranges = ranges
+        self.trials = trials
+        self.parallel_trials = parallel_trials
+        self.tune_strategy = tune_strategy
+        self.early_stopping = early_stopping
+        self.target = target
+        self.patience_trials = patience_trials
+        self.stop_when_converged = stop_when_converged
+        self.max_runtime_seconds = max_runtime_seconds
+        self.instance_type = instance_type
+        self.instance_count = instance_count
+        self.spot = spot
+        self.keep_alive = keep_alive
+
+    def request(self, settings: Settings) -> Request:
+        """The tuning job; see `requests.tuning`."""
+        s3 = self.access.client("s3")
+        archive = code_archive.publish(s3, settings.bucket)
+        version = dataset.load(s3, self.dataset["manifest_uri"])
+        strategy = self.fixed["strategy"]
+        ranges = hyperparameters.parameter_ranges(strategy, self.ranges or None)
+        trial = Training(
+            image=images.training_image(settings, self.instance_type),
+            role_arn=settings.role_arn,
+            script="train.py",
+            code_uri=settings.s3(archive.key),
+            hyperparameters=hyperparameters.static_hyperparameters({**self.fixed, "mode": "trial"}, ranges),
+            channels=dataset.training_channels(
+                version, strategy, self.embeddings["embeddings_uri"], self.weights["uri"], final=False
+            ),
+            compute=Compute(
+                self.instance_type,
+                int(self.instance_count),
+                spot=bool(self.spot),
+                keep_alive_seconds=int(self.keep_alive),
+            ),
+            outputs_uri=settings.s3("jobs/"),
+            metrics=hyperparameters.metric_definitions(),
+            checkpoint_uri=settings.s3("jobs/checkpoints/") if self.spot else None,
+        )
+        search = Tuning(
+            trial=trial,
+            ranges=ranges,
+            objective=hyperparameters.OBJECTIVE,
+            trials=int(self.trials),
+            parallel_trials=min(int(self.parallel_trials), int(self.trials)),
+            strategy=TuneStrategy(self.tune_strategy),
+            early_stopping=bool(self.early_stopping),
+            seed=int(self.fixed.get("seed", 0)),
+            max_runtime_seconds=self.max_runtime_seconds and int(self.max_runtime_seconds),
+            target=self.target,
+            patience_trials=self.patience_trials,
+            stop_when_converged=bool(self.stop_when_converged),
+        )
+        return partial(_request, search=search)
+
+    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
+        """The best trial and the table of all of them."""
+        name = description["HyperParameterTuningJobName"]
+        trials = self._trials(name)
+        best = description.get("BestTrainingJob")
+        if not best:
+            reasons = {trial["FailureReason"] for trial in trials if trial.get("FailureReason")}
+            raise JobFailed(
+                f"tuning job {name} has no best trial out of {len(trials)}: "
+                + ("; ".join(sorted(reasons)[:3]) or "no trial reported the objective")
+            )
+        metric = best["FinalHyperParameterTuningJobObjectiveMetric"]
+        return {
+            "tuning_job_name": name,
+            "best_training_job": best["TrainingJobName"],
+            "best_hyperparameters": best["TunedHyperParameters"],
+            "objective": {"name": metric["MetricName"], "value": metric["Value"]},
+            "trials": [trial_row(trial) for trial in trials],
+        }
+
+    def _trials(self, name: str) -> list[dict[str, Any]]:
+        pages = self.hook.conn.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
+            HyperParameterTuningJobName=name
+        )
+        return [trial for page in pages for trial in page["TrainingJobSummaries"]]
+
+
+def _request(name: str, tags: Any, *, search: Tuning) -> dict[str, Any]:
+    return tuning_job(name, search, tags)
+
+
+def trial_row(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the trials table from SageMaker's summary of a trial; `value` and `seconds` None where unknown."""
+    start, end = summary.get("TrainingStartTime"), summary.get("TrainingEndTime")
+    metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
+    return {
+        "name": summary["TrainingJobName"],
+        "status": summary["TrainingJobStatus"],
+        "value": metric["Value"] if metric else None,
+        "seconds": round((end - start).total_seconds(), 1) if start and end else None,
+        "hyperparameters": dict(summary["TunedHyperParameters"]),
+    }

@@ -1,0 +1,217 @@
+"""The params of the DAGs: one table from which the form, its bounds and the REST API's checks all come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param
+from model_code import hyperparameters
+
+from ml_pipeline.requests.tuning import TuneStrategy
+
+DOC = """\
+**Photos in, a served classifier out.** Give `data` a folder (or an `s3://` prefix) that holds one folder of photos per
+class; everything else has a default.
+
+`upload` -> `embed` -> `tune` -> `train` -> `evaluate` -> `gate` -> `register` -> `deploy` -> `smoke_test`. `plan` says
+beforehand what it will cost, `report` what it did cost. A task that is cleared or retried finds its job again; a task that
+is killed stops it.
+"""
+
+_MACHINE = {"type": "string", "pattern": r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"}
+
+
+def train_and_deploy() -> dict[str, Param]:
+    """The params of `train_and_deploy`, by name, in the order of the form."""
+    return {**_photos(), **_model(), **_search(), **_machines(), **_service(), **_run()}
+
+
+def _photos() -> dict[str, Param]:
+    section = "Photos"
+    return {
+        "data": Param(
+            "",
+            type="string",
+            title="Photos",
+            description_md="A folder on this machine, or `s3://bucket/prefix`, with one folder of photos per class.",
+            section=section,
+        ),
+        "dataset_name": Param(
+            "photos",
+            type="string",
+            pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+            title="Data set",
+            description_md="Versions of the same data set share shards, splits, embeddings and the champion.",
+            section=section,
+        ),
+        "weights": Param(
+            "imagenet",
+            type="string",
+            minLength=1,
+            title="Weights",
+            description_md="`imagenet`, `none`, or a state_dict file: a path, `s3://` or `https://`.",
+            section=section,
+        ),
+    }
+
+
+def _model() -> dict[str, Param]:
+    section = "Model"
+    return {
+        "strategy": Param(
+            "head",
+            type="string",
+            enum=[str(strategy) for strategy in hyperparameters.Strategy],
+            title="Strategy",
+            description_md="`head` trains a classifier on embeddings (seconds); `finetune` trains the backbone too.",
+            section=section,
+        ),
+        "architecture": Param(
+            "mobilenet_v2",
+            type="string",
+            pattern=r"^[a-z0-9_]+$",
+            title="Architecture",
+            description_md="Any torchvision classification model.",
+            section=section,
+        ),
+        "views": Param(
+            1,
+            type="integer",
+            minimum=1,
+            maximum=64,
+            title="Views",
+            description_md="Embeddings per training photo: 1 is the photo itself, more are random crops.",
+            section=section,
+        ),
+        "seed": Param(
+            0, type="integer", minimum=0, maximum=2**31 - 1, title="Seed", section=section
+        ),
+    }
+
+
+def _search() -> dict[str, Param]:
+    section = "Search"
+    return {
+        "trials": Param(12, type="integer", minimum=1, maximum=750, title="Trials", section=section),
+        "parallel_trials": Param(
+            2, type="integer", minimum=1, maximum=100, title="Trials at once", section=section
+        ),
+        "tune_strategy": Param(
+            TuneStrategy.BAYESIAN.value,
+            type="string",
+            enum=[strategy.value for strategy in TuneStrategy],
+            title="Search strategy",
+            section=section,
+        ),
+        "early_stopping": Param(
+            False,
+            type="boolean",
+            title="Stop trials that fall behind",
+            section=section,
+        ),
+        "ranges": Param(
+            None,
+            type=["object", "null"],
+            title="Search space",
+            description_md=(
+                'Changes to it by name: `{"dropout": {"low": 0.1, "high": 0.5}, "mixup": null}`; null takes a name out. '
+                "`python -m model_code.hyperparameters` prints the space."
+            ),
+            section=section,
+        ),
+    }
+
+
+def _machines() -> dict[str, Param]:
+    section = "Machines"
+
+    def machine(default: str, title: str) -> Param:
+        return Param(default, title=title, section=section, **_MACHINE)
+
+    def count(title: str) -> Param:
+        return Param(1, type="integer", minimum=1, maximum=20, title=title, section=section)
+
+    return {
+        "embed_instance_type": machine("ml.m5.xlarge", "Embed on"),
+        "embed_instance_count": count("Machines that share the shards"),
+        "tune_instance_type": machine("ml.m5.xlarge", "Trials on"),
+        "train_instance_type": machine("ml.m5.xlarge", "Train on"),
+        "train_instance_count": count("Machines that train one model"),
+        "evaluate_instance_type": machine("ml.m5.xlarge", "Evaluate on"),
+        "spot": Param(
+            False,
+            type="boolean",
+            title="Managed spot",
+            description_md="Cheaper machines that may be taken away; training resumes from its checkpoint.",
+            section=section,
+        ),
+        "keep_alive": Param(
+            0,
+            type="integer",
+            minimum=0,
+            maximum=3600,
+            title="Keep machines warm (s)",
+            description_md="Saves the start-up of the next job; billed. Not with spot.",
+            section=section,
+        ),
+    }
+
+
+def _service() -> dict[str, Param]:
+    section = "Service"
+    return {
+        "min_accuracy": Param(
+            None,
+            type=["number", "null"],
+            minimum=0,
+            maximum=1,
+            title="Least accuracy",
+            description_md="Bar on the test split; empty: better than guessing.",
+            section=section,
+        ),
+        "endpoint_name": Param(
+            "photo-classifier",
+            type="string",
+            pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$",
+            title="Endpoint",
+            section=section,
+        ),
+        "endpoint_instance_type": Param("ml.m5.large", title="Serve on", section=section, **_MACHINE),
+        "endpoint_instance_count": Param(
+            1, type="integer", minimum=1, maximum=20, title="Serving machines", section=section
+        ),
+    }
+
+
+def _run() -> dict[str, Param]:
+    section = "Run"
+    return {
+        "budget_usd": Param(
+            None,
+            type=["number", "null"],
+            minimum=0,
+            title="Budget (USD)",
+            description_md="A run whose estimate is higher is refused before anything starts.",
+            section=section,
+        ),
+        "force": Param(
+            False,
+            type="boolean",
+            title="Compute everything again",
+            description_md="Also what is there already: embeddings, and a data set that did not change.",
+            section=section,
+        ),
+    }
+
+
+__all__: list[str] = ["DOC", "train_and_deploy"]
+
+
+def names() -> list[str]:
+    """Names of the params of `train_and_deploy`."""
+    return list(train_and_deploy())
+
+
+def defaults() -> dict[str, Any]:
+    """Default values of the params of `train_and_deploy`."""
+    return {name: param.value for name, param in train_and_deploy().items()}

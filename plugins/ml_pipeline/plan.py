@@ -1,0 +1,152 @@
+"""What a run will cost, before anything is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from model_code import hyperparameters
+
+from ml_pipeline import objects
+from ml_pipeline.prices import Prices
+from ml_pipeline.settings import Settings
+
+# The shares of photos that upload gives each split, near enough for an estimate.
+TRAIN_SHARE, VALID_SHARE, TEST_SHARE = 0.7, 0.15, 0.15
+# Exporting, quantising and packing a model takes about this long wherever it runs.
+EXPORT_SECONDS = 60.0
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+class OverBudget(ValueError):
+    """The estimate is above budget_usd; the message shows the dearest step and what to change."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One paid step of a run; `seconds` are billed, start-up included, on each of the machines."""
+
+    step: str
+    instance_type: str
+    instance_count: int
+    seconds: float
+    usd: float
+
+
+def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, Any]:
+    """Estimate a run from the params of `train_and_deploy`; what the plan task returns.
+
+    Raises:
+        OverBudget: The estimate is above `budget_usd`.
+        ValueError: There are no photos at `data`.
+    """
+    photos = count_photos(params["data"], s3)
+    if not photos:
+        raise ValueError(f"no photos at {params['data']!r}; give a folder with one folder of photos per class")
+    prices = Prices.load(settings)
+    steps = estimate(params, photos, prices)
+    total = round(sum(step.usd for step in steps), 4)
+    check_budget(total, params.get("budget_usd"), steps)
+    hourly = prices.hourly(params["endpoint_instance_type"]) * int(params["endpoint_instance_count"])
+    return {
+        "estimate_usd": total,
+        "steps": [asdict(step) for step in steps],
+        "photos": photos,
+        "endpoint_usd_per_hour": round(hourly, 4),
+        "note": (
+            f"estimate, prices of {prices.as_of} in {prices.region}, rates assumed where no job measured them; "
+            f"the endpoint then costs ${hourly:.3f} per hour until it is taken down"
+        ),
+    }
+
+
+def estimate(params: Mapping[str, Any], photos: int, prices: Prices) -> list[Step]:
+    """The paid steps of a run over `photos` photos. seconds = start-up + work / (rate x machines)."""
+    strategy = params["strategy"]
+    fixed = hyperparameters.resolve({"strategy": strategy})
+    epochs, views = int(fixed["epochs"]), int(params["views"])
+    train, valid, test = (photos * share for share in (TRAIN_SHARE, VALID_SHARE, TEST_SHARE))
+    # Every epoch sees each training row and judges each validation row.
+    rows = epochs * (train * (views if strategy == "head" else 1) + valid)
+    trials = int(params["trials"])
+    tuning, training = params["tune_instance_type"], params["train_instance_type"]
+    spot = bool(params.get("spot"))
+    steps = []
+    if strategy == "head":
+        work = (train * views + valid) / prices.assumed_rate("embed", params["embed_instance_type"])
+        steps.append(
+            _step(prices, "embed", params["embed_instance_type"], params["embed_instance_count"], work)
+        )
+    trial = rows / prices.assumed_rate(strategy, tuning)
+    startup = float(prices.assumed["startup_seconds"])
+    if params.get("tune_mode") == "packed":
+        steps.append(_step(prices, "tune", tuning, 1, trials * trial, spot))
+    else:
+        seconds = trials * (startup + trial)
+        steps.append(Step("tune", tuning, 1, round(seconds, 1), prices.usd(tuning, seconds, spot=spot)))
+    # The recipe is fitted twice: on train alone, to be judged, and on train + valid, to be served.
+    final = 2 * rows / prices.assumed_rate(strategy, training) + EXPORT_SECONDS
+    steps.append(_step(prices, "train", training, params["train_instance_count"], final, spot))
+    judged = test / prices.assumed_rate("evaluate", params["evaluate_instance_type"])
+    steps.append(_step(prices, "evaluate", params["evaluate_instance_type"], 1, judged))
+    return steps
+
+
+def check_budget(total: float, budget: float | None, steps: list[Step]) -> None:
+    """Refuse a run over budget.
+
+    Raises:
+        OverBudget: `total` is above `budget`.
+    """
+    if budget is None or total <= float(budget):
+        return
+    dearest = max(steps, key=lambda step: step.usd)
+    raise OverBudget(
+        f"the run would cost about ${total:.2f}, over budget_usd={budget}; the dearest step is {dearest.step} on "
+        f"{dearest.instance_count} x {dearest.instance_type} (${dearest.usd:.2f}): raise the budget, or choose fewer "
+        "trials, tune_mode=packed or a smaller instance"
+    )
+
+
+def count_photos(data: str, s3: Any) -> int:
+    """Photos below a folder or an s3:// prefix, by their suffix; nothing is opened."""
+    if data.startswith("s3://"):
+        names = objects.keys(s3, data.rstrip("/") + "/")
+        return sum(Path(name).suffix.lower() in PHOTO_SUFFIXES for name in names)
+    return sum(
+        Path(name).suffix.lower() in PHOTO_SUFFIXES
+        for _, _, files in os.walk(os.path.expanduser(data))
+        for name in files
+    )
+
+
+def ensure_bucket(settings: Settings, s3: Any) -> None:
+    """Check that the bucket is there; on local_aws, create it.
+
+    Raises:
+        ValueError: There is no such bucket on AWS, or it belongs to somebody else.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        s3.head_bucket(Bucket=settings.bucket)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404 and settings.local:
+            s3.create_bucket(Bucket=settings.bucket)
+            return
+        raise ValueError(
+            f"cannot use the bucket {settings.bucket!r} ({error}); create it with infra/ or set ML_PIPELINE_BUCKET"
+        ) from error
+
+
+def _step(
+    prices: Prices, step: str, instance_type: str, count: Any, work: float, spot: bool = False
+) -> Step:
+    machines = int(count)
+    seconds = float(prices.assumed["startup_seconds"]) + work / machines
+    return Step(
+        step, instance_type, machines, round(seconds, 1), prices.usd(instance_type, seconds, machines, spot)
+    )

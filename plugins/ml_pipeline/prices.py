@@ -1,0 +1,81 @@
+"""The one source of prices: prices.toml, dated, with your own file laid over it. Every figure is an estimate."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_pipeline.images import has_gpu
+from ml_pipeline.settings import Settings
+
+TABLE = Path(__file__).with_name("prices.toml")
+
+
+class PriceError(LookupError):
+    """A machine that is in no price list; the message says where to add it."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """A price list.
+
+    Attributes:
+        as_of: Date of the list.
+        sagemaker, ec2: USD per hour by instance type; the first with "ml." in front.
+        assumed: Start-up seconds, spot discount, rates: see prices.toml.
+    """
+
+    as_of: str
+    region: str
+    sagemaker: Mapping[str, float]
+    ec2: Mapping[str, float]
+    assumed: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, settings: Settings | None = None) -> Prices:
+        """The table, with `settings.prices_file` laid over it key by key."""
+        document = tomllib.loads(TABLE.read_text())
+        if settings and settings.prices_file:
+            document = _overlaid(document, tomllib.loads(Path(settings.prices_file).read_text()))
+        return cls(
+            as_of=document["as_of"],
+            region=document["region"],
+            sagemaker=document["sagemaker"],
+            ec2=document["ec2"],
+            assumed=document["assumed"],
+        )
+
+    def hourly(self, instance_type: str) -> float:
+        """USD per hour: SageMaker's price for "ml.*", EC2's otherwise.
+
+        Raises:
+            PriceError: No list has that type.
+        """
+        table = self.sagemaker if instance_type.startswith("ml.") else self.ec2
+        if instance_type not in table:
+            name = "sagemaker" if instance_type.startswith("ml.") else "ec2"
+            raise PriceError(
+                f"no price for {instance_type}: put it under [{name}] in a TOML file and name that file in "
+                "ML_PIPELINE_PRICES_FILE"
+            )
+        return float(table[instance_type])
+
+    def usd(self, instance_type: str, seconds: float, instance_count: int = 1, spot: bool = False) -> float:
+        """USD = price per hour x machines x seconds / 3600, less the discount of spot."""
+        factor = 1.0 - float(self.assumed["spot_discount"]) if spot else 1.0
+        return self.hourly(instance_type) * instance_count * seconds / 3600 * factor
+
+    def assumed_rate(self, work: str, instance_type: str) -> float:
+        """Photos per second assumed for `work` (embed, head, finetune, evaluate) on one machine."""
+        return float(self.assumed["rates"]["gpu" if has_gpu(instance_type) else "cpu"][work])
+
+
+def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        mine = merged.get(key)
+        merged[key] = _overlaid(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,78 @@
+"""What a run did cost: billable seconds of its jobs, asked of SageMaker after the fact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ml_pipeline import jobs
+from ml_pipeline.jobs import JobKind
+from ml_pipeline.prices import PriceError, Prices
+
+
+@dataclass(frozen=True)
+class Line:
+    """One step of the bill; `usd` is None where no price list has the machine."""
+
+    step: str
+    job_name: str
+    instance_type: str
+    instance_count: int
+    billable_seconds: float
+    usd: float | None
+
+
+def make(client: Any, prices: Prices, results: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
+    """The bill of a run from what its tasks returned, by task id; what the report task returns."""
+    lines: list[Line] = []
+    for step, kind, key in (
+        ("embed", JobKind.PROCESSING, "job_name"),
+        ("train", JobKind.TRAINING, "training_job_name"),
+        ("evaluate", JobKind.PROCESSING, "job_name"),
+    ):
+        name = (results.get(step) or {}).get(key)
+        description = jobs.describe(client, kind, name) if name else None
+        if description:
+            lines.append(job_line(step, kind, description, prices))
+    tune = results.get("tune") or {}
+    if tune.get("tuning_job_name"):
+        lines.append(tuning_line(client, tune, prices))
+    return {
+        "usd": round(sum(line.usd or 0.0 for line in lines), 4),
+        "steps": [asdict(line) for line in lines],
+        "note": f"estimate: billable seconds x price of {prices.as_of} in {prices.region}",
+    }
+
+
+def job_line(step: str, kind: JobKind, description: Mapping[str, Any], prices: Prices) -> Line:
+    """The line of one training or processing job."""
+    if kind is JobKind.TRAINING:
+        resources = description["ResourceConfig"]
+        seconds = float(description.get("BillableTimeInSeconds") or 0)
+    else:
+        resources = description["ProcessingResources"]["ClusterConfig"]
+        start, end = description.get("ProcessingStartTime"), description.get("ProcessingEndTime")
+        seconds = (end - start).total_seconds() if start and end else 0.0
+    return _line(
+        step, description[kind.calls.name], resources["InstanceType"], resources["InstanceCount"], seconds, prices
+    )
+
+
+def tuning_line(client: Any, tune: Mapping[str, Any], prices: Prices) -> Line:
+    """The line of a tuning job: its trials together."""
+    name = tune["tuning_job_name"]
+    description = jobs.describe(client, JobKind.TUNING, name) or {}
+    resources = description["TrainingJobDefinition"]["ResourceConfig"]
+    seconds = sum(trial["seconds"] or 0.0 for trial in tune["trials"])
+    return _line("tune", name, resources["InstanceType"], resources["InstanceCount"], seconds, prices)
+
+
+def _line(
+    step: str, name: str, instance_type: str, instance_count: int, seconds: float, prices: Prices
+) -> Line:
+    try:
+        usd: float | None = round(prices.usd(instance_type, seconds, instance_count), 6)
+    except PriceError:
+        usd = None
+    return Line(step, name, instance_type, instance_count, round(seconds, 1), usd)

@@ -1,0 +1,169 @@
+"""CreateModel, CreateEndpointConfig, CreateEndpoint, UpdateEndpoint, and the alarms that roll an update back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml_pipeline import names
+
+# A new config must keep the variant's name, or UpdateEndpoint cannot shift traffic.
+VARIANT = "main"
+Tags = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What serves and on what.
+
+    Attributes:
+        endpoint_name: The endpoint's name, stable over all versions of the model.
+        model_uri: model.tar.gz.
+        canary_percent: Share of the fleet that takes traffic first, 5-50; needs two instances or more.
+        bake_seconds: How long the canary (or the whole new fleet) is watched before the rollout goes on.
+        latency_alarm_ms: p99 model latency that rolls an update back.
+        error_alarm: 5xx answers within a minute that roll an update back.
+    """
+
+    endpoint_name: str
+    model_uri: str
+    image: str
+    role_arn: str
+    instance_type: str
+    instance_count: int = 1
+    canary_percent: int = 25
+    bake_seconds: int = 120
+    latency_alarm_ms: int = 2000
+    error_alarm: int = 5
+
+    def __post_init__(self) -> None:
+        if names.slug(self.endpoint_name, names.LIMIT) != self.endpoint_name.lower():
+            raise ValueError(
+                f"endpoint_name {self.endpoint_name!r} is not one AWS takes: up to 63 letters, digits and hyphens"
+            )
+        if not 5 <= self.canary_percent <= 50:
+            raise ValueError(f"canary_percent is {self.canary_percent}; SageMaker takes 5 to 50")
+        if not 0 <= self.bake_seconds <= 3600:
+            raise ValueError(f"bake_seconds is {self.bake_seconds}; SageMaker takes 0 to 3600")
+
+    @property
+    def model_name(self) -> str:
+        """The model's name: the same parts give the same model."""
+        return names.content_name(self.endpoint_name, self.model_uri, self.image, self.role_arn)
+
+    @property
+    def config_name(self) -> str:
+        """The endpoint config's name: the same model on the same machines is the same config."""
+        return names.content_name(
+            self.endpoint_name, self.model_name, self.instance_type, self.instance_count
+        )
+
+    @property
+    def alarm_names(self) -> list[str]:
+        """The alarms that watch an update."""
+        return [f"{self.endpoint_name}-5xx", f"{self.endpoint_name}-latency"]
+
+
+def model(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
+    """The request of CreateModel. Isolated from the network: a model has no reason to call anybody."""
+    return {
+        "ModelName": serving.model_name,
+        "PrimaryContainer": {"Image": serving.image, "ModelDataUrl": serving.model_uri},
+        "ExecutionRoleArn": serving.role_arn,
+        "EnableNetworkIsolation": True,
+        "Tags": list(tags),
+    }
+
+
+def endpoint_config(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
+    """The request of CreateEndpointConfig."""
+    return {
+        "EndpointConfigName": serving.config_name,
+        "ProductionVariants": [
+            {
+                "VariantName": VARIANT,
+                "ModelName": serving.model_name,
+                "InitialInstanceCount": serving.instance_count,
+                "InstanceType": serving.instance_type,
+                "InitialVariantWeight": 1.0,
+                "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
+            }
+        ],
+        "Tags": list(tags),
+    }
+
+
+def create_endpoint(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
+    """The request of CreateEndpoint: nothing is live yet, so there is no traffic to shift."""
+    return {
+        "EndpointName": serving.endpoint_name,
+        "EndpointConfigName": serving.config_name,
+        "Tags": list(tags),
+    }
+
+
+def update_endpoint(serving: Serving, instances: int) -> dict[str, Any]:
+    """The request of UpdateEndpoint: blue/green, a canary first where the fleet is large enough.
+
+    Args:
+        instances: Instances of the live variant. A canary is at most half of the fleet, so one instance has none:
+            then all traffic moves at once, to a fleet that is already up, and moves back if an alarm goes off.
+    """
+    routing: dict[str, Any] = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": serving.bake_seconds}
+    if instances > 1:
+        size = max(1, instances * serving.canary_percent // 100)
+        routing = {
+            "Type": "CANARY",
+            "CanarySize": {"Type": "INSTANCE_COUNT", "Value": size},
+            "WaitIntervalInSeconds": serving.bake_seconds,
+        }
+    return {
+        "EndpointName": serving.endpoint_name,
+        "EndpointConfigName": serving.config_name,
+        # Keeps the count that autoscaling chose.
+        "RetainAllVariantProperties": True,
+        "DeploymentConfig": {
+            "BlueGreenUpdatePolicy": {
+                "TrafficRoutingConfiguration": routing,
+                "TerminationWaitInSeconds": 0,
+                "MaximumExecutionTimeoutInSeconds": 3600,
+            },
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in serving.alarm_names]},
+        },
+    }
+
+
+def alarms(serving: Serving) -> list[dict[str, Any]]:
+    """The requests of PutMetricAlarm; the alarms must exist before an update names them."""
+    common = {
+        "Namespace": "AWS/SageMaker",
+        "Dimensions": [
+            {"Name": "EndpointName", "Value": serving.endpoint_name},
+            {"Name": "VariantName", "Value": VARIANT},
+        ],
+        "Period": 60,
+        "EvaluationPeriods": 1,
+        "ComparisonOperator": "GreaterThanThreshold",
+        "TreatMissingData": "notBreaching",
+    }
+    errors, latency = serving.alarm_names
+    return [
+        {
+            **common,
+            "AlarmName": errors,
+            "AlarmDescription": "The endpoint answers with server errors",
+            "MetricName": "Invocation5XXErrors",
+            "Statistic": "Sum",
+            "Threshold": float(serving.error_alarm),
+        },
+        {
+            **common,
+            "AlarmName": latency,
+            "AlarmDescription": "The model answers slowly",
+            "MetricName": "ModelLatency",
+            "ExtendedStatistic": "p99",
+            # ModelLatency is in microseconds.
+            "Threshold": serving.latency_alarm_ms * 1000.0,
+        },
+    ]

@@ -1,0 +1,102 @@
+"""CreateProcessingJob for the modules of `model_code` that are not training: embed and evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_pipeline.requests.job import Channel, Compute
+
+INPUT = "/opt/ml/processing/input"
+OUTPUT = "/opt/ml/processing/output"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One named output, from /opt/ml/processing/output/<name> to a prefix.
+
+    Attributes:
+        continuous: Upload each file as it appears, so that a crash costs one file and not all of them.
+    """
+
+    name: str
+    uri: str
+    continuous: bool = False
+
+
+@dataclass(frozen=True)
+class Processing:
+    """Everything a processing job is made of, except its name.
+
+    Attributes:
+        module: The module of `model_code` to run: "embed" or "evaluate".
+        code_uri: s3:// URI of the code archive.
+        arguments: Command line of the module.
+    """
+
+    image: str
+    role_arn: str
+    module: str
+    code_uri: str
+    channels: Sequence[Channel]
+    outputs: Sequence[Output]
+    compute: Compute
+    arguments: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.compute.spot or self.compute.keep_alive_seconds:
+            raise ValueError("processing jobs have neither spot nor keep_alive")
+
+
+def processing_job(name: str, job: Processing, tags: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """The request of CreateProcessingJob for `job` under `name`."""
+    code = Channel("code", job.code_uri)
+    request: dict[str, Any] = {
+        "ProcessingJobName": name,
+        "RoleArn": job.role_arn,
+        "AppSpecification": {
+            "ImageUri": job.image,
+            "ContainerEntrypoint": ["python", "-c", _start(job.module)],
+        },
+        "ProcessingInputs": [channel.processing_input() for channel in [*job.channels, code]],
+        "ProcessingOutputConfig": {
+            "Outputs": [
+                {
+                    "OutputName": output.name,
+                    "S3Output": {
+                        "S3Uri": output.uri,
+                        "LocalPath": f"{OUTPUT}/{output.name}",
+                        "S3UploadMode": "Continuous" if output.continuous else "EndOfJob",
+                    },
+                }
+                for output in job.outputs
+            ]
+        },
+        "ProcessingResources": {
+            "ClusterConfig": {
+                "InstanceType": job.compute.instance_type,
+                "InstanceCount": job.compute.instance_count,
+                "VolumeSizeInGB": job.compute.volume_gb,
+            }
+        },
+        "StoppingCondition": {"MaxRuntimeInSeconds": job.compute.max_runtime_seconds},
+        "Tags": list(tags),
+    }
+    if job.arguments:
+        request["AppSpecification"]["ContainerArguments"] = list(job.arguments)
+    if job.environment:
+        request["Environment"] = dict(job.environment)
+    return request
+
+
+def _start(module: str) -> str:
+    # Unpack the code, then become `python -m`: an entry of ContainerEntrypoint holds 256 characters at most, and
+    # ContainerArguments follow in sys.argv.
+    return (
+        "import glob,os,sys,tarfile;"
+        f"os.chdir('{INPUT}/code');"
+        "tarfile.open(glob.glob('*.tar.gz')[0]).extractall();"
+        f"os.execv(sys.executable,[sys.executable,'-m','model_code.{module}',*sys.argv[1:]])"
+    )

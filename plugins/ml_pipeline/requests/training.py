@@ -1,0 +1,90 @@
+"""CreateTrainingJob, and the script-mode hyperparameters it shares with a tuning job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_pipeline.requests.job import Channel, Compute
+
+# Above this many hyperparameters CreateTrainingJob answers ValidationException.
+MAX_HYPERPARAMETERS = 100
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything a training job is made of, except its name.
+
+    Attributes:
+        script: "train.py" or "tune.py", at the root of the code archive.
+        code_uri: s3:// URI of the code archive.
+        hyperparameters: Values as strings, without SageMaker's own.
+        outputs_uri: Folder under which `<job name>/output/model.tar.gz` is written.
+        metrics: MetricDefinitions.
+        checkpoint_uri: Where /opt/ml/checkpoints is mirrored; required with spot.
+    """
+
+    image: str
+    role_arn: str
+    script: str
+    code_uri: str
+    hyperparameters: Mapping[str, str]
+    channels: Sequence[Channel]
+    compute: Compute
+    outputs_uri: str
+    metrics: Sequence[Mapping[str, str]] = ()
+    checkpoint_uri: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.compute.spot and not self.checkpoint_uri:
+            raise ValueError("a spot job needs checkpoint_uri: an interruption would lose everything")
+        if len(self.hyperparameters) + 4 > MAX_HYPERPARAMETERS:
+            raise ValueError(f"{len(self.hyperparameters)} hyperparameters; SageMaker takes {MAX_HYPERPARAMETERS}")
+
+
+def training_job(name: str, job: Training, tags: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """The request of CreateTrainingJob for `job` under `name`."""
+    request: dict[str, Any] = {
+        "TrainingJobName": name,
+        "HyperParameters": {**job.hyperparameters, **script_mode(job)},
+        "AlgorithmSpecification": algorithm(job),
+        "RoleArn": job.role_arn,
+        "InputDataConfig": [channel.training_input() for channel in job.channels],
+        "OutputDataConfig": {"S3OutputPath": job.outputs_uri},
+        "ResourceConfig": job.compute.resource_config(),
+        "StoppingCondition": job.compute.stopping_condition(),
+        "EnableManagedSpotTraining": job.compute.spot,
+        "RetryStrategy": {"MaximumRetryAttempts": 2},
+        "Tags": list(tags),
+    }
+    if job.environment:
+        request["Environment"] = dict(job.environment)
+    if job.checkpoint_uri:
+        request["CheckpointConfig"] = {"S3Uri": f"{job.checkpoint_uri.rstrip('/')}/{name}/checkpoints"}
+    return request
+
+
+def script_mode(job: Training) -> dict[str, str]:
+    """The hyperparameters by which the training toolkit finds the script; each value is JSON."""
+    values = {
+        "sagemaker_program": job.script,
+        "sagemaker_submit_directory": job.code_uri,
+        "sagemaker_container_log_level": 20,
+    }
+    if job.compute.instance_count > 1:
+        # One torchrun per machine; the toolkit picks that runner only for the groups listed here.
+        values["sagemaker_torch_distributed_enabled"] = True
+        values["sagemaker_distribution_instance_groups"] = ["homogeneousCluster"]
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+def algorithm(job: Training) -> dict[str, Any]:
+    """AlgorithmSpecification of `job`."""
+    return {
+        "TrainingImage": job.image,
+        "TrainingInputMode": "File",
+        "MetricDefinitions": [dict(metric) for metric in job.metrics],
+    }

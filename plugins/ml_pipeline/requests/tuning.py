@@ -1,0 +1,140 @@
+"""CreateHyperParameterTuningJob."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ml_pipeline.requests.training import Training, algorithm, script_mode
+
+
+class TuneStrategy(StrEnum):
+    """How SageMaker picks the next trial."""
+
+    BAYESIAN = "Bayesian"
+    RANDOM = "Random"
+    HYPERBAND = "Hyperband"
+    GRID = "Grid"
+
+
+class WarmStart(StrEnum):
+    """How the trials of earlier tuning jobs count."""
+
+    IDENTICAL = "IdenticalDataAndAlgorithm"
+    TRANSFER = "TransferLearning"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A search: the training job each trial runs, what varies, and when to stop.
+
+    Attributes:
+        trial: The training job of a trial; its hyperparameters are the fixed ones.
+        ranges: ParameterRanges.
+        objective: HyperParameterTuningJobObjective.
+        trials: Most trials; None only with Grid, which counts them itself.
+        parallel_trials: Trials at once.
+        early_stopping: Let SageMaker stop trials that fall behind.
+        max_runtime_seconds: Wall time of the whole search, 120 at least.
+        target: Stop once the objective reaches this.
+        patience_trials: Stop after so many trials without a better one (3 at least).
+        stop_when_converged: Stop when SageMaker finds that a better trial is unlikely.
+        warm_start_from: At most 5 earlier tuning jobs.
+    """
+
+    trial: Training
+    ranges: Mapping[str, Sequence[Mapping[str, Any]]]
+    objective: Mapping[str, str]
+    trials: int | None
+    parallel_trials: int
+    strategy: TuneStrategy = TuneStrategy.BAYESIAN
+    early_stopping: bool = False
+    seed: int | None = None
+    max_runtime_seconds: int | None = None
+    target: float | None = None
+    patience_trials: int | None = None
+    stop_when_converged: bool = False
+    warm_start: WarmStart | None = None
+    warm_start_from: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.strategy is not TuneStrategy.GRID and not self.trials:
+            raise ValueError("a search needs trials: at least 1")
+        if self.parallel_trials < 1 or (self.trials and self.parallel_trials > self.trials):
+            raise ValueError(f"parallel_trials is {self.parallel_trials}; choose 1 to {self.trials}")
+        if self.strategy is TuneStrategy.HYPERBAND and self.early_stopping:
+            raise ValueError("Hyperband stops trials itself; turn early_stopping off")
+        if self.patience_trials is not None and self.patience_trials < 3:
+            raise ValueError(f"patience_trials is {self.patience_trials}; SageMaker takes 3 or more")
+        if (self.warm_start is not None) != bool(self.warm_start_from):
+            raise ValueError("warm_start and warm_start_from go together")
+        if len(self.warm_start_from) > 5:
+            raise ValueError("warm start takes at most 5 parents")
+
+
+def tuning_job(name: str, search: Tuning, tags: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """The request of CreateHyperParameterTuningJob for `search` under `name` (32 characters at most)."""
+    limits: dict[str, int] = {"MaxParallelTrainingJobs": search.parallel_trials}
+    if search.trials:
+        limits["MaxNumberOfTrainingJobs"] = search.trials
+    if search.max_runtime_seconds:
+        limits["MaxRuntimeInSeconds"] = search.max_runtime_seconds
+    config: dict[str, Any] = {
+        "Strategy": search.strategy.value,
+        "HyperParameterTuningJobObjective": dict(search.objective),
+        "ResourceLimits": limits,
+        "ParameterRanges": {kind: [dict(entry) for entry in entries] for kind, entries in search.ranges.items()},
+        "TrainingJobEarlyStoppingType": "Auto" if search.early_stopping else "Off",
+    }
+    if search.seed is not None:
+        config["RandomSeed"] = search.seed
+    if completion := _completion(search):
+        config["TuningJobCompletionCriteria"] = completion
+    request: dict[str, Any] = {
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobConfig": config,
+        "TrainingJobDefinition": _definition(search.trial),
+        "Tags": list(tags),
+    }
+    if search.warm_start:
+        request["WarmStartConfig"] = {
+            "WarmStartType": search.warm_start.value,
+            "ParentHyperParameterTuningJobs": [
+                {"HyperParameterTuningJobName": parent} for parent in search.warm_start_from
+            ],
+        }
+    return request
+
+
+def _completion(search: Tuning) -> dict[str, Any]:
+    criteria: dict[str, Any] = {}
+    if search.target is not None:
+        criteria["TargetObjectiveMetricValue"] = search.target
+    if search.patience_trials is not None:
+        criteria["BestObjectiveNotImproving"] = {
+            "MaxNumberOfTrainingJobsNotImproving": search.patience_trials
+        }
+    if search.stop_when_converged:
+        criteria["ConvergenceDetected"] = {"CompleteOnConvergence": "Enabled"}
+    return criteria
+
+
+def _definition(trial: Training) -> dict[str, Any]:
+    definition: dict[str, Any] = {
+        "StaticHyperParameters": {**trial.hyperparameters, **script_mode(trial)},
+        "AlgorithmSpecification": algorithm(trial),
+        "RoleArn": trial.role_arn,
+        "InputDataConfig": [channel.training_input() for channel in trial.channels],
+        "OutputDataConfig": {"S3OutputPath": trial.outputs_uri},
+        "ResourceConfig": trial.compute.resource_config(),
+        "StoppingCondition": trial.compute.stopping_condition(),
+        "EnableManagedSpotTraining": trial.compute.spot,
+        "RetryStrategy": {"MaximumRetryAttempts": 2},
+    }
+    if trial.environment:
+        definition["Environment"] = dict(trial.environment)
+    if trial.checkpoint_uri:
+        definition["CheckpointConfig"] = {"S3Uri": trial.checkpoint_uri}
+    return definition

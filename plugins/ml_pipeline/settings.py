@@ -1,0 +1,155 @@
+"""The one reader of settings: environment variables in, a checked `Settings` out.
+
+Nothing else in the project reads ML_PIPELINE_* or LOCAL_AWS_URL on the Airflow side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+LOCAL_ACCOUNT = "123456789012"
+LOCAL_REGION = "us-east-1"
+LOCAL_BUCKET = "ml-pipeline"
+LOCAL_ROLE = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/ml-pipeline-job"
+LOCAL_POLL_SECONDS = 0.5
+# AWS throttles Describe calls at a few per second and account; a job there lasts minutes.
+AWS_POLL_SECONDS = 30.0
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message names the variable and a value that works."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the pipeline runs and with what.
+
+    Attributes:
+        bucket: The one S3 bucket of docs/contracts.md.
+        role_arn: The role that jobs, models and endpoints assume.
+        region: AWS region; images and links are built from it.
+        local_aws_url: Address of local_aws, or None on AWS.
+        poll_seconds: Pause between two Describe calls of a waiting trigger.
+        aws_conn_id: Airflow connection with the credentials.
+        training_image, serving_image: URIs that replace those of images.toml.
+        instance_profile: EC2 instance profile (name) of the EC2 branch.
+        prices_file: TOML file laid over prices.toml.
+        sns_topic_arn: Where notifications go besides the log.
+        subnet_id: Subnet of EC2 instances; None for the default VPC.
+        queue_url: SQS queue with the bucket's object events; None switches the watcher off.
+    """
+
+    bucket: str
+    role_arn: str
+    region: str
+    local_aws_url: str | None = None
+    poll_seconds: float = AWS_POLL_SECONDS
+    aws_conn_id: str = "aws_default"
+    training_image: str | None = None
+    serving_image: str | None = None
+    instance_profile: str = "ml-pipeline-instance"
+    prices_file: str | None = None
+    sns_topic_arn: str | None = None
+    subnet_id: str | None = None
+    queue_url: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.bucket:
+            raise SettingsError("no bucket: set ML_PIPELINE_BUCKET to the name of your S3 bucket")
+        if "/" in self.bucket:
+            raise SettingsError(
+                f"ML_PIPELINE_BUCKET is {self.bucket!r}: give the bare bucket name, without s3:// or a path"
+            )
+        if not self.role_arn.startswith("arn:"):
+            raise SettingsError(
+                f"ML_PIPELINE_ROLE_ARN is {self.role_arn!r}: give the ARN of the role that jobs assume"
+            )
+        if not self.region:
+            raise SettingsError("no region: set AWS_DEFAULT_REGION, for example to eu-west-1")
+        if self.poll_seconds <= 0:
+            raise SettingsError(f"ML_PIPELINE_POLL_SECONDS is {self.poll_seconds}: it must be above 0")
+
+    @property
+    def local(self) -> bool:
+        """True when the AWS is local_aws on this machine."""
+        return self.local_aws_url is not None
+
+    def s3(self, key: str) -> str:
+        """The s3:// URI of `key` in the bucket."""
+        return f"s3://{self.bucket}/{key}"
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings; on local_aws every one of them has a default.
+
+        Raises:
+            SettingsError: A setting is missing (on AWS) or malformed.
+        """
+        env = os.environ if environment is None else environment
+        url = local_aws_url(env)
+
+        def read(name: str, local: str = "") -> str:
+            return env.get(f"ML_PIPELINE_{name}", "").strip() or (local if url else "")
+
+        return cls(
+            bucket=read("BUCKET", LOCAL_BUCKET),
+            role_arn=read("ROLE_ARN", LOCAL_ROLE),
+            region=env.get("AWS_DEFAULT_REGION") or env.get("AWS_REGION") or (LOCAL_REGION if url else ""),
+            local_aws_url=url,
+            poll_seconds=_seconds(read("POLL_SECONDS"), LOCAL_POLL_SECONDS if url else AWS_POLL_SECONDS),
+            aws_conn_id=read("AWS_CONN_ID") or "aws_default",
+            training_image=read("TRAINING_IMAGE") or None,
+            serving_image=read("SERVING_IMAGE") or None,
+            instance_profile=read("INSTANCE_PROFILE") or "ml-pipeline-instance",
+            prices_file=read("PRICES_FILE") or None,
+            sns_topic_arn=read("SNS_TOPIC_ARN") or None,
+            subnet_id=read("SUBNET_ID") or None,
+            queue_url=read("QUEUE_URL") or None,
+        )
+
+
+def local_aws_url(environment: Mapping[str, str] | None = None) -> str | None:
+    """The address of local_aws without a trailing slash, or None when LOCAL_AWS_URL is unset."""
+    env = os.environ if environment is None else environment
+    url = env.get("LOCAL_AWS_URL", "").strip().rstrip("/")
+    if not url:
+        return None
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise SettingsError(f"LOCAL_AWS_URL is {url!r}: give an address such as http://127.0.0.1:4566")
+    return url
+
+
+def airflow_connection(url: str, region: str = LOCAL_REGION) -> str:
+    """The JSON of AIRFLOW_CONN_AWS_DEFAULT for a local_aws at `url`.
+
+    STS ignores the connection's endpoint_url when it assumes a role (amazon provider 9.39,
+    `connection_wrapper.get_service_endpoint_url`), hence its own entry.
+    """
+    return json.dumps(
+        {
+            "conn_type": "aws",
+            "login": "local",
+            "password": "local",
+            "extra": {
+                "region_name": region,
+                "endpoint_url": url,
+                "config_kwargs": {"s3": {"addressing_style": "path"}, "retries": {"mode": "standard"}},
+                "service_config": {"sts": {"endpoint_url": url}},
+            },
+        }
+    )
+
+
+def _seconds(text: str, default: float) -> float:
+    if not text:
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(
+            f"ML_PIPELINE_POLL_SECONDS is {text!r}: give a number of seconds, for example 30"
+        ) from None

@@ -1,0 +1,135 @@
+"""Ask the endpoint about test photos and hold its answers against what the evaluation computed."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import tarfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_pipeline import dataset, objects
+from ml_pipeline.dataset import DatasetVersion
+
+# Same bytes, same transform, same runtime: what is left is arithmetic of another processor (int8 most of all).
+TOLERANCE = 0.02
+PHOTOS = 24
+_TOP = 3
+
+
+class SmokeTestFailed(RuntimeError):
+    """The endpoint answers otherwise than the evaluation did."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A line of predictions.jsonl."""
+
+    key: str
+    label: str
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the endpoint said about one photo, and whether the evaluation said so too."""
+
+    key: str
+    label: str
+    probabilities: Mapping[str, float]
+    seconds: float
+    agreed: bool
+
+
+def run(
+    s3: Any, runtime: Any, upload: Mapping[str, Any], evaluation: Mapping[str, Any], endpoint_name: str
+) -> dict[str, Any]:
+    """Ask about PHOTOS test photos (fewer if there are not as many); what the smoke_test task returns.
+
+    Args:
+        runtime: boto3 client of sagemaker-runtime.
+        upload, evaluation: What the upload and evaluate tasks returned.
+
+    Raises:
+        SmokeTestFailed: An answer is further than TOLERANCE from the evaluation's.
+    """
+    version = dataset.load(s3, upload["manifest_uri"])
+    expected = read_predictions(objects.read(s3, evaluation["predictions_uri"]))
+    chosen = spread(expected, PHOTOS)
+    answers = [
+        ask(runtime, endpoint_name, photo, chosen[key], version.classes)
+        for key, photo in photos(s3, version, set(chosen))
+    ]
+    if not answers:
+        raise SmokeTestFailed("none of the evaluated photos was found in the test shards")
+    agreed = sum(answer.agreed for answer in answers)
+    if agreed < len(answers):
+        wrong = next(answer for answer in answers if not answer.agreed)
+        raise SmokeTestFailed(
+            f"endpoint {endpoint_name} agreed with the evaluation on {agreed} of {len(answers)} photos; first "
+            f"difference: photo {wrong.key}. Another model or runtime serves than the one that was evaluated"
+        )
+    return {
+        "photos": len(answers),
+        "agreed": agreed,
+        "latency_ms_p50": round(1000 * statistics.median(answer.seconds for answer in answers), 2),
+        "predictions": [_row(answer) for answer in answers],
+    }
+
+
+def read_predictions(body: bytes) -> list[Expected]:
+    """The lines of predictions.jsonl."""
+    rows = [json.loads(line) for line in body.splitlines() if line.strip()]
+    return [Expected(row["key"], row["label"], tuple(row["probabilities"])) for row in rows]
+
+
+def spread(expected: list[Expected], count: int) -> dict[str, Expected]:
+    """Up to `count` predictions spread evenly over all of them, by key."""
+    step = max(1, len(expected) // count)
+    return {row.key: row for row in expected[::step][:count]}
+
+
+def photos(s3: Any, version: DatasetVersion, keys: set[str]) -> Iterator[tuple[str, bytes]]:
+    """(key, bytes) of the test photos in `keys`; shards are read one by one until all are found."""
+    left = set(keys)
+    for shard in version.of("test"):
+        if not left:
+            return
+        body = objects.read(s3, f"{version.shards_uri}{shard.sha256}.tar")
+        with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                if key in left and suffix != "cls":
+                    left.discard(key)
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    yield key, file.read()
+
+
+def ask(
+    runtime: Any, endpoint_name: str, photo: bytes, expected: Expected, classes: tuple[str, ...]
+) -> Answer:
+    """Invoke the endpoint on one photo. Seconds are as a client sees them."""
+    start = time.perf_counter()
+    response = runtime.invoke_endpoint(
+        EndpointName=endpoint_name,
+        ContentType="application/x-image",
+        Accept="application/json",
+        CustomAttributes="top_k=all",
+        Body=photo,
+    )
+    body = response["Body"].read()
+    seconds = time.perf_counter() - start
+    top = json.loads(body)["predictions"][0]["top"]
+    probabilities = {entry["class"]: float(entry["probability"]) for entry in top}
+    wanted = dict(zip(classes, expected.probabilities, strict=True))
+    agreed = all(abs(probabilities.get(name, 0.0) - wanted[name]) <= TOLERANCE for name in classes)
+    return Answer(expected.key, expected.label, probabilities, seconds, agreed)
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:_TOP]
+    return {"key": answer.key, "label": answer.label, "top": [[name, round(p, 6)] for name, p in best]}

@@ -1,0 +1,86 @@
+"""The bodies of the DAGs' Python tasks: settings and clients in, one call, a small result out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ml_pipeline.clients import AwsAccess
+from ml_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def plan(params: Mapping[str, Any]) -> dict[str, Any]:
+    """See `ml_pipeline.plan.make`."""
+    from ml_pipeline import plan
+
+    settings = Settings.load()
+    s3 = _client(settings, "s3")
+    plan.ensure_bucket(settings, s3)
+    planned = plan.make(params, settings, s3)
+    for step in planned["steps"]:
+        log.info(
+            "%(step)-9s %(instance_count)d x %(instance_type)-15s %(seconds)8.0f s  $%(usd).4f", step
+        )
+    log.info("about $%.2f; %s", planned["estimate_usd"], planned["note"])
+    return planned
+
+
+def upload(data: str, name: str, seed: int) -> dict[str, Any]:
+    """See `ml_pipeline.upload.upload`; `classes` is their number here, to keep the XCom small."""
+    from ml_pipeline.upload import upload
+
+    settings = Settings.load()
+    result = upload(_client(settings, "s3"), settings.bucket, name, data, seed=seed, progress=_progress)
+    for example in result["rejected_examples"]:
+        log.warning("left out %(path)s: %(reason)s", example)
+    return {**result, "classes": len(result["classes"])}
+
+
+def weights(weights: str, architecture: str) -> dict[str, Any]:
+    """See `ml_pipeline.weights.weights`."""
+    from ml_pipeline.weights import weights as fetch
+
+    settings = Settings.load()
+    return fetch(_client(settings, "s3"), settings.bucket, weights, architecture, progress=_progress)
+
+
+def smoke_test(
+    dataset: Mapping[str, Any], evaluation: Mapping[str, Any], deployment: Mapping[str, Any]
+) -> dict[str, Any]:
+    """See `ml_pipeline.smoke_test.run`."""
+    from ml_pipeline import smoke_test
+
+    settings = Settings.load()
+    return smoke_test.run(
+        _client(settings, "s3"),
+        _client(settings, "sagemaker-runtime"),
+        dataset,
+        evaluation,
+        deployment["endpoint_name"],
+    )
+
+
+def report(ti: Any) -> dict[str, Any]:
+    """See `ml_pipeline.report.make`."""
+    from ml_pipeline import report
+    from ml_pipeline.prices import Prices
+
+    settings = Settings.load()
+    steps = ("embed", "tune", "train", "evaluate")
+    results = {step: ti.xcom_pull(task_ids=step) for step in steps}
+    bill = report.make(_client(settings, "sagemaker"), Prices.load(settings), results)
+    for line in bill["steps"]:
+        log.info("%s", line)
+    log.info("about $%.4f; %s", bill["usd"], bill["note"])
+    return bill
+
+
+def _client(settings: Settings, service: str) -> Any:
+    return AwsAccess(settings.aws_conn_id).client(service)
+
+
+def _progress(done: int, total: int, unit: str) -> None:
+    log.info("progress done=%d total=%d unit=%s", done, total, unit)
