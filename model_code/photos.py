@@ -27,8 +27,8 @@ Pixels = NDArray[np.uint8]
 MAX_PIXELS = 89_478_485
 # A progressive JPEG pays a full pass per scan: an encoder writes about 10, a bomb writes thousands.
 MAX_JPEG_SCANS = 200
-# Only formats whose Pillow readers are plain decoders: no Ghostscript, no delegates.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# Only formats whose Pillow readers are plain decoders: no Ghostscript, no delegates. JPEG's also reads MPO.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 PHOTO_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif",
                   "AVIF": "avif"}  # fmt: skip
 
@@ -190,7 +190,7 @@ def _orientation(data: bytes) -> int:
     if b"Exif\0\0" not in data[:65536]:
         return 1
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as image:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             value = image.getexif().get(_ORIENTATION_TAG, 1)
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
         return 1
