@@ -14,6 +14,7 @@ import numpy as np
 
 from model_code.bundle import Bundle
 from model_code.card import BundleError, Golden, ModelCard
+from model_code.photos import MAX_PIXELS, Pixels
 from model_code.serve.sessions import Floats, Runtime, Session, SessionError, default_threads, open_session
 from model_code.transform import Transform
 
@@ -37,7 +38,9 @@ def warn(message: str) -> None:
 class Predictor:
     """A model ready to answer. Thread-safe; with one thread each call runs on the caller's thread alone."""
 
-    def __init__(self, card: ModelCard, runtime: Runtime, session: Session, threads: int, bundle: Bundle) -> None:
+    def __init__(
+        self, card: ModelCard, runtime: Runtime, session: Session, threads: int, bundle: Bundle
+    ) -> None:
         self.card = card
         self.runtime = runtime
         self.threads = threads
@@ -97,13 +100,28 @@ class Predictor:
         """Remove what was unpacked."""
         self._bundle.close()
 
-    def prepare(self, photo: bytes) -> Floats:
-        """Decode and transform one photo: float32 [3, h, w], normalised.
+    def pixels(self, photo: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
+        """Decode, resize and crop one photo: uint8 [h, w, 3].
 
         Raises:
-            PhotoError: the bytes are no photo that we read.
+            PhotoError: the bytes are no photo that we read, or it has more than `max_pixels`.
         """
-        return self.transform(photo)
+        return self.transform.pixels(photo, max_pixels=max_pixels)
+
+    def logits_of(self, pixels: Sequence[Pixels]) -> Floats:
+        """Logits [n, classes] of photos that `pixels` prepared; n is the size of one run of the network."""
+        return self.session.logits(self._batch(pixels))
+
+    def features_of(self, pixels: Sequence[Pixels]) -> tuple[Floats, Floats]:
+        """Logits [n, classes] and the last feature map [n, channels, h', w'].
+
+        Raises:
+            SessionError: the network has no feature map that its answer is a mean of.
+        """
+        return self.session.features(self._batch(pixels))
+
+    def _batch(self, pixels: Sequence[Pixels]) -> Floats:
+        return self.transform.normalise(pixels[0][None] if len(pixels) == 1 else np.stack(pixels))
 
     def probabilities(self, logits: Floats) -> Floats:
         """Calibrated probabilities [n, classes] of logits [n, classes]: softmax(logits / temperature)."""
@@ -120,7 +138,7 @@ class Predictor:
             PhotoError: one of the photos cannot be read.
         """
         rows = [
-            self.session.logits(np.stack([self.prepare(photo) for photo in photos[start : start + BATCH]]))
+            self.logits_of([self.pixels(photo) for photo in photos[start : start + BATCH]])
             for start in range(0, len(photos), BATCH)
         ]
         return np.concatenate(rows) if rows else np.empty((0, len(self.classes)), np.float32)
@@ -131,7 +149,11 @@ class Predictor:
         Raises:
             PhotoError: one of the photos cannot be read.
         """
-        return self.probabilities(self.logits(photos)) if photos else np.empty((0, len(self.classes)), np.float32)
+        return (
+            self.probabilities(self.logits(photos))
+            if photos
+            else np.empty((0, len(self.classes)), np.float32)
+        )
 
     def replay_golden(self) -> None:
         """Compare with the outputs stored in the bundle.

@@ -11,7 +11,14 @@ from model_code.card import BundleError
 from model_code.photos import PhotoError
 from model_code.serve.predictor import Predictor, candidates
 from model_code.serve.sessions import Runtime, default_threads
-from tests.model_code.serve.toy_bundle import CLASSES, GAIN, photo, probabilities, write_toy, write_toy_archive
+from tests.model_code.serve.toy_bundle import (
+    CLASSES,
+    GAIN,
+    photo,
+    probabilities,
+    write_toy,
+    write_toy_archive,
+)
 
 WRONG_HEAD = -GAIN * np.eye(3)
 

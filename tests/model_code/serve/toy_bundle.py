@@ -1,6 +1,6 @@
 """A toy model to the bundle's contract: it knows red, green and blue by the mean colour, so every answer is plain to see.
 
-    logits[c] = 8 * mean(channel c), features = the photo pooled to 4 x 4, all of it an ONNX graph of four nodes.
+logits[c] = 8 * mean(channel c), features = the photo pooled to 4 x 4, all of it an ONNX graph of four nodes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ GAIN = 8.0
 TEMPERATURE = 2.0
 
 
-def photo(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (48, 40), kind: str = "JPEG") -> bytes:
+def photo(
+    colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (48, 40), kind: str = "JPEG"
+) -> bytes:
     """An encoded photo of one colour (PIL's names)."""
     return encode(Image.new("RGB", size, colour), kind)
 
@@ -52,7 +54,9 @@ def network(head: np.ndarray, features: bool = True) -> onnx.ModelProto:
         outputs.append(helper.make_tensor_value_info("features", floats, ["n", 3, 4, 4]))
     stride = SIDE // 4
     nodes = [
-        helper.make_node("AveragePool", ["input"], ["features"], kernel_shape=[stride] * 2, strides=[stride] * 2),
+        helper.make_node(
+            "AveragePool", ["input"], ["features"], kernel_shape=[stride] * 2, strides=[stride] * 2
+        ),
         helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
         helper.make_node("Gemm", ["flat", "head"], ["logits"], transB=1),
@@ -84,9 +88,14 @@ def write_toy(
     """Write an unpacked toy bundle; a head other than the true one makes that runtime contradict the golden outputs."""
     directory.mkdir(parents=True, exist_ok=True)
     true_head = GAIN * np.eye(3)
-    onnx.save(network(true_head if float_head is None else float_head, features), str(directory / "model.onnx"))
+    onnx.save(
+        network(true_head if float_head is None else float_head, features), str(directory / "model.onnx")
+    )
     if int8:
-        onnx.save(network(true_head if int8_head is None else int8_head, features), str(directory / "model.int8.onnx"))
+        onnx.save(
+            network(true_head if int8_head is None else int8_head, features),
+            str(directory / "model.int8.onnx"),
+        )
     save_file({"head.weight": true_head.astype(np.float32)}, directory / "model.safetensors")
     examples = [("red", (1, 0, 0)), ("lime", (0, 1, 0)), ("blue", (0, 0, 1))]
     write_card(

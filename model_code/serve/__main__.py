@@ -1,0 +1,22 @@
+"""`python -m model_code.serve MODEL_DIR`: serve until SIGTERM."""
+
+from __future__ import annotations
+
+import sys
+
+from model_code.card import BundleError
+from model_code.serve.settings import SettingsError, from_arguments
+from model_code.serve.supervisor import ServeError, Supervisor
+
+
+def main() -> int:
+    """Run the server; errors are one line on standard error and exit status 1."""
+    try:
+        return Supervisor(from_arguments()).run()
+    except (BundleError, ServeError, SettingsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Probabilities into answers: JSON, JSON lines and CSV, with the model's and the data set's version."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model_code.photos import PhotoError, PhotoReason
+from model_code.serve.messages import HttpError, Response
+from model_code.serve.payload import Format, Query
+from model_code.serve.sessions import Floats
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One photo's calibrated probabilities [classes], and its heat map (PNG) when asked for."""
+
+    probabilities: Floats
+    heat_map: bytes | None = None
+
+
+Outcome = Answer | Exception
+"""What became of one photo."""
+
+_STATUS = {PhotoReason.TOO_LARGE: 413, PhotoReason.UNSUPPORTED: 415}
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes answers for one model.
+
+    :param classes: in the order of the probabilities.
+    :param abstain_threshold: an answer whose best probability is below is flagged `abstain`.
+    :param provenance: model and data set, repeated in every JSON answer.
+    """
+
+    classes: tuple[str, ...]
+    abstain_threshold: float
+    provenance: dict[str, Any]
+
+    def response(self, query: Query, outcomes: Sequence[Outcome]) -> Response:
+        """The response to a whole request.
+
+        A photo that cannot be read fails the request, except in JSON lines, where it only fails its own line as long as
+        there is a good one.
+        """
+        errors = [
+            (n, refusal(outcome)) for n, outcome in enumerate(outcomes) if isinstance(outcome, Exception)
+        ]
+        if errors and (not query.lines or len(errors) == len(outcomes)):
+            return _failure(query, *errors[0])
+        if query.format is Format.PNG:
+            return self._png(outcomes)
+        write = {Format.JSON: self._json, Format.JSONLINES: self._json_lines, Format.CSV: self._csv}[
+            query.format
+        ]
+        response = Response(
+            200, write(outcomes, query.options.top_k), str(query.format), photos=len(outcomes)
+        )
+        if errors:
+            response.reason = f"{len(errors)} lines refused"
+        return response
+
+    def prediction(self, answer: Answer, top_k: int | None) -> dict[str, Any]:
+        """One photo's answer as a JSON object."""
+        top = self._top(answer.probabilities, top_k)
+        name, probability = top[0]
+        fields: dict[str, Any] = {
+            "class": name,
+            "probability": probability,
+            "abstain": probability < self.abstain_threshold,
+            "top": [{"class": name, "probability": probability} for name, probability in top],
+        }
+        if answer.heat_map is not None:
+            fields["explanation"] = base64.b64encode(answer.heat_map).decode()
+        return fields
+
+    def _top(self, probabilities: Floats, top_k: int | None) -> list[tuple[str, float]]:
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        # Seven digits: as many as float32 holds.
+        return [
+            (self.classes[i], round(p, 7))
+            for i, p in zip(order.tolist(), probabilities[order].tolist(), strict=True)
+        ]
+
+    def _json(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
+        predictions = [self.prediction(outcome, top_k) for outcome in outcomes if isinstance(outcome, Answer)]
+        return json.dumps({"predictions": predictions, **self.provenance}).encode() + b"\n"
+
+    def _json_lines(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
+        lines = []
+        for outcome in outcomes:
+            if isinstance(outcome, Answer):
+                fields = {**self.prediction(outcome, top_k), **self.provenance}
+            else:
+                fields = _error_fields(refusal(outcome))
+            lines.append(json.dumps(fields))
+        return ("\n".join(lines) + "\n").encode()
+
+    def _csv(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
+        """Per photo: class, probability, abstain (0 or 1), then the further classes with theirs. No header, so that parts
+        of a batch can be joined; a line that was refused is `,,,<message>`."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        for outcome in outcomes:
+            if not isinstance(outcome, Answer):
+                rows.writerow(["", "", "", refusal(outcome).message])
+                continue
+            (name, probability), *others = self._top(outcome.probabilities, top_k)
+            abstain = int(probability < self.abstain_threshold)
+            rows.writerow([name, probability, abstain, *(field for pair in others for field in pair)])
+        return text.getvalue().encode()
+
+    def _png(self, outcomes: Sequence[Outcome]) -> Response:
+        maps = [outcome.heat_map for outcome in outcomes if isinstance(outcome, Answer)]
+        if len(maps) != 1 or maps[0] is None:
+            return HttpError(
+                406, "accept", "image/png is the answer to explain=true for one photo"
+            ).response()
+        return Response(200, maps[0], str(Format.PNG), photos=1)
+
+
+def refusal(error: Exception) -> HttpError:
+    """The HTTP error for what went wrong with one photo."""
+    if isinstance(error, HttpError):
+        return error
+    if isinstance(error, PhotoError):
+        return HttpError(_STATUS.get(error.reason, 400), f"photo_{error.reason.name.lower()}", str(error))
+    return HttpError(500, "internal", "the model failed on this photo; the server's log says why")
+
+
+def _failure(query: Query, number: int, error: HttpError) -> Response:
+    if len(query.photos) > 1 and not error.message.startswith(("item", "line")):
+        where = "line" if query.lines else "item"
+        error = HttpError(error.status, error.reason, f"{where} {number}: {error.message}", error.headers)
+    return error.response()
+
+
+def _error_fields(error: HttpError) -> dict[str, Any]:
+    return {"error": {"reason": error.reason, "message": error.message}}

@@ -1,0 +1,195 @@
+"""The routes: /ping, /invocations, /metrics and /execution-parameters (SageMaker's container contract)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from model_code.serve import metrics, payload
+from model_code.serve.access_log import AccessLog
+from model_code.serve.answers import Outcome, Writer, refusal
+from model_code.serve.batching import BatchDone, Batcher, Job
+from model_code.serve.messages import HttpError, Request, Response
+from model_code.serve.metrics import Board, Metrics
+from model_code.serve.model import ServedModel
+from model_code.serve.payload import Format
+from model_code.serve.protocol import Exchange
+from model_code.serve.settings import Settings
+
+_ECHOED = {
+    payload.CUSTOM_ATTRIBUTES: "X-Amzn-SageMaker-Custom-Attributes",
+    "x-amzn-sagemaker-inference-id": "X-Amzn-SageMaker-Inference-Id",
+}
+# SageMaker's own limit for custom attributes.
+_ECHO_LIMIT = 1024
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What /metrics and /execution-parameters tell."""
+
+    info: dict[str, str]
+    concurrent: int
+
+
+class Application:
+    """Routes requests of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: ServedModel,
+        writer: Writer,
+        batcher: Batcher,
+        board: Board,
+        row: Metrics,
+        access_log: AccessLog,
+        capabilities: Capabilities,
+    ) -> None:
+        self._settings = settings
+        self._model = model
+        self._writer = writer
+        self._batcher = batcher
+        self._board = board
+        self._metrics = row
+        self._log = access_log
+        self._capabilities = capabilities
+        self._routes: dict[str, dict[str, Callable[[Exchange], None]]] = {
+            "/ping": {"GET": self._ping, "HEAD": self._ping},
+            "/invocations": {"POST": self._invoke},
+            "/metrics": {"GET": self._scrape},
+            "/execution-parameters": {"GET": self._execution_parameters},
+        }
+
+    # -- protocol.Application ----------------------------------------------------------------------------------------
+
+    def handle(self, exchange: Exchange) -> None:
+        """Route a request; every failure becomes an answer."""
+        request = exchange.request
+        try:
+            methods = self._routes.get(request.path)
+            if methods is None:
+                raise HttpError(404, "path", f"no such path; there are {', '.join(self._routes)}")
+            action = methods.get(request.method)
+            if action is None:
+                allowed = ", ".join(methods)
+                raise HttpError(405, "method", f"{request.path} takes {allowed}", (("Allow", allowed),))
+            action(exchange)
+        except HttpError as error:
+            self._reply(exchange, error.response())
+        except Exception as error:
+            self._reply(exchange, _internal(error))
+
+    def answered(self, exchange: Exchange, response: Response, bytes_sent: int) -> None:
+        """Count and log an answer."""
+        seconds = time.perf_counter() - exchange.started
+        request = exchange.request
+        self._metrics.count_status(response.status)
+        if request.path == "/ping" and response.status == 200:
+            return
+        if request.path == "/invocations":
+            self._metrics.observe(metrics.LATENCY, seconds)
+        fields: dict[str, Any] = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "method": request.method[:16],
+            "path": request.path[:200],
+            "status": response.status,
+            "ms": round(seconds * 1000, 2),
+            "photos": response.photos,
+            "bytes_in": len(request.body),
+            "bytes_out": bytes_sent,
+        }
+        if response.reason:
+            fields["reason"] = response.reason
+        for name, key in (
+            (payload.CUSTOM_ATTRIBUTES, "attributes"),
+            ("x-amzn-sagemaker-inference-id", "inference_id"),
+        ):
+            if name in request.headers:
+                fields[key] = request.headers[name][:_ECHO_LIMIT]
+        self._log.write(fields)
+
+    def refused(self, error: HttpError) -> None:
+        """Count and log a request that never became complete."""
+        self._metrics.count_status(error.status)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._log.write({"time": now, "status": error.status, "reason": error.reason})
+
+    # -- routes ------------------------------------------------------------------------------------------------------
+
+    def _ping(self, exchange: Exchange) -> None:
+        # The process accepts connections only after its model has answered a warm-up, so being asked means being well.
+        self._reply(exchange, Response(200, b'{"status": "healthy"}\n'))
+
+    def _invoke(self, exchange: Exchange) -> None:
+        request = exchange.request
+        query = payload.read(request, self._settings.top_k, self._settings.limits.photos)
+        if query.format is Format.PNG and not (query.options.explain and query.single):
+            raise HttpError(406, "accept", "image/png is the answer to explain=true for one photo")
+        if query.options.explain and not self._model.explains:
+            raise HttpError(403, "explain", self._model.no_explanation)
+
+        def done(outcomes: list[Outcome]) -> None:
+            try:
+                response = self._writer.response(query, outcomes)
+            except Exception as error:
+                response = _internal(error)
+            self._count_photos(outcomes)
+            self._reply(exchange, response)
+
+        self._batcher.submit(
+            Job(query.photos, done, query.options.explain, query.options.target, lambda: exchange.cancelled)
+        )
+
+    def _scrape(self, exchange: Exchange) -> None:
+        body = self._board.render(self._capabilities.info)
+        self._reply(exchange, Response(200, body, metrics.CONTENT_TYPE))
+
+    def _execution_parameters(self, exchange: Exchange) -> None:
+        # Batch transform asks for these: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-batch-code.html
+        parameters = {
+            "MaxConcurrentTransforms": self._capabilities.concurrent,
+            "BatchStrategy": "MULTI_RECORD",
+            "MaxPayloadInMB": self._settings.limits.body >> 20,
+        }
+        self._reply(exchange, Response(200, json.dumps(parameters).encode()))
+
+    def _reply(self, exchange: Exchange, response: Response) -> None:
+        response.headers += _echo(exchange.request)
+        exchange.reply(response)
+
+    def _count_photos(self, outcomes: list[Outcome]) -> None:
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        self._metrics.add(metrics.PHOTOS, len(outcomes) - len(failed))
+        self._metrics.add(metrics.REFUSED, len(failed))
+        for error in failed:
+            if refusal(error).status == 500:
+                _report(error)
+
+    def observe_batch(self, report: BatchDone) -> None:
+        """Count a run of the network."""
+        self._metrics.observe(metrics.BATCH, report.size)
+        self._metrics.observe(metrics.WAIT, report.waited)
+        self._metrics.add(metrics.WORK, report.worked)
+
+
+def _echo(request: Request) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name, request.headers[key])
+        for key, name in _ECHOED.items()
+        if 0 < len(request.headers.get(key, "")) <= _ECHO_LIMIT
+    )
+
+
+def _internal(error: Exception) -> Response:
+    _report(error)
+    return HttpError(500, "internal", "the server failed on this request; its log says why").response()
+
+
+def _report(error: Exception) -> None:
+    print(f"error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

@@ -1,0 +1,193 @@
+"""Photos in, answers out: a bounded queue and worker threads that batch only what is already waiting.
+
+A worker that is free takes a photo at once, so nothing is added to the latency of a quiet server; under load photos
+pile up while the workers are busy, and each takes its share of the pile as one batch. Decoding and the network release
+the GIL, so one process keeps its cores busy from a single copy of the weights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from model_code.serve.answers import Answer, Outcome
+from model_code.serve.messages import busy
+from model_code.serve.sessions import Floats
+
+WINDOW = 32
+"""Photos of one request that wait or run at a time: a request of a thousand photos does not hold up the others."""
+
+
+class Model(Protocol):
+    """What the workers call; each method on several threads at once."""
+
+    def prepare(self, photo: bytes) -> object:
+        """Decode and transform one photo; raises for a photo that cannot be used."""
+
+    def predict(self, prepared: Sequence[object]) -> Floats:
+        """Calibrated probabilities [n, classes] of prepared photos."""
+
+    def explain(self, prepared: object, target: str | None) -> Answer:
+        """One photo's answer with its heat map."""
+
+
+@dataclass(slots=True)
+class Job:
+    """The photos of one request on their way through the workers. Only the event loop's thread changes it."""
+
+    photos: Sequence[bytes | Exception]
+    done: Callable[[list[Outcome]], None]
+    explain: bool = False
+    target: str | None = None
+    cancelled: Callable[[], bool] = lambda: False
+    outcomes: list[Outcome] = None  # type: ignore[assignment]
+    next: int = 0
+    unfinished: int = 0
+
+    def __post_init__(self) -> None:
+        self.outcomes = [photo if isinstance(photo, Exception) else _PENDING for photo in self.photos]
+        self.unfinished = sum(outcome is _PENDING for outcome in self.outcomes)
+
+
+_PENDING = RuntimeError("not answered yet")
+_CANCELLED = RuntimeError("the client is gone")
+
+_Item = tuple[Job, int, float]
+
+
+@dataclass(frozen=True)
+class BatchDone:
+    """What the observer is told: batch size, seconds its oldest photo waited, seconds of work."""
+
+    size: int
+    waited: float
+    worked: float
+
+
+class Batcher:
+    """Worker threads over one queue."""
+
+    def __init__(
+        self,
+        model: Model,
+        loop: asyncio.AbstractEventLoop,
+        workers: int,
+        max_batch: int,
+        capacity: int,
+        observe: Callable[[BatchDone], None] = lambda _: None,
+    ) -> None:
+        self._model = model
+        self._loop = loop
+        self._workers = workers
+        self._max_batch = max_batch
+        self._capacity = capacity
+        self._observe = observe
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self.outstanding = 0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Take a job on; `job.done` is called on the event loop's thread with an outcome per photo.
+
+        Raises:
+            HttpError: 503, the queue is full.
+        """
+        if self.outstanding >= self._capacity:
+            raise busy("the queue is full")
+        if not job.unfinished:
+            self._loop.call_soon(job.done, job.outcomes)
+        while self._feed(job) and job.next < WINDOW:
+            pass
+
+    def _feed(self, job: Job) -> bool:
+        """Queue the next photo of a job that needs work; False when there is none."""
+        while job.next < len(job.photos):
+            index = job.next
+            job.next += 1
+            if job.outcomes[index] is _PENDING:
+                self.outstanding += 1
+                self._queue.put((job, index, time.perf_counter()))
+                return True
+        return False
+
+    def close(self) -> None:
+        """Stop the workers once the queue is empty."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    # -- worker threads ----------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            items = [item, *self._share()]
+            started = time.perf_counter()
+            outcomes = self._run(items)
+            report = BatchDone(len(items), started - items[0][2], time.perf_counter() - started)
+            try:
+                self._loop.call_soon_threadsafe(self._finish, items, outcomes, report)
+            except RuntimeError:  # the loop is closed: the process is on its way out
+                return
+
+    def _share(self) -> list[_Item]:
+        """This worker's part of what is waiting beside the photo it holds."""
+        share = min(self._max_batch - 1, self._queue.qsize() // self._workers)
+        items: list[_Item] = []
+        while len(items) < share:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                self._queue.put(None)
+                break
+            items.append(item)
+        return items
+
+    def _run(self, items: list[_Item]) -> list[Outcome]:
+        outcomes: list[Outcome] = [_PENDING] * len(items)
+        prepared, places = [], []
+        for place, (job, index, _) in enumerate(items):
+            photo = job.photos[index]
+            assert isinstance(photo, bytes)
+            try:
+                if job.cancelled():
+                    outcomes[place] = _CANCELLED
+                elif job.explain:
+                    outcomes[place] = self._model.explain(self._model.prepare(photo), job.target)
+                else:
+                    prepared.append(self._model.prepare(photo))
+                    places.append(place)
+            except Exception as error:
+                outcomes[place] = error
+        if prepared:
+            try:
+                for place, row in zip(places, self._model.predict(prepared), strict=True):
+                    outcomes[place] = Answer(row)
+            except Exception as error:
+                for place in places:
+                    outcomes[place] = error
+        return outcomes
+
+    # -- event loop --------------------------------------------------------------------------------------------------
+
+    def _finish(self, items: list[_Item], outcomes: list[Outcome], report: BatchDone) -> None:
+        self.outstanding -= len(items)
+        self._observe(report)
+        for (job, index, _), outcome in zip(items, outcomes, strict=True):
+            job.outcomes[index] = outcome
+            job.unfinished -= 1
+            if job.unfinished == 0:
+                job.done(job.outcomes)
+            else:
+                self._feed(job)

@@ -1,0 +1,120 @@
+"""Class-activation maps (Zhou et al., 2016): which parts of a photo speak for a class.
+
+For a network whose last feature map is averaged and goes through one linear layer, the logit of a class is the mean over
+the map of `sum_k head[class, k] * features[k]`: that sum, before the mean, is the heat map.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from model_code.card import SAFETENSORS
+from model_code.photos import Pixels
+from model_code.serve.messages import HttpError
+from model_code.serve.predictor import Predictor
+from model_code.serve.sessions import Floats
+
+_OPACITY = 0.5
+
+
+class Explainer:
+    """Heat maps for one opened model."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        """Find the linear head and prove on a golden photo that it is the one the network ends in.
+
+        Raises:
+            ValueError: the network has no map that explains its answer; the text says why.
+        """
+        self._predictor = predictor
+        self._head = _linear_head(predictor)
+        self._index = {name: number for number, name in enumerate(predictor.classes)}
+
+    def class_index(self, target: str) -> int:
+        """Position of a class.
+
+        Raises:
+            HttpError: 400 when the model has no such class.
+        """
+        if target not in self._index:
+            raise HttpError(400, "class", f"the model has no class {target[:100]!r}")
+        return self._index[target]
+
+    def explain(self, pixels: Pixels, target: str | None) -> tuple[Floats, bytes]:
+        """Logits [classes], and the photo (as the network sees it) under the heat map of `target`, or of the predicted
+        class: a PNG.
+
+        Raises:
+            HttpError: the model has no class `target`.
+        """
+        chosen = None if target is None else self.class_index(target)
+        logits, features = self._predictor.features_of([pixels])
+        index = int(logits[0].argmax()) if chosen is None else chosen
+        return logits[0], overlay(pixels, activation(features[0], self._head[index]))
+
+
+def activation(features: Floats, weights: Floats) -> Floats:
+    """The map [h', w'] of one class in 0..1: 0 where nothing speaks for it, 1 at its strongest place."""
+    heat = np.maximum(np.tensordot(weights, features, axes=1), 0)
+    peak = float(heat.max())
+    return (heat / peak if peak > 0 else heat).astype(np.float32)
+
+
+def overlay(pixels: Pixels, heat: Floats) -> bytes:
+    """A PNG of the photo [h, w, 3] tinted by the map: blue is cold, red is hot."""
+    height, width = pixels.shape[:2]
+    smooth = Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)
+    levels = np.clip(np.asarray(smooth) * 255, 0, 255).astype(np.uint8)
+    tinted = pixels * (1 - _OPACITY) + _COLOURS[levels] * _OPACITY
+    out = io.BytesIO()
+    Image.fromarray(tinted.astype(np.uint8)).save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def _colours() -> NDArray[np.float32]:
+    """256 colours from blue over green to red (the classic "jet" ramp)."""
+    level = np.linspace(0, 1, 256)[:, None] * 4
+    centres = np.array([3.0, 2.0, 1.0])
+    return (np.clip(1.5 - np.abs(level - centres), 0, 1) * 255).astype(np.float32)
+
+
+_COLOURS = _colours()
+
+
+def _linear_head(predictor: Predictor) -> Floats:
+    if not predictor.session.has_features:
+        raise ValueError(
+            f"{predictor.card.architecture} has no final feature map under a linear head, which a heat map needs"
+        )
+    if not predictor.card.golden:
+        raise ValueError("the bundle holds no golden photo to check the heat map's weights with")
+    path = predictor.directory / SAFETENSORS
+    if not path.is_file():
+        raise ValueError(f"the bundle has no {SAFETENSORS}, which holds the linear head")
+    photo = predictor.pixels(base64.b64decode(predictor.card.golden[0].photo))
+    logits, features = predictor.features_of([photo])
+    pooled = features[0].mean(axis=(1, 2))
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{SAFETENSORS} cannot be read: {error}") from error
+    wanted = (len(predictor.classes), len(pooled))
+    for name, tensor in tensors.items():
+        if tensor.shape == wanted and _explains(tensor.astype(np.float32), pooled, logits[0]):
+            return np.ascontiguousarray(tensor, np.float32)
+    raise ValueError("the network does not end in one linear layer on the mean of its feature map")
+
+
+def _explains(weights: Floats, pooled: Floats, logits: Floats) -> bool:
+    """Whether `weights` lead from the pooled features to the logits, up to a bias and int8 rounding."""
+    ours = weights @ pooled
+    if float(ours.std()) == 0 or float(logits.std()) == 0:
+        return False
+    return float(np.corrcoef(ours, logits)[0, 1]) > 0.98

@@ -1,0 +1,69 @@
+"""HTTP messages: a request as the protocol hands it over, a response as it goes on the wire."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+SERVER = "ml-pipeline"
+JSON = "application/json"
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+@dataclass(slots=True)
+class Request:
+    """A whole request. Header names are lower case; the last of repeated headers counts."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+    keep_alive: bool
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer. `photos` and `reason` are for the access log and the metrics."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+    photos: int = 0
+    reason: str = ""
+
+    def encode(self, keep_alive: bool, with_body: bool = True) -> bytes:
+        """Status line, headers and body."""
+        lines = [
+            f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}",
+            f"Server: {SERVER}",
+            f"Content-Type: {self.content_type}",
+            f"Content-Length: {len(self.body)}",
+            "Connection: keep-alive" if keep_alive else "Connection: close",
+        ]
+        lines.extend(f"{name}: {value}" for name, value in self.headers)
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        return head + self.body if with_body else head
+
+
+@dataclass
+class HttpError(Exception):
+    """A request that is answered with an error: `reason` is a short code, `message` a line for people."""
+
+    status: int
+    reason: str
+    message: str
+    headers: tuple[tuple[str, str], ...] = field(default=())
+
+    def response(self) -> Response:
+        """The error as an answer: `{"error": {"reason": ..., "message": ...}}`."""
+        body = json.dumps({"error": {"reason": self.reason, "message": self.message}}).encode() + b"\n"
+        return Response(self.status, body, headers=self.headers, reason=self.reason)
+
+
+def busy(message: str, seconds: int = 1) -> HttpError:
+    """503 with Retry-After."""
+    return HttpError(503, "busy", message, (("Retry-After", str(seconds)),))

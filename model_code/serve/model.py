@@ -1,0 +1,78 @@
+"""What the worker threads call: photo bytes to pixels within the memory limits, batches to probabilities, heat maps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from model_code import photos
+from model_code.photos import Pixels
+from model_code.serve.answers import Answer
+from model_code.serve.explain import Explainer
+from model_code.serve.messages import HttpError
+from model_code.serve.predictor import Predictor
+from model_code.serve.sessions import Floats
+
+LARGE = 4_000_000
+"""Pixels from which photos are decoded one at a time in a process, so that two bombs never meet."""
+
+
+class ServedModel:
+    """A predictor within the limits of a server. Thread-safe."""
+
+    def __init__(self, predictor: Predictor, max_pixels: int, explain: bool) -> None:
+        self.predictor = predictor
+        self._max_pixels = max_pixels
+        self._large = threading.Lock()
+        self._explainer: Explainer | None = None
+        self.no_explanation = (
+            "explanations are off on this server: start it with --explain or SERVE_EXPLAIN=true"
+        )
+        if explain:
+            try:
+                self._explainer = Explainer(predictor)
+            except ValueError as reason:
+                self.no_explanation = str(reason)
+
+    @property
+    def explains(self) -> bool:
+        """Whether heat maps can be had; if not, `no_explanation` says why."""
+        return self._explainer is not None
+
+    def prepare(self, photo: bytes) -> Pixels:
+        """Decode, resize and crop.
+
+        Raises:
+            PhotoError: unreadable, or too large to be decoded here.
+        """
+        height, width = photos.size(photo)
+        limit = photos.MAX_PIXELS if _decodes_small(photo) else self._max_pixels
+        if height * width < LARGE:
+            return self.predictor.pixels(photo, limit)
+        with self._large:
+            return self.predictor.pixels(photo, limit)
+
+    def predict(self, prepared: Sequence[Pixels]) -> Floats:
+        """Calibrated probabilities [n, classes]."""
+        return self.predictor.probabilities(self.predictor.logits_of(prepared))
+
+    def explain(self, prepared: Pixels, target: str | None) -> Answer:
+        """One photo's answer with its heat map.
+
+        Raises:
+            HttpError: 4xx saying why there is none.
+        """
+        if self._explainer is None:
+            raise HttpError(403, "explain", self.no_explanation)
+        logits, heat_map = self._explainer.explain(prepared, target)
+        return Answer(self.predictor.probabilities(logits[None])[0], heat_map)
+
+
+def _decodes_small(photo: bytes) -> bool:
+    """A JPEG whose scans are not progressive: libjpeg-turbo decodes it at reduced scale, row by row.
+
+    A progressive one (SOF2 before the first scan) needs all its coefficients in memory, whatever the scale.
+    """
+    if not photo.startswith(b"\xff\xd8\xff"):
+        return False
+    return b"\xff\xc2" not in photo[: photo.find(b"\xff\xda")]

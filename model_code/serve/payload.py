@@ -1,0 +1,271 @@
+"""Requests into photos and options: content types, base64 JSON, JSON lines. Pure functions; nothing here fetches or executes."""
+
+from __future__ import annotations
+
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+from urllib.parse import parse_qsl
+
+from model_code.serve.messages import HttpError, Request
+
+IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "application/x-image"})
+# What clients send when they say nothing: SageMaker's own default, and none at all. The bytes decide.
+UNTYPED = frozenset({"", "application/octet-stream"})
+CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
+ALL = "all"
+
+_PHOTO_KEYS = ("b64", "image", "photo", "data", "image_bytes", "bytes")
+_LIST_KEYS = ("instances", "images", "photos", "inputs")
+_URL_KEYS = ("url", "uri", "image_url", "s3", "s3_uri")
+
+
+class Format(StrEnum):
+    """Media types of answers."""
+
+    JSON = "application/json"
+    JSONLINES = "application/jsonlines"
+    CSV = "text/csv"
+    PNG = "image/png"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one request asks for.
+
+    :param top_k: classes per photo, best first; None for all.
+    :param explain: add a class-activation heat map.
+    :param target: the class to explain; None for the predicted one.
+    """
+
+    top_k: int | None = 5
+    explain: bool = False
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """One /invocations request, understood.
+
+    :param photos: encoded photos, in order; an HttpError where a line of a batch cannot be understood.
+    :param lines: the answer goes line by line, and a bad photo spoils its line only.
+    :param single: the request was one photo on its own.
+    """
+
+    photos: tuple[bytes | HttpError, ...]
+    options: Options
+    format: Format
+    lines: bool = False
+    single: bool = False
+
+
+def read(request: Request, default_top_k: int, max_photos: int) -> Query:
+    """Understand a request.
+
+    Raises:
+        HttpError: 4xx, with what to send instead.
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HttpError(415, "content_encoding", "compressed bodies are not read: send the photo's own bytes")
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    options = _options(request, Options(top_k=default_top_k))
+    accept = request.headers.get("accept", "")
+    if not request.body:
+        raise HttpError(400, "empty", "the body is empty: send a photo, or JSON holding base64 photos")
+    if media in IMAGE_TYPES or media in UNTYPED:
+        return Query((request.body,), options, negotiate(accept, Format.JSON, options), single=True)
+    if media == "application/json":
+        photos, options = _read_json(request.body, options, max_photos)
+        return Query(photos, options, negotiate(accept, Format.JSON, options), single=len(photos) == 1)
+    if media in (
+        "application/jsonlines",
+        "application/x-jsonlines",
+        "application/jsonl",
+        "application/x-ndjson",
+    ):
+        lines = _read_lines(request.body, max_photos)
+        return Query(lines, options, negotiate(accept, Format.JSONLINES, options), lines=True)
+    known = ", ".join(sorted(IMAGE_TYPES)) + ", application/json, application/jsonlines"
+    raise HttpError(415, "content_type", f"content type {media[:100]!r} is not read: send {known}")
+
+
+def negotiate(accept: str, natural: Format, options: Options) -> Format:
+    """The best format of an Accept header (RFC 9110, section 12.5.1); `natural` where the client leaves it open.
+
+    Raises:
+        HttpError: 406 when nothing fits.
+    """
+    if not accept or accept == "*/*":
+        return natural
+    ranges = sorted(
+        (_media_range(item) for item in accept.split(",") if item.strip()),
+        key=lambda item: item[1],
+        reverse=True,
+    )
+    for media, quality in ranges:
+        if quality <= 0:
+            continue
+        if media in ("*/*", "application/*", natural):
+            return natural
+        if media == "image/*" and options.explain:
+            return Format.PNG
+        if media == "text/*":
+            return Format.CSV
+        if media in _ACCEPTED:
+            return _ACCEPTED[media]
+    raise HttpError(406, "accept", f"cannot answer with {accept[:100]!r}: accept {', '.join(Format)}")
+
+
+_ACCEPTED = {str(kind): kind for kind in Format} | {
+    "application/x-jsonlines": Format.JSONLINES,
+    "application/jsonl": Format.JSONLINES,
+    "application/x-ndjson": Format.JSONLINES,
+}
+
+
+def _media_range(item: str) -> tuple[str, float]:
+    media, *parameters = (part.strip().lower() for part in item.split(";"))
+    quality = 1.0
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                quality = float(parameter[2:])
+            except ValueError:
+                quality = 0.0
+    return media, quality
+
+
+def _options(request: Request, options: Options) -> Options:
+    """Options of the query string and of SageMaker's custom attributes, the only channel that InvokeEndpoint passes on."""
+    attributes = request.headers.get(CUSTOM_ATTRIBUTES)
+    if attributes:
+        # The attributes are the client's free text: only what looks like one of our options counts.
+        pairs = (part.partition("=") for part in attributes.replace(";", ",").split(","))
+        found = {key.strip(): value.strip() for key, sep, value in pairs if sep and key.strip() in _OPTIONS}
+        options = with_options(options, found)
+    if request.query:
+        options = with_options(options, dict(parse_qsl(request.query, max_num_fields=32)))
+    return options
+
+
+_OPTIONS = ("top_k", "explain", "class")
+
+
+def with_options(options: Options, given: Mapping[str, Any]) -> Options:
+    """`options` with those of `given` that we know.
+
+    Raises:
+        HttpError: 400 when a value is out of range.
+    """
+    top_k, explain, target = (given.get(name) for name in _OPTIONS)
+    if top_k is not None:
+        options = replace(options, top_k=_top_k(top_k))
+    if explain is not None:
+        if str(explain).lower() not in ("0", "1", "true", "false"):
+            raise HttpError(400, "option", "explain must be true or false")
+        options = replace(options, explain=str(explain).lower() in ("1", "true"))
+    if target is not None:
+        options = replace(options, target=str(target))
+    return options
+
+
+def _top_k(value: Any) -> int | None:
+    if value == ALL:
+        return None
+    text = str(value)
+    if isinstance(value, bool | float) or not text.isdecimal() or len(text) > 6 or int(text) < 1:
+        raise HttpError(400, "option", "top_k must be a number from 1, or all")
+    return int(text)
+
+
+def _read_json(body: bytes, options: Options, max_photos: int) -> tuple[tuple[bytes, ...], Options]:
+    document = _parse(body)
+    if isinstance(document, dict):
+        parameters = document.get("parameters")
+        if isinstance(parameters, dict):
+            options = with_options(options, parameters)
+        for key in _LIST_KEYS:
+            if key in document:
+                document = document[key]
+                break
+    items = document if isinstance(document, list) else [document]
+    if not items:
+        raise HttpError(400, "empty", "there is no photo in the list")
+    if len(items) > max_photos:
+        raise _too_many(len(items), max_photos)
+    single = not isinstance(document, list)
+    return tuple(
+        _photo(item, "the request" if single else f"item {n}") for n, item in enumerate(items)
+    ), options
+
+
+def _read_lines(body: bytes, max_photos: int) -> tuple[bytes | HttpError, ...]:
+    lines = [line for line in body.split(b"\n", max_photos + 1) if line.strip()]
+    if len(lines) > max_photos:
+        raise _too_many(body.count(b"\n") + 1, max_photos)
+    if not lines:
+        raise HttpError(400, "empty", "there is no line in the body")
+    photos: list[bytes | HttpError] = []
+    for number, line in enumerate(lines):
+        try:
+            photos.append(_photo(_parse(line), f"line {number}"))
+        except HttpError as error:
+            photos.append(error)
+    return tuple(photos)
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise HttpError(400, "json", f"the body is not JSON: {str(error)[:120]}") from error
+
+
+def _photo(item: Any, where: str) -> bytes:
+    """The photo of one instance: base64 text, or an object that holds it under one of `_PHOTO_KEYS`."""
+    if isinstance(item, str):
+        return _base64(item, where)
+    if isinstance(item, dict):
+        for key in _PHOTO_KEYS:
+            if key in item:
+                inner = item[key]
+                return _photo(inner if not isinstance(inner, dict) else inner.get("b64"), where)
+        if any(key in item for key in _URL_KEYS):
+            raise HttpError(400, "url", f"{where}: URLs are never fetched: send the photo's bytes as base64")
+    raise HttpError(400, "instance", f'{where}: a photo is base64 text, or an object like {{"b64": "..."}}')
+
+
+def _base64(text: str, where: str) -> bytes:
+    if text.startswith(("http://", "https://", "s3://", "file://", "ftp://")):
+        raise HttpError(400, "url", f"{where}: URLs are never fetched: send the photo's bytes as base64")
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    if "-" in text or "_" in text:
+        text = text.translate(_URL_SAFE)
+    try:
+        photo = _strict_base64(text)
+    except ValueError:
+        try:  # wrapped lines and left-out padding are common and harmless
+            bare = "".join(text.split()).rstrip("=")
+            photo = _strict_base64(bare + "=" * (-len(bare) % 4))
+        except ValueError as error:
+            raise HttpError(400, "base64", f"{where}: not base64: {str(error)[:100]}") from error
+    if not photo:
+        raise HttpError(400, "empty", f"{where}: the photo is empty")
+    return photo
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def _strict_base64(text: str) -> bytes:
+    return binascii.a2b_base64(text, strict_mode=True)
+
+
+def _too_many(count: int, limit: int) -> HttpError:
+    return HttpError(
+        413, "too_many_photos", f"{count} photos in one request, at most {limit} are taken: send several"
+    )

@@ -1,0 +1,176 @@
+"""Every setting of the server in one place, checked once, filled from arguments and SageMaker's environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_code.card import RUNTIME_FILES
+
+MIB = 1 << 20
+
+
+class SettingsError(ValueError):
+    """A setting is out of range; the message names it and its bounds."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client may cost. Sizes in bytes, times in seconds."""
+
+    head: int = 16 * 1024
+    headers: int = 64
+    body: int = 32 * MIB
+    buffered: int = 128 * MIB
+    """Bodies held by one process at a time, over all connections: past it the answer is 503."""
+    photos: int = 1024
+    pixels: int = 24_000_000
+    """Pixels of a photo that has to be decoded whole (a baseline JPEG is decoded at reduced scale instead)."""
+    connections: int = 1024
+    head_timeout: float = 10.0
+    body_timeout: float = 30.0
+    idle_timeout: float = 75.0
+    write_timeout: float = 30.0
+    drain_timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} must be above 0, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve. `None` means: measure at start and choose."""
+
+    model: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    runtime: str | None = None
+    processes: int | None = None
+    workers: int | None = None
+    threads: int | None = None
+    max_batch: int | None = None
+    queue: int | None = None
+    top_k: int = 5
+    explain: bool = False
+    access_log: str = "-"
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"port must be in 0..65535, not {self.port}")
+        for name in ("processes", "workers", "threads", "max_batch", "queue", "top_k"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} must be at least 1, not {value}")
+
+
+def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentParser:
+    """The command line; SageMaker's environment variables fill the defaults."""
+    parsed = argparse.ArgumentParser(
+        prog="python -m model_code.serve",
+        description="Serve a model bundle over HTTP: GET /ping, POST /invocations, GET /metrics.",
+        epilog="Example: python -m model_code.serve model.tar.gz --port 8080, then "
+        "curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8080/invocations",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    limits = Limits()
+    body_mb = environment.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "")
+    parsed.add_argument(
+        "model", type=Path, metavar="MODEL_DIR", help="the unpacked bundle, or a model.tar.gz"
+    )
+    parsed.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a container")
+    parsed.add_argument(
+        "--port",
+        type=int,
+        default=int(environment.get("SAGEMAKER_BIND_TO_PORT") or 8080),
+        help="0 takes a free one and prints it (environment: SAGEMAKER_BIND_TO_PORT)",
+    )
+    parsed.add_argument(
+        "--runtime", choices=tuple(RUNTIME_FILES), help="first runtime to try instead of the bundle's best"
+    )
+    measured = "instead of the number measured at start"
+    parsed.add_argument("--processes", type=int, help=f"server processes {measured}")
+    parsed.add_argument(
+        "--workers", type=int, help=f"photos (or batches) that one process works on at a time {measured}"
+    )
+    parsed.add_argument("--threads", type=int, help=f"threads that share the work on one batch {measured}")
+    parsed.add_argument("--max-batch", type=int, help=f"most photos in one run of the network {measured}")
+    parsed.add_argument(
+        "--queue", type=int, help="photos that may wait in one process; then 503 (default: 2 s of work)"
+    )
+    parsed.add_argument(
+        "--top-k", type=int, default=5, help="classes in an answer when the request does not say"
+    )
+    parsed.add_argument(
+        "--explain",
+        action="store_true",
+        default=environment.get("SERVE_EXPLAIN", "").lower() in ("1", "true", "yes"),
+        help="answer requests for class-activation heat maps (environment: SERVE_EXPLAIN=true)",
+    )
+    parsed.add_argument(
+        "--access-log", default="-", metavar="FILE", help="JSON lines: a file, - for stdout, or off"
+    )
+    parsed.add_argument(
+        "--max-body-mb",
+        type=int,
+        default=int(body_mb) if body_mb.isdigit() and int(body_mb) > 0 else limits.body // MIB,
+        help="largest request (environment: SAGEMAKER_MAX_PAYLOAD_IN_MB)",
+    )
+    parsed.add_argument("--max-photos", type=int, default=limits.photos, help="most photos in one request")
+    parsed.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=limits.pixels / 1e6,
+        help="largest photo that must be decoded whole; baseline JPEGs may have 89",
+    )
+    parsed.add_argument(
+        "--read-timeout", type=float, default=limits.body_timeout, help="seconds for a request to arrive"
+    )
+    parsed.add_argument(
+        "--idle-timeout", type=float, default=limits.idle_timeout, help="seconds a connection may rest"
+    )
+    parsed.add_argument(
+        "--drain-timeout", type=float, default=limits.drain_timeout, help="seconds after SIGTERM"
+    )
+    return parsed
+
+
+def from_arguments(arguments: Sequence[str] | None = None) -> Settings:
+    """Settings of a command line.
+
+    Raises:
+        SettingsError: a value is out of range.
+        SystemExit: the arguments are malformed, or --help was asked for.
+    """
+    given = parser().parse_args(arguments)
+    body = given.max_body_mb * MIB
+    limits = Limits(
+        body=body,
+        buffered=max(Limits.buffered, 2 * body),
+        photos=given.max_photos,
+        pixels=int(given.max_megapixels * 1e6),
+        head_timeout=min(Limits.head_timeout, given.read_timeout),
+        body_timeout=given.read_timeout,
+        idle_timeout=given.idle_timeout,
+        drain_timeout=given.drain_timeout,
+    )
+    return Settings(
+        model=given.model,
+        host=given.host,
+        port=given.port,
+        runtime=given.runtime,
+        processes=given.processes,
+        workers=given.workers,
+        threads=given.threads,
+        max_batch=given.max_batch,
+        queue=given.queue,
+        top_k=given.top_k,
+        explain=given.explain,
+        access_log=given.access_log,
+        limits=limits,
+    )

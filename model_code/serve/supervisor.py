@@ -1,0 +1,236 @@
+"""The parent of the server processes: it holds the port and the unpacked bundle, starts, restarts and stops them.
+
+It imports no numpy and starts no thread, so forking is safe and cheap.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from model_code.bundle import Bundle
+from model_code.card import BundleError
+from model_code.serve.arrangement import Arrangement
+from model_code.serve.metrics import Board
+from model_code.serve.settings import Settings
+
+MOST_PROCESSES = 64
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+_BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+_HEALTHY_SECONDS = 10.0
+"""A process that lived this long starts with a clean record."""
+
+
+class ServeError(Exception):
+    """The server cannot start or go on; the message is one line that names the fix."""
+
+
+@dataclass
+class Child:
+    """A server process."""
+
+    row: int
+    pid: int
+    pipe: int
+    started: float
+    ready: bool = False
+    heard: bytes = b""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ServeError: the port is taken or the address is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        if port and error.errno in (98, 48):  # EADDRINUSE on Linux and macOS
+            raise ServeError(
+                f"port {port} is in use: choose another with --port, or stop what listens there"
+            ) from error
+        raise ServeError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}): check --host and --port"
+        ) from error
+    return listener
+
+
+class Supervisor:
+    """Runs the server until SIGTERM or SIGINT."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._children: dict[int, Child] = {}
+        self._failures = 0
+        self._restarts: list[tuple[float, int]] = []
+        self._arrangement: Arrangement | None = None
+        self._announced = False
+        self._stopping = False
+
+    def run(self) -> int:
+        """Serve; the exit status.
+
+        Raises:
+            ServeError, BundleError: it cannot start.
+        """
+        listener = bind(self._settings.host, self._settings.port)
+        with listener, Bundle.open(self._settings.model) as bundle:
+            self._listener = listener
+            self._directory = bundle.directory
+            self._board = Board(MOST_PROCESSES)
+            self._lifeline, self._hold = os.pipe()
+            self._selector = selectors.DefaultSelector()
+            self._watch_signals()
+            self._start(0)
+            try:
+                return self._loop()
+            finally:
+                self._end_all()
+
+    def _watch_signals(self) -> None:
+        wake, alarm = os.pipe()
+        os.set_blocking(alarm, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
+        self._selector.register(wake, selectors.EVENT_READ, "signal")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _on_stop(self, *_: object) -> None:
+        if self._stopping:
+            for child in self._children.values():
+                os.kill(child.pid, signal.SIGKILL)
+        self._stopping = True
+        for child in self._children.values():
+            os.kill(child.pid, signal.SIGTERM)
+
+    def _loop(self) -> int:
+        while self._children or (self._restarts and not self._stopping):
+            for key, _ in self._selector.select(self._next_restart()):
+                if key.data == "signal":
+                    os.read(key.fd, 4096)
+                else:
+                    self._hear(key.data)
+            self._reap()
+            self._restart_due()
+        return 0
+
+    def _start(self, row: int) -> None:
+        pipe, theirs = os.pipe()
+        # Until the child has its own handlers, a stop must not run ours in it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            os.close(pipe)
+            self._become_worker(row, theirs)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        os.close(theirs)
+        child = Child(row, pid, pipe, time.monotonic())
+        self._children[pid] = child
+        self._selector.register(pipe, selectors.EVENT_READ, child)
+
+    def _become_worker(self, row: int, pipe: int) -> None:
+        """In the forked process; never returns."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            self._selector.close()
+            os.close(self._hold)
+            # Each worker thread is a core's worth already; numpy's own pool would only fight them.
+            os.environ["OPENBLAS_NUM_THREADS"] = "1"
+            from model_code.serve.worker import Worker, report
+
+            worker = Worker(self._settings, self._directory, self._listener, self._board, row)
+            try:
+                arrangement = worker.prepare(self._arrangement)
+            except BundleError as error:
+                report(pipe, {"error": str(error)})
+            else:
+                report(pipe, {"arrangement": arrangement.to_json(), "description": worker.describe()})
+                worker.serve(self._lifeline)
+                status = 0
+        except BaseException as error:
+            print(f"error: server process: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(status)
+
+    def _hear(self, child: Child) -> None:
+        data = os.read(child.pipe, 65536)
+        if not data:
+            self._selector.unregister(child.pipe)
+            os.close(child.pipe)
+            return
+        child.heard += data
+        if child.heard.endswith(b"\n"):
+            self._understand(child, json.loads(child.heard))
+
+    def _understand(self, child: Child, message: dict[str, Any]) -> None:
+        if "error" in message:
+            raise BundleError(message["error"])
+        child.ready = True
+        if self._arrangement is None:
+            self._arrangement = Arrangement(**message["arrangement"])
+            for row in range(1, min(self._arrangement.processes, MOST_PROCESSES)):
+                self._start(row)
+        if not self._announced and all(child.ready for child in self._children.values()):
+            self._announced = True
+            host, port = self._listener.getsockname()[:2]
+            print(f"serving {message['description']} on http://{host}:{port}", file=sys.stderr, flush=True)
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            child = self._children.pop(pid, None)
+            if child is not None and not self._stopping:
+                self._mourn(child, os.waitstatus_to_exitcode(status))
+
+    def _mourn(self, child: Child, code: int) -> None:
+        """Restart a process that ended by itself, later and later; give up when none comes to life."""
+        lived = time.monotonic() - child.started
+        if child.ready and lived > _HEALTHY_SECONDS:
+            self._failures = 0
+        self._failures += 1
+        how = f"signal {-code}" if code < 0 else f"status {code}"
+        if not self._announced or self._failures > len(_BACK_OFF):
+            raise ServeError(f"the server process ended with {how}: see its message above")
+        wait = _BACK_OFF[self._failures - 1]
+        print(
+            f"warning: server process {child.pid} ended with {how}, restarting in {wait:g} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._restarts.append((time.monotonic() + wait, child.row))
+
+    def _next_restart(self) -> float | None:
+        if not self._restarts or self._stopping:
+            return None
+        return max(0.0, min(due for due, _ in self._restarts) - time.monotonic())
+
+    def _restart_due(self) -> None:
+        now = time.monotonic()
+        for entry in [entry for entry in self._restarts if entry[0] <= now and not self._stopping]:
+            self._restarts.remove(entry)
+            self._start(entry[1])
+
+    def _end_all(self) -> None:
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)

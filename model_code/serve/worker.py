@@ -1,0 +1,240 @@
+"""One server process: open the model, choose an arrangement if asked to, answer until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import ctypes
+import hashlib
+import io
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import uvloop
+from PIL import Image
+
+from model_code.card import CARD
+from model_code.serve import metrics, payload
+from model_code.serve.access_log import AccessLog
+from model_code.serve.answers import Answer, Writer
+from model_code.serve.application import Application, Capabilities
+from model_code.serve.arrangement import Arrangement, choose, fixed, measure
+from model_code.serve.batching import Batcher
+from model_code.serve.messages import Request
+from model_code.serve.metrics import Board
+from model_code.serve.model import ServedModel
+from model_code.serve.predictor import Predictor
+from model_code.serve.protocol import Server, ticker
+from model_code.serve.sessions import default_threads
+from model_code.serve.settings import Settings
+
+_SWEEP = 0.25
+# glibc keeps an arena per thread and never gives a big freed block back once it has seen one: with photos of all sizes
+# that doubles the resident memory. mallopt(3): M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
+_MALLOC = ((-8, 2), (-3, 4 << 20), (-1, 16 << 20))
+
+
+class Worker:
+    """A server process. `listener` is shared by all of them."""
+
+    def __init__(
+        self, settings: Settings, directory: Path, listener: socket.socket, board: Board, row: int
+    ) -> None:
+        _tame_malloc()
+        # Worker threads hold the GIL for microseconds; the default of 5 ms would be a whole photo's time.
+        sys.setswitchinterval(0.0005)
+        self._settings = settings
+        self._directory = directory
+        self._listener = listener
+        self._board = board
+        self._metrics = board.row(row)
+
+    def prepare(self, arrangement: Arrangement | None) -> Arrangement:
+        """Open the model, measure unless `arrangement` is given, and answer a warm-up.
+
+        Raises:
+            BundleError: the model cannot be served.
+        """
+        settings = self._settings
+        cores = default_threads()
+        arrangement = arrangement or fixed(settings)
+        threads = arrangement.threads if arrangement else settings.threads or 1
+        predictor = self._open(threads)
+        self._writer = Writer(
+            predictor.classes, predictor.card.abstain_threshold, provenance(predictor, self._directory)
+        )
+        photo = warm_up_photo(predictor)
+        if arrangement is None:
+            opened = {threads: predictor}
+
+            def way(workers: int, threads: int) -> tuple[int, int, Callable[[int], Callable[[], object]]]:
+                def prepare(size: int) -> Callable[[], object]:
+                    if threads not in opened:
+                        opened[threads] = self._open(threads)
+                    chosen = opened[threads]
+                    return lambda: chosen.predict([photo] * size)
+
+                return workers, threads, prepare
+
+            ways = [way(settings.workers or max(1, cores // threads), threads)]
+            if cores > 1 and settings.threads is None and settings.workers is None:
+                ways.append(way(1, cores))
+            arrangement = choose(measure(ways), 2 * self._handling_seconds(photo), cores, settings)
+            predictor = opened.get(arrangement.threads) or self._open(arrangement.threads)
+        self._model = ServedModel(predictor, settings.limits.pixels, settings.explain)
+        self._model.predict([self._model.prepare(photo)])
+        self._arrangement = arrangement
+        self._predictor = predictor
+        return arrangement
+
+    def _open(self, threads: int) -> Predictor:
+        return Predictor.open(self._directory, runtime=self._settings.runtime, threads=threads)
+
+    def _handling_seconds(self, photo: bytes) -> float:
+        """Time to understand a request and write its answer, which one thread of a process does for all."""
+        request = Request("POST", "/invocations", "", {"content-type": "image/jpeg"}, photo, True)
+        classes = len(self._writer.classes)
+        answer = Answer(np.full(classes, 1 / classes, np.float32))
+        started = time.perf_counter()
+        for _ in range(20):
+            query = payload.read(request, self._settings.top_k, 1)
+            self._writer.response(query, [answer]).encode(keep_alive=True)
+        return (time.perf_counter() - started) / 20
+
+    def serve(self, lifeline: int) -> None:
+        """Answer until SIGTERM, then finish what has begun. Ends at once when `lifeline`'s other end closes."""
+        uvloop.run(self._serve(lifeline))
+
+    async def _serve(self, lifeline: int) -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        # The supervisor never writes: readable means that it is gone, and nobody would stop this process any more.
+        loop.add_reader(lifeline, os._exit, 1)
+        log = AccessLog(self._settings.access_log)
+        application: Application | None = None
+        batcher = Batcher(
+            self._model,  # type: ignore[arg-type]
+            loop,
+            self._arrangement.workers,
+            self._arrangement.max_batch,
+            self._arrangement.queue,
+            lambda report: application.observe_batch(report) if application else None,
+        )
+        application = Application(
+            self._settings,
+            self._model,
+            self._writer,
+            batcher,
+            self._board,
+            self._metrics,
+            log,
+            self._capabilities(),
+        )
+        server = Server(application, self._settings.limits)
+
+        def sweep() -> None:
+            server.sweep()
+            self._metrics.set(metrics.QUEUE, batcher.outstanding)
+            self._metrics.set(metrics.CONNECTIONS, len(server.connections))
+            self._metrics.set(metrics.BUFFERED, server.buffered)
+            self._metrics.set(metrics.MEMORY, resident_bytes())
+            self._metrics.set(metrics.LOST_LOG_LINES, log.lost)
+
+        self._metrics.add(metrics.STARTS)
+        sweep()
+        ticker(loop, _SWEEP, sweep)
+        leftovers = self._listener.dup()
+        listening = await loop.create_server(server.connection, sock=self._listener, backlog=1024)
+        await stop.wait()
+        listening.close()
+        await _accept_leftovers(loop, leftovers, server)
+        server.drain()
+        deadline = loop.time() + self._settings.limits.drain_timeout
+        while server.connections and loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        log.close()
+
+    def _capabilities(self) -> Capabilities:
+        made = self._arrangement
+        card = self._predictor.card
+        info = {
+            "model": card.name,
+            "model_version": str(self._writer.provenance["model"]["version"]),
+            "dataset_version": str(card.dataset.get("version", "")),
+            "architecture": card.architecture,
+            "runtime": str(self._predictor.runtime),
+        }
+        info |= {name: str(value) for name, value in made.to_json().items()}
+        return Capabilities(info, made.processes * made.workers * made.max_batch)
+
+    def describe(self) -> str:
+        """One line for people."""
+        made = self._arrangement
+        return (
+            f"{self._predictor.card.name} with {self._predictor.runtime}: {made.processes} process(es) x {made.workers} "
+            f"worker(s) x {made.threads} thread(s), batches up to {made.max_batch}"
+        )
+
+
+def provenance(predictor: Predictor, directory: Path) -> dict[str, object]:
+    """Model and data set of every answer; the model's version is the digest of its card, which seals all its files."""
+    card = predictor.card
+    version = hashlib.sha256((directory / CARD).read_bytes()).hexdigest()[:12]
+    return {
+        "model": {"name": card.name, "version": version, "runtime": str(predictor.runtime)},
+        "dataset": {"name": card.dataset.get("name"), "version": card.dataset.get("version")},
+    }
+
+
+def warm_up_photo(predictor: Predictor) -> bytes:
+    """A golden photo, or a grey one of the network's size where the bundle has none."""
+    if predictor.card.golden:
+        return base64.b64decode(predictor.card.golden[0].photo)
+    out = io.BytesIO()
+    Image.new("RGB", (predictor.transform.resize,) * 2, "grey").save(out, "JPEG")
+    return out.getvalue()
+
+
+def report(pipe: int, message: dict[str, object]) -> None:
+    """Tell the supervisor something: one JSON line."""
+    os.write(pipe, json.dumps(message).encode() + b"\n")
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def _accept_leftovers(loop: asyncio.AbstractEventLoop, listener: socket.socket, server: Server) -> None:
+    """Clients whose connection was complete when the listener closed are answered too."""
+    listener.setblocking(False)
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            break
+        with contextlib.suppress(OSError):
+            await loop.connect_accepted_socket(server.connection, client)
+    listener.close()
+
+
+def _tame_malloc() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in _MALLOC:
+            mallopt(parameter, value)
