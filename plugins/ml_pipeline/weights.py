@@ -1,0 +1,159 @@
+"""A backbone's weights to `weights/<sha256>` in S3, from a file, an address or torchvision: the only place that downloads any."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from ml_pipeline import objects
+
+if TYPE_CHECKING:
+    from model_code.download import Checksum
+
+# Importing torchvision takes seconds, on a busy laptop half a minute.
+_ASK_SECONDS = 180.0
+_WAYS = "give a state_dict file, an s3://, https:// or file:// address, 'imagenet', or 'none'"
+
+Progress = Callable[[int, int], None]
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be had. The message is one line that names the fix."""
+
+
+def store_weights(
+    s3: Any, bucket: str, weights: str, architecture: str, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Put weights to `weights/<sha256>`, unless they are there already.
+
+    :param s3: a boto3 client.
+    :param weights: a file, an s3://, http(s):// or file:// address, "imagenet" (torchvision's best for the architecture), the
+        name of torchvision weights (IMAGENET1K_V1), or "none". An http(s) address may end in `#sha256=<hex>`, which is checked.
+    :param architecture: torchvision's name; it only matters for torchvision's own weights.
+    :param progress: called with (bytes so far, bytes in all or 0).
+    :return: JSON-ready: uri and sha256 (None for "none"), bytes, source, uploaded (bytes sent to S3).
+    :raises WeightsError: when they cannot be had.
+    """
+    wanted = weights.strip()
+    if wanted.lower() in ("none", ""):
+        return {"uri": None, "sha256": None, "bytes": 0, "source": "none", "uploaded": 0}
+    if re.fullmatch(r"imagenet|default|IMAGENET1K_\w+", wanted, re.IGNORECASE):
+        return _store_torchvision(s3, bucket, wanted, architecture, progress)
+    with tempfile.TemporaryDirectory(prefix="ml-pipeline-weights-") as folder:
+        path = _fetch(s3, wanted, Path(folder, "weights"), progress)
+        return _store(s3, bucket, path, wanted.split("#")[0])
+
+
+def _store_torchvision(
+    s3: Any, bucket: str, name: str, architecture: str, progress: Progress | None
+) -> dict[str, Any]:
+    member = "DEFAULT" if name.lower() in ("imagenet", "default") else name.upper()
+    url = torchvision_url(architecture, member)
+    # torchvision never changes the file behind an address, so a second run needs no network.
+    index = f"s3://{bucket}/weights/by-address/{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
+    if objects.exists(s3, index):
+        known: dict[str, Any] = objects.read_json(s3, index)
+        if objects.exists(s3, known["uri"]):
+            return {**known, "uploaded": 0}
+    with tempfile.TemporaryDirectory(prefix="ml-pipeline-weights-") as folder:
+        path = Path(folder, "weights")
+        _download(url, path, file_name_checksum(url), progress)
+        stored = _store(s3, bucket, path, url)
+    objects.write_json(s3, index, stored)
+    return stored
+
+
+def torchvision_url(architecture: str, name: str) -> str:
+    """The address of torchvision's weights, asked from a process of its own: this one must not load torch.
+
+    :raises WeightsError: for an unknown architecture or name.
+    """
+    command = [sys.executable, "-m", "model_code.pretrained", architecture, name]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise WeightsError(f"torchvision did not say where its weights are within {_ASK_SECONDS:.0f} s") from error
+    if answer.returncode != 0:
+        lines = answer.stderr.strip().splitlines() or ["no answer"]
+        raise WeightsError(lines[-1].removeprefix("error: "))
+    return answer.stdout.strip().splitlines()[-1]
+
+
+def file_name_checksum(url: str) -> Checksum | None:
+    """The start of the SHA-256 that torch.hub's file names carry: `mobilenet_v2-7ebf99e0.pth`."""
+    from model_code.download import Checksum
+
+    match = re.search(r"-([0-9a-f]{8,64})\.\w+$", urlsplit(url).path)
+    return Checksum("sha256", match[1]) if match else None
+
+
+def _fetch(s3: Any, wanted: str, path: Path, progress: Progress | None) -> Path:
+    """The weights as a local file: `path`, or the file itself where it is local already."""
+    from model_code.download import Checksum
+
+    parts = urlsplit(wanted)
+    if parts.scheme in ("http", "https"):
+        digits = parts.fragment.removeprefix("sha256=")
+        try:
+            checksum = Checksum("sha256", digits.lower()) if digits else None
+        except ValueError as error:
+            raise WeightsError(f"{wanted}: write the checksum as #sha256=<hex>") from error
+        _download(wanted.split("#")[0], path, checksum, progress)
+        return path
+    if parts.scheme == "s3":
+        return _from_s3(s3, wanted, path)
+    if parts.scheme not in ("", "file"):
+        raise WeightsError(f"weights {wanted!r}: no such kind of address; {_WAYS}")
+    local = Path(unquote(parts.path)) if parts.scheme == "file" else Path(wanted).expanduser()
+    if not local.is_file():
+        raise WeightsError(f"weights {wanted!r}: there is no such file; {_WAYS}")
+    return local
+
+
+def _from_s3(s3: Any, uri: str, path: Path) -> Path:
+    from botocore.exceptions import ClientError
+
+    bucket, key = objects.split_uri(uri)
+    try:
+        s3.download_file(bucket, key, str(path))
+    except ClientError as error:
+        raise WeightsError(f"weights {uri}: {error.response['Error'].get('Message', error)}") from error
+    return path
+
+
+def _download(url: str, path: Path, checksum: Checksum | None, progress: Progress | None) -> None:
+    from model_code.download import DownloadError, download
+
+    try:
+        download(url, path, checksum=checksum, progress=progress)
+    except DownloadError as error:
+        raise WeightsError(f"weights {error}; without a network, {_WAYS}") from error
+
+
+def _store(s3: Any, bucket: str, path: Path, source: str) -> dict[str, Any]:
+    _check_kind(path, source)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    size = path.stat().st_size
+    uri = f"s3://{bucket}/weights/{sha256}"
+    uploaded = 0
+    if not objects.exists(s3, uri):
+        s3.upload_file(str(path), bucket, f"weights/{sha256}")
+        uploaded = size
+    return {"uri": uri, "sha256": sha256, "bytes": size, "source": source, "uploaded": uploaded}
+
+
+def _check_kind(path: Path, source: str) -> None:
+    """Refuse what is plainly no weights file (a web page, a photo) before a paid job does."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    zip_file, pickle_file, safetensors_file = head.startswith(b"PK"), head.startswith(b"\x80"), head[8:9] == b"{"
+    if not (zip_file or pickle_file or safetensors_file):
+        raise WeightsError(f"weights {source}: this is neither a torch state_dict file nor safetensors; {_WAYS}")
