@@ -51,18 +51,7 @@ def _one_line_errors() -> tuple[type[Exception], ...]:
 
 
 def _run(settings: Settings, console: Console, _: argparse.Namespace) -> int:
-    _check_inputs(settings)
     return main_job.run(settings, console)
-
-
-def _check_inputs(settings: Settings) -> None:
-    """The cheap checks come before any service is started."""
-    from launcher.preflight import check_architecture
-    from model_code.dataset import preflight
-
-    check_architecture(settings.architecture)
-    if settings.data is not None:
-        preflight(settings.data)
 
 
 def _up(settings: Settings, console: Console, _: argparse.Namespace) -> int:

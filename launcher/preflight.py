@@ -54,9 +54,9 @@ def check_disk(home: Path, data_bytes: int = 0) -> None:
 
 def check_architecture(name: str) -> None:
     """Refuse an architecture torchvision does not have."""
-    from model_code.torchvision_compat import import_torchvision
+    from model_code.torchvision_compat import torchvision
 
-    names = import_torchvision().models.list_models(module=import_torchvision().models)
+    names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         import difflib
 

@@ -25,6 +25,7 @@ DAG_ID = "train_and_deploy"
 LAST_RUN_FILE = "last_run.json"
 START_DEADLINE_SECONDS = 180.0
 POLL_SECONDS = 1.0
+MOST_LISTED = 10
 
 
 class RunError(RuntimeError):
@@ -33,8 +34,8 @@ class RunError(RuntimeError):
 
 def run(settings: Settings, console: Console) -> int:
     """`make run`: 0 only if the endpoint answered as the evaluation did."""
+    chosen = choose_inputs(settings, console)
     settings = bring_up(settings, console)
-    chosen = _choose_inputs(settings, console)
     client = connect(settings)
     wait_for_dag(client, settings, console)
     run_id = client.trigger(DAG_ID, run_conf(settings, chosen))
@@ -52,11 +53,25 @@ def run(settings: Settings, console: Console) -> int:
     return 0 if outcome.succeeded else 1
 
 
-def _choose_inputs(settings: Settings, console: Console) -> inputs.Inputs:
+def choose_inputs(settings: Settings, console: Console) -> inputs.Inputs:
+    """Settle and check what the run works on, before any service is started."""
     from launcher.downloads import download_bar
+    from model_code.dataset import preflight as look_at
 
+    preflight.check_architecture(settings.architecture)
+    preflight.check_disk(settings.home)
     with download_bar(console) as progress:
-        return inputs.choose(settings, console.print, progress)
+        chosen = inputs.choose(settings, console.print, progress)
+    found = look_at(chosen.data)
+    preflight.check_disk(settings.home, found.bytes)
+    console.print(f"photos: {found.photos} in {len(found.counts)} classes, {chosen.data}")
+    for rejected in found.rejected[:MOST_LISTED]:
+        console.print(f"  left out: {rejected.path} ({rejected.reason})", highlight=False)
+    if len(found.rejected) > MOST_LISTED:
+        console.print(
+            f"  and {len(found.rejected) - MOST_LISTED} more; the data set's manifest lists them all"
+        )
+    return chosen
 
 
 def bring_up(settings: Settings, console: Console) -> Settings:
@@ -72,17 +87,11 @@ def bring_up(settings: Settings, console: Console) -> Settings:
     if leftovers:
         console.print(f"ended {len(leftovers)} processes that an earlier run had left")
     preflight.check_ports(settings)
-    preflight.check_disk(settings.home, _size(settings.data))
+    preflight.check_disk(settings.home)
     migrate(settings, console)
     supervisor.start_in_background(settings)
     wait_until_ready(settings, console)
     return settings
-
-
-def _size(folder: Path | None) -> int:
-    if folder is None or not folder.is_dir():
-        return 0
-    return sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
 
 
 def migrate(settings: Settings, console: Console) -> None:

@@ -66,7 +66,7 @@ def make_laptop(folder: Path) -> Laptop:
     from model_code import sample_data
 
     photos = folder / "photos"
-    sample_data.draw(photos, classes=4, photos_per_class=60)
+    sample_data.draw(photos, photos=60, classes=4)
     shutil.copy(next(photos.glob("*/*.jpg")), folder / "photo.jpg")
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_"))},
