@@ -1,0 +1,227 @@
+"""S3's REST API as a WSGI app over an `S3Store`."""
+
+from __future__ import annotations
+
+import calendar
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from xml.sax.saxutils import escape
+
+from local_aws.errors import AwsError, Environ, StartResponse
+from local_aws.s3 import bucket_api, configuration_api, multipart_api, notifications, object_api, xml
+from local_aws.s3.errors import S3Error, not_implemented
+from local_aws.s3.http import Request, Response, drain
+from local_aws.s3.notifications import Notifications, Send
+from local_aws.s3.store import S3Store
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[S3Store, Request], Response]
+
+_BUCKET_SUBRESOURCES = frozenset(
+    [
+        "accelerate",
+        "acl",
+        "analytics",
+        "cors",
+        "delete",
+        "encryption",
+        "intelligent-tiering",
+        "inventory",
+        "lifecycle",
+        "location",
+        "logging",
+        "metadataConfiguration",
+        "metadataTable",
+        "metrics",
+        "notification",
+        "object-lock",
+        "ownershipControls",
+        "policy",
+        "policyStatus",
+        "publicAccessBlock",
+        "replication",
+        "requestPayment",
+        "session",
+        "tagging",
+        "uploads",
+        "versioning",
+        "versions",
+        "website",
+        "abac",
+    ]
+)
+_OBJECT_SUBRESOURCES = frozenset(
+    [
+        "acl",
+        "attributes",
+        "legal-hold",
+        "renameObject",
+        "restore",
+        "retention",
+        "select",
+        "tagging",
+        "torrent",
+        "uploadId",
+        "uploads",
+    ]
+)
+_STATUS = {
+    200: "200 OK",
+    204: "204 No Content",
+    206: "206 Partial Content",
+    304: "304 Not Modified",
+    400: "400 Bad Request",
+    403: "403 Forbidden",
+    404: "404 Not Found",
+    405: "405 Method Not Allowed",
+    409: "409 Conflict",
+    411: "411 Length Required",
+    412: "412 Precondition Failed",
+    416: "416 Range Not Satisfiable",
+    500: "500 Internal Server Error",
+    501: "501 Not Implemented",
+    503: "503 Slow Down",
+}
+
+
+class S3App:
+    """The WSGI app. `send(queue ARN, body)` delivers event notifications; without it they are refused."""
+
+    def __init__(self, store: S3Store, send: Send | None = None) -> None:
+        self.store = store
+        self._notifications = Notifications(store, send)
+        self._bucket_handlers: dict[tuple[str, str], Handler] = {
+            ("GET", ""): _list_objects,
+            ("PUT", ""): bucket_api.create_bucket,
+            ("HEAD", ""): bucket_api.head_bucket,
+            ("DELETE", ""): bucket_api.delete_bucket,
+            ("GET", "location"): bucket_api.get_location,
+            ("GET", "versioning"): bucket_api.get_versioning,
+            ("PUT", "versioning"): bucket_api.put_versioning,
+            ("GET", "versions"): bucket_api.list_versions,
+            ("GET", "uploads"): multipart_api.list_uploads,
+            ("POST", "delete"): bucket_api.delete_objects,
+            ("GET", "notification"): notifications.get_configuration,
+            ("PUT", "notification"): self._notifications.put_configuration,
+            **configuration_api.handlers(),
+        }
+        self._object_handlers: dict[tuple[str, str], Handler] = {
+            ("GET", ""): object_api.get_object,
+            ("HEAD", ""): object_api.head_object,
+            ("PUT", ""): object_api.put_object,
+            ("DELETE", ""): object_api.delete_object,
+            ("GET", "acl"): configuration_api.get_acl,
+            ("GET", "tagging"): object_api.get_tags,
+            ("PUT", "tagging"): object_api.put_tags,
+            ("DELETE", "tagging"): object_api.delete_tags,
+            ("GET", "attributes"): object_api.get_attributes,
+            ("POST", "uploads"): multipart_api.create_upload,
+            ("PUT", "uploadId"): multipart_api.put_part,
+            ("POST", "uploadId"): multipart_api.complete_upload,
+            ("DELETE", "uploadId"): multipart_api.abort_upload,
+            ("GET", "uploadId"): multipart_api.list_parts,
+        }
+
+    def start(self) -> None:
+        """Begin to deliver notifications."""
+        self._notifications.start()
+
+    def stop(self) -> None:
+        """Deliver what waits, and close the store."""
+        self._notifications.stop()
+        self.store.close()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
+        try:
+            request = Request.from_environ(environ)
+            _check_expiry(request.query)
+            response = self._handler(request)(self.store, request)
+        except AwsError as error:
+            drain(environ["wsgi.input"])
+            response = _error_response(error, path)
+        except Exception:
+            logger.exception("S3 failed to answer %s %s", method, path)
+            drain(environ["wsgi.input"])
+            message = "We encountered an internal error; local_aws's log says why."
+            response = _error_response(AwsError("InternalError", message, 500), path)
+        return _send(response, method, start_response)
+
+    def _handler(self, request: Request) -> Handler:
+        if not request.bucket:
+            if request.method == "GET":
+                return bucket_api.list_buckets
+            raise S3Error("MethodNotAllowed", Method=request.method, ResourceType="SERVICE")
+        if request.key:
+            known, table = _OBJECT_SUBRESOURCES, self._object_handlers
+        else:
+            known, table = _BUCKET_SUBRESOURCES, self._bucket_handlers
+        subresource = next((name for name in request.query if name in known), "")
+        handler = table.get((request.method, subresource))
+        if handler is not None:
+            return handler
+        if subresource:
+            raise not_implemented(f"{request.method} ?{subresource}")
+        raise S3Error(
+            "MethodNotAllowed", Method=request.method, ResourceType="OBJECT" if request.key else "BUCKET"
+        )
+
+
+def _list_objects(store: S3Store, request: Request) -> Response:
+    if request.query.get("list-type") == "2":
+        return bucket_api.list_objects_v2(store, request)
+    return bucket_api.list_objects(store, request)
+
+
+def _check_expiry(query: Mapping[str, str]) -> None:
+    """Presigned URLs end (SigV4: date plus seconds; SigV2: a moment). Raises AccessDenied."""
+    end: float | None = None
+    if "X-Amz-Expires" in query and "X-Amz-Date" in query:
+        try:
+            begin = calendar.timegm(time.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
+            end = begin + int(query["X-Amz-Expires"])
+        except ValueError:
+            raise S3Error("AccessDenied", "Invalid date (should be seconds since epoch)") from None
+    elif query.get("Expires", "").isdigit() and "Signature" in query:
+        end = int(query["Expires"])
+    if end is not None and time.time() > end:
+        raise S3Error(
+            "AccessDenied",
+            "Request has expired",
+            Expires=xml.iso_time(end),
+            ServerTime=xml.iso_time(time.time()),
+        )
+
+
+def _error_response(error: AwsError, path: str) -> Response:
+    if error.status == 304:
+        return Response(304)
+    fields = "".join(f"<{name}>{escape(str(value))}</{name}>" for name, value in error.fields.items())
+    body = (
+        f"{xml.HEADER}<Error><Code>{escape(error.code)}</Code><Message>{escape(error.message)}</Message>{fields}"
+        f"<Resource>{escape(path)}</Resource><RequestId>{uuid.uuid4().hex[:16].upper()}</RequestId></Error>"
+    )
+    return Response.xml(body.encode("utf-8", "replace"), getattr(error, "headers", {}), error.status)
+
+
+def _send(response: Response, method: str, start_response: StartResponse) -> Iterable[bytes]:
+    request_id = uuid.uuid4().hex
+    headers = {
+        "x-amz-request-id": request_id[:16].upper(),
+        "x-amz-id-2": request_id,
+        "Server": "AmazonS3",
+        **response.headers,
+    }
+    body = response.body
+    if isinstance(body, bytes) and "Content-Length" not in headers and response.status not in (204, 304):
+        headers["Content-Length"] = str(len(body))
+    start_response(_STATUS.get(response.status, f"{response.status} Error"), list(headers.items()))
+    if method == "HEAD" or response.status in (204, 304):
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+        return []
+    return [body] if isinstance(body, bytes) else body

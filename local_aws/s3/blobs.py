@@ -1,0 +1,176 @@
+"""Blobs: immutable files that hold the bytes of objects and parts, named by random ids, never by keys."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+CHUNK = 1024 * 1024
+_FICLONE = 0x40049409  # linux/fs.h: share the extents of a file (btrfs, xfs)
+
+
+class Blob:
+    """A blob being written. Nothing refers to it until `finish` has put it on disk; else `discard` removes
+    it.
+    """
+
+    def __init__(self, path: Path, descriptor: int, size: int = 0) -> None:
+        self.path = path
+        self.size = size
+        self._descriptor = descriptor
+
+    @property
+    def id(self) -> str:
+        """Its name, which the index refers to."""
+        return self.path.name
+
+    def write(self, chunk: bytes) -> None:
+        """Append bytes."""
+        view = memoryview(chunk)
+        while view:
+            written = os.write(self._descriptor, view)
+            self.size += written
+            view = view[written:]
+
+    def append_file(self, source: int, size: int) -> None:
+        """Append `size` bytes of an open file, inside the kernel where it can."""
+        offset = 0
+        while offset < size:
+            copied = _copy_range(source, self._descriptor, offset, self.size, min(size - offset, 64 * CHUNK))
+            if copied == 0:
+                raise OSError(f"blob file ends after {offset} of {size} bytes")
+            offset += copied
+            self.size += copied
+        os.lseek(self._descriptor, self.size, os.SEEK_SET)
+
+    def finish(self) -> None:
+        """Put all bytes on the disk; the file's name too, which fsync of a new file includes on Linux."""
+        os.fchmod(self._descriptor, 0o444)
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def discard(self) -> None:
+        """Remove the file, finished or not."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self.path.unlink(missing_ok=True)
+
+
+class Blobs:
+    """The folder of blobs: `<root>/<first two hex digits>/<id>`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        for number in range(256):
+            (root / f"{number:02x}").mkdir(parents=True, exist_ok=True)
+
+    def path(self, blob_id: str) -> Path:
+        """Where a blob's bytes are. Read only."""
+        return self._root / blob_id[:2] / blob_id
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Blob]:
+        """A new blob, removed again if the block raises; the block, or whoever it hands it to, finishes
+        it.
+        """
+        path = self.path(uuid.uuid4().hex)
+        blob = Blob(path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
+        try:
+            yield blob
+        except BaseException:
+            blob.discard()
+            raise
+
+    def concatenate(self, blob: Blob, parts: Iterable[tuple[str, int]]) -> None:
+        """Append other blobs, given as (id, size), to `blob`."""
+        for part_id, size in parts:
+            descriptor = os.open(self.path(part_id), os.O_RDONLY)
+            try:
+                blob.append_file(descriptor, size)
+            finally:
+                os.close(descriptor)
+
+    def link(self, blob_id: str, size: int) -> Blob:
+        """The same bytes as a second, finished blob (a hard link: blobs never change). Raises
+        FileNotFoundError.
+        """
+        path = self.path(uuid.uuid4().hex)
+        os.link(self.path(blob_id), path)
+        _flush_folder(path.parent)
+        return Blob(path, -1, size)
+
+    def remove(self, blob_ids: Iterable[str]) -> None:
+        """Delete blobs. Readers that have them open go on reading."""
+        for blob_id in blob_ids:
+            self.path(blob_id).unlink(missing_ok=True)
+
+    def collect_garbage(self, is_live: Callable[[list[str]], set[str]]) -> int:
+        """Delete what a killed process left half written; before anything else writes. How many were
+        deleted.
+        """
+        removed = 0
+        for folder in self._root.iterdir():
+            names = os.listdir(folder)
+            dead = set(names) - is_live(names)
+            self.remove(dead)
+            removed += len(dead)
+        return removed
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def copy_out(source: Path, destination: Path) -> None:
+    """Copy a blob to a file of the caller's own: sharing extents where the file system can, else in the
+    kernel.
+
+    Never a hard link: a job that edits its input would edit the stored object.
+    """
+    with source.open("rb") as reader, destination.open("wb") as writer:
+        if _clone(writer.fileno(), reader.fileno()):
+            return
+        size, offset = os.fstat(reader.fileno()).st_size, 0
+        while offset < size:
+            copied = _copy_range(reader.fileno(), writer.fileno(), offset, offset, size - offset)
+            if copied == 0:
+                break
+            offset += copied
+
+
+def _clone(target: int, source: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def _copy_range(source: int, target: int, source_offset: int, target_offset: int, size: int) -> int:
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source, target, size, source_offset, target_offset)
+        except OSError:
+            pass  # another file system, or a kernel that refuses it there: copy by hand
+    chunk = os.pread(source, min(size, CHUNK), source_offset)
+    return os.pwrite(target, chunk, target_offset)
+
+
+def free_bytes(root: Path) -> int:
+    """Free space where the blobs are."""
+    return shutil.disk_usage(root).free

@@ -1,0 +1,280 @@
+"""Operations on buckets: create, head, delete, list their objects and versions, delete many objects."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from local_aws.errors import AwsError
+from local_aws.s3 import xml
+from local_aws.s3.body import read_document
+from local_aws.s3.buckets import Versioning
+from local_aws.s3.checksums import Algorithm
+from local_aws.s3.conditions import Conditions
+from local_aws.s3.errors import S3Error, not_implemented
+from local_aws.s3.http import Request, Response, encode_key
+from local_aws.s3.listing import Page, Query
+from local_aws.s3.multipart_api import OWNER
+from local_aws.s3.objects import Version
+from local_aws.s3.store import S3Store
+
+MOST_KEYS = 1000
+US_EAST_1 = "us-east-1"
+
+
+def list_buckets(store: S3Store, request: Request) -> Response:
+    """ListBuckets."""
+    prefix = request.query.get("prefix", "")
+    after = request.query.get("continuation-token", "")
+    most = request.integer("max-buckets", 10_000, 1, 10_000)
+    region = request.query.get("bucket-region")
+    matching = [
+        bucket
+        for bucket in store.buckets.all()
+        if bucket.name.startswith(prefix) and bucket.name > after and region in (None, bucket.region)
+    ]
+    shown = matching[:most]
+    body = {
+        "Owner": OWNER,
+        "Buckets": {
+            "Bucket": [
+                {
+                    "Name": bucket.name,
+                    "CreationDate": xml.iso_time(bucket.created),
+                    "BucketRegion": bucket.region,
+                }
+                for bucket in shown
+            ]
+        },
+        "Prefix": prefix or None,
+        "ContinuationToken": shown[-1].name if len(matching) > most else None,
+    }
+    return Response.xml(xml.document("ListAllMyBucketsResult", body))
+
+
+def create_bucket(store: S3Store, request: Request) -> Response:
+    """CreateBucket."""
+    body = read_document(request)
+    parsed = xml.parse(body, "CreateBucketConfiguration") if body.strip() else {}
+    constraint = parsed.get("LocationConstraint") or ""
+    region = request.region
+    if constraint == US_EAST_1:
+        raise S3Error("InvalidArgument", "The specified location-constraint is not valid")
+    if region != US_EAST_1 and constraint != region:
+        shown = constraint or "unspecified"
+        error = S3Error("InvalidArgument")
+        error.code = "IllegalLocationConstraintException"
+        error.message = (
+            f"The {shown} location constraint is incompatible for the region specific endpoint this request "
+            "was sent to."
+        )
+        raise error
+    if request.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
+        raise not_implemented("Object Lock")
+    store.buckets.create(request.bucket, constraint or region)
+    return Response(200, b"", {"Location": f"/{request.bucket}"})
+
+
+def head_bucket(store: S3Store, request: Request) -> Response:
+    """HeadBucket."""
+    bucket = store.buckets.get(request.bucket)
+    return Response(200, b"", {"x-amz-bucket-region": bucket.region, "x-amz-access-point-alias": "false"})
+
+
+def delete_bucket(store: S3Store, request: Request) -> Response:
+    """DeleteBucket."""
+    store.delete_bucket(request.bucket)
+    return Response(204)
+
+
+def get_location(store: S3Store, request: Request) -> Response:
+    """GetBucketLocation; empty for us-east-1."""
+    region = store.buckets.get(request.bucket).region
+    text = "" if region == US_EAST_1 else region
+    body = f'{xml.HEADER}<LocationConstraint xmlns="{xml.NAMESPACE}">{text}</LocationConstraint>'
+    return Response.xml(body.encode())
+
+
+def get_versioning(store: S3Store, request: Request) -> Response:
+    """GetBucketVersioning."""
+    status = store.buckets.get(request.bucket).versioning.value
+    return Response.xml(xml.document("VersioningConfiguration", {"Status": status or None}))
+
+
+def put_versioning(store: S3Store, request: Request) -> Response:
+    """PutBucketVersioning."""
+    parsed = xml.parse(read_document(request), "VersioningConfiguration")
+    if parsed.get("MfaDelete", "Disabled") != "Disabled":
+        raise not_implemented("MFA delete")
+    status = parsed.get("Status")
+    if status not in (Versioning.ENABLED.value, Versioning.SUSPENDED.value):
+        raise S3Error("IllegalVersioningConfigurationException")
+    store.buckets.set_versioning(request.bucket, Versioning(status))
+    return Response(200)
+
+
+def list_objects(store: S3Store, request: Request) -> Response:
+    """ListObjects (version 1)."""
+    marker = request.query.get("marker", "")
+    query = _query(request, (marker, 0) if marker else None)
+    page = store.list_page(query)
+    encoding = _encoding(request)
+    body = {
+        "Name": request.bucket,
+        "Prefix": encode_key(query.prefix, encoding),
+        "Marker": encode_key(marker, encoding),
+        "MaxKeys": query.limit,
+        "Delimiter": encode_key(query.delimiter, encoding) or None,
+        "EncodingType": encoding,
+        "IsTruncated": page.next_after is not None,
+        "NextMarker": encode_key(page.next_after[0], encoding)
+        if page.next_after and query.delimiter
+        else None,
+        **_contents(page, encoding, owner=True),
+    }
+    return Response.xml(xml.document("ListBucketResult", body))
+
+
+def list_objects_v2(store: S3Store, request: Request) -> Response:
+    """ListObjectsV2."""
+    token, start = request.query.get("continuation-token"), request.query.get("start-after", "")
+    after = _read_token(token) if token is not None else ((start, 0) if start else None)
+    query = _query(request, after)
+    page = store.list_page(query)
+    encoding = _encoding(request)
+    body = {
+        "Name": request.bucket,
+        "Prefix": encode_key(query.prefix, encoding),
+        "StartAfter": encode_key(start, encoding) or None,
+        "ContinuationToken": token,
+        "NextContinuationToken": _make_token(page.next_after) if page.next_after else None,
+        "KeyCount": len(page.versions) + len(page.prefixes),
+        "MaxKeys": query.limit,
+        "Delimiter": encode_key(query.delimiter, encoding) or None,
+        "EncodingType": encoding,
+        "IsTruncated": page.next_after is not None,
+        **_contents(page, encoding, owner=request.query.get("fetch-owner") == "true"),
+    }
+    return Response.xml(xml.document("ListBucketResult", body))
+
+
+def list_versions(store: S3Store, request: Request) -> Response:
+    """ListObjectVersions."""
+    key_marker, id_marker = request.query.get("key-marker", ""), request.query.get("version-id-marker", "")
+    after: tuple[str, int] | None = (key_marker, 0) if key_marker else None
+    if key_marker and id_marker:
+        after = (key_marker, store.version(request.bucket, key_marker, id_marker).sequence)
+    query = _query(request, after, all_versions=True)
+    page = store.list_page(query)
+    encoding = _encoding(request)
+    last = page.versions[-1] if page.versions else None
+    more = page.next_after is not None
+    body = {
+        "Name": request.bucket,
+        "Prefix": encode_key(query.prefix, encoding),
+        "KeyMarker": encode_key(key_marker, encoding),
+        "VersionIdMarker": id_marker,
+        "NextKeyMarker": encode_key(page.next_after[0], encoding) if page.next_after else None,
+        "NextVersionIdMarker": last.version
+        if more and last and page.next_after == (last.key, last.sequence)
+        else None,
+        "MaxKeys": query.limit,
+        "Delimiter": encode_key(query.delimiter, encoding) or None,
+        "EncodingType": encoding,
+        "IsTruncated": more,
+        "Version": [_version_element(v, encoding) for v in page.versions if not v.attributes.marker],
+        "DeleteMarker": [_marker_element(v, encoding) for v in page.versions if v.attributes.marker],
+        "CommonPrefixes": [{"Prefix": encode_key(prefix, encoding)} for prefix in page.prefixes],
+    }
+    return Response.xml(xml.document("ListVersionsResult", body))
+
+
+def delete_objects(store: S3Store, request: Request) -> Response:
+    """DeleteObjects."""
+    parsed = xml.parse(read_document(request), "Delete", frozenset({"Object"}))
+    wanted = parsed.get("Object", [])
+    if not wanted or len(wanted) > MOST_KEYS or any("Key" not in item for item in wanted):
+        raise S3Error("MalformedXML")
+    store.buckets.get(request.bucket)
+    deleted: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
+    for item in wanted:
+        key, version_id = item["Key"], item.get("VersionId") or None
+        try:
+            done = store.delete(request.bucket, key, version_id, Conditions(match=item.get("ETag")))
+        except AwsError as error:
+            errors.append({"Key": key, "VersionId": version_id, "Code": error.code, "Message": error.message})
+            continue
+        entry: dict[str, Any] = {"Key": key, "VersionId": version_id}
+        if done.version is not None and done.version.attributes.marker:
+            entry |= {"DeleteMarker": True, "DeleteMarkerVersionId": done.version.version}
+        deleted.append(entry)
+    quiet = parsed.get("Quiet") == "true"
+    body = {"Deleted": [] if quiet else deleted, "Error": errors}
+    return Response.xml(xml.document("DeleteResult", body))
+
+
+def _query(request: Request, after: tuple[str, int] | None, all_versions: bool = False) -> Query:
+    limit = min(request.integer("max-keys", MOST_KEYS), MOST_KEYS)
+    prefix, delimiter = request.query.get("prefix", ""), request.query.get("delimiter", "")
+    return Query(request.bucket, prefix, delimiter, after, limit, all_versions)
+
+
+def _encoding(request: Request) -> str | None:
+    encoding = request.query.get("encoding-type")
+    if encoding not in (None, "", "url"):
+        raise S3Error(
+            "InvalidArgument", "Invalid Encoding Method specified in Request", ArgumentName="encoding-type"
+        )
+    return encoding or None
+
+
+def _contents(page: Page, encoding: str | None, owner: bool) -> dict[str, Any]:
+    return {
+        "Contents": [
+            {
+                "Key": encode_key(version.key, encoding),
+                "LastModified": xml.iso_time(version.modified),
+                "ETag": version.quoted_etag,
+                "ChecksumAlgorithm": [Algorithm(name).name for name in version.attributes.checksums],
+                "ChecksumType": version.attributes.checksum_type if version.attributes.checksums else None,
+                "Size": version.size,
+                "StorageClass": version.attributes.headers.get("x-amz-storage-class", "STANDARD"),
+                "Owner": OWNER if owner else None,
+            }
+            for version in page.versions
+        ],
+        "CommonPrefixes": [{"Prefix": encode_key(prefix, encoding)} for prefix in page.prefixes],
+    }
+
+
+def _version_element(version: Version, encoding: str | None) -> dict[str, Any]:
+    return {
+        "ETag": version.quoted_etag,
+        "Size": version.size,
+        "StorageClass": version.attributes.headers.get("x-amz-storage-class", "STANDARD"),
+        **_marker_element(version, encoding),
+    }
+
+
+def _marker_element(version: Version, encoding: str | None) -> dict[str, Any]:
+    return {
+        "Key": encode_key(version.key, encoding),
+        "VersionId": version.version,
+        "IsLatest": version.latest,
+        "LastModified": xml.iso_time(version.modified),
+        "Owner": OWNER,
+    }
+
+
+def _make_token(after: tuple[str, int]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(after).encode()).decode()
+
+
+def _read_token(token: str) -> tuple[str, int]:
+    try:
+        key, sequence = json.loads(base64.urlsafe_b64decode(token.encode()))
+        return str(key), int(sequence)
+    except (ValueError, TypeError):
+        raise S3Error("InvalidArgument", "The continuation token provided is incorrect") from None

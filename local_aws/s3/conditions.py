@@ -1,0 +1,107 @@
+"""Conditional requests (RFC 9110 section 13, as S3 applies it) and byte ranges. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from local_aws.s3.errors import S3Error, no_such_key, precondition_failed
+from local_aws.s3.objects import Version
+
+_RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The If-* headers of one request; None where absent. Dates are epoch seconds."""
+
+    match: str | None = None
+    none_match: str | None = None
+    modified_since: float | None = None
+    unmodified_since: float | None = None
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str], prefix: str = "") -> Conditions:
+        """Read `<prefix>if-match` and so on; CopyObject's carry the prefix `x-amz-copy-source-`."""
+        return cls(
+            headers.get(f"{prefix}if-match"),
+            headers.get(f"{prefix}if-none-match"),
+            _date(headers.get(f"{prefix}if-modified-since")),
+            _date(headers.get(f"{prefix}if-unmodified-since")),
+        )
+
+    def check_read(self, version: Version, copying: bool = False) -> None:
+        """For GET and HEAD, and as the source of a copy. Raises NotModified (412 when copying) or
+        PreconditionFailed.
+        """
+        if self.match is not None:
+            if not _matches(self.match, version.etag):
+                raise precondition_failed("If-Match")
+        elif self.unmodified_since is not None and int(version.modified) > self.unmodified_since:
+            raise precondition_failed("If-Unmodified-Since")
+        if self.none_match is not None:
+            unchanged, name = _matches(self.none_match, version.etag), "If-None-Match"
+        else:
+            unchanged = self.modified_since is not None and int(version.modified) <= self.modified_since
+            name = "If-Modified-Since"
+        if unchanged:
+            raise precondition_failed(name) if copying else S3Error("NotModified")
+
+    def check_write(self, key: str, current: Version | None) -> None:
+        """For PUT and DELETE, against what is there at the moment of the write. Raises PreconditionFailed,
+        NoSuchKey.
+        """
+        if self.none_match is not None:
+            if self.none_match.strip() != "*":
+                raise S3Error("NotImplemented", Header="If-None-Match")
+            if current is not None:
+                raise precondition_failed("If-None-Match")
+        if self.match is not None:
+            if current is None:
+                raise no_such_key(key)
+            if not _matches(self.match, current.etag):
+                raise precondition_failed("If-Match")
+
+
+ALWAYS = Conditions()
+"""No condition."""
+
+
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """`bytes=0-9` -> (0, 10), half open; None for the whole object, also when the header is not one S3
+    understands.
+
+    Raises InvalidRange (416) when it begins after the end.
+    """
+    match = _RANGE.match(header.strip()) if header else None
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        length = int(last)
+        start, end = max(0, size - length), size
+        valid = length > 0 and size > 0
+    else:
+        start, end = int(first), min(size, int(last) + 1 if last else size)
+        if last and int(last) < start:
+            return None
+        valid = start < size
+    if not valid:
+        raise S3Error("InvalidRange", RangeRequested=header or "", ActualObjectSize=str(size))
+    return start, end
+
+
+def _matches(header: str, etag: str) -> bool:
+    wanted = [part.strip().removeprefix("W/").strip('"') for part in header.split(",")]
+    return "*" in wanted or etag in wanted
+
+
+def _date(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,161 @@
+"""Requests and responses of S3's REST protocol, apart from what they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+from urllib.parse import parse_qsl, unquote
+
+from local_aws.errors import Environ
+from local_aws.s3.blobs import CHUNK
+from local_aws.s3.errors import S3Error
+
+_VIRTUAL_HOST = re.compile(
+    r"^(?P<bucket>[a-z0-9][a-z0-9.-]*[a-z0-9])\.(?:s3[.-](?:[a-z0-9-]+\.)*)?(?:localhost|amazonaws\.com|localstack\.cloud)(?::\d+)?$"
+)
+_SERVICE_HOST = re.compile(r"^s3[.-]")
+_SEND = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. `headers` by lower-case name; `query` keeps the first value of each name; `key` "" on
+    a bucket.
+    """
+
+    method: str
+    bucket: str
+    key: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    input: BinaryIO
+    region: str = "us-east-1"
+    url: str = ""
+
+    @classmethod
+    def from_environ(cls, environ: Environ) -> Request:
+        """Read a WSGI environ, path style or virtual-host style."""
+        headers = {
+            name[5:].replace("_", "-").lower(): value
+            for name, value in environ.items()
+            if name[:5] == "HTTP_"
+        }
+        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            if environ.get(name):
+                headers[name.replace("_", "-").lower()] = environ[name]
+        path, query = _target(environ)
+        bucket, key = _address(path, headers.get("host", ""))
+        return cls(
+            environ["REQUEST_METHOD"],
+            bucket,
+            key,
+            query,
+            headers,
+            environ["wsgi.input"],
+            environ.get("local_aws.region", "us-east-1"),
+            f"{environ.get('wsgi.url_scheme', 'http')}://{headers.get('host', 'localhost')}",
+        )
+
+    @property
+    def content_length(self) -> int | None:
+        """The length of the body on the wire, None when it is sent in chunks or not at all."""
+        text = self.headers.get("content-length")
+        if text is None:
+            return None
+        if not text.isdigit():
+            raise S3Error("InvalidArgument", "Content-Length is not a number")
+        return int(text)
+
+    def integer(self, name: str, default: int, least: int = 0, most: int = 2**31 - 1) -> int:
+        """A query parameter. Raises InvalidArgument."""
+        text = self.query.get(name)
+        if text is None or text == "":
+            return default
+        if not text.isdigit() or not least <= int(text) <= most:
+            raise S3Error(
+                "InvalidArgument",
+                f"Argument {name} must be an integer between {least} and {most}",
+                ArgumentName=name,
+                ArgumentValue=text,
+            )
+        return int(text)
+
+
+@dataclass
+class Response:
+    """An answer. `body` is bytes, or chunks of known total length (`headers` hold Content-Length then)."""
+
+    status: int = 200
+    body: bytes | Iterable[bytes] = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def xml(cls, body: bytes, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
+        """An XML document."""
+        return cls(status, body, {"Content-Type": "application/xml", **(headers or {})})
+
+
+class FileRange:
+    """Bytes [start, end) of an open file as response chunks; closes the file."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file, self._start, self._end = file, start, end
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(self._start)
+        left = self._end - self._start
+        while left > 0:
+            chunk = self._file.read(min(_SEND, left))
+            if not chunk:
+                raise OSError("blob is shorter than its index entry")
+            left -= len(chunk)
+            yield chunk
+
+    def close(self) -> None:
+        """WSGI calls this, also when the client went away."""
+        self._file.close()
+
+
+def drain(stream: BinaryIO) -> None:
+    """Read what is left of a request body, so that the connection can carry the next request."""
+    try:
+        while stream.read(CHUNK):
+            pass
+    except (OSError, ValueError):
+        return
+
+
+def _target(environ: Environ) -> tuple[str, dict[str, str]]:
+    """The path, decoded once, and the query. Servers decode the path in different ways: start from the
+    raw one.
+    """
+    raw = environ.get("REQUEST_URI") or environ.get("RAW_URI")
+    if isinstance(raw, str) and raw.startswith("/"):
+        path = unquote(raw.partition("?")[0], errors="surrogateescape")
+    else:
+        path = environ.get("PATH_INFO", "/").encode("latin-1").decode("utf-8", "surrogateescape")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise S3Error("InvalidArgument", "The key is not valid UTF-8") from None
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True):
+        query.setdefault(name, value)
+    return path, query
+
+
+def _address(path: str, host: str) -> tuple[str, str]:
+    match = None if _SERVICE_HOST.match(host) else _VIRTUAL_HOST.match(host.lower())
+    if match is not None:
+        return match.group("bucket"), path[1:]
+    bucket, _, key = path[1:].partition("/")
+    return bucket, key
+
+
+def encode_key(key: str, encoding: Any) -> str:
+    """A key as lists show it under `encoding-type=url`."""
+    from urllib.parse import quote
+
+    return quote(key, safe="/*-._") if encoding == "url" else key
