@@ -1,0 +1,116 @@
+"""Settles what the containers of docker-compose.yaml must agree on, then becomes the command it was given.
+
+COMPOSE_PROFILES is the one setting: with `local-aws` in it every container talks to that service, without it to the
+real AWS; with `celery` in it tasks run on Celery workers, without it beside the scheduler.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from urllib.parse import quote
+
+# A hyphen, because botocore refuses an underscore in a host name.
+LOCAL_AWS_HOST = "local-aws"
+
+
+class EntrypointError(ValueError):
+    """The environment cannot work; the message names the setting to change."""
+
+
+def profiles(environ: Mapping[str, str]) -> set[str]:
+    """The active compose profiles."""
+    return {name.strip() for name in environ.get("COMPOSE_PROFILES", "").split(",") if name.strip()}
+
+
+def derived(environ: Mapping[str, str]) -> dict[str, str]:
+    """What `environ` implies and no one should have to write twice.
+
+    Raises:
+        EntrypointError: A value that everything rests on is missing.
+        ml_pipeline.settings.SettingsError: A setting of the pipeline is missing or malformed.
+    """
+    active = profiles(environ)
+    return {**_database(environ), **_executor(environ, "celery" in active), **_aws(environ, "local-aws" in active)}
+
+
+def _database(environ: Mapping[str, str]) -> dict[str, str]:
+    return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{_postgres(environ)}"}
+
+
+def _postgres(environ: Mapping[str, str]) -> str:
+    # Quoted, so that a password may hold any character.
+    password = quote(_required(environ, "POSTGRES_PASSWORD"), safe="")
+    host, port = environ.get("POSTGRES_HOST") or "postgres", environ.get("POSTGRES_PORT") or "5432"
+    return f"airflow:{password}@{host}:{port}/airflow"
+
+
+def _executor(environ: Mapping[str, str], celery: bool) -> dict[str, str]:
+    if not celery:
+        return {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}
+    password = quote(_required(environ, "REDIS_PASSWORD"), safe="")
+    host, port = environ.get("REDIS_HOST") or "redis", environ.get("REDIS_PORT") or "6379"
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__CELERY__BROKER_URL": f"redis://:{password}@{host}:{port}/0",
+        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql://{_postgres(environ)}",
+    }
+
+
+def _aws(environ: Mapping[str, str], local: bool) -> dict[str, str]:
+    from ml_pipeline.settings import LOCAL_REGION, Settings, airflow_connection
+
+    if not local:
+        # Credentials come from the host's role or from AWS_* variables: botocore's own chain.
+        settings = Settings.load({**environ, "LOCAL_AWS_URL": ""})
+        extra = {"region_name": settings.region, "config_kwargs": {"retries": {"mode": "standard"}}}
+        return {
+            "LOCAL_AWS_URL": "",
+            "AIRFLOW_CONN_AWS_DEFAULT": json.dumps({"conn_type": "aws", "extra": extra}),
+        }
+    url = f"http://{LOCAL_AWS_HOST}:4566"
+    return {
+        "LOCAL_AWS_URL": url,
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": LOCAL_REGION,
+        "AIRFLOW_CONN_AWS_DEFAULT": airflow_connection(url),
+    }
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name)
+    if not value:
+        raise EntrypointError(f"{name} is not set: write .env with `python docker/new_env.py`")
+    return value
+
+
+def check_command(argv: list[str], environ: Mapping[str, str]) -> None:
+    """Refuse a worker that `--profile celery` started while the scheduler does not know of it.
+
+    Raises:
+        EntrypointError: A Celery worker is to run, and COMPOSE_PROFILES does not name celery.
+    """
+    if argv[:2] == ["airflow", "celery"] and "celery" not in profiles(environ):
+        raise EntrypointError(
+            "a Celery worker was started, but COMPOSE_PROFILES does not name celery: set it in .env, "
+            "where every container reads it, instead of --profile"
+        )
+
+
+def main(argv: list[str]) -> None:
+    try:
+        if not argv:
+            raise EntrypointError("no command given: airflow scheduler, for example")
+        check_command(argv, os.environ)
+        environ = {**os.environ, **derived(os.environ)}
+    except ValueError as error:  # EntrypointError and SettingsError
+        sys.exit(f"entrypoint: {error}")
+    os.execvpe(argv[0], argv, environ)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

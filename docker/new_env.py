@@ -1,0 +1,46 @@
+"""Writes .env from .env.example with fresh secrets: `python docker/new_env.py`. Standard library only."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Fernet wants 32 bytes in URL-safe base64; HS512, which signs Airflow's tokens, a key of at least 64 bytes.
+SECRETS = {
+    "POSTGRES_PASSWORD": lambda: secrets.token_urlsafe(24),
+    "REDIS_PASSWORD": lambda: secrets.token_urlsafe(24),
+    "AIRFLOW_ADMIN_PASSWORD": lambda: secrets.token_urlsafe(12),
+    "AIRFLOW_JWT_SECRET": lambda: secrets.token_urlsafe(64),
+    "AIRFLOW_SECRET_KEY": lambda: secrets.token_urlsafe(32),
+    "AIRFLOW_FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+}
+
+
+def filled(example: str) -> str:
+    """`example` with a new value after each `NAME=` of SECRETS."""
+    lines = []
+    for line in example.splitlines():
+        name = line.partition("=")[0]
+        lines.append(f"{name}={SECRETS[name]()}" if name in SECRETS else line)
+    return "\n".join(lines) + "\n"
+
+
+def main(target: Path) -> int:
+    text = filled((ROOT / ".env.example").read_text())
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        print(f"{target} exists and is left alone: remove it to get new secrets", file=sys.stderr)
+        return 1
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    print(f"wrote {target} (readable by you alone); the login is admin, AIRFLOW_ADMIN_PASSWORD in it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / ".env"))

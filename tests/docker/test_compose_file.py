@@ -1,0 +1,165 @@
+"""docker-compose.yaml, checked as far as it can be without an engine."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from ml_pipeline import settings as pipeline_settings
+from tests.docker import compose
+
+new_env = compose.script("new_env.py")
+AIRFLOW_IMAGE = "ml-pipeline-airflow"
+
+
+@pytest.fixture(scope="module")
+def env() -> dict[str, str]:
+    return compose.read_env(new_env.filled((compose.ROOT / ".env.example").read_text()))
+
+
+@pytest.fixture(scope="module")
+def document(env: dict[str, str]) -> dict[str, Any]:
+    return compose.load(env)
+
+
+@pytest.fixture(scope="module")
+def services(document: dict[str, Any]) -> dict[str, Any]:
+    return document["services"]
+
+
+def test_file_has_the_shape_of_the_compose_specification(document: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator(compose.SCHEMA).validate(document)
+
+
+def test_compose_itself_accepts_the_file(env: dict[str, str], tmp_path: Path) -> None:
+    client = shutil.which("docker")
+    if client is None or subprocess.run([client, "compose", "version"], capture_output=True).returncode != 0:
+        pytest.skip("the docker compose client is not installed here")
+    settings = tmp_path / "env"
+    settings.write_text("".join(f"{name}={value}\n" for name, value in env.items()))
+    command = [client, "compose", "--file", str(compose.FILE), "--env-file", str(settings)]
+    done = subprocess.run([*command, "config", "--quiet"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(new_env.SECRETS))
+def test_an_unset_secret_stops_everything(env: dict[str, str], name: str) -> None:
+    with pytest.raises(compose.MissingVariableError, match=f"{name} is empty; write .env"):
+        compose.load({**env, name: ""})
+
+
+def test_no_secret_is_written_in_the_repository() -> None:
+    example = compose.read_env((compose.ROOT / ".env.example").read_text())
+    assert {name: example[name] for name in new_env.SECRETS} == dict.fromkeys(new_env.SECRETS, "")
+
+
+def test_example_and_file_name_the_same_variables() -> None:
+    example = compose.read_env((compose.ROOT / ".env.example").read_text())
+    assert set(example) == compose.variables()
+
+
+def test_every_setting_of_the_pipeline_can_be_given(services: dict[str, Any]) -> None:
+    source = Path(pipeline_settings.__file__).read_text()
+    names = {f"ML_PIPELINE_{name}" for name in re.findall(r'read\("(\w+)"', source)}
+    # Right as they are for any deployment, so .env does not bring them up.
+    names -= {"ML_PIPELINE_POLL_SECONDS", "ML_PIPELINE_AWS_CONN_ID", "ML_PIPELINE_PRICES_FILE"}
+    assert names <= set(services["airflow-scheduler"]["environment"])
+
+
+def test_images_are_pinned(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        repository, _, tag = service["image"].partition(":")
+        assert re.fullmatch(r"\d+\.\d+(\.\d+)?(-\w+)?", tag), f"{name}: {service['image']}"
+        assert ("build" in service) == (repository == AIRFLOW_IMAGE)
+
+
+def test_named_paths_exist(document: dict[str, Any], services: dict[str, Any]) -> None:
+    mounts = [mount for s in services.values() for mount in s.get("volumes", [])]
+    named = {mount.split(":")[0] for mount in mounts if isinstance(mount, str)}
+    assert named == set(document["volumes"])
+    assert {network for s in services.values() for network in s["networks"]} == set(document["networks"])
+    for service in services.values():
+        assert set(service.get("depends_on", {})) <= set(services)
+        if build := service.get("build"):
+            assert (compose.ROOT / build["context"] / build["dockerfile"]).is_file()
+        for word in [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]:
+            for path in re.findall(r"(?:docker|plugins)/[\w./-]+", word):
+                assert (compose.ROOT / path).is_file(), path
+
+
+def test_every_service_but_the_one_shot_is_watched_and_comes_back(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert ("healthcheck" in service) == (name != "airflow-init")
+        assert service["restart"] == ("no" if name == "airflow-init" else "unless-stopped")
+
+
+def test_a_service_waits_only_for_what_its_profile_starts(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        for other, how in service.get("depends_on", {}).items():
+            other_profiles = set(services[other].get("profiles", []))
+            optional = how.get("required") is False
+            assert optional or other_profiles <= set(service.get("profiles", [])), f"{name} -> {other}"
+
+
+def test_containers_share_one_set_of_secrets(services: dict[str, Any]) -> None:
+    airflow = [s["environment"] for n, s in services.items() if n.startswith("airflow-")]
+    for name in ("AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API__SECRET_KEY"):
+        assert len({environment[name] for environment in airflow}) == 1
+    assert services["postgres"]["environment"]["POSTGRES_PASSWORD"] == airflow[0]["POSTGRES_PASSWORD"]
+
+
+def test_local_aws_and_its_jobs_get_no_secret(env: dict[str, str], services: dict[str, Any]) -> None:
+    text = str(services["local-aws"])
+    assert not [name for name in new_env.SECRETS if env[name] in text]
+    assert services["local-aws"]["networks"] == ["services"]
+
+
+def test_database_and_broker_are_private(document: dict[str, Any], services: dict[str, Any]) -> None:
+    assert document["networks"]["database"] == {"internal": True}
+    for name in ("postgres", "redis"):
+        assert services[name]["networks"] == ["database"]
+        assert "ports" not in services[name]
+
+
+def test_nobody_runs_as_root(services: dict[str, Any]) -> None:
+    dockerfile = (compose.ROOT / "docker/airflow/Dockerfile").read_text()
+    assert re.findall(r"^USER (\S+)", dockerfile, re.M) == ["50000:0"]
+    for service in services.values():
+        assert "build" in service or service["user"] in ("postgres", "redis")
+
+
+def test_airflow_commands_parse(services: dict[str, Any]) -> None:
+    from airflow.cli.cli_parser import get_parser
+
+    for name, service in services.items():
+        command = service.get("command", [])
+        if command[:1] != ["airflow"]:
+            continue
+        # The celery group is there when Celery's executor is the one configured: tests/docker/test_stack.py runs it.
+        if command[1] != "celery":
+            assert get_parser().parse_args(command[1:]), name
+
+
+def test_local_aws_command_parses(services: dict[str, Any]) -> None:
+    from local_aws import cli
+
+    python, flag, module, *arguments = services["local-aws"]["command"]
+    assert (python, flag) == ("python", "-m")
+    assert importlib.util.find_spec(module)
+    parsed = cli._parser().parse_args(arguments)
+    assert (parsed.host, parsed.port) == ("0.0.0.0", 4566)
+    assert str(parsed.state) in str(services["local-aws"]["volumes"])
+
+
+def test_health_checks_ask_where_the_service_listens(services: dict[str, Any]) -> None:
+    for name, port in {"airflow-apiserver": 8080, "airflow-scheduler": 8974, "local-aws": 4566}.items():
+        assert f"http://127.0.0.1:{port}/" in str(services[name]["healthcheck"]["test"])
+    scheduler = services["airflow-scheduler"]["environment"]
+    assert scheduler["AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT"] == "8974"
