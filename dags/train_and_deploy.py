@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, TriggerRule, task
+from airflow.sdk import DAG, task
 
 from ml_pipeline import params
 from ml_pipeline.errors import PaidWorkRetryPolicy
@@ -63,7 +63,7 @@ with DAG(
 
         return tasks.smoke_test(dataset, evaluation, deployment)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task
     def report(ti: Any = None) -> dict[str, Any]:
         """Add up billable seconds."""
         from ml_pipeline import tasks
@@ -142,7 +142,9 @@ with DAG(
         instance_count=p("endpoint_instance_count"),
     )
     answers = smoke_test(dataset, evaluate.output, deploy.output)
+    # Teardowns run whatever happened, and do not decide whether the run succeeded.
+    bill = report().as_teardown()
     stop_leftovers = StopLeftoversOperator(task_id="stop_leftovers").as_teardown()
 
     planned >> [dataset, pretrained]
-    evaluate >> gate >> register >> deploy >> answers >> report() >> stop_leftovers
+    evaluate >> gate >> register >> deploy >> answers >> bill >> stop_leftovers

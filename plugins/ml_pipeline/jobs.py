@@ -7,12 +7,16 @@ stopped one does the number at the end of the name rise.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any
 
 from ml_pipeline import names
+
+_TAKEN_TRIES = 10
+_TAKEN_PAUSE_SECONDS = 2.0
 
 
 class JobKind(StrEnum):
@@ -161,7 +165,7 @@ def create_or_adopt(
     Raises:
         botocore.exceptions.ClientError: What Create answered, except that the name is taken.
     """
-    attempt = 1
+    attempt, taken = 1, 0
     while True:
         name = name_of(attempt)
         status = status_of(client, kind, name)
@@ -170,7 +174,11 @@ def create_or_adopt(
                 before_create(name)
             if _create(client, kind, request_of(name)):
                 return Started(name, "InProgress", created=True)
-            # Somebody with the same name, so the same request, was faster: theirs is ours.
+            # Somebody with the same name, so the same request, was faster: theirs is ours. Describe may lag behind.
+            taken += 1
+            if taken > _TAKEN_TRIES:
+                raise RuntimeError(f"the name {name} is taken, but Describe finds no such job")
+            time.sleep(_TAKEN_PAUSE_SECONDS)
             continue
         if phase(status) is not Phase.DEAD:
             return Started(name, status, created=False)

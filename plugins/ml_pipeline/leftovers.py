@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from ml_pipeline import jobs
+from ml_pipeline import jobs, names
 from ml_pipeline.jobs import JobKind
 
 # kind: (list method, key of the summaries)
@@ -45,12 +45,4 @@ def running_jobs(client: Any, dag_id: str, run_id: str, since: datetime) -> Iter
 def belongs(client: Any, arn: str, dag_id: str, run_id: str) -> bool:
     """Whether the tags of `arn` name this run."""
     found = {tag["Key"]: tag["Value"] for tag in client.list_tags(ResourceArn=arn)["Tags"]}
-    mine = {tag["Key"]: tag["Value"] for tag in names_tags(dag_id, run_id)}
-    return all(found.get(key) == value for key, value in mine.items())
-
-
-def names_tags(dag_id: str, run_id: str) -> list[dict[str, str]]:
-    """The tags that every paid thing of the run carries."""
-    from ml_pipeline.names import Origin, tags
-
-    return tags(Origin(dag_id, run_id, ""))
+    return all(found.get(tag["Key"]) == tag["Value"] for tag in names.tags(names.Origin(dag_id, run_id, "")))

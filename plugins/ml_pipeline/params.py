@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from airflow.sdk import Param
 from model_code import hyperparameters
 
@@ -202,16 +200,3 @@ def _run() -> dict[str, Param]:
             section=section,
         ),
     }
-
-
-__all__: list[str] = ["DOC", "train_and_deploy"]
-
-
-def names() -> list[str]:
-    """Names of the params of `train_and_deploy`."""
-    return list(train_and_deploy())
-
-
-def defaults() -> dict[str, Any]:
-    """Default values of the params of `train_and_deploy`."""
-    return {name: param.value for name, param in train_and_deploy().items()}

@@ -133,7 +133,7 @@ def airflow_connection(url: str, region: str = LOCAL_REGION) -> str:
         {
             "conn_type": "aws",
             "login": "local",
-            "password": "local",
+            "password": "not-a-secret",
             "extra": {
                 "region_name": region,
                 "endpoint_url": url,

@@ -40,11 +40,17 @@ def upload(data: str, name: str, seed: int) -> dict[str, Any]:
 
 
 def weights(weights: str, architecture: str) -> dict[str, Any]:
-    """See `ml_pipeline.weights.weights`."""
-    from ml_pipeline.weights import weights as fetch
+    """See `ml_pipeline.weights.store_weights`."""
+    from ml_pipeline.weights import store_weights
 
     settings = Settings.load()
-    return fetch(_client(settings, "s3"), settings.bucket, weights, architecture, progress=_progress)
+    return store_weights(
+        _client(settings, "s3"),
+        settings.bucket,
+        weights,
+        architecture,
+        lambda done, total: _progress(done, total, "bytes"),
+    )
 
 
 def smoke_test(

@@ -10,7 +10,7 @@ from ml_pipeline.dataset import DatasetVersion, Shard
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
 from ml_pipeline.requests.job import Channel, Compute, DataType, Distribution
-from ml_pipeline.requests.processing import Output, Processing, processing_job
+from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
 from ml_pipeline.settings import Settings
 
 # The test split is never embedded: it is only ever seen through the served runtime.
@@ -114,9 +114,10 @@ class EmbedOperator(SageMakerJobOperator):
 
     def _embedder_id(self) -> str:
         from model_code.embeddings import embedder_id
-        from model_code.transform import Transform
+        from model_code.transform import for_architecture
 
-        return embedder_id(self.architecture, self.weights["sha256"], Transform(), int(self.views))
+        transform = for_architecture(self.architecture)
+        return embedder_id(self.architecture, self.weights["sha256"], transform, int(self.views))
 
     def _folder(self, settings: Settings) -> str:
         return settings.s3(f"embeddings/{self._embedder_id()}/")
@@ -168,8 +169,11 @@ def embed_request(
     channels = [
         Channel("shards", missing_manifest(settings, name), DataType.MANIFEST, Distribution.SHARDED),
     ]
+    arguments = ["--architecture", architecture, "--views", str(views)]
+    arguments += ["--shards", f"{INPUT}/shards", "--output", f"{OUTPUT}/embeddings"]
     if weights_uri:
         channels.append(Channel("weights", weights_uri))
+        arguments += ["--weights", f"{INPUT}/weights"]
     job = Processing(
         image=images.training_image(settings, compute.instance_type),
         role_arn=settings.role_arn,
@@ -178,6 +182,6 @@ def embed_request(
         channels=channels,
         outputs=[Output("embeddings", embeddings_uri, continuous=True)],
         compute=compute,
-        arguments=["--architecture", architecture, "--views", str(views)],
+        arguments=arguments,
     )
     return processing_job(name, job, tags)

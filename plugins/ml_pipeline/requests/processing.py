@@ -58,7 +58,7 @@ def processing_job(name: str, job: Processing, tags: Sequence[Mapping[str, str]]
         "RoleArn": job.role_arn,
         "AppSpecification": {
             "ImageUri": job.image,
-            "ContainerEntrypoint": ["python", "-c", _start(job.module)],
+            "ContainerEntrypoint": ["python", "-c", _start(job.module), f"{INPUT}/code"],
         },
         "ProcessingInputs": [channel.processing_input() for channel in [*job.channels, code]],
         "ProcessingOutputConfig": {
@@ -92,11 +92,11 @@ def processing_job(name: str, job: Processing, tags: Sequence[Mapping[str, str]]
 
 
 def _start(module: str) -> str:
-    # Unpack the code, then become `python -m`: an entry of ContainerEntrypoint holds 256 characters at most, and
+    # Unpack the code, then become `python -m`. An entry of ContainerEntrypoint holds 256 characters at most;
     # ContainerArguments follow in sys.argv.
     return (
         "import glob,os,sys,tarfile;"
-        f"os.chdir('{INPUT}/code');"
+        "os.chdir(sys.argv[1]);"
         "tarfile.open(glob.glob('*.tar.gz')[0]).extractall();"
-        f"os.execv(sys.executable,[sys.executable,'-m','model_code.{module}',*sys.argv[1:]])"
+        f"os.execv(sys.executable,[sys.executable,'-m','model_code.{module}',*sys.argv[2:]])"
     )

@@ -1,0 +1,167 @@
+"""Every request builder against botocore's service model."""
+
+from __future__ import annotations
+
+import pytest
+from ml_pipeline import images, names, registry
+from ml_pipeline.dataset import DatasetVersion, Shard, training_channels
+from ml_pipeline.operators.embed import embed_request
+from ml_pipeline.operators.evaluate import evaluate_request
+from ml_pipeline.operators.training import final_hyperparameters
+from ml_pipeline.requests import endpoint
+from ml_pipeline.requests.endpoint import Serving
+from ml_pipeline.requests.job import Compute
+from ml_pipeline.requests.training import Training, training_job
+from ml_pipeline.requests.tuning import Tuning, TuneStrategy, WarmStart, tuning_job
+from ml_pipeline.settings import Settings
+from model_code import hyperparameters
+
+from tests.ml_pipeline.service_model import problems
+
+SETTINGS = Settings(
+    bucket="bucket", role_arn="arn:aws:iam::123456789012:role/jobs", region="eu-west-1", local_aws_url=None
+)
+ORIGIN = names.Origin("train_and_deploy", "manual__2026-11-22T21:00:00+00:00", "train")
+TAGS = names.tags(ORIGIN)
+VERSION = DatasetVersion(
+    name="dogs",
+    version="abc",
+    manifest_uri="s3://bucket/datasets/dogs/versions/abc/manifest.json",
+    classes=("a", "b"),
+    counts={"train": {"a": 4, "b": 4}, "valid": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}},
+    shards=(Shard("1" * 64, "train", 8, 10), Shard("2" * 64, "valid", 2, 10), Shard("3" * 64, "test", 2, 10)),
+)
+CODE = "s3://bucket/code/abc.tar.gz"
+
+
+def training(**changes: object) -> Training:
+    compute = changes.pop("compute", Compute("ml.m5.xlarge"))
+    assert isinstance(compute, Compute)
+    values: dict[str, object] = {
+        "image": images.training_image(SETTINGS, compute.instance_type),
+        "role_arn": SETTINGS.role_arn,
+        "script": "train.py",
+        "code_uri": CODE,
+        "hyperparameters": final_hyperparameters({"strategy": "head", "seed": 1}, {"learning_rate": "0.01"}),
+        "channels": training_channels(VERSION, "head", "s3://bucket/e/", "s3://bucket/weights/1", final=True),
+        "compute": compute,
+        "outputs_uri": SETTINGS.s3("jobs/"),
+        "metrics": hyperparameters.metric_definitions(),
+        **changes,
+    }
+    return Training(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        training(),
+        training(
+            compute=Compute("ml.g4dn.xlarge", 2, spot=True, max_runtime_seconds=60),
+            checkpoint_uri="s3://bucket/jobs/",
+        ),
+        training(compute=Compute("ml.m5.xlarge", keep_alive_seconds=600)),
+        training(
+            channels=training_channels(VERSION, "finetune", None, "s3://bucket/weights/1", final=False),
+            environment={"A": "b"},
+        ),
+    ],
+    ids=["plain", "spot", "warm", "finetune"],
+)
+def test_training(job: Training) -> None:
+    request = training_job("train-0123456789ab-1", job, TAGS)
+    assert problems("sagemaker", "CreateTrainingJob", request) == []
+    assert ("MaxWaitTimeInSeconds" in request["StoppingCondition"]) == job.compute.spot
+
+
+@pytest.mark.parametrize("strategy", list(TuneStrategy))
+def test_tuning(strategy: TuneStrategy) -> None:
+    ranges = hyperparameters.parameter_ranges("head")
+    search = Tuning(
+        trial=training(
+            hyperparameters=hyperparameters.static_hyperparameters({"strategy": "head"}, ranges),
+            channels=training_channels(VERSION, "head", "s3://bucket/e/", None, final=False),
+        ),
+        ranges=ranges,
+        objective=hyperparameters.OBJECTIVE,
+        trials=12,
+        parallel_trials=2,
+        strategy=strategy,
+        seed=0,
+        early_stopping=strategy is TuneStrategy.BAYESIAN,
+        target=0.9,
+        patience_trials=5,
+        stop_when_converged=True,
+        max_runtime_seconds=3600,
+        warm_start=WarmStart.IDENTICAL,
+        warm_start_from=["tune-a-1"],
+    )
+    request = tuning_job("tune-0123456789ab-1", search, TAGS)
+    assert problems("sagemaker", "CreateHyperParameterTuningJob", request) == []
+    static = request["TrainingJobDefinition"]["StaticHyperParameters"]
+    assert "learning_rate" not in static
+
+
+@pytest.mark.parametrize("weights", ["s3://bucket/weights/1", None])
+def test_embed(weights: str | None) -> None:
+    request = embed_request(
+        "embed-0123456789ab-1",
+        TAGS,
+        settings=SETTINGS,
+        code_uri=CODE,
+        embeddings_uri="s3://bucket/embeddings/1/",
+        architecture="mobilenet_v2",
+        weights_uri=weights,
+        views=2,
+        compute=Compute("ml.g4dn.xlarge", 2),
+    )
+    assert problems("sagemaker", "CreateProcessingJob", request) == []
+
+
+@pytest.mark.parametrize("champion", ["s3://bucket/old/model.tar.gz", None])
+def test_evaluate(champion: str | None) -> None:
+    request = evaluate_request(
+        "evaluate-0123456789ab-1",
+        TAGS,
+        settings=SETTINGS,
+        code_uri=CODE,
+        version=VERSION,
+        model_uri="s3://bucket/new/model.tar.gz",
+        champion_uri=champion,
+        compute=Compute("ml.m5.xlarge"),
+    )
+    assert problems("sagemaker", "CreateProcessingJob", request) == []
+
+
+def test_serving() -> None:
+    serving = Serving(
+        endpoint_name="photo-classifier",
+        model_uri="s3://bucket/jobs/train/output/model.tar.gz",
+        image=images.serving_image(SETTINGS, "ml.m5.large"),
+        role_arn=SETTINGS.role_arn,
+        instance_type="ml.m5.large",
+        instance_count=2,
+    )
+    assert problems("sagemaker", "CreateModel", endpoint.model(serving, TAGS)) == []
+    assert problems("sagemaker", "CreateEndpointConfig", endpoint.endpoint_config(serving, TAGS)) == []
+    assert problems("sagemaker", "CreateEndpoint", endpoint.create_endpoint(serving, TAGS)) == []
+    for instances in (1, 4):
+        update = endpoint.update_endpoint(serving, instances)
+        assert problems("sagemaker", "UpdateEndpoint", update) == []
+    for alarm in endpoint.alarms(serving):
+        assert problems("cloudwatch", "PutMetricAlarm", alarm) == []
+
+
+def test_registry() -> None:
+    package = registry.model_package(
+        group="dogs",
+        model_uri="s3://bucket/jobs/train/output/model.tar.gz",
+        image=images.serving_image(SETTINGS, "ml.m5.large"),
+        instance_type="ml.m5.large",
+        evaluation_uri="s3://bucket/jobs/evaluate/evaluation/evaluation.json",
+        metadata={"dataset_version": "abc", "accuracy": "0.9"},
+        approved=True,
+    )
+    assert problems("sagemaker", "CreateModelPackage", package) == []
+    group = registry.package_group("dogs", "Classifiers")
+    assert problems("sagemaker", "CreateModelPackageGroup", group) == []
