@@ -6,7 +6,11 @@ from typing import Any
 
 from local_aws.app import Router
 from local_aws.context import Context
+from local_aws.logs_service import Logs
 from local_aws.moto_apps import MotoApps
+from local_aws.s3.app import S3App
+from local_aws.s3.queues import queue_sender
+from local_aws.s3.store import S3Store
 from local_aws.sagemaker.service import SageMaker
 
 
@@ -16,6 +20,9 @@ def build(context: Context) -> Router:
     router.register_fallback(MotoApps())
     sagemaker = SageMaker(context)
     router.register("sagemaker", sagemaker)
+    router.register("logs", Logs(context))
+    s3 = S3App(S3Store(context.settings.state / "s3"), send=queue_sender(context))
+    router.register("s3", s3)
     router.admin("health", lambda _method, _rest, _query: health(context))
     return router
 
