@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_code.torchvision_compat import torchvision
+from model_code.transform import for_architecture
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _SHOWN = 8
@@ -133,6 +134,8 @@ def build_backbone(architecture: str, weights: Path | None = None, seed: int = 0
     network = _torchvision_model(architecture, seed)
     if weights is not None:
         _load(architecture, network, load_state_dict(weights), weights)
+    else:
+        _settle_norms(network, for_architecture(architecture).crop, seed)
     _drop_auxiliary(network)
     network.eval()
     trunk = _trunk_of(network)
@@ -187,6 +190,29 @@ def _torchvision_model(architecture: str, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return models.get_model(architecture, weights=None)
+
+
+def _settle_norms(network: nn.Module, side: int, seed: int) -> None:
+    """Give the batch norms of an untrained network the statistics of cloudy noise.
+
+    With those that they are born with, activations fade from layer to layer until every photo has the same embedding.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    draw = torch.Generator().manual_seed(seed)
+    clouds = functional.interpolate(torch.randn(4, 3, 8, 8, generator=draw), size=side, mode="bilinear")
+    noise = clouds + 0.2 * torch.randn(4, 3, side, side, generator=draw)
+    network.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # the running statistics become those of this one batch
+    with torch.no_grad():
+        network(noise)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval()
+        norm.momentum = momentum
 
 
 def _load(architecture: str, network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
