@@ -76,7 +76,8 @@ class Resource:
 class Query:
     """What a List call asks for. `equal` filters by members of the document; times are epoch seconds.
 
-    sort_by: "name", "created", "modified" or "status". A page holds at most `limit` resources.
+    sort_by: "name", "created", "modified" or "status", or "$.Member.Path" of the document, which leaves out
+    resources without that member. It is never a client's text. A page holds at most `limit` resources.
     """
 
     kind: str
@@ -231,23 +232,23 @@ class Store:
         hides another. Raises ValidationException for a token that this store did not issue.
         """
         where, values = _conditions(query)
-        column = {"name": "name", "created": "created", "modified": "modified", "status": "status"}[
-            query.sort_by
-        ]
+        column = query.sort_by
+        if column.startswith("$."):
+            column = f"json_extract(document, '{column}')"
+            where.append(f"{column} IS NOT NULL")
         direction = "DESC" if query.descending else "ASC"
         if query.token:
             last = _read_token(query.token)
             where.append(f"({column}, name) {'<' if query.descending else '>'} (?, ?)")
             values += last
         rows = self._read(
-            f"SELECT * FROM resources WHERE {' AND '.join(where)} "
+            f"SELECT *, {column} FROM resources WHERE {' AND '.join(where)} "
             f"ORDER BY {column} {direction}, name {direction} LIMIT ?",
             [*values, query.limit + 1],
         )
-        found = [_resource(row) for row in rows[: query.limit]]
-        more = len(rows) > query.limit
-        token = _make_token([getattr(found[-1], query.sort_by), found[-1].name]) if more else ""
-        return Page(resources=found, next_token=token)
+        page = rows[: query.limit]
+        token = _make_token([page[-1][-1], page[-1][2]]) if len(rows) > query.limit else ""
+        return Page(resources=[_resource(row[:-1]) for row in page], next_token=token)
 
     # --- tags ---
 

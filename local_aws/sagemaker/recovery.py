@@ -18,6 +18,12 @@ REASON = (
     "InternalServerError: local_aws ended while the job ran; its processes are gone. Start the job again."
 )
 
+_OTHERS = (
+    ("processing-job", "ProcessingJobStatus", "ProcessingEndTime"),
+    ("transform-job", "TransformJobStatus", "TransformEndTime"),
+    ("hyper-parameter-tuning-job", "HyperParameterTuningJobStatus", "HyperParameterTuningEndTime"),
+)
+
 
 def recover(context: Context) -> None:
     """Fail what was running, stop what was stopping, and resume managed spot jobs from their checkpoints."""
@@ -30,6 +36,13 @@ def recover(context: Context) -> None:
             _end_training(context, resource, "Failed", REASON)
     for resource in context.store.all("training-job", status="Stopping"):
         _end_training(context, resource, "Stopped", "")
+    for kind, status_member, end_member in _OTHERS:
+        for resource in context.store.all(kind, status="InProgress"):
+            _end(
+                context, resource, {status_member: "Failed", "FailureReason": REASON, end_member: time.time()}
+            )
+        for resource in context.store.all(kind, status="Stopping"):
+            _end(context, resource, {status_member: "Stopped", end_member: time.time()})
 
 
 def _resume(context: Context, resource: Resource) -> None:
@@ -54,8 +67,17 @@ def _end_training(context: Context, resource: Resource, status: str, reason: str
         transition(document, status, reason or "Training job stopped", ended=True)
         document["TrainingJobStatus"] = status
         document["TrainingEndTime"] = time.time()
+        if document.get("ObjectiveStatus") == "Pending":
+            document["ObjectiveStatus"] = "Failed"
         if reason:
             document["FailureReason"] = reason
 
     context.store.update(resource.kind, resource.region, resource.name, change)
     logger.warning("%s %s was running when local_aws ended: %s", resource.kind, resource.name, status)
+
+
+def _end(context: Context, resource: Resource, members: Document) -> None:
+    context.store.update(
+        resource.kind, resource.region, resource.name, lambda document: document.update(members)
+    )
+    logger.warning("%s %s was running when local_aws ended", resource.kind, resource.name)

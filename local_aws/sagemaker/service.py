@@ -8,8 +8,11 @@ import logging
 
 from local_aws.context import Context
 from local_aws.json_service import JsonService
-from local_aws.sagemaker import recovery, training
+from local_aws.sagemaker import models, packages, processing, recovery, tags, training, tuning
 from local_aws.sagemaker.operations import operation
+
+OPERATIONS = (models, packages, processing, tags, training, tuning)
+"""The modules whose import registers operations."""
 
 logger = logging.getLogger(__name__)
 

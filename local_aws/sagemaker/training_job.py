@@ -402,7 +402,8 @@ class TrainingJob(Job):
             now = time.time()
             transition(document, secondary, message, ended=True)
             document["TrainingJobStatus"] = status
-            document["FinalMetricDataList"] = self.scraper.final()
+            document["FinalMetricDataList"] = metrics = self.scraper.final()
+            _note_objective(document, metrics)
             document["TrainingEndTime"] = now
             if "TrainingStartTime" in document:
                 document["TrainingTimeInSeconds"] = math.ceil(now - document["TrainingStartTime"])
@@ -411,6 +412,19 @@ class TrainingJob(Job):
             document.update(members)
 
         self.context.store.update(self.kind, self.region, self.name, change)
+
+
+def _note_objective(document: Document, metrics: list[Document]) -> None:
+    """For a tuning job's trial: whether it has an objective, and which."""
+    objective = document.get("_Objective")
+    if objective is None:
+        return
+    value = next((m["Value"] for m in metrics if m["MetricName"] == objective["MetricName"]), None)
+    if value is None or document["TrainingJobStatus"] == "Failed":
+        document["ObjectiveStatus"] = "Failed"
+        return
+    document["ObjectiveStatus"] = "Succeeded"
+    document["FinalHyperParameterTuningJobObjectiveMetric"] = {**objective, "Value": value}
 
 
 def instance_groups(resources: Document) -> list[tuple[str, str, int]]:

@@ -1,0 +1,84 @@
+"""Models: what endpoints and transform jobs serve."""
+
+from __future__ import annotations
+
+import time
+
+from local_aws.errors import validation_error
+from local_aws.images import Contract
+from local_aws.json_service import Call, Document
+from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.packages import package_containers
+from local_aws.store import AlreadyExists, Missing, Resource
+
+KIND = "model"
+
+
+@operation("CreateModel")
+def create_model(call: Call) -> Document:
+    """Record a model; its images must be ones that can be served here."""
+    params = call.params
+    name, now = params["ModelName"], time.time()
+    primary, containers = params.get("PrimaryContainer"), params.get("Containers")
+    if (primary is None) == (not containers):
+        raise validation_error(
+            "CreateModel needs either PrimaryContainer or Containers, and not both of them."
+        )
+    for container in containers or [primary]:
+        _check_container(call, container)
+    arn = call.arn(f"model/{name}")
+    document: Document = {
+        "EnableNetworkIsolation": False,
+        **{member: value for member, value in params.items() if member != "Tags"},
+        "ModelArn": arn,
+        "CreationTime": now,
+    }
+    try:
+        call.context.store.create(
+            Resource(KIND, call.region, name, arn, document, created=now), request_tags(call)
+        )
+    except AlreadyExists as error:
+        raise validation_error(f'Cannot create already existing model "{error.args[0]}".') from None
+    return {"ModelArn": arn}
+
+
+def _check_container(call: Call, container: Document) -> None:
+    if "ModelPackageName" in container:
+        inner = package_containers(call.context, call.region, container["ModelPackageName"])
+    else:
+        inner = [container]
+    for part in inner:
+        uri = part.get("Image")
+        if not uri:
+            raise validation_error("A container needs an Image or a ModelPackageName.")
+        if call.context.images.find_for(uri, Contract.SERVER) is None:
+            raise validation_error(
+                f"local_aws cannot serve the image {uri}: no entry of {call.context.images.path.name} with the contract "
+                f'"server" matches it. Its patterns: {call.context.images.patterns}'
+            )
+
+
+@operation("DescribeModel")
+def describe_model(call: Call) -> Document:
+    """The record."""
+    return get(call, call.params["ModelName"]).document
+
+
+@operation("ListModels")
+def list_models(call: Call) -> Document:
+    """By name and time."""
+    return summaries(call, list_query(call, KIND), "Models")
+
+
+@operation("DeleteModel")
+def delete_model(call: Call) -> None:
+    """Remove the record; endpoints that serve it go on."""
+    call.context.store.delete(KIND, call.region, get(call, call.params["ModelName"]).name)
+
+
+def get(call: Call, name: str) -> Resource:
+    """A model by name. Raises AWS's ValidationException."""
+    try:
+        return call.context.store.get(KIND, call.region, name)
+    except Missing:
+        raise validation_error(f'Could not find model "{call.arn(f"model/{name}")}".') from None

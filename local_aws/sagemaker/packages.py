@@ -1,0 +1,285 @@
+"""The model registry: groups of versioned model packages, and single packages without a group."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from local_aws.context import Context
+from local_aws.errors import AwsError, validation_error
+from local_aws.json_service import Call, Document
+from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.settings import ACCOUNT_ID
+from local_aws.store import AlreadyExists, Missing, Resource
+
+GROUP, PACKAGE = "model-package-group", "model-package"
+_CREATOR = {"IamIdentity": {"Arn": f"arn:aws:iam::{ACCOUNT_ID}:root", "PrincipalId": ACCOUNT_ID}}
+
+
+# --- groups ---
+
+
+@operation("CreateModelPackageGroup")
+def create_group(call: Call) -> Document:
+    """A group, empty."""
+    name, now = call.params["ModelPackageGroupName"], time.time()
+    arn = call.arn(f"{GROUP}/{name}")
+    document: Document = {
+        **{member: value for member, value in call.params.items() if member != "Tags"},
+        "ModelPackageGroupArn": arn,
+        "ModelPackageGroupStatus": "Completed",
+        "CreationTime": now,
+        "CreatedBy": _CREATOR,
+    }
+    try:
+        call.context.store.create(
+            Resource(GROUP, call.region, name, arn, document, created=now), request_tags(call)
+        )
+    except AlreadyExists as error:
+        raise validation_error(f"Model Package Group already exists: {error.args[0]}") from None
+    return {"ModelPackageGroupArn": arn}
+
+
+@operation("DescribeModelPackageGroup")
+def describe_group(call: Call) -> Document:
+    """The record."""
+    return _get_group(call, call.params["ModelPackageGroupName"]).document
+
+
+@operation("ListModelPackageGroups")
+def list_groups(call: Call) -> Document:
+    """By name and time."""
+    return summaries(call, list_query(call, GROUP), "ModelPackageGroupSummaryList")
+
+
+@operation("DeleteModelPackageGroup")
+def delete_group(call: Call) -> None:
+    """Remove a group that holds no packages."""
+    group = _get_group(call, call.params["ModelPackageGroupName"])
+    if call.context.store.count(PACKAGE, group.name, call.region):
+        raise AwsError(
+            "ConflictException",
+            f"Model Package Group {group.arn} cannot be deleted because it contains Model Packages.",
+        )
+    call.context.store.delete(GROUP, call.region, group.name)
+
+
+@operation("PutModelPackageGroupPolicy")
+def put_policy(call: Call) -> Document:
+    """Record a resource policy, which must be JSON."""
+    group = _get_group(call, call.params["ModelPackageGroupName"])
+    try:
+        json.loads(call.params["ResourcePolicy"])
+    except ValueError as error:
+        raise validation_error(f"ResourcePolicy is not JSON: {error}") from error
+    call.context.store.update(
+        GROUP,
+        call.region,
+        group.name,
+        lambda document: document.update(_Policy=call.params["ResourcePolicy"]),
+    )
+    return {"ModelPackageGroupArn": group.arn}
+
+
+@operation("GetModelPackageGroupPolicy")
+def get_policy(call: Call) -> Document:
+    """The policy that was put."""
+    group = _get_group(call, call.params["ModelPackageGroupName"])
+    if "_Policy" not in group.document:
+        raise validation_error(f"Cannot find resource policy for: {group.arn}")
+    return {"ResourcePolicy": group.document["_Policy"]}
+
+
+@operation("DeleteModelPackageGroupPolicy")
+def delete_policy(call: Call) -> None:
+    """Forget the policy."""
+    group = _get_group(call, call.params["ModelPackageGroupName"])
+    call.context.store.update(GROUP, call.region, group.name, lambda document: document.pop("_Policy", None))
+
+
+def _get_group(call: Call, name_or_arn: str) -> Resource:
+    name = name_or_arn.rpartition("/")[2]
+    try:
+        return call.context.store.get(GROUP, call.region, name)
+    except Missing:
+        arn = call.arn(f"{GROUP}/{name}")
+        raise validation_error(f"ModelPackageGroup {arn} does not exist.") from None
+
+
+# --- packages ---
+
+
+@operation("CreateModelPackage")
+def create_package(call: Call) -> Document:
+    """The next version of a group, or a package of its own."""
+    params = call.params
+    name, group = params.get("ModelPackageName"), params.get("ModelPackageGroupName")
+    if (name is None) == (group is None):
+        raise validation_error("Exactly one of ModelPackageName and ModelPackageGroupName must be given.")
+    again = _by_token(call, params.get("ClientToken"))
+    if again:
+        return {"ModelPackageArn": again.arn}
+    if "SourceAlgorithmSpecification" in params:
+        raise validation_error(
+            "SourceAlgorithmSpecification is for the Marketplace, which local_aws does not have."
+        )
+    if group is None:
+        return _create(call, name, f"{PACKAGE}/{name}", {"ModelPackageName": name}, "")
+    group = _get_group(call, group).name
+    while True:
+        version = _next_version(call, group)
+        members = {
+            "ModelPackageGroupName": group,
+            "ModelPackageVersion": version,
+            "ModelApprovalStatus": params.get("ModelApprovalStatus", "PendingManualApproval"),
+        }
+        try:
+            return _create(call, f"{group}/{version}", f"{PACKAGE}/{group}/{version}", members, group)
+        except AlreadyExists:
+            # Another request took the version between the look and the write.
+            continue
+
+
+def _create(call: Call, name: str, resource: str, members: Document, parent: str) -> Document:
+    now = time.time()
+    document: Document = {
+        **{member: value for member, value in call.params.items() if member not in ("Tags", "ClientToken")},
+        **members,
+        "ModelPackageArn": call.arn(resource),
+        "ModelPackageStatus": "Completed",
+        "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
+        "CreationTime": now,
+        "LastModifiedTime": now,
+        "CreatedBy": _CREATOR,
+        "_ClientToken": call.params.get("ClientToken"),
+        "_ModelPackageType": "Versioned" if parent else "Unversioned",
+    }
+    package = Resource(
+        PACKAGE, call.region, name, document["ModelPackageArn"], document, created=now, parent=parent
+    )
+    try:
+        call.context.store.create(package, request_tags(call))
+    except AlreadyExists as error:
+        if parent:
+            raise
+        raise AwsError("ConflictException", f"Model Package already exists: {error.args[0]}") from None
+    return {"ModelPackageArn": package.arn}
+
+
+def _next_version(call: Call, group: str) -> int:
+    """One more than the highest version ever given: versions of deleted packages are not used again."""
+    highest = 0
+
+    def change(document: Document) -> None:
+        nonlocal highest
+        document["_Versions"] = highest = document.get("_Versions", 0) + 1
+
+    call.context.store.update(GROUP, call.region, group, change)
+    return highest
+
+
+def _by_token(call: Call, token: str | None) -> Resource | None:
+    if token is None:
+        return None
+    query = list_query(call, PACKAGE, equal={"_ClientToken": token}, token="", limit=1, sort_by="created")
+    found = call.context.store.page(query).resources
+    return found[0] if found else None
+
+
+@operation("DescribeModelPackage")
+def describe_package(call: Call) -> Document:
+    """The record."""
+    return get_package(call.context, call.region, call.params["ModelPackageName"]).document
+
+
+@operation("BatchDescribeModelPackage")
+def batch_describe_packages(call: Call) -> Document:
+    """Several records; those that do not exist are listed as errors."""
+    found: Document = {}
+    errors: Document = {}
+    for arn in call.params["ModelPackageArnList"]:
+        try:
+            found[arn] = get_package(call.context, call.region, arn).document
+        except AwsError as error:
+            errors[arn] = {"ErrorCode": error.code, "ErrorResponse": error.message}
+    return {"ModelPackageSummaries": found, "BatchDescribeModelPackageErrorMap": errors}
+
+
+@operation("ListModelPackages")
+def list_packages(call: Call) -> Document:
+    """Of a group or without one, by approval, name and time."""
+    params = call.params
+    equal: Document = {}
+    if "ModelApprovalStatus" in params:
+        equal["ModelApprovalStatus"] = params["ModelApprovalStatus"]
+    group = params.get("ModelPackageGroupName", "").rpartition("/")[2]
+    kind = params.get("ModelPackageType", "Versioned" if group else "Unversioned")
+    if kind != "Both":
+        equal["_ModelPackageType"] = kind
+    if group:
+        _get_group(call, group)
+    return summaries(call, list_query(call, PACKAGE, parent=group, equal=equal), "ModelPackageSummaryList")
+
+
+@operation("UpdateModelPackage")
+def update_package(call: Call) -> Document:
+    """Approval, metadata and further specifications."""
+    params = call.params
+    resource = get_package(call.context, call.region, params["ModelPackageArn"])
+
+    def change(document: Document) -> None:
+        for member in (
+            "ModelApprovalStatus", "ApprovalDescription", "InferenceSpecification", "SourceUri", "ModelCard",
+            "ModelLifeCycle", "ModelPackageRegistrationType",
+        ):  # fmt: skip
+            if member in params:
+                document[member] = params[member]
+        properties = document.setdefault("CustomerMetadataProperties", {})
+        properties.update(params.get("CustomerMetadataProperties", {}))
+        for key in params.get("CustomerMetadataPropertiesToRemove", []):
+            properties.pop(key, None)
+        added = params.get("AdditionalInferenceSpecificationsToAdd", [])
+        if added:
+            document["AdditionalInferenceSpecifications"] = (
+                document.get("AdditionalInferenceSpecifications", []) + added
+            )
+        document["LastModifiedBy"] = _CREATOR
+
+    call.context.store.update(PACKAGE, call.region, resource.name, change)
+    return {"ModelPackageArn": resource.arn}
+
+
+@operation("DeleteModelPackage")
+def delete_package(call: Call) -> None:
+    """Remove one version or one single package."""
+    resource = get_package(call.context, call.region, call.params["ModelPackageName"])
+    call.context.store.delete(PACKAGE, call.region, resource.name)
+
+
+def get_package(context: Context, region: str, name_or_arn: str) -> Resource:
+    """A package by its ARN, or by name (`group/version` or the name of a single one). Raises
+    ValidationException.
+    """
+    name = name_or_arn.partition(f":{PACKAGE}/")[2] or name_or_arn
+    try:
+        return context.store.get(PACKAGE, region, name)
+    except Missing:
+        arn = context.arn(region, f"{PACKAGE}/{name}")
+        raise validation_error(f"ModelPackage {arn} does not exist.") from None
+
+
+def package_containers(context: Context, region: str, name_or_arn: str) -> list[Document]:
+    """The containers of a package that may be deployed.
+
+    Raises ValidationException, as AWS does, for a version that is not approved.
+    """
+    document = get_package(context, region, name_or_arn).document
+    approval = document.get("ModelApprovalStatus", "Approved")
+    if approval != "Approved":
+        raise validation_error(
+            f"Model package {document['ModelPackageArn']} is not approved (its ModelApprovalStatus is {approval})."
+        )
+    containers: list[Document] = document.get("InferenceSpecification", {}).get("Containers", [])
+    if not containers:
+        raise validation_error(f"Model package {document['ModelPackageArn']} has no InferenceSpecification.")
+    return containers
