@@ -118,17 +118,18 @@ def _picture(shape: Draw, hue: float, source: random.Random) -> Image.Image:
     width, height = _SIDE + source.randrange(64), _SIDE + source.randrange(64)
     image = _background(width, height, source)
     layer = Image.new("RGBA", (_SIDE, _SIDE))
-    shape(ImageDraw.Draw(layer), source, _colour(source.gauss(hue, 0.05), source))
-    side = int(source.uniform(0.55, 0.95) * min(width, height))
-    layer = layer.rotate(source.uniform(-25, 25), Image.Resampling.BILINEAR).resize((side, side))
+    shape(ImageDraw.Draw(layer), source, _colour(source.gauss(hue, 0.02), source))
+    side = int(source.uniform(0.7, 0.98) * min(width, height))
+    layer = layer.rotate(source.uniform(-15, 15), Image.Resampling.BILINEAR).resize((side, side))
     image.paste(layer, (source.randrange(width - side + 1), source.randrange(height - side + 1)), layer)
     return image.filter(ImageFilter.GaussianBlur(source.uniform(0, 0.8)))
 
 
 def _background(width: int, height: int, source: random.Random) -> Image.Image:
-    """Soft patches of colour under grain: no two alike, also for a perceptual hash."""
+    """Soft patches of near-grey under grain: no two alike, also for a perceptual hash."""
     numbers = np.random.default_rng(source.getrandbits(32))
-    patches = Image.fromarray(numbers.integers(40, 215, (5, 5, 3), np.uint8)).resize((width, height))
+    grey = numbers.uniform(85, 170, (5, 5, 1)) + numbers.uniform(-8, 8, (5, 5, 3))
+    patches = Image.fromarray(grey.astype(np.uint8)).resize((width, height))
     grain = numbers.normal(0, source.uniform(4, 14), (height, width, 3))
     return Image.fromarray(np.clip(np.asarray(patches) + grain, 0, 255).astype(np.uint8))
 
