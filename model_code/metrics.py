@@ -55,8 +55,3 @@ class Tally:
 def log_metrics(**values: float) -> None:
     """Print `name=value ...` on one line; the names are those of `hyperparameters.metric_definitions`."""
     print(" ".join(f"{name}={value:.6g}" for name, value in values.items()), flush=True)
-
-
-def log_progress(done: int, total: int, unit: str) -> None:
-    """Print how far a job is, for triggers and progress bars."""
-    print(f"progress done={done} total={total} unit={unit}", flush=True)

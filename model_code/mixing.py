@@ -1,0 +1,70 @@
+"""Mixup between neighbours of a batch, and the loss of mixed labels.
+
+Photo i is mixed with photo i ^ 1. Batches are shuffled, so neighbours are as random as any pairing, and
+unlike a random permutation the pairs stay on one rank: one process or several mix the same photos.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Cross-entropy over mixed labels.
+
+    Args:
+        smoothing: Probability that is spread over all classes.
+        class_weights: [classes], with mean 1 over the training photos, or None where all count alike.
+    """
+
+    smoothing: float = 0.0
+    class_weights: Tensor | None = None
+
+    def __call__(self, logits: Tensor, labels: Tensor, partners: Tensor, share: Tensor) -> Tensor:
+        """The loss of each photo, [n].
+
+        Args:
+            logits: [n, classes].
+            labels: Classes of the photos, [n].
+            partners: Classes of the photos that they were mixed with, [n].
+            share: How much of each is itself, [n], 0.5 to 1.
+        """
+        log_probability = functional.log_softmax(logits.float(), dim=1)
+        own = self._negative(log_probability, labels)
+        other = self._negative(log_probability, partners)
+        return share * own + (1 - share) * other
+
+    def _negative(self, log_probability: Tensor, labels: Tensor) -> Tensor:
+        hit = -log_probability.gather(1, labels[:, None]).squeeze(1)
+        loss = (1 - self.smoothing) * hit - self.smoothing * log_probability.mean(1)
+        return loss if self.class_weights is None else loss * self.class_weights[labels]
+
+
+def partners(count: int) -> Tensor:
+    """For each of `count` photos the index of its partner; the last of an odd number is its own."""
+    index = torch.arange(count) ^ 1
+    return index.clamp_(max=max(count - 1, 0))
+
+
+def draw_shares(generator: np.random.Generator, count: int, alpha: float) -> Tensor:
+    """How much of each photo is itself: Beta(alpha, alpha) folded to 0.5 .. 1, the same within a pair."""
+    if alpha <= 0:
+        return torch.ones(count)
+    share = generator.beta(alpha, alpha, size=(count + 1) // 2).astype(np.float32)
+    return torch.from_numpy(np.maximum(share, 1 - share).repeat(2)[:count])
+
+
+def balanced_weights(labels: Tensor, classes: int, strength: float) -> Tensor | None:
+    """Weights [classes] against imbalance: 1 / frequency to the power `strength`, with mean 1 over `labels`.
+
+    A strength of 0 gives None: all photos count alike. A strength of 1 lets every class count alike.
+    """
+    if strength <= 0:
+        return None
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1).double()
+    weights = counts.pow(-strength)
+    return (weights / weights[labels].mean()).float()
