@@ -1,0 +1,217 @@
+"""`s3-rate`: puts and gets of 100 kB objects per second, local_aws beside moto_server in the same run.
+
+Load comes from wrk on presigned requests, so that no Python client is the bottleneck. Both servers run
+one after the other on the same machine, each alone. local_aws flushes every object to disk before it
+answers; moto_server keeps them in memory. The last line is JSON: {"name", "figure", "unit", "limit",
+"peers", "ratio", "conditions"}, where ratio is the lower of the two rates over moto_server's and limit is
+what it must reach.
+
+    python benchmarks/s3_rate.py [--seconds 8] [--connections 16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+OBJECT_BYTES = 100_000
+KEYS = [f"photos/{number:04d}.jpg" for number in range(256)]
+LIMIT = 2.0
+BUCKET = "bench"
+
+_LUA = """
+local urls = {}
+for line in io.lines("%(urls)s") do urls[#urls + 1] = line end
+local body = string.rep("x", %(size)d)
+local n = 0
+request = function()
+  n = n + 1
+  return wrk.format("%(method)s", urls[(n - 1) %% #urls + 1], %(headers)s, %(body)s)
+end
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format("RESULT %%d %%d %%d %%d\\n", summary.requests, summary.duration,
+    e.status + e.connect + e.read + e.write + e.timeout, latency:percentile(99)))
+end
+"""
+
+_IMAGES = """schema_version = 1
+[images.none]
+pattern = "none"
+contracts = ["server"]
+interpreter = "python"
+argv = ["python"]
+"""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Requests per second, failures, and the 99th percentile of latency in milliseconds."""
+
+    per_second: float
+    failures: int
+    p99_ms: float
+
+
+def main() -> None:
+    """Measure both, print a table and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=8, help="length of each of the four measurements")
+    parser.add_argument("--connections", type=int, default=16, help="concurrent connections of wrk")
+    arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("s3-rate needs wrk: install it (apt-get install wrk) and run again")
+    rates: dict[str, dict[str, Rate]] = {}
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        for name, server in (("local_aws", local_aws), ("moto_server", moto_server)):
+            with server(Path(folder)) as url:
+                rates[name] = measure(url, Path(folder), arguments.seconds, arguments.connections)
+    report(rates, arguments)
+
+
+def measure(url: str, folder: Path, seconds: int, connections: int) -> dict[str, Rate]:
+    """Put, then get the same keys."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="bench",
+        aws_secret_access_key="bench",
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+    )
+    client.create_bucket(Bucket=BUCKET)
+    rates = {}
+    for method, operation in (("PUT", "put_object"), ("GET", "get_object")):
+        urls = [
+            client.generate_presigned_url(operation, Params={"Bucket": BUCKET, "Key": key}) for key in KEYS
+        ]
+        if method == "GET":
+            for key in KEYS:
+                client.put_object(Bucket=BUCKET, Key=key, Body=b"x" * OBJECT_BYTES)
+        rates[method.lower()] = load(method, url, urls, folder, seconds, connections)
+    return rates
+
+
+def load(method: str, url: str, urls: list[str], folder: Path, seconds: int, connections: int) -> Rate:
+    """One wrk run over presigned URLs."""
+    listing, script = folder / "urls", folder / "load.lua"
+    listing.write_text("\n".join(signed[len(url) :] for signed in urls))
+    script.write_text(
+        _LUA
+        % {
+            "urls": listing,
+            "size": OBJECT_BYTES,
+            "method": method,
+            "headers": '{["Content-Type"] = "image/jpeg"}' if method == "PUT" else "nil",
+            "body": "body" if method == "PUT" else "nil",
+        }
+    )
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script), url]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+)", output)
+    if found is None:
+        sys.exit(f"wrk said nothing that can be read:\n{output}")
+    requests, microseconds, failures, p99 = map(int, found.groups())
+    return Rate((requests - failures) / (microseconds / 1e6), failures, p99 / 1000)
+
+
+@contextmanager
+def local_aws(folder: Path) -> Iterator[str]:
+    """local_aws on a fresh state folder, on the disk of the current directory."""
+    images = folder / "images.toml"
+    images.write_text(_IMAGES)
+    port = free_port()
+    argv = [sys.executable, "-m", "local_aws", "start", "--foreground", "--state", str(folder / "state")]
+    with running([*argv, "--images", str(images), "--port", str(port)], f"http://127.0.0.1:{port}") as url:
+        yield url
+
+
+@contextmanager
+def moto_server(_folder: Path) -> Iterator[str]:
+    """moto's own server, as its command starts it."""
+    port = free_port()
+    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with running(argv, f"http://127.0.0.1:{port}") as url:
+        yield url
+
+
+@contextmanager
+def running(argv: list[str], url: str) -> Iterator[str]:
+    """A server process, once it answers."""
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{' '.join(argv)} does not answer on {url}")
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether something there speaks HTTP and is done with starting."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return int(response.status) < 500
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def report(rates: dict[str, dict[str, Rate]], arguments: argparse.Namespace) -> None:
+    """The table, then one line of JSON."""
+    ours, theirs = rates["local_aws"], rates["moto_server"]
+    for name, both in rates.items():
+        for method, rate in both.items():
+            line = f"{name:<12} {method} {rate.per_second:8.0f}/s  p99 {rate.p99_ms:7.1f} ms"
+            print(line + (f"  {rate.failures} FAILED" if rate.failures else ""))
+    ratios = {method: ours[method].per_second / theirs[method].per_second for method in ours}
+    worst = min(ratios, key=lambda method: ratios[method])
+    result: dict[str, Any] = {
+        "name": "s3-rate",
+        "figure": {method: round(rate.per_second) for method, rate in ours.items()},
+        "unit": f"objects of {OBJECT_BYTES} bytes per second",
+        "limit": LIMIT,
+        "peers": {"moto_server": {method: round(rate.per_second) for method, rate in theirs.items()}},
+        "ratio": round(ratios[worst], 2),
+        "conditions": f"{os.cpu_count()} cores, wrk -t1 -c{arguments.connections}, {arguments.seconds} s",
+    }
+    failures = sum(rate.failures for both in rates.values() for rate in both.values())
+    print(json.dumps(result))
+    sys.exit(1 if failures or ratios[worst] < LIMIT else 0)
+
+
+if __name__ == "__main__":
+    main()
