@@ -52,7 +52,8 @@ class Context:
         with self._clients_lock:
             client = self._clients.get((service, region))
             if client is None:
-                client = boto3.session.Session().client(
+                session: Any = boto3.session.Session()
+                client = session.client(
                     service,
                     region_name=region,
                     endpoint_url=self.url,

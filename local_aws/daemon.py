@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from local_aws import images, services
+from local_aws.app import Router
 from local_aws.capacity import Capacity
 from local_aws.context import Context
 from local_aws.log_store import LogStore
@@ -99,7 +100,7 @@ def run(settings: Settings) -> None:
             store.close()
 
 
-def _serve(settings: Settings, server: HttpServer, router: services.Router, context: Context) -> None:
+def _serve(settings: Settings, server: HttpServer, router: Router, context: Context) -> None:
     done = threading.Event()
 
     def end(number: int, _frame: FrameType | None) -> None:

@@ -91,8 +91,8 @@ class JsonService:
             return respond_error(start_response, error, model.protocol)
         except Exception:
             logger.exception("%s %s failed", model.service, environ.get("HTTP_X_AMZ_TARGET", ""))
-            error = AwsError("InternalFailure", "local_aws failed to answer; its log says why.", status=500)
-            return respond_error(start_response, error, model.protocol)
+            failure = AwsError("InternalFailure", "local_aws failed to answer; its log says why.", status=500)
+            return respond_error(start_response, failure, model.protocol)
         body = json.dumps(answer).encode() if answer is not None else b"{}"
         headers = [
             ("Content-Type", f"application/x-amz-json-{model.json_version}"),

@@ -213,6 +213,20 @@ class LogStore:
         found = [Event(*row) for row in rows]
         return found[::-1] if newest else found
 
+    def search(self, name: str, after: int = 0) -> list[Event]:
+        """Events of a job's streams (`<name>/...`) or an endpoint's group (`.../<name>`), of every region."""
+        rows = self._read(
+            "SELECT e.id, s.name, e.timestamp, e.ingested, e.message FROM events e "
+            "JOIN streams s ON s.id = e.stream WHERE e.id > ? AND "
+            "(substr(s.name, 1, ?) = ? OR substr(s.log_group, -?) = ?) ORDER BY e.id",
+            after,
+            len(name) + 1,
+            f"{name}/",
+            len(name) + 1,
+            f"/{name}",
+        )
+        return [Event(*row) for row in rows]
+
     def writer(self, region: str, group: str, stream: str) -> LogWriter:
         """A sink for the lines of one process; the stream exists at once."""
         self.append(region, group, stream, [])

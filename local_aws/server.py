@@ -37,7 +37,7 @@ class HttpServer:
             request_queue_size=256,
         )
         self._server.nodelay = True
-        self._server.error_log = _log_error
+        setattr(self._server, "error_log", _log_error)  # noqa: B010 - a method that cheroot lets one replace
         try:
             self._server.prepare()
         except OSError as error:

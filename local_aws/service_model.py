@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 import botocore.session
-import regex
+import regex  # type: ignore[import-untyped]
 from botocore.model import OperationModel, Shape
 
 from local_aws.errors import AwsError
@@ -105,7 +105,7 @@ def _java(value: Any) -> str:
     return str(value)
 
 
-def _check(shape: Shape, value: Any, path: str) -> Iterator[_Problem]:
+def _check(shape: Any, value: Any, path: str) -> Iterator[_Problem]:
     kind = shape.type_name
     _check_type(kind, value, path)
     if kind == "structure":
@@ -122,14 +122,14 @@ def _check(shape: Shape, value: Any, path: str) -> Iterator[_Problem]:
         yield from _check_range(shape, value, path)
 
 
-def _check_member(shape: Shape, value: Any, path: str) -> Iterator[_Problem]:
+def _check_member(shape: Any, value: Any, path: str) -> Iterator[_Problem]:
     if value is None:
         yield path, "null", "Member must not be null"
     else:
         yield from _check(shape, value, path)
 
 
-def _check_structure(shape: Shape, value: dict[str, Any], path: str) -> Iterator[_Problem]:
+def _check_structure(shape: Any, value: dict[str, Any], path: str) -> Iterator[_Problem]:
     if getattr(shape, "is_document_type", False):
         return
     given = {name: member for name, member in value.items() if member is not None}
@@ -148,7 +148,7 @@ def _check_structure(shape: Shape, value: dict[str, Any], path: str) -> Iterator
         yield path, _printed(value), f"Exactly one of the members must be set: {', '.join(shape.members)}"
 
 
-def _check_map(shape: Shape, value: dict[str, Any], path: str) -> Iterator[_Problem]:
+def _check_map(shape: Any, value: dict[str, Any], path: str) -> Iterator[_Problem]:
     yield from _check_length(shape, value, path)
     for key, member in value.items():
         key_problems = [c for _, _, c in _check(shape.key, key, path)]
@@ -162,7 +162,7 @@ def _check_map(shape: Shape, value: dict[str, Any], path: str) -> Iterator[_Prob
             yield path, _printed(value), f"Map value must satisfy constraint: [{', '.join(value_problems)}]"
 
 
-def _check_length(shape: Shape, value: Any, path: str) -> Iterator[_Problem]:
+def _check_length(shape: Any, value: Any, path: str) -> Iterator[_Problem]:
     longest, shortest = shape.metadata.get("max"), shape.metadata.get("min")
     if longest is not None and len(value) > longest:
         yield path, _printed(value), f"Member must have length less than or equal to {longest}"
@@ -170,7 +170,7 @@ def _check_length(shape: Shape, value: Any, path: str) -> Iterator[_Problem]:
         yield path, _printed(value), f"Member must have length greater than or equal to {shortest}"
 
 
-def _check_string(shape: Shape, value: str, path: str) -> Iterator[_Problem]:
+def _check_string(shape: Any, value: str, path: str) -> Iterator[_Problem]:
     yield from _check_length(shape, value, path)
     enum = shape.metadata.get("enum")
     if enum and value not in enum:
@@ -180,7 +180,7 @@ def _check_string(shape: Shape, value: str, path: str) -> Iterator[_Problem]:
         yield path, _printed(value), f"Member must satisfy regular expression pattern: {pattern}"
 
 
-def _check_range(shape: Shape, value: float, path: str) -> Iterator[_Problem]:
+def _check_range(shape: Any, value: float, path: str) -> Iterator[_Problem]:
     most, least = shape.metadata.get("max"), shape.metadata.get("min")
     if most is not None and value > most:
         yield path, _printed(value), f"Member must have value less than or equal to {most}"
@@ -250,7 +250,7 @@ def _token(value: Any) -> str:
     return "START_OBJECT" if isinstance(value, dict) else "NULL_VALUE"
 
 
-def _project(shape: Shape, value: Any) -> Any:
+def _project(shape: Any, value: Any) -> Any:
     kind = shape.type_name
     if kind == "structure":
         return {

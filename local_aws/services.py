@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from local_aws import status
 from local_aws.app import Router
 from local_aws.context import Context
 from local_aws.logs_service import Logs
@@ -11,6 +12,7 @@ from local_aws.moto_apps import MotoApps
 from local_aws.s3.app import S3App
 from local_aws.s3.queues import queue_sender
 from local_aws.s3.store import S3Store
+from local_aws.sagemaker.interruptions import interrupt
 from local_aws.sagemaker.service import SageMaker
 
 
@@ -24,6 +26,8 @@ def build(context: Context) -> Router:
     s3 = S3App(S3Store(context.settings.state / "s3"), send=queue_sender(context))
     router.register("s3", s3)
     router.admin("health", lambda _method, _rest, _query: health(context))
+    router.admin("status", lambda _method, _rest, _query: status.gather(context, []))
+    router.admin("interrupt", lambda method, name, _query: interrupt(context, method, name))
     return router
 
 

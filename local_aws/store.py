@@ -42,7 +42,8 @@ CREATE TABLE tags (arn TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PR
 """
 
 Document = dict[str, Any]
-Listener = Callable[["Resource"], None]
+Listener = Callable[["Resource", "Resource | None"], None]
+"""Called with a resource as it is now and as it was before (None when it is new)."""
 
 
 class AlreadyExists(Exception):
@@ -135,9 +136,7 @@ class Store:
             self._reader.close()
 
     def on_change(self, listener: Listener) -> None:
-        """Call `listener` with the resource after every create, update of status, and delete (status
-        "Deleted").
-        """
+        """Call `listener` after every create, change and delete (the status is then "Deleted")."""
         self._listeners.append(listener)
 
     # --- resources ---
@@ -157,7 +156,7 @@ class Store:
             connection.executemany(
                 "INSERT INTO tags VALUES (?,?,?)", [(resource.arn, k, v) for k, v in (tags or {}).items()]
             )
-        self._notify(resource)
+        self._notify(resource, None)
         return resource
 
     def get(self, kind: str, region: str, name: str) -> Resource:
@@ -193,19 +192,19 @@ class Store:
             )
         after = Resource(**{**before.__dict__, "document": document, "modified": now, "status": status})
         if document != before.document:
-            self._notify(after)
+            self._notify(after, before)
         return after
 
     def delete(self, kind: str, region: str, name: str) -> Resource:
         """Remove a resource and its tags. Raises Missing."""
         with self._writing() as connection:
-            resource = _only(connection, kind, region, name)
+            before = _only(connection, kind, region, name)
             connection.execute(
                 "DELETE FROM resources WHERE kind = ? AND region = ? AND name = ?", (kind, region, name)
             )
-            connection.execute("DELETE FROM tags WHERE arn = ?", (resource.arn,))
-        resource = Resource(**{**resource.__dict__, "status": "Deleted"})
-        self._notify(resource)
+            connection.execute("DELETE FROM tags WHERE arn = ?", (before.arn,))
+        resource = Resource(**{**before.__dict__, "status": "Deleted"})
+        self._notify(resource, before)
         return resource
 
     def all(self, kind: str, region: str | None = None, status: str = "", parent: str = "") -> list[Resource]:
@@ -289,9 +288,9 @@ class Store:
     def _status_of(self, kind: str, document: Document) -> str:
         return str(document.get(self._status_member(kind), ""))
 
-    def _notify(self, resource: Resource) -> None:
+    def _notify(self, after: Resource, before: Resource | None) -> None:
         for listener in self._listeners:
-            listener(resource)
+            listener(after, before)
 
 
 _ONE = "SELECT * FROM resources WHERE kind = ? AND region = ? AND name = ?"

@@ -123,9 +123,9 @@ def create_package(call: Call) -> Document:
         raise validation_error(
             "SourceAlgorithmSpecification is for the Marketplace, which local_aws does not have."
         )
-    if group is None:
+    if name is not None:
         return _create(call, name, f"{PACKAGE}/{name}", {"ModelPackageName": name}, "")
-    group = _get_group(call, group).name
+    group = _get_group(call, params["ModelPackageGroupName"]).name
     while True:
         version = _next_version(call, group)
         members = {

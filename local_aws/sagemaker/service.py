@@ -8,10 +8,11 @@ import logging
 
 from local_aws.context import Context
 from local_aws.json_service import JsonService
-from local_aws.sagemaker import models, packages, processing, recovery, tags, training, tuning
+from local_aws.sagemaker import models, packages, processing, recovery, search, tags, training, tuning
+from local_aws.sagemaker.events import StateChanges
 from local_aws.sagemaker.operations import operation
 
-OPERATIONS = (models, packages, processing, tags, training, tuning)
+OPERATIONS = (models, packages, processing, search, tags, training, tuning)
 """The modules whose import registers operations."""
 
 logger = logging.getLogger(__name__)
@@ -23,11 +24,14 @@ class SageMaker(JsonService):
     def __init__(self, context: Context) -> None:
         super().__init__(operation, context)
         self._context = context
+        self._events = StateChanges(context)
 
     def start(self) -> None:
         """Give jobs that an earlier process left running a truthful end."""
+        self._events.start()
         recovery.recover(self._context)
 
     def stop(self) -> None:
         """Wait until every job has noticed `context.stopping` and killed its processes."""
         training.JOBS.join()
+        self._events.stop()

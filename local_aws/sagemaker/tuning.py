@@ -11,7 +11,8 @@ from local_aws.sagemaker import training
 from local_aws.sagemaker.job import must_be_stoppable
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.sagemaker.search_space import grid, read_ranges
-from local_aws.sagemaker.tuning_job import KIND, OBJECTIVE, TuningJob, definitions, trial_request
+from local_aws.sagemaker.training_job import TrainingJob
+from local_aws.sagemaker.tuning_job import KIND, OBJECTIVE, TuningJob, definitions, ranges_of, trial_request
 from local_aws.store import AlreadyExists, Missing, Resource
 
 TERMINAL = ("Completed", "Failed", "Stopped")
@@ -45,6 +46,11 @@ def create_tuning_job(call: Call) -> Document:
     return {"HyperParameterTuningJobArn": arn}
 
 
+def _definitions_of(params: Document) -> list[Document]:
+    found: list[Document] = params.get("TrainingJobDefinitions") or [params["TrainingJobDefinition"]]
+    return found
+
+
 def check_request(call: Call, params: Document) -> None:
     """Everything the service model cannot express. Raises ValidationException."""
     config = params["HyperParameterTuningJobConfig"]
@@ -55,7 +61,7 @@ def check_request(call: Call, params: Document) -> None:
         )
     if params.get("Autotune", {}).get("Mode") == "Enabled":
         raise validation_error("Autotune is not supported by local_aws: give parameter ranges.")
-    for document in several or [single]:
+    for document in _definitions_of(params):
         _check_definition(document, config, bool(several))
     _check_limits(params, config)
     if config["Strategy"] == "Hyperband" and config.get("TrainingJobEarlyStoppingType", "Off") != "Off":
@@ -81,7 +87,7 @@ def _check_definition(document: Document, config: Document, several: bool) -> No
         raise validation_error(
             "A metric is required for this hyperparameter tuning job objective. Provide a metric in the metric definitions."
         )
-    dimensions = read_ranges(document.get("HyperParameterRanges", config.get("ParameterRanges", {})))
+    dimensions = read_ranges(ranges_of(document, config))
     if not dimensions:
         raise validation_error("A hyperparameter tuning job needs at least one parameter range.")
     both = {d.name for d in dimensions} & set(document.get("StaticHyperParameters", {}))
@@ -101,9 +107,9 @@ def _check_limits(params: Document, config: Document) -> None:
     limits = config["ResourceLimits"]
     most = limits.get("MaxNumberOfTrainingJobs")
     if config["Strategy"] == "Grid":
-        documents = params.get("TrainingJobDefinitions") or [params["TrainingJobDefinition"]]
+        documents = _definitions_of(params)
         points = sum(
-            len(grid(read_ranges(d.get("HyperParameterRanges", config.get("ParameterRanges", {})))))
+            len(grid(read_ranges(ranges_of(d, config))))
             for d in documents
         )
         if most is not None and most != points:
@@ -133,13 +139,12 @@ def _parents(call: Call, warm_start: Document | None) -> list[Resource]:
                 f"IdenticalDataAndAlgorithm needs the training image of the parent tuning job {parent.name}; "
                 "use TransferLearning."
             )
-        jobs += call.context.store.all(training.KIND, call.region, parent=parent.name)
+        jobs += call.context.store.all(TrainingJob.kind, call.region, parent=parent.name)
     return jobs
 
 
 def _image(document: Document) -> str:
-    definition = (document.get("TrainingJobDefinitions") or [document["TrainingJobDefinition"]])[0]
-    return str(definition["AlgorithmSpecification"].get("TrainingImage", ""))
+    return str(_definitions_of(document)[0]["AlgorithmSpecification"].get("TrainingImage", ""))
 
 
 @operation("DescribeHyperParameterTuningJob")
@@ -151,7 +156,7 @@ def describe_tuning_job(call: Call) -> Document:
 
 def standing(call: Call, resource: Resource) -> Document:
     """Counters, BestTrainingJob, OverallBestTrainingJob and ConsumedResources of a tuning job."""
-    jobs = call.context.store.all(training.KIND, call.region, parent=resource.name)
+    jobs = call.context.store.all(TrainingJob.kind, call.region, parent=resource.name)
     members: Document = {
         "TrainingJobStatusCounters": _status_counters(jobs),
         "ObjectiveStatusCounters": _objective_counters(jobs),
@@ -164,7 +169,7 @@ def standing(call: Call, resource: Resource) -> Document:
     if warm_start and warm_start["WarmStartType"] == "IdenticalDataAndAlgorithm":
         for entry in warm_start["ParentHyperParameterTuningJobs"]:
             parent = entry["HyperParameterTuningJobName"]
-            jobs = jobs + call.context.store.all(training.KIND, call.region, parent=parent)
+            jobs = jobs + call.context.store.all(TrainingJob.kind, call.region, parent=parent)
         overall = best_job(jobs)
         if overall:
             members["OverallBestTrainingJob"] = summary(overall)
@@ -234,7 +239,7 @@ def list_training_jobs_for_tuning_job(call: Call) -> Document:
     sort_by = call.params.get("SortBy", "Name")
     query = list_query(
         call,
-        training.KIND,
+        TrainingJob.kind,
         parent=resource.name,
         descending=call.params.get("SortOrder", "Ascending") == "Descending",
         sort_by=f"$.{OBJECTIVE}.Value" if sort_by == "FinalObjectiveMetricValue" else "name",

@@ -275,7 +275,7 @@ def definitions(request: Document, seed: int) -> list[Definition]:
     for index, document in enumerate(
         request.get("TrainingJobDefinitions") or [request["TrainingJobDefinition"]]
     ):
-        ranges = document.get("HyperParameterRanges", config.get("ParameterRanges", {}))
+        ranges = ranges_of(document, config)
         objective = document.get("TuningObjective", config.get("HyperParameterTuningJobObjective"))
         maximize = objective["Type"] == "Maximize"
         found.append(
@@ -288,6 +288,12 @@ def definitions(request: Document, seed: int) -> list[Definition]:
             )
         )
     return found
+
+
+def ranges_of(document: Document, config: Document) -> Document:
+    """The parameter ranges of a definition: its own, or those of the whole job."""
+    ranges: Document = document.get("HyperParameterRanges") or config.get("ParameterRanges") or {}
+    return ranges
 
 
 def seed_of(request: Document) -> int:
