@@ -1,4 +1,4 @@
-"""Prints the lines of requirements.lock that an image installs, so that every image has the versions that were tested.
+"""Prints the lines of requirements.lock that an image installs: each gets the versions that were tested.
 
     pins.py                    the whole lock, less what only development needs (requirements-dev.in)
     pins.py safetensors onnx   just these packages
@@ -44,7 +44,9 @@ def pins(lock: str, development: str, names: Sequence[str]) -> list[str]:
         return [line for name, line in by_name.items() if name not in unwanted]
     missing = [name for name in names if normalised(name) not in by_name]
     if missing:
-        raise PinError(f"not in requirements.lock: {', '.join(missing)}; add them to requirements.in and run make lock")
+        raise PinError(
+            f"not in requirements.lock: {', '.join(missing)}; add them to requirements.in and run make lock"
+        )
     return [by_name[normalised(name)] for name in names]
 
 

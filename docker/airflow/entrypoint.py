@@ -1,7 +1,7 @@
 """Settles what the containers of docker-compose.yaml must agree on, then becomes the command it was given.
 
-COMPOSE_PROFILES is the one setting: with `local-aws` in it every container talks to that service, without it to the
-real AWS; with `celery` in it tasks run on Celery workers, without it beside the scheduler.
+COMPOSE_PROFILES is the one setting: with `local-aws` in it every container talks to that service, without it
+to the real AWS; with `celery` in it tasks run on Celery workers, without it beside the scheduler.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import os
 import sys
 from collections.abc import Mapping
 from urllib.parse import quote
-
-# A hyphen, because botocore refuses an underscore in a host name.
-LOCAL_AWS_HOST = "local-aws"
 
 
 class EntrypointError(ValueError):
@@ -33,7 +30,11 @@ def derived(environ: Mapping[str, str]) -> dict[str, str]:
         ml_pipeline.settings.SettingsError: A setting of the pipeline is missing or malformed.
     """
     active = profiles(environ)
-    return {**_database(environ), **_executor(environ, "celery" in active), **_aws(environ, "local-aws" in active)}
+    return {
+        **_database(environ),
+        **_executor(environ, "celery" in active),
+        **_aws(environ, "local-aws" in active),
+    }
 
 
 def _database(environ: Mapping[str, str]) -> dict[str, str]:
@@ -70,7 +71,7 @@ def _aws(environ: Mapping[str, str], local: bool) -> dict[str, str]:
             "LOCAL_AWS_URL": "",
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps({"conn_type": "aws", "extra": extra}),
         }
-    url = f"http://{LOCAL_AWS_HOST}:4566"
+    url = _required(environ, "LOCAL_AWS_URL")
     return {
         "LOCAL_AWS_URL": url,
         "AWS_ENDPOINT_URL": url,
@@ -84,7 +85,9 @@ def _aws(environ: Mapping[str, str], local: bool) -> dict[str, str]:
 def _required(environ: Mapping[str, str], name: str) -> str:
     value = environ.get(name)
     if not value:
-        raise EntrypointError(f"{name} is not set: write .env with `python docker/new_env.py`")
+        raise EntrypointError(
+            f"{name} is not set: docker-compose.yaml takes it from .env (docker/new_env.py)"
+        )
     return value
 
 

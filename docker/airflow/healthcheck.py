@@ -3,8 +3,8 @@
     healthcheck.py URL              the address itself
     healthcheck.py URL COMPONENT    the component's own heartbeat in Airflow's /api/v2/monitor/health
 
-Standard library only: it runs every few seconds in every container, and `airflow jobs check`, which asks the same, costs
-seconds of CPU a time.
+Standard library only: it runs every few seconds in every container, and `airflow jobs check`, which asks the
+same, costs seconds of CPU a time.
 """
 
 from __future__ import annotations

@@ -174,4 +174,4 @@ SCHEMA = {
     "required": ["name", "services", "networks", "volumes"],
     "additionalProperties": False,
 }
-"""What we use of the Compose specification, closed and stricter: hardening and limits are required of every service."""
+"""What we use of the Compose specification, closed and stricter: every service needs hardening and limits."""

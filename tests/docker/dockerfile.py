@@ -28,8 +28,8 @@ class Instruction:
 
 def instructions(path: Path) -> list[Instruction]:
     """The instructions of a Dockerfile in order."""
-    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    lines = (line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(line for line in lines if line.strip()))
     return [Instruction(*line.split(maxsplit=1)) for line in joined.splitlines()]
 
 

@@ -142,7 +142,7 @@ def test_airflow_commands_parse(services: dict[str, Any]) -> None:
         command = service.get("command", [])
         if command[:1] != ["airflow"]:
             continue
-        # The celery group is there when Celery's executor is the one configured: tests/docker/test_stack.py runs it.
+        # The celery group is there only when Celery's executor is configured: test_stack.py runs it.
         if command[1] != "celery":
             assert get_parser().parse_args(command[1:]), name
 

@@ -55,7 +55,8 @@ def test_hadolint_finds_nothing(path: Path) -> None:
 
 def test_own_images_do_not_run_as_root() -> None:
     for name in ("airflow", "serving"):
-        users = [i.text for i in instructions(compose.ROOT / "docker" / name / "Dockerfile") if i.name == "USER"]
+        path = compose.ROOT / "docker" / name / "Dockerfile"
+        users = [i.text for i in instructions(path) if i.name == "USER"]
         assert users
         assert not users[-1].startswith(("0", "root"))
 
@@ -69,7 +70,8 @@ def test_packages_that_an_image_asks_for_are_in_the_lock(path: Path) -> None:
 def test_airflow_image_has_the_lock_without_development_packages() -> None:
     kept = {pins.normalised(line) for line in pins.pins(LOCK, DEVELOPMENT, [])}
     development = {pins.normalised(line) for line in pins.requirements(DEVELOPMENT)}
-    direct = {pins.normalised(line) for line in pins.requirements((compose.ROOT / "requirements.in").read_text())}
+    asked = (compose.ROOT / "requirements.in").read_text()
+    direct = {pins.normalised(line) for line in pins.requirements(asked)}
     assert not kept & development
     assert direct <= kept
 

@@ -22,8 +22,15 @@ entrypoint = compose.script("airflow/entrypoint.py")
 new_env = compose.script("new_env.py")
 healthcheck = compose.script("airflow/healthcheck.py")
 
-LOCAL = {"COMPOSE_PROFILES": "local-aws", "POSTGRES_PASSWORD": "a/b@c:d%", "REDIS_PASSWORD": "r@"}
+SERVICES = compose.raw()["services"]
+LOCAL = {
+    "COMPOSE_PROFILES": "local-aws",
+    "POSTGRES_PASSWORD": "a/b@c:d%",
+    "REDIS_PASSWORD": "r@",
+    "LOCAL_AWS_URL": SERVICES["airflow-scheduler"]["environment"]["LOCAL_AWS_URL"],
+}
 REAL = {
+    "LOCAL_AWS_URL": LOCAL["LOCAL_AWS_URL"],
     "POSTGRES_PASSWORD": "x",
     "ML_PIPELINE_BUCKET": "photos",
     "ML_PIPELINE_ROLE_ARN": "arn:aws:iam::111122223333:role/ml-pipeline-job",
@@ -41,7 +48,7 @@ def test_profile_local_aws_sends_everything_there() -> None:
     connection = json.loads(made["AIRFLOW_CONN_AWS_DEFAULT"])
     assert made["LOCAL_AWS_URL"] == made["AWS_ENDPOINT_URL"] == "http://local-aws:4566"
     assert connection["extra"]["endpoint_url"] == "http://local-aws:4566"
-    assert "local-aws" in compose.raw()["services"]
+    assert "local-aws" in SERVICES
 
 
 def test_botocore_accepts_the_host_name() -> None:
@@ -116,7 +123,8 @@ def test_new_env_writes_working_secrets_once(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.fixture
 def airflow_health() -> Iterator[str]:
-    body = json.dumps({"triggerer": {"status": "unhealthy"}, "dag_processor": {"status": "healthy"}, "scheduler": None})
+    states = {"triggerer": "unhealthy", "dag_processor": "healthy"}
+    body = json.dumps({**{name: {"status": state} for name, state in states.items()}, "scheduler": None})
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,0 +1,127 @@
+"""Every service of docker-compose.yaml as a process here, on a real PostgreSQL, and the DAG green on them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from launcher.airflow_api import AirflowClient
+from tests.docker import compose
+from tests.docker.stack import PORTS, Stack, free_port, postgres, postgres_programs, wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.e2e,
+    pytest.mark.skipif(postgres_programs() is None, reason="needs apt-get install postgresql"),
+]
+
+new_env = compose.script("new_env.py")
+DAG_ID = "train_and_deploy"
+HEARTBEAT_SECONDS = 60
+RUN_SECONDS = 600
+
+
+@pytest.fixture(scope="module")
+def environ() -> dict[str, str]:
+    """The .env of a new installation, without a word changed."""
+    return compose.read_env(new_env.filled((compose.ROOT / ".env.example").read_text()))
+
+
+@pytest.fixture(scope="module")
+def database(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    programs = postgres_programs()
+    assert programs is not None
+    folder = tmp_path_factory.mktemp("database") / "postgres"
+    with postgres(programs, folder, environ["POSTGRES_PASSWORD"]) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def stack(
+    environ: dict[str, str], database: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    ports = {service: free_port() for service in PORTS} | {"postgres": database}
+    made = Stack(tmp_path_factory.mktemp("stack"), environ, ports)
+    try:
+        made.run("airflow-init")
+        made.start("local-aws", "airflow-apiserver")
+        made.start("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+        yield made
+    finally:
+        made.stop()
+        assert made.leftovers() == []
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack, environ: dict[str, str]) -> AirflowClient:
+    return AirflowClient(stack.url("airflow-apiserver"), "admin", environ["AIRFLOW_ADMIN_PASSWORD"])
+
+
+def test_everything_is_healthy_on_postgresql(
+    stack: Stack, client: AirflowClient, environ: dict[str, str], database: int
+) -> None:
+    parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+    wait_until(lambda: all(client.health().get(p) == "healthy" for p in parts), HEARTBEAT_SECONDS, "health")
+    url = f"postgresql://airflow:{environ['POSTGRES_PASSWORD']}@127.0.0.1:{database}/airflow"
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute("select distinct job_type from job where state = 'running' order by 1")
+        assert [row[0] for row in cursor] == ["DagProcessorJob", "SchedulerJob", "TriggererJob"]
+
+
+def test_init_can_run_again(stack: Stack, client: AirflowClient) -> None:
+    stack.run("airflow-init")
+    assert client.call("GET", "dags") is not None
+
+
+def test_dags_are_parsed_without_errors(client: AirflowClient) -> None:
+    wait_until(lambda: client.dag_exists(DAG_ID) or client.import_errors(), HEARTBEAT_SECONDS, DAG_ID)
+    assert client.import_errors() == []
+
+
+def test_dag_is_green(stack: Stack, client: AirflowClient, tmp_path: Path) -> None:
+    from model_code import sample_data
+
+    photos = tmp_path / "photos"
+    sample_data.draw(photos)
+    conf = {"data": str(photos), "dataset_name": "drawn", "weights": "none", "trials": 2}
+    run_id = client.trigger(DAG_ID, conf)
+    wait_until(lambda: client.run_state(DAG_ID, run_id) in ("success", "failed"), RUN_SECONDS, "the run")
+    tasks = client.task_instances(DAG_ID, run_id)
+    failed = {
+        task["task_id"]: client.log(DAG_ID, run_id, task)[-20:] for task in tasks if task["state"] == "failed"
+    }
+    assert failed == {}
+    assert client.run_state(DAG_ID, run_id) == "success"
+
+
+def test_only_logs_are_written_beside_the_database(stack: Stack) -> None:
+    # The containers' file systems are read-only but for the logs.
+    home = stack.folder / "airflow"
+    written = {path.relative_to(home).parts[0] for path in home.rglob("*") if path.is_file()}
+    assert written <= {"airflow.cfg", "logs"}
+
+
+def test_celery_worker_answers_its_health_check(
+    environ: dict[str, str], database: int, stack: Stack, tmp_path: Path
+) -> None:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no Redis: apt-get install redis-server")
+    profiles = {**environ, "COMPOSE_PROFILES": "local-aws,celery"}
+    celery = Stack(tmp_path, profiles, {**stack.ports, "redis": free_port()})
+    _, _, script = celery.services["redis"]["command"]
+    here = f"{program} --bind 127.0.0.1 --port {celery.ports['redis']} --dir {tmp_path}"
+    secret = {"PATH": "/usr/bin:/bin", "REDIS_PASSWORD": environ["REDIS_PASSWORD"]}
+    redis = subprocess.Popen(["sh", "-c", script.replace("redis-server", here)], env=secret)
+    try:
+        celery.start("airflow-worker")
+    finally:
+        celery.stop()
+        redis.terminate()
+        redis.wait(10)
+    assert celery.leftovers() == []
