@@ -10,13 +10,14 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from model_code.card import (
@@ -57,6 +58,7 @@ MAX_UNPACKED_BYTES = 8 << 30
 MAX_MEMBERS = 10_000
 MAX_CARD_BYTES = 64 << 20
 _CHUNK = 1 << 20
+_IGNORED = re.compile(r"(^|/)(__pycache__/|\.)")
 
 
 @dataclass(frozen=True)
@@ -242,13 +244,7 @@ def _refuse_foreign_code(directory: Path, card: ModelCard) -> None:
 def _listing(directory: Path) -> list[str]:
     """Files under `directory` as sorted POSIX names, leaving out the card, caches and unfinished files."""
     names = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
-    return sorted(
-        name
-        for name in names
-        if name != CARD
-        and "__pycache__" not in PurePosixPath(name).parts
-        and not PurePosixPath(name).name.startswith(".")
-    )
+    return sorted(name for name in names if name != CARD and not _IGNORED.search(name))
 
 
 def _entry(path: Path) -> FileEntry:

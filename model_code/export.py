@@ -1,0 +1,247 @@
+"""From a trained classifier to a model bundle: weights, ONNX, int8 where it passes its guard, golden
+outputs, code.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from model_code import bundle
+from model_code.architectures import ArchitectureError, Classifier, attach_head, build_backbone
+from model_code.calibration import calibrate
+from model_code.card import ModelCard
+from model_code.head import Head
+from model_code.int8 import Int8, make_int8
+from model_code.onnx_graph import export_onnx
+from model_code.photos import PhotoError, decode
+from model_code.quantize import Verdict
+from model_code.serve.predictor import Predictor
+from model_code.shards import read_shard
+
+GOLDEN_PHOTOS = 4
+GOLDEN_SIDE = 96
+AGREEMENT = 1e-3
+"""Largest difference in probability between torch and ONNX on the golden photos; float32 kernels give
+1e-6.
+"""
+
+
+def export_bundle(
+    *,
+    output: Path,
+    model: nn.Module,
+    reference_model: nn.Module,
+    card: Mapping[str, Any],
+    calibration_shards: Sequence[Path],
+    valid_shards: Sequence[Path],
+) -> None:
+    """Fill the folder `output` with a model bundle (docs/contracts.md, "model.tar.gz").
+
+    Where onnx or onnxscript is missing, or the network cannot be traced, the bundle holds `model.safetensors`
+    only and the log says why.
+
+    Args:
+        output: the folder, SageMaker's model directory; what an earlier attempt left in it is replaced.
+        model: what is served: normalised photos [n, 3, h, w] to logits [n, classes].
+        reference_model: the same recipe fitted on train alone, so that the validation split can judge it.
+        card: name, architecture, classes, transform (a `Transform`), temperature, abstain_threshold, metrics,
+            hyperparameters, dataset, embedder_id, weights_sha256, code_version.
+        calibration_shards: training photos, for the ranges of int8 and the golden photos.
+        valid_shards: the validation split, for the int8 guard.
+
+    Raises:
+        BundleError: the card contradicts itself.
+    """
+    _clear(output)
+    model, reference_model = exportable(model), exportable(reference_model)
+    fields = {
+        **card,
+        "transform": card["transform"].to_dict(),
+        "metrics": dict(card["metrics"]),
+        "golden": [],
+    }
+    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, output / bundle.SAFETENSORS)
+    _copy_code(output / bundle.CODE)
+    photos = golden_photos(calibration_shards)
+    runtimes = ["torch"]
+    if _try_onnx(model, output, fields, photos):
+        runtimes = ["onnx", *runtimes]
+        int8 = _try_int8(output, model, reference_model, card, calibration_shards, valid_shards)
+        if int8.logits is not None:
+            runtimes = ["onnx-int8", *runtimes]
+        _record(fields, int8)
+    golden = _golden(output, fields, photos, runtimes)
+    bundle.write_card(output, {**fields, "runtimes": runtimes, "golden": golden})
+
+
+def exportable(model: nn.Module) -> nn.Module:
+    """`model` on the CPU in eval mode, its head folded into plain linear layers that need no code of ours."""
+    model = model.eval().cpu()
+    if isinstance(model, Classifier) and isinstance(model.head, Head):
+        model = attach_head(model.backbone, model.head.folded().eval())
+    return model
+
+
+def load_classifier(directory: Path, card: ModelCard) -> Classifier:
+    """The classifier of an opened bundle in torch, on the CPU, in eval mode.
+
+    Raises:
+        ArchitectureError: the weights do not fit the card's architecture and classes.
+    """
+    tensors = load_file(directory / bundle.SAFETENSORS)
+    classifier = attach_head(build_backbone(card.architecture), _head_like(tensors))
+    try:
+        classifier.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ArchitectureError(f"{bundle.SAFETENSORS} does not fit {card.architecture}: {error}") from error
+    return classifier.eval()
+
+
+def _head_like(tensors: Mapping[str, Tensor]) -> nn.Module:
+    """An empty head of the shapes that `Head.folded` gives: Linear, or Linear, ReLU, Linear."""
+    weights = {
+        name: tensor for name, tensor in tensors.items() if name.startswith("head.") and tensor.ndim == 2
+    }
+    layers = [nn.Linear(tensor.shape[1], tensor.shape[0]) for _, tensor in sorted(weights.items())]
+    if set(weights) == {"head.weight"}:
+        return layers[0]
+    if set(weights) == {"head.0.weight", "head.2.weight"}:
+        return nn.Sequential(layers[0], nn.ReLU(), layers[1])
+    raise ArchitectureError(
+        f"{bundle.SAFETENSORS} holds no head that this release knows, only {sorted(weights)}"
+    )
+
+
+def _clear(output: Path) -> None:
+    """Remove what an interrupted attempt left behind: a leftover file would be sealed into the bundle."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name in (bundle.CARD, *bundle.RUNTIME_FILES.values()):
+        (output / name).unlink(missing_ok=True)
+    shutil.rmtree(output / bundle.CODE, ignore_errors=True)
+
+
+def _copy_code(folder: Path) -> None:
+    package = Path(__file__).parent
+    shutil.copytree(
+        package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+    )
+
+
+def _try_onnx(model: nn.Module, output: Path, fields: Mapping[str, Any], photos: Sequence[bytes]) -> bool:
+    """Write `model.onnx` if it can be done and agrees with torch; else say why not."""
+    path = output / bundle.ONNX
+    try:
+        export_onnx(model, fields["transform"]["crop"], path)
+        ours, theirs = (answers(output, fields, photos, runtime) for runtime in ("torch", "onnx"))
+    except ImportError as error:
+        return _without_onnx(path, f"{error.name or error} is not installed here")
+    except (
+        Exception
+    ) as error:  # the exporter's errors have no common class, and torch serves what it cannot trace
+        return _without_onnx(path, _first_line(error))
+    difference = float(np.abs(ours - theirs).max())
+    if not difference <= AGREEMENT:
+        return _without_onnx(path, f"its probabilities differ from torch's by {difference:.4f}")
+    return True
+
+
+def _without_onnx(path: Path, reason: str) -> bool:
+    path.unlink(missing_ok=True)
+    print(f"warning: the bundle has no {path.name} and will be served by torch, slower: {reason}", flush=True)
+    return False
+
+
+def _try_int8(output: Path, *arguments: Any) -> Int8:
+    try:
+        return make_int8(output, *arguments)
+    except Exception as error:  # the quantiser raises almost anything on operators it does not know
+        (output / bundle.ONNX_INT8).unlink(missing_ok=True)
+        return Int8(
+            Verdict(False, f"quantisation failed: {_first_line(error)}", None, 0), None, np.zeros(0, np.int64)
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _record(fields: dict[str, Any], int8: Int8) -> None:
+    """Note the verdict; if int8 will serve, calibrate what will serve."""
+    verdict = int8.verdict
+    print(f"int8 {'kept' if verdict.kept else 'dropped'}: {verdict.reason}", flush=True)
+    fields["metrics"]["int8"] = verdict.to_json()
+    if int8.logits is not None:
+        calibration = calibrate(int8.logits, int8.labels)
+        fields["metrics"]["int8"]["temperature_float"] = fields["temperature"]
+        fields["temperature"] = calibration.temperature
+        fields["abstain_threshold"] = calibration.abstain_threshold
+
+
+def golden_photos(shards: Sequence[Path], count: int = GOLDEN_PHOTOS) -> list[bytes]:
+    """A few photos as small JPEGs (a few kB each), from the first shard that has some; drawn ones if none
+    has.
+    """
+    photos: list[bytes] = []
+    for shard in shards:
+        for sample in read_shard(shard):
+            try:
+                photos.append(_shrunk(decode(sample.data, min_side=GOLDEN_SIDE)))
+            except PhotoError:
+                continue
+            if len(photos) == count:
+                return photos
+    return photos or [_shrunk(_drawn(number)) for number in range(count)]
+
+
+def _shrunk(pixels: NDArray[np.uint8]) -> bytes:
+    image = Image.fromarray(pixels)
+    scale = GOLDEN_SIDE / min(image.size)
+    if scale < 1:
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BOX)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
+
+
+def _drawn(number: int) -> NDArray[np.uint8]:
+    """Smooth coloured waves: something that every layer reacts to."""
+    rows, columns = np.mgrid[0:GOLDEN_SIDE, 0:GOLDEN_SIDE] / GOLDEN_SIDE
+    waves = [np.sin(2 * np.pi * ((1 + number) * rows + (1 + channel) * columns)) for channel in range(3)]
+    return np.asarray(127.5 + 127.5 * np.stack(waves, axis=-1), np.uint8)
+
+
+def answers(
+    output: Path, fields: Mapping[str, Any], photos: Sequence[bytes], runtime: str
+) -> NDArray[np.float32]:
+    """Probabilities [photos, classes] of the unfinished bundle, by the path that will serve it."""
+    bundle.write_card(output, {**fields, "runtimes": [runtime], "golden": []})
+    predictor = Predictor.open(output, runtime=runtime)
+    return predictor.predict(photos)
+
+
+def _golden(
+    output: Path, fields: Mapping[str, Any], photos: Sequence[bytes], runtimes: Sequence[str]
+) -> list[dict[str, Any]]:
+    rows = {runtime: answers(output, fields, photos, runtime).tolist() for runtime in runtimes}
+    main = rows["onnx" if "onnx" in rows else "torch"]
+    int8 = rows.get("onnx-int8")
+    return [
+        {
+            "photo": base64.b64encode(photo).decode("ascii"),
+            "probabilities": main[number],
+            "runtime": {} if int8 is None else {"onnx-int8": int8[number]},
+        }
+        for number, photo in enumerate(photos)
+    ]

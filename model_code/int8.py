@@ -1,0 +1,151 @@
+"""The int8 form of a bundle's network: which photos judge it, and on which model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from model_code import bundle
+from model_code.architectures import Classifier
+from model_code.forward import cores
+from model_code.onnx_graph import export_onnx
+from model_code.photos import PhotoError, Pixels
+from model_code.quantize import Floats, Readout, Verdict, observe, quantise, search
+from model_code.shards import read_shard
+from model_code.transform import Transform
+
+CALIBRATION_PHOTOS = 128
+# 2,800 photos of 224 px: enough to tell half a point apart, and far from a job's 2 GB.
+MAX_VALID_BYTES = 400 << 20
+
+_CALIBRATION_BATCH = (
+    2  # every activation of a batch is in memory at once: 0.2 GB a photo for efficientnet_v2_s
+)
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Int8:
+    """The verdict and, where int8 was kept, its logits on the validation photos with their classes
+    [photos].
+    """
+
+    verdict: Verdict
+    logits: Floats | None
+    labels: NDArray[np.int64]
+
+
+def make_int8(
+    output: Path,
+    model: nn.Module,
+    reference_model: nn.Module,
+    card: Mapping[str, Any],
+    calibration_shards: Sequence[Path],
+    valid_shards: Sequence[Path],
+) -> Int8:
+    """Write `model.int8.onnx` beside `model.onnx` in `output`, if the guard lets it pass.
+
+    The guard judges `reference_model`, which has not seen the validation photos. With a frozen backbone both
+    models share every layer that is quantised, so one graph serves both; else the recipe found for the
+    reference is applied to the model.
+    """
+    transform: Transform = card["transform"]
+    pixels, labels = valid_photos(valid_shards, transform, card["classes"])
+    if not len(labels) or not calibration_shards:
+        channel = "validation" if calibration_shards else "calibration"
+        return Int8(
+            Verdict(False, f"no {channel} photos were given to judge int8 with", None, 0), None, labels
+        )
+    calibration = calibration_photos(calibration_shards, transform)
+    graph = output / bundle.ONNX
+    readout: Readout = _logits
+    shared = shares_backbone(model, reference_model)
+    if shared:
+        assert isinstance(reference_model, Classifier)
+        readout = _head_on_features(reference_model.head)
+    else:
+        graph = output / ".reference.onnx"
+        export_onnx(reference_model, transform.crop, graph)
+    path = output / bundle.ONNX_INT8
+    try:
+        outcome = search(
+            graph,
+            path,
+            batches(calibration, transform, _CALIBRATION_BATCH),
+            lambda: batches(pixels, transform, _BATCH),
+            labels,
+            readout,
+            cores(),
+        )
+        if outcome.recipe is not None and not shared:
+            seen = observe(output / bundle.ONNX, batches(calibration, transform, _CALIBRATION_BATCH), cores())
+            quantise(output / bundle.ONNX, seen, outcome.recipe, path)
+    finally:
+        if not shared:
+            graph.unlink(missing_ok=True)
+    return Int8(outcome.verdict, outcome.logits, labels)
+
+
+def shares_backbone(model: nn.Module, other: nn.Module) -> bool:
+    """Whether two classifiers differ in their heads only, and the head works on the mean of a feature map."""
+    if not (
+        isinstance(model, Classifier) and isinstance(other, Classifier) and model.backbone.has_feature_map
+    ):
+        return False
+    ours, theirs = model.backbone.state_dict(), other.backbone.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def _logits(outputs: Mapping[str, Floats]) -> Floats:
+    return outputs["logits"]
+
+
+def _head_on_features(head: nn.Module) -> Readout:
+    @torch.inference_mode()
+    def readout(outputs: Mapping[str, Floats]) -> Floats:
+        logits: Floats = head(torch.from_numpy(outputs["features"].mean((2, 3)))).numpy()
+        return logits
+
+    return readout
+
+
+def calibration_photos(shards: Sequence[Path], transform: Transform) -> list[Pixels]:
+    """The first photos of the calibration shards: photos in a shard are shuffled."""
+    return [pixels for _, pixels in islice(_decoded(shards, transform), CALIBRATION_PHOTOS)]
+
+
+def valid_photos(
+    shards: Sequence[Path], transform: Transform, classes: Sequence[str]
+) -> tuple[list[Pixels], NDArray[np.int64]]:
+    """Validation photos, resized and cropped, and their classes [photos]; as many as `MAX_VALID_BYTES`
+    hold.
+    """
+    index = {name: number for number, name in enumerate(classes)}
+    known = ((label, pixels) for label, pixels in _decoded(shards, transform) if label in index)
+    photos = list(islice(known, MAX_VALID_BYTES // (3 * transform.crop**2)))
+    return [pixels for _, pixels in photos], np.array([index[label] for label, _ in photos], np.int64)
+
+
+def batches(photos: Sequence[Pixels], transform: Transform, size: int) -> Iterator[Floats]:
+    """Normalised batches, float32 [size, 3, h, w]; the last may be smaller."""
+    for start in range(0, len(photos), size):
+        yield transform.normalise(np.stack(photos[start : start + size]))
+
+
+def _decoded(shards: Sequence[Path], transform: Transform) -> Iterator[tuple[str, Pixels]]:
+    for shard in shards:
+        for sample in read_shard(shard):
+            try:
+                yield sample.label, transform.pixels(sample.data)
+            except (
+                PhotoError
+            ):  # upload lists unreadable photos; one that slipped through is no reason to fail
+                continue

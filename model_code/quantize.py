@@ -1,0 +1,347 @@
+"""Static int8 quantisation (QDQ, per channel) that is kept only if it costs next to nothing in accuracy.
+
+One pass over training photos gives the ranges of every activation; several recipes are made of them (how to
+cut the ranges, which layers stay float) and tried on validation photos. Choosing looks at the distance of
+the logits, which a few hundred photos measure well; accepting looks at accuracy, which is what the user
+pays for.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.dataset import ordered_map
+from model_code.onnx_graph import session
+
+Floats = NDArray[np.float32]
+Batches = Callable[[], Iterator[Floats]]
+"""Starts a pass over normalised photos, float32 [n, 3, h, w] a batch."""
+Readout = Callable[[Mapping[str, Floats]], Floats]
+"""A graph's outputs by name to logits [n, classes]."""
+
+MAX_DROP = 0.005
+"""Accuracy that int8 may cost on the validation split (issue 3: half a point)."""
+
+# Elementwise and pooling operators ride along, so that a block stays in int8 from end to end. Softmax,
+# norms and gates stay float: they cost int8 its accuracy, and take little of the time.
+OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "Concat")
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_SAMPLES_PER_PHOTO = 4096
+_CUTS = np.linspace(0.3, 1.0, 15)
+
+
+class Calibration(StrEnum):
+    """How an activation's range is cut: a narrower one resolves finer and saturates more."""
+
+    MIN_MAX = "min-max"
+    PERCENTILE = "percentile"
+    MEAN_SQUARED_ERROR = "mean-squared-error"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A calibration, and how many weighted layers at either end of the backbone stay float.
+
+    The first layers work on few channels at full resolution: a small part of the arithmetic, the largest
+    part of the error.
+    """
+
+    calibration: Calibration
+    float_first: int = 0
+    float_last: int = 0
+
+    def __str__(self) -> str:
+        ends = [f"first {self.float_first}"] * bool(self.float_first) + [f"last {self.float_last}"] * bool(
+            self.float_last
+        )
+        return f"{self.calibration}, {' and '.join(ends)} layers float" if ends else str(self.calibration)
+
+
+RECIPES = (
+    Recipe(Calibration.MIN_MAX),
+    Recipe(Calibration.PERCENTILE, float_first=3),
+    Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=3),
+    Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=3, float_last=3),
+)
+"""All about equally fast (within 6 % for mobilenet_v2), so the nearest to float wins."""
+
+LAST_RESORT = Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=6, float_last=5)
+"""A quarter slower; tried only when the best of the others fails the guard."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the guard decided and what it saw. Accuracies are of the reference model on the validation split.
+
+    `distances` maps each recipe tried to |int8 logits - float logits| / |float logits|.
+    """
+
+    kept: bool
+    reason: str
+    method: str | None
+    photos: int
+    accuracy_float: float | None = None
+    accuracy_int8: float | None = None
+    agreement: float | None = None
+    distances: Mapping[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For `metrics.int8` of model.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A verdict and, where int8 was kept: what quantises another graph alike, and the validation logits."""
+
+    verdict: Verdict
+    activations: Activations | None = None
+    recipe: Recipe | None = None
+    logits: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What calibration saw of every activation, by tensor name: its extremes, and a sample of its values."""
+
+    lowest: Mapping[str, float]
+    highest: Mapping[str, float]
+    sample: Mapping[str, Floats]
+
+    def ranges(self, calibration: Calibration) -> dict[str, tuple[float, float]]:
+        """The range to quantise each activation in."""
+        return {name: self._range(name, calibration) for name in self.sample}
+
+    def _range(self, name: str, calibration: Calibration) -> tuple[float, float]:
+        low, high, sample = self.lowest[name], self.highest[name], self.sample[name]
+        if calibration is Calibration.MIN_MAX:
+            return low, high
+        if calibration is Calibration.PERCENTILE:
+            return float(np.percentile(sample, 0.01)), float(np.percentile(sample, 99.99))
+        ends = [(low * float(cut), high * float(cut)) for cut in _CUTS]
+        return min(ends, key=lambda pair: squared_error(sample, *pair))
+
+
+def squared_error(values: Floats, low: float, high: float) -> float:
+    """Mean squared error of rounding `values` to the 256 levels of an asymmetric uint8 range."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / 255
+    if scale == 0:
+        return float(np.mean(values**2))
+    zero = round(-low / scale)
+    levels = np.clip(np.round(values / np.float32(scale)) + zero, 0, 255)
+    return float(np.mean((np.float32(scale) * (levels - zero) - values) ** 2))
+
+
+def observe(model: Path, batches: Iterable[Floats], threads: int) -> Activations:
+    """Run `batches` through the graph with every activation as an output.
+
+    ONNX Runtime's own calibrators keep every activation of every photo in memory, or only the extremes; a
+    random sample gives the same percentiles in flat memory.
+    """
+    import onnx
+
+    graph = onnx.load(str(model))
+    present = {output.name for output in graph.graph.output}
+    constant = {tensor.name for tensor in graph.graph.initializer}
+    names = [
+        name for node in graph.graph.node for name in node.output if name and name not in present | constant
+    ]
+    floats = _float_tensors(graph)
+    for name in names:
+        if name in floats:
+            graph.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    # Unoptimised: fusing would take away the tensors in question.
+    runtime = session(graph.SerializeToString(), threads, optimise=False)
+    outputs = [output.name for output in runtime.get_outputs()]
+    draw = np.random.default_rng(0)
+    lowest: dict[str, float] = {}
+    highest: dict[str, float] = {}
+    sample: dict[str, list[Floats]] = {}
+    for batch in batches:
+        values = {"input": batch, **dict(zip(outputs, runtime.run(None, {"input": batch}), strict=True))}
+        for name, value in values.items():
+            flat = value.reshape(-1)
+            lowest[name] = min(lowest.get(name, np.inf), float(flat.min()))
+            highest[name] = max(highest.get(name, -np.inf), float(flat.max()))
+            sample.setdefault(name, []).append(
+                flat[draw.integers(0, flat.size, _SAMPLES_PER_PHOTO * len(batch))]
+            )
+    if not sample:
+        raise ValueError("no photo to calibrate with")
+    return Activations(lowest, highest, {name: np.concatenate(parts) for name, parts in sample.items()})
+
+
+def _float_tensors(graph: Any) -> set[str]:
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(graph)
+    values = [*inferred.graph.value_info, *inferred.graph.output]
+    return {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+
+
+def quantise(model: Path, activations: Activations, recipe: Recipe, output: Path) -> None:
+    """Write the int8 graph of `model` by `recipe`."""
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data
+
+    excluded = excluded_nodes(onnx.load(str(model)).graph, recipe)
+    ranges = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in activations.ranges(recipe.calibration).items()
+    }
+    with tempfile.TemporaryDirectory(prefix="quantise-") as folder, _quiet():
+        # The documented way to hand in ranges of one's own.
+        cache = Path(folder) / "ranges.json"
+        save_tensors_data(TensorsData(CalibrationMethod.MinMax, ranges), cache)
+        quantize_static(
+            str(model),
+            str(output),
+            op_types_to_quantize=list(OPERATORS),
+            nodes_to_exclude=excluded,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibration_cache_path=cache,
+        )
+
+
+def excluded_nodes(graph: Any, recipe: Recipe) -> list[str]:
+    """Nodes that stay float: the head (a thousandth of the work, all of the answer) and the recipe's ends."""
+    head = _head_nodes(graph)
+    weighted = [node.name for node in graph.node if node.op_type in _WEIGHTED and node.name not in head]
+    ends = weighted[: recipe.float_first] + weighted[len(weighted) - recipe.float_last :]
+    return sorted({*head, *ends})
+
+
+def _head_nodes(graph: Any) -> set[str]:
+    """What comes after the feature map; without one, the last weighted node."""
+    outputs = {output.name for output in graph.output}
+    if "features" not in outputs:
+        return {[node.name for node in graph.node if node.op_type in _WEIGHTED][-1]}
+    reached, head = {"features"}, set()
+    for node in graph.node:  # ONNX graphs are sorted topologically
+        if reached.intersection(node.input):
+            reached.update(node.output)
+            head.add(node.name)
+    return head
+
+
+def search(
+    model: Path,
+    output: Path,
+    calibration: Iterable[Floats],
+    valid: Batches,
+    labels: NDArray[np.int64],
+    readout: Readout,
+    threads: int,
+    screen: int = 256,
+    recipes: Sequence[Recipe] = RECIPES,
+    last_resort: Recipe = LAST_RESORT,
+) -> Outcome:
+    """Find the best int8 form of `model` and judge it.
+
+    Args:
+        model: float graph.
+        output: where the int8 graph goes; absent afterwards if it is not kept.
+        calibration: normalised training photos, in small batches: all activations of one are in memory at
+            once.
+        valid: starts a pass over the validation photos.
+        labels: their classes, [photos].
+        readout: the graph's outputs to the logits that are judged.
+        screen: photos on which recipes are compared.
+
+    Raises:
+        ValueError: there is no photo to calibrate with.
+    """
+    if not len(labels):
+        return Outcome(Verdict(False, "there are no validation photos to judge int8 on", None, 0))
+    activations = observe(model, calibration, threads)
+    float_logits = infer(model, valid(), readout, threads)
+    distances: dict[str, float] = {}
+    for recipe in recipes:
+        quantise(model, activations, recipe, output)
+        logits = infer(output, _first(valid(), screen), readout, threads)
+        distances[str(recipe)] = distance(logits, float_logits[: len(logits)])
+    chosen = min(recipes, key=lambda recipe: distances[str(recipe)])
+    for recipe in (chosen, last_resort):
+        quantise(model, activations, recipe, output)
+        logits = infer(output, valid(), readout, threads)
+        distances[str(recipe)] = distance(logits, float_logits)
+        verdict = judge(float_logits, logits, labels, recipe, distances)
+        if verdict.kept:
+            return Outcome(verdict, activations, recipe, logits)
+    output.unlink(missing_ok=True)
+    return Outcome(verdict)
+
+
+def judge(
+    float_logits: Floats,
+    logits: Floats,
+    labels: NDArray[np.int64],
+    recipe: Recipe,
+    distances: Mapping[str, float],
+) -> Verdict:
+    """The guard: accuracy may drop by at most `MAX_DROP`."""
+    before, after = float_logits.argmax(1), logits.argmax(1)
+    accuracy_float, accuracy_int8 = float((before == labels).mean()), float((after == labels).mean())
+    drop = accuracy_float - accuracy_int8
+    kept = drop <= MAX_DROP
+    change = f"{accuracy_float:.4f} -> {accuracy_int8:.4f}"
+    return Verdict(
+        kept=kept,
+        reason=f"validation accuracy {change}, {'within' if kept else 'beyond'} {100 * MAX_DROP:.1f} points",
+        method=str(recipe),
+        photos=len(labels),
+        accuracy_float=accuracy_float,
+        accuracy_int8=accuracy_int8,
+        agreement=float((before == after).mean()),
+        distances={name: round(value, 4) for name, value in distances.items()},
+    )
+
+
+def distance(logits: Floats, reference: Floats) -> float:
+    """|logits - reference| / |reference|, Frobenius norms."""
+    return float(np.linalg.norm(logits - reference)) / max(float(np.linalg.norm(reference)), 1e-12)
+
+
+def infer(model: Path, batches: Iterable[Floats], readout: Readout, workers: int) -> Floats:
+    """Logits [photos, classes] of `model` over `batches`, each batch on one core."""
+    runtime = session(model, threads=1)
+    names = [output.name for output in runtime.get_outputs()]
+
+    def logits(batch: Floats) -> Floats:
+        return readout(dict(zip(names, runtime.run(None, {"input": batch}), strict=True)))
+
+    return np.concatenate(list(ordered_map(logits, batches, workers)))
+
+
+def _first(batches: Iterator[Floats], photos: int) -> Iterator[Floats]:
+    seen = 0
+    for batch in batches:
+        if seen >= photos:
+            return
+        yield batch[: photos - seen]
+        seen += len(batch)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser advises, by the root logger, steps that make no difference here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
