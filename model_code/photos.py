@@ -1,7 +1,8 @@
 """Photo bytes in, RGB pixels out: one decoder for data sets, training and the server.
 
-Baseline and progressive JPEG go through libjpeg-turbo (simplejpeg), everything else through Pillow; where both can read a
-photo they give the same pixels. Whatever cannot be read is a `PhotoError` with a reason, never another exception.
+Baseline and progressive JPEG go through libjpeg-turbo (simplejpeg), everything else through Pillow; where
+both can read a photo they give the same pixels. Whatever cannot be read is a `PhotoError` with a reason,
+never another exception.
 """
 
 from __future__ import annotations
@@ -29,8 +30,15 @@ MAX_PIXELS = 89_478_485
 MAX_JPEG_SCANS = 200
 # Only formats whose Pillow readers are plain decoders: no Ghostscript, no delegates. JPEG's also reads MPO.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-PHOTO_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif",
-                  "AVIF": "avif"}  # fmt: skip
+PHOTO_SUFFIXES = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tif",
+    "AVIF": "avif",
+}
 
 _ORIENTATION_TAG = 0x0112
 _HASH_SIDE = 32
@@ -80,8 +88,9 @@ def decode(data: bytes, *, min_side: int = 0, max_pixels: int = MAX_PIXELS) -> P
     """Decode a photo as it should be looked at: upright, first frame, transparency on white.
 
     :param data: the file's bytes.
-    :param min_side: when positive, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as the shorter side
-        keeps at least this many pixels (the codec's scaled inverse DCT: faster, and a proper low-pass).
+    :param min_side: when positive, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as the
+        shorter side keeps at least this many pixels (the codec's scaled inverse DCT: faster, and a proper
+        low-pass).
     :param max_pixels: photos of more pixels are refused before any of them is decoded.
     :return: uint8 array [height, width, 3], RGB.
     :raises PhotoError: for anything else.
@@ -108,9 +117,11 @@ def size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def perceptual_hash(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int | None:
-    """64-bit DCT hash (pHash) of a photo; near-duplicates differ in few bits. Decoding it also proves the file whole.
+    """64-bit DCT hash (pHash) of a photo; near-duplicates differ in few bits. Decoding it also proves the
+    file whole.
 
-    The signs of the 8 x 8 lowest frequencies of a 32 x 32 grey thumbnail, relative to their median (Zauner, 2010).
+    The signs of the 8 x 8 lowest frequencies of a 32 x 32 grey thumbnail, relative to their median (Zauner,
+    2010).
 
     :return: None for a picture without contrast, whose hash would say nothing.
     :raises PhotoError: as `decode`.
@@ -154,7 +165,7 @@ def _jpeg_header(data: bytes, max_pixels: int) -> tuple[int, int, str] | None:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: a colour space it has no name for
         return None
     _check_pixels(height, width, max_pixels)
     return height, width, colours
@@ -179,7 +190,7 @@ def _decode_jpeg(data: bytes, colours: str, min_side: int, max_pixels: int) -> P
 
 
 def scale_factor(short_side: int, min_side: int) -> int:
-    """The largest of 1, 2, 4, 8 that leaves `short_side` at least `min_side` pixels (1 when `min_side` is 0)."""
+    """The largest of 1, 2, 4, 8 that leaves `short_side` at least `min_side` pixels; 1 for `min_side` 0."""
     if min_side <= 0:
         return 1
     return next((f for f in (8, 4, 2) if short_side >= f * min_side), 1)

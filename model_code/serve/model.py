@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from model_code import photos
-from model_code.photos import Pixels
+from model_code.photos import PhotoError, PhotoReason, Pixels
 from model_code.serve.answers import Answer
 from model_code.serve.explain import Explainer
 from model_code.serve.messages import HttpError
@@ -45,12 +45,17 @@ class ServedModel:
         Raises:
             PhotoError: unreadable, or too large to be decoded here.
         """
-        height, width = photos.size(photo)
-        limit = photos.MAX_PIXELS if _decodes_small(photo) else self._max_pixels
-        if height * width < LARGE:
-            return self.predictor.pixels(photo, limit)
-        with self._large:
-            return self.predictor.pixels(photo, limit)
+        try:
+            height, width = photos.size(photo)
+            limit = photos.MAX_PIXELS if _decodes_small(photo) else self._max_pixels
+            if height * width < LARGE:
+                return self.predictor.pixels(photo, limit)
+            with self._large:
+                return self.predictor.pixels(photo, limit)
+        except PhotoError:
+            raise
+        except Exception as error:  # whatever a decoder throws at hostile bytes, the bytes are to blame
+            raise PhotoError(PhotoReason.DAMAGED, type(error).__name__) from error
 
     def predict(self, prepared: Sequence[Pixels]) -> Floats:
         """Calibrated probabilities [n, classes]."""

@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
         except HttpError as error:
             self._refuse(error)
         except httptools.HttpParserUpgrade:
-            self._refuse(HttpError(400, "upgrade", "this server speaks HTTP/1.1 only"))
+            pass  # the request itself is complete and gets its answer, after which the connection closes
         except httptools.HttpParserCallbackError as wrapped:
             cause = wrapped.__context__
             self._refuse(cause if isinstance(cause, HttpError) else _malformed(wrapped))
@@ -192,6 +192,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self._parser.get_http_version() not in ("1.0", "1.1"):
+            raise HttpError(505, "version", "this server speaks HTTP/1.1")
         length = self._headers.get("content-length", "")
         declared = int(length) if length.isdecimal() else 0
         self._check_body(declared)
@@ -219,7 +221,7 @@ class Connection(asyncio.Protocol):
                 query.decode("latin-1"),
                 self._headers,
                 body,
-                self._parser.should_keep_alive(),
+                self._parser.should_keep_alive() and not self._parser.should_upgrade(),
             )
         )
         self._body, self._body_bytes = [], 0

@@ -1,4 +1,4 @@
-"""A toy model to the bundle's contract: it knows red, green and blue by the mean colour, so every answer is plain to see.
+"""A toy model to the bundle's contract: it names a photo's mean colour, so every answer is plain to see.
 
 logits[c] = 8 * mean(channel c), features = the photo pooled to 4 x 4, all of it an ONNX graph of four nodes.
 """
@@ -46,27 +46,47 @@ def probabilities(red: float, green: float, blue: float) -> list[float]:
     return [float(p) for p in scaled / scaled.sum()]
 
 
-def network(head: np.ndarray, features: bool = True) -> onnx.ModelProto:
-    """The graph: pool to 4 x 4 (features), average, head [classes, 3]."""
+def network(head: np.ndarray, features: bool = True, slow: bool = False) -> onnx.ModelProto:
+    """The graph: pool to 4 x 4 (features), average, head [classes, 3].
+
+    :param slow: add some 5 GFLOP per photo whose result is thrown away.
+    """
     floats = TensorProto.FLOAT
     outputs = [helper.make_tensor_value_info("logits", floats, ["n", len(CLASSES)])]
     if features:
         outputs.append(helper.make_tensor_value_info("features", floats, ["n", 3, 4, 4]))
     stride = SIDE // 4
+    constants = {"head": head.astype(np.float32)}
     nodes = [
         helper.make_node(
-            "AveragePool", ["input"], ["features"], kernel_shape=[stride] * 2, strides=[stride] * 2
+            "AveragePool", ["input"], ["features"], kernel_shape=[stride, stride], strides=[stride, stride]
         ),
         helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "head"], ["logits"], transB=1),
+        helper.make_node("Gemm", ["flat", "head"], ["colours" if slow else "logits"], transB=1),
     ]
+    if slow:
+        constants |= {
+            "scales": np.array([1, 1, 8, 8], np.float32),
+            "wide": np.ones((64, 3, 3, 3), np.float32),
+            "deep": np.ones((64, 64, 3, 3), np.float32),
+            "nothing": np.zeros((64, len(CLASSES)), np.float32),
+        }
+        nodes += [
+            helper.make_node("Resize", ["input", "", "scales"], ["large"], mode="nearest"),
+            helper.make_node("Conv", ["large", "wide"], ["first"]),
+            helper.make_node("Conv", ["first", "deep"], ["second"]),
+            helper.make_node("GlobalAveragePool", ["second"], ["work"]),
+            helper.make_node("Flatten", ["work"], ["worked"]),
+            helper.make_node("MatMul", ["worked", "nothing"], ["zero"]),
+            helper.make_node("Add", ["colours", "zero"], ["logits"]),
+        ]
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info("input", floats, ["n", 3, SIDE, SIDE])],
         outputs,
-        [numpy_helper.from_array(head.astype(np.float32), "head")],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 9
@@ -83,19 +103,15 @@ def write_toy(
     features: bool = True,
     runtimes: tuple[str, ...] | None = None,
     golden: bool = True,
+    slow: bool = False,
     abstain_threshold: float = 0.5,
 ) -> Path:
-    """Write an unpacked toy bundle; a head other than the true one makes that runtime contradict the golden outputs."""
+    """Write an unpacked toy bundle; with a head other than the true one a runtime contradicts the golden outputs."""
     directory.mkdir(parents=True, exist_ok=True)
     true_head = GAIN * np.eye(3)
-    onnx.save(
-        network(true_head if float_head is None else float_head, features), str(directory / "model.onnx")
-    )
-    if int8:
-        onnx.save(
-            network(true_head if int8_head is None else int8_head, features),
-            str(directory / "model.int8.onnx"),
-        )
+    heads = {"model.onnx": float_head} | ({"model.int8.onnx": int8_head} if int8 else {})
+    for name, head in heads.items():
+        onnx.save(network(true_head if head is None else head, features, slow), str(directory / name))
     save_file({"head.weight": true_head.astype(np.float32)}, directory / "model.safetensors")
     examples = [("red", (1, 0, 0)), ("lime", (0, 1, 0)), ("blue", (0, 0, 1))]
     write_card(
