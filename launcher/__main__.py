@@ -31,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     chosen = parser().parse_args(argv)
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    # A pipe or a log has no width: 80 columns would cut the table of trials.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         settings = Settings.from_environ(os.environ)
         return _COMMANDS[chosen.command](settings, console, chosen)

@@ -73,16 +73,17 @@ def _total(count: Any) -> int:
 def _trials(console: Console, tune: Mapping[str, Any]) -> None:
     objective = tune["objective"]["name"]
     varied = sorted({name for trial in tune["trials"] for name in trial["hyperparameters"]})
-    table = Table(title=f"Trials of {tune['tuning_job_name']}", title_justify="left")
+    table = Table(title=f"Trials of {tune['tuning_job_name']}", title_justify="left", padding=(0, 0))
     table.add_column("trial")
-    table.add_column("status")
     for name in (objective, "seconds", *varied):
-        table.add_column(name, justify="right")
-    for trial in sorted(tune["trials"], key=lambda row: -(row["value"] or 0)):
+        table.add_column(name.replace("_", " "), justify="right")
+    numbered = list(enumerate(sorted(tune["trials"], key=lambda row: row["name"]), start=1))
+    for number, trial in sorted(numbered, key=lambda pair: -(pair[1]["value"] or 0)):
         best = trial["name"] == tune["best_training_job"]
-        cells = [_number(trial["value"]), _number(trial["seconds"])]
+        shown = trial["value"] if trial["status"] == "Completed" else trial["status"]
+        cells = [_number(shown), _number(trial["seconds"])]
         cells += [_number(trial["hyperparameters"].get(name)) for name in varied]
-        table.add_row(trial["name"], trial["status"], *cells, style="bold green" if best else "")
+        table.add_row(f"{number}{' *' if best else ''}", *cells, style="bold green" if best else "")
     console.print(table)
     chosen = ", ".join(f"{name}={_number(value)}" for name, value in tune["best_hyperparameters"].items())
     console.print(f"[bold]Best hyperparameters[/]  {chosen}")
@@ -129,7 +130,10 @@ def _predictions(console: Console, smoke_test: Mapping[str, Any]) -> None:
 
 
 def _money(console: Console, plan: Mapping[str, Any] | None, report: Mapping[str, Any] | None) -> None:
+    parts = []
+    if plan:
+        parts.append(f"about ${plan['estimate_usd']:.2f} as planned, with the start-up of instances")
     if report:
-        console.print(f"[bold]On AWS[/]  about ${report['usd']:.2f} (estimate, from billable seconds)")
-    elif plan:
-        console.print(f"[bold]On AWS[/]  about ${plan['estimate_usd']:.2f} (estimate made before the run)")
+        parts.append(f"${report['usd']:.2f} for the seconds that the jobs took on this machine")
+    if parts:
+        console.print(f"[bold]On AWS[/]  {'; '.join(parts)} (estimates)")

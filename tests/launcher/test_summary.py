@@ -51,8 +51,8 @@ def printed(results, notes=()):
 def test_the_summary_holds_what_a_user_looks_for():
     text = printed(RESULTS, ("drawn photos",))
     for part in (
-        "0123abcd", "train 24", "1 left out", "t-2", "0.9", "learning_rate=0.01", "0.9100 on 120 photos",
-        "dogs-live", "a 90%, b 10%", "$0.31 (estimate", "drawn photos",
+        "0123abcd", "train 24", "1 left out", "2 *", "Failed", "0.9", "learning_rate=0.01", "0.9100 on 120 photos",
+        "dogs-live", "a 90%, b 10%", "$0.31 as planned", "drawn photos",
     ):  # fmt: skip
         assert part in text
 
