@@ -32,7 +32,7 @@ class HostCommand:
     env: Mapping[str, str]
     cwd: Path
     folder: Path
-    log: Callable[[bytes], None]
+    log: LogWriter
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,17 @@ def isolation(context: Context, names: Sequence[str]) -> Isolation:
 
 
 class Hosts:
-    """A job's running hosts."""
+    """A job's running hosts. `on_line` gets every line of every host."""
 
-    def __init__(self, context: Context, kind: str, name: str) -> None:
+    def __init__(
+        self, context: Context, kind: str, name: str, on_line: Callable[[str], object] | None = None
+    ) -> None:
         self._context = context
         self._label = f"{kind}/{name}"
         self._groups: list[tuple[str, ProcessGroup]] = []
         self._tails: dict[str, deque[str]] = {}
+        self._logs: list[LogWriter] = []
+        self._on_line = on_line
 
     def start(self, commands: Sequence[HostCommand]) -> None:
         """Start every host. Raises OSError when one cannot be started; those started before are then
@@ -152,6 +156,8 @@ class Hosts:
         """End every process at once and deliver the last log lines."""
         for _, group in self._groups:
             group.kill()
+        for log in self._logs:
+            log.flush()
 
     def _all_ended(self) -> bool:
         return all(group.poll() is not None for _, group in self._groups)
@@ -161,10 +167,14 @@ class Hosts:
 
     def _tee(self, command: HostCommand) -> Callable[[bytes], None]:
         tail = self._tails.setdefault(command.name, deque(maxlen=TAIL_LINES))
+        self._logs.append(command.log)
 
         def take(line: bytes) -> None:
-            tail.append(line.decode("utf-8", "replace"))
+            text = line.decode("utf-8", "replace")
+            tail.append(text)
             command.log(line)
+            if self._on_line:
+                self._on_line(text)
 
         return take
 

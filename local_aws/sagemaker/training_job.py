@@ -8,7 +8,6 @@ import math
 import shutil
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ class TrainingJob(Job):
         self.scraper = MetricScraper(self.request["AlgorithmSpecification"].get("MetricDefinitions", []))
         self._hyperparameters: dict[str, str] = self.request.get("HyperParameters", {})
         self._s3 = context.client("s3", self.region)
-        self._hosts = Hosts(context, self.kind, f"{self.region}/{self.name}")
+        self._hosts = Hosts(context, self.kind, f"{self.region}/{self.name}", self.scraper.feed)
         self._commands: dict[str, HostCommand] = {}
         self._groups = instance_groups(self.request["ResourceConfig"])
         self._names = host_names(sum(count for _, _, count in self._groups))
@@ -107,7 +106,7 @@ class TrainingJob(Job):
         ]
         with self._lease(total, min(limits), wait_until):
             started = self._attempt_started = time.time()
-            self._hosts = Hosts(self.context, self.kind, f"{self.region}/{self.name}")
+            self._hosts = Hosts(self.context, self.kind, f"{self.region}/{self.name}", self.scraper.feed)
             self.context.store.update(
                 self.kind,
                 self.region,
@@ -223,7 +222,14 @@ class TrainingJob(Job):
         env |= {"TRAINING_JOB_NAME": self.name, "TRAINING_JOB_ARN": self.arn, "SAGEMAKER_REGION": self.region}
         env |= self.request.get("Environment", {})
         cwd = folder if entrypoint else folder / "code"
-        return HostCommand(place.host, argv, env, cwd, folder, self._log(place.host))
+        return HostCommand(
+            place.host,
+            argv,
+            env,
+            cwd,
+            folder,
+            log_stream(self.context, self.region, LOG_GROUP, self.name, place.host),
+        )
 
     def _script_command(self, place: HostPlace, folder: Path, decoded: Document, port: int) -> list[str]:
         user, framework = script_mode.split(decoded)
@@ -258,15 +264,6 @@ class TrainingJob(Job):
                 shutil.copytree(local, code, dirs_exist_ok=True)
             else:
                 archive.unpack(local, code)
-
-    def _log(self, host: str) -> Callable[[bytes], None]:
-        stream = log_stream(self.context, self.region, LOG_GROUP, self.name, host)
-
-        def take(line: bytes) -> None:
-            stream(line)
-            self.scraper.feed(line.decode("utf-8", "replace"))
-
-        return take
 
     # --- training and after ---
 
