@@ -101,7 +101,7 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         """As plain numbers, lists and tensors."""
-        return {**vars(self), "tally": vars(self.tally)}
+        return {**vars(self), "tally": self.tally.numbers()}
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "Progress":

@@ -58,6 +58,25 @@ def draw_shares(generator: np.random.Generator, count: int, alpha: float) -> Ten
     return torch.from_numpy(np.maximum(share, 1 - share).repeat(2)[:count])
 
 
+def cut(generator: np.random.Generator, side: int, alpha: float) -> tuple[tuple[int, int, int, int], float]:
+    """The patch that cutmix swaps (top, bottom, left, right), and how much of a photo stays itself."""
+    edge = round(side * float(np.sqrt(1 - generator.beta(alpha, alpha))))
+    top, left = generator.integers(0, side - edge + 1, size=2).tolist()
+    return (top, top + edge, left, left + edge), 1 - edge**2 / side**2
+
+
+def mix(
+    photos: Tensor, partner: Tensor, share: Tensor, box: tuple[int, int, int, int] | None = None
+) -> Tensor:
+    """Mix photos [n, 3, h, w] with their partners: a patch of them where there is a box, else all over."""
+    if box is None:
+        return torch.lerp(photos[partner], photos, share[:, None, None, None])
+    top, bottom, left, right = box
+    mixed = photos.clone()
+    mixed[:, :, top:bottom, left:right] = photos[partner, :, top:bottom, left:right]
+    return mixed
+
+
 def balanced_weights(labels: Tensor, classes: int, strength: float) -> Tensor | None:
     """Weights [classes] against imbalance: 1 / frequency to the power `strength`, with mean 1 over `labels`.
 
