@@ -36,7 +36,8 @@ class Backbone(nn.Module):
     :param architecture: torchvision's name.
     :param network: the torchvision module, its last linear layer already taken away.
     :param dim: numbers per embedding.
-    :param trunk: gives the activations [n, dim, h, w] whose spatial mean is the embedding, where the architecture has such.
+    :param trunk: gives the activations [n, dim, h, w] whose spatial mean is the embedding, where the
+        architecture has such.
     """
 
     def __init__(
@@ -128,8 +129,10 @@ def build(
 def build_backbone(architecture: str, weights: Path | None = None, seed: int = 0) -> Backbone:
     """A torchvision classification model by name, without its last linear layer, in eval mode.
 
-    :param weights: a state_dict file of the whole torchvision model (`load_state_dict`), or None: drawn from `seed`.
-    :raises ArchitectureError: for an unknown name, weights that do not fit, or a model without a linear classifier.
+    :param weights: a state_dict file of the whole torchvision model (`load_state_dict`), or None: drawn from
+        `seed`.
+    :raises ArchitectureError: for an unknown name, weights that do not fit, or a model without a linear
+        classifier.
     """
     network = _torchvision_model(architecture, seed)
     if weights is not None:
@@ -149,7 +152,8 @@ def build_backbone(architecture: str, weights: Path | None = None, seed: int = 0
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file or a torch state_dict file (`weights_only`: nothing in it is executed).
+    """Tensors by name from a safetensors file or a torch state_dict file (`weights_only`: nothing in it is
+    executed).
 
     A training checkpoint is unwrapped (`state_dict`, `model`), and the `module.` of DataParallel is cut.
 
@@ -195,7 +199,8 @@ def _torchvision_model(architecture: str, seed: int) -> nn.Module:
 def _settle_norms(network: nn.Module, side: int, seed: int) -> None:
     """Give the batch norms of an untrained network the statistics of cloudy noise.
 
-    With those that they are born with, activations fade from layer to layer until every photo has the same embedding.
+    With those that they are born with, activations fade from layer to layer until every photo has the same
+    embedding.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
@@ -216,7 +221,7 @@ def _settle_norms(network: nn.Module, side: int, seed: int) -> None:
 
 
 def _load(architecture: str, network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy `tensors` into `network`; only the last linear layer, which is replaced anyway, may differ or lack."""
+    """Copy `tensors` into `network`; only the last linear layer, replaced anyway, may differ or lack."""
     own = network.state_dict()
     head = tuple(_head_names(network))
     shapes = [
@@ -232,7 +237,7 @@ def _load(architecture: str, network: nn.Module, tensors: dict[str, Tensor], pat
     if problems:
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise ArchitectureError(
-            f"the weights in {path} do not fit {architecture}; choose the architecture they were trained with:\n  "
+            f"the weights in {path} do not fit {architecture}; choose the architecture they belong to:\n  "
             + "\n  ".join(problems[:_SHOWN])
             + more
         )
@@ -307,7 +312,8 @@ def _shufflenet(network: Any, x: Tensor) -> Tensor:
     return network.conv5(network.stage4(network.stage3(network.stage2(x))))
 
 
-# Families whose classifier is global average pooling and one linear layer: their activations before pooling explain the answer.
+# Families whose classifier is global average pooling and one linear layer: their activations before pooling
+# explain the answer.
 _TRUNKS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "DenseNet": _densenet,
     "EfficientNet": _features,

@@ -67,7 +67,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `preflight` found: usable photos per class, their size in bytes, and the files that will be left out."""
+    """What `preflight` found: usable photos per class, their bytes, and the files that will be left out."""
 
     counts: dict[str, int]
     bytes: int
@@ -111,7 +111,9 @@ class Folder:
     def candidates(self) -> Iterator[Candidate]:
         """Files of all classes, in the order of their paths."""
         self._check()
-        for label in sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir() and visible(entry.name)):
+        for label in sorted(
+            entry.name for entry in os.scandir(self.root) if entry.is_dir() and visible(entry.name)
+        ):
             for folder, subfolders, names in os.walk(self.root / label):
                 subfolders[:] = sorted(name for name in subfolders if visible(name))
                 for name in sorted(filter(visible, names)):
@@ -122,7 +124,9 @@ class Folder:
     def stray(self) -> list[str]:
         """Files beside the class folders."""
         self._check()
-        return sorted(entry.name for entry in os.scandir(self.root) if not entry.is_dir() and visible(entry.name))
+        return sorted(
+            entry.name for entry in os.scandir(self.root) if not entry.is_dir() and visible(entry.name)
+        )
 
     def read(self, path: str) -> bytes:
         """The bytes of one file."""
@@ -138,7 +142,9 @@ class Folder:
 
     def _check(self) -> None:
         if not self.root.exists():
-            raise DatasetError(f"{self.root} does not exist; point DATA at a folder with one folder per class")
+            raise DatasetError(
+                f"{self.root} does not exist; point DATA at a folder with one folder per class"
+            )
         if not self.root.is_dir():
             raise DatasetError(f"{self.root} is a file; point DATA at a folder with one folder per class")
 
@@ -155,7 +161,9 @@ def class_name(folder: str) -> str:
     """
     name = unicodedata.normalize("NFC", folder)
     if not name.isprintable() or len(name.encode()) > 200:
-        raise DatasetError(f"class folder {folder!r} has an unusable name; rename it (printable, up to 200 bytes)")
+        raise DatasetError(
+            f"class folder {folder!r} has an unusable name; rename it (printable, up to 200 bytes)"
+        )
     return name
 
 
@@ -181,7 +189,9 @@ def preflight(folder: Path | str) -> Summary:
 
 
 def _class_folders(root: Path) -> list[str]:
-    return sorted(class_name(entry.name) for entry in os.scandir(root) if entry.is_dir() and visible(entry.name))
+    return sorted(
+        class_name(entry.name) for entry in os.scandir(root) if entry.is_dir() and visible(entry.name)
+    )
 
 
 def check_classes(source: Source, counts: dict[str, int], folders: Sequence[str] = ()) -> None:
@@ -194,23 +204,30 @@ def check_classes(source: Source, counts: dict[str, int], folders: Sequence[str]
     where = source.describe()
     total = sum(counts.values())
     if total == 0 and any(_photo_suffix(name) for name in source.stray()):
-        raise DatasetError(f"{where} is flat: sort its photos into one folder per class ({where}/<class>/<photo>.jpg)")
-    if total == 0:
-        raise DatasetError(f"{where} holds no photo; it needs one folder per class with at least 2 photos each")
-    if set(name.lower() for name in folders or counts) <= _SPLIT_NAMES:
         raise DatasetError(
-            f"{where} is split already ({', '.join(sorted(counts))}); point DATA at a folder with one folder per class: "
-            "the pipeline splits it itself, the same way each time"
+            f"{where} is flat: sort its photos into one folder per class ({where}/<class>/<photo>.jpg)"
+        )
+    if total == 0:
+        raise DatasetError(
+            f"{where} holds no photo; it needs one folder per class with at least 2 photos each"
+        )
+    if {name.lower() for name in folders or counts} <= _SPLIT_NAMES:
+        raise DatasetError(
+            f"{where} is split already ({', '.join(sorted(counts))}); point DATA at a folder with one "
+            "folder per class: the pipeline splits it itself, the same way each time"
         )
     poor = sorted({*folders, *counts} - {label for label, photos_in in counts.items() if photos_in >= 2})
     if poor:
         names = ", ".join(f"{name!r} ({counts.get(name, 0)})" for name in poor[:_SHOWN])
         more = f" and {len(poor) - _SHOWN} more" if len(poor) > _SHOWN else ""
         raise DatasetError(
-            f"too few readable photos in class {names}{more}: give each class at least 2 (better 20), or remove its folder"
+            f"too few readable photos in class {names}{more}: give each class at least 2 (better 20), "
+            "or remove its folder"
         )
     if len(counts) < 2:
-        raise DatasetError(f"{where} has only the class {next(iter(counts))!r}; add a folder with photos of another class")
+        raise DatasetError(
+            f"{where} has only the class {next(iter(counts))!r}; add a folder with photos of another class"
+        )
 
 
 def _photo_suffix(name: str) -> bool:
@@ -234,24 +251,31 @@ def examine(candidate: Candidate, data: bytes) -> Photo:
 def scan(
     source: Source, workers: int | None = None, progress: Progress | None = None
 ) -> tuple[list[Photo], list[Rejected]]:
-    """Decode and hash every file of a source, on all cores; memory holds a few photos and one small record each.
+    """Decode and hash every file of a source, on all cores; memory holds a few photos and one small record
+    each.
 
     :param workers: threads; the decoders leave Python's lock. Default: the cores of this machine.
     :param progress: called with (done, total) now and then.
-    :return: the different photos in the order of their paths, and the files left out: unreadable ones, copies, and photos
-        that lie in two classes.
+    :return: the different photos in the order of their paths, and the files left out: unreadable ones,
+        copies, and photos that lie in two classes.
     :raises DatasetError: when no data set can be made of what is readable.
     """
     candidates = list(source.candidates())
-    rejected = [Rejected(name, "lies beside the class folders") for name in source.stray() if _photo_suffix(name)]
+    rejected = [
+        Rejected(name, "lies beside the class folders") for name in source.stray() if _photo_suffix(name)
+    ]
 
     def look(candidate: Candidate) -> Photo | Rejected:
         try:
             if candidate.bytes > MAX_FILE_BYTES:
-                raise photos.PhotoError(photos.PhotoReason.TOO_LARGE, f"{candidate.bytes / 1e6:.0f} MB; save it smaller")
+                raise photos.PhotoError(
+                    photos.PhotoReason.TOO_LARGE, f"{candidate.bytes / 1e6:.0f} MB; save it smaller"
+                )
             return examine(candidate, source.read(candidate.path))
         except (photos.PhotoError, OSError) as error:
-            return Rejected(candidate.path, str(error) if isinstance(error, photos.PhotoError) else "cannot be read")
+            return Rejected(
+                candidate.path, str(error) if isinstance(error, photos.PhotoError) else "cannot be read"
+            )
 
     readable: list[Photo] = []
     for done, result in enumerate(ordered_map(look, candidates, workers), start=1):
@@ -270,7 +294,7 @@ def scan(
 
 
 def without_copies(found: Sequence[Photo]) -> tuple[list[Photo], list[Rejected]]:
-    """Each different photo once. A photo that lies in two classes has no known class: every copy is left out."""
+    """Each different photo once. One that lies in two classes has no known class: every copy is left out."""
     copies: dict[str, list[Photo]] = defaultdict(list)
     for photo in found:
         copies[photo.sha256].append(photo)
@@ -290,7 +314,7 @@ def without_copies(found: Sequence[Photo]) -> tuple[list[Photo], list[Rejected]]
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """`map` on threads, results in order, with a bounded number of items under way so that memory does not grow."""
+    """`map` on threads, results in order; few items are under way at a time, so memory does not grow."""
     threads = workers or os.cpu_count() or 1
     waiting = []
     with ThreadPoolExecutor(threads) as pool:

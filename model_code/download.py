@@ -33,8 +33,14 @@ class Checksum:
     digits: str
 
     def __post_init__(self) -> None:
-        if self.algorithm not in ("sha256", "md5") or not self.digits or set(self.digits) - set("0123456789abcdef"):
-            raise ValueError(f"write a checksum as sha256:<hex> or md5:<hex>, not {self.algorithm}:{self.digits}")
+        if (
+            self.algorithm not in ("sha256", "md5")
+            or not self.digits
+            or set(self.digits) - set("0123456789abcdef")
+        ):
+            raise ValueError(
+                f"write a checksum as sha256:<hex> or md5:<hex>, not {self.algorithm}:{self.digits}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Checksum:
@@ -123,7 +129,8 @@ def _check(url: str, path: Path, checksum: Checksum) -> None:
     found = _digest(path, checksum.algorithm)
     if not found.startswith(checksum.digits):
         raise DownloadError(
-            f"{url} has the {checksum.algorithm} checksum {found[: len(checksum.digits)]}, expected {checksum.digits}"
+            f"{url} has the {checksum.algorithm} checksum {found[: len(checksum.digits)]}, "
+            f"expected {checksum.digits}"
         )
 
 

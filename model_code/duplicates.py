@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 HASH_BITS = 64
-# Measured on Stanford Dogs: re-encoding and resizing move the hash by 0-6 bits, cropping 2 % off each side by 5-10;
-# among 72 million pairs of different photos the first look-alikes appear at 10 bits.
+# Measured on Stanford Dogs: re-encoding and resizing move the hash by 0-6 bits, cropping 2 % off each side
+# by 5-10; among 72 million pairs of different photos the first look-alikes appear at 10 bits.
 MAX_DISTANCE = 8
 
 
 def near_duplicates(hashes: Sequence[int | None], distance: int = MAX_DISTANCE) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, of hashes that differ in at most `distance` bits; None is like nothing.
 
-    Two hashes within d bits agree on at least one of d + 1 bands (pigeonhole: Norouzi et al., multi-index hashing,
-    2012), so only photos that share a band are compared. Equal hashes are paired with the first of their kind only.
+    Two hashes within d bits agree on at least one of d + 1 bands (pigeonhole: Norouzi et al., multi-index
+    hashing, 2012), so only photos that share a band are compared. Equal hashes are paired with the first of
+    their kind only.
     """
     known = [index for index, value in enumerate(hashes) if value is not None]
     values = np.array([hashes[index] for index in known], np.uint64)

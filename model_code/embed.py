@@ -6,8 +6,8 @@ import argparse
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -26,16 +26,13 @@ from model_code.embeddings import (
     write_embeddings,
 )
 from model_code.forward import Forward, best_forward, cores
-from model_code.photos import PhotoError, Pixels
+from model_code.photos import PhotoError
 from model_code.progress import Progress
 from model_code.shards import Sample, ShardError, Split
 from model_code.transform import Transform, for_architecture
 
 _INPUT = Path("/opt/ml/processing/input")
 _OUTPUT = Path("/opt/ml/processing/output")
-# Small enough to stay in the cores' caches; measured best for mobilenet_v2 among 4 to 32.
-_CPU_BATCH = 8
-_GPU_BATCH = 128
 
 
 class EmbedError(RuntimeError):
@@ -43,20 +40,11 @@ class EmbedError(RuntimeError):
 
 
 class _Batch(NamedTuple):
-    """Decoded photos with all their views: pixels [photos x views, h, w, 3]."""
+    """Some photos of a shard; `features` has a row per photo and view."""
 
     keys: list[str]
     labels: list[str]
-    pixels: Pixels
-
-
-@dataclass
-class _Rows:
-    """What a shard's embeddings grow from."""
-
-    keys: list[str]
-    labels: list[str]
-    features: list[NDArray[np.float16]]
+    features: NDArray[np.float16]
 
 
 def embed_shard(
@@ -70,27 +58,16 @@ def embed_shard(
     """
     split = shards.read_split(path)
     views = embedder.views_of(split)
-    size = batch_size or (_CPU_BATCH if forward.concurrent else _GPU_BATCH)
-    rows = _Rows([], [], [])
 
-    def decode(samples: list[Sample]) -> _Batch:
-        return _decode(samples, embedder.transform, views)
+    def run(samples: list[Sample]) -> _Batch:
+        return _embed_batch(samples, embedder, views, forward)
 
-    def decode_and_run(samples: list[Sample]) -> tuple[_Batch, NDArray[np.float32] | None]:
-        batch = decode(samples)
-        features = forward(batch.pixels) if forward.concurrent and batch.keys else None
-        return batch._replace(pixels=batch.pixels[:0]) if forward.concurrent else batch, features
-
-    work = chunks(shards.read_shard(path), max(1, size // views))
-    for batch, features in ordered_map(decode_and_run, work, cores()):
-        if features is None and batch.keys:
-            features = forward(batch.pixels)
-        if features is not None:
-            rows.keys += batch.keys
-            rows.labels += batch.labels
-            rows.features.append(_half(features, embedder, path))
+    batches = []
+    size = max(1, (batch_size or forward.batch_size) // views)
+    for batch in ordered_map(run, chunks(shards.read_shard(path), size), cores()):
+        batches.append(batch)
         progress.advance(len(batch.keys))
-    return _collect(rows, path, embedder, split, views)
+    return _collect(batches, path, embedder, split, views)
 
 
 def embed(
@@ -99,19 +76,23 @@ def embed(
     embedder: Embedder,
     forward: Forward,
     batch_size: int | None = None,
-) -> Progress:
+) -> float:
     """Embed the shards that have no file in `output` yet; each file appears when it is whole.
 
-    :return: the progress, which knows photos and rate.
+    :return: photos per second, every view counted as one; 0 when nothing was missing.
     :raises shards.ShardError: when a shard is damaged.
     """
     output.mkdir(parents=True, exist_ok=True)
     missing = [path for path in paths if not (output / file_name(path.stem)).exists()]
     print(f"{len(paths)} shards, {len(missing)} without embeddings; {forward.name}, {cores()} cores", flush=True)
     progress = Progress(sum(shards.count_photos(path) for path in missing), "photos")
+    started = time.monotonic()
+    rows = 0
     for path in missing:
-        write_embeddings(output / file_name(path.stem), embed_shard(path, embedder, forward, progress, batch_size))
-    return progress
+        batch = embed_shard(path, embedder, forward, progress, batch_size)
+        write_embeddings(output / file_name(path.stem), batch)
+        rows += len(batch.embeddings)
+    return rows / (time.monotonic() - started)
 
 
 def chunks(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
@@ -121,45 +102,45 @@ def chunks(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
         yield batch
 
 
-def _decode(samples: list[Sample], transform: Transform, views: int) -> _Batch:
-    batch = _Batch([], [], np.empty((len(samples) * views, transform.crop, transform.crop, 3), np.uint8))
-    filled = 0
+def _embed_batch(samples: list[Sample], embedder: Embedder, views: int, forward: Forward) -> _Batch:
+    transform = embedder.transform
+    pixels = np.empty((len(samples) * views, transform.crop, transform.crop, 3), np.uint8)
+    decoded: list[Sample] = []
     for sample in samples:
+        row = len(decoded) * views
         try:
-            pixels = transform.views(sample.data, sample.key, range(views))
+            pixels[row : row + views] = transform.views(sample.data, sample.key, range(views))
+            decoded.append(sample)
         except PhotoError as error:  # upload has decoded it: another release of the codec
             print(f"skipped key={sample.key} reason={error}", flush=True)
-            continue
-        batch.pixels[filled : filled + views] = pixels
-        filled += views
-        batch.keys.append(sample.key)
-        batch.labels.append(sample.label)
-    return batch._replace(pixels=batch.pixels[:filled])
+    features = (
+        _half(forward(pixels[: len(decoded) * views]), embedder) if decoded else np.empty((0, 0), np.float16)
+    )
+    return _Batch([sample.key for sample in decoded], [sample.label for sample in decoded], features)
 
 
-def _half(features: NDArray[np.float32], embedder: Embedder, path: Path) -> NDArray[np.float16]:
+def _half(features: NDArray[np.float32], embedder: Embedder) -> NDArray[np.float16]:
     with np.errstate(over="ignore"):
         half = features.astype(np.float16)
     if not np.isfinite(half).all():
-        raise EmbedError(
-            f"{embedder.architecture} gives numbers beyond float16 for {path.name}: are these weights meant for it?"
-        )
+        raise EmbedError(f"{embedder.architecture} gives numbers beyond float16: are its weights whole?")
     return half
 
 
-def _collect(rows: _Rows, path: Path, embedder: Embedder, split: Split, views: int) -> Embeddings:
-    if not rows.keys:
+def _collect(batches: list[_Batch], path: Path, embedder: Embedder, split: Split, views: int) -> Embeddings:
+    filled = [batch for batch in batches if batch.keys]
+    if not filled:
         raise EmbedError(f"no photo in {path.name} can be decoded; upload the data set again")
-    classes = tuple(sorted(set(rows.labels)))
+    names = [label for batch in filled for label in batch.labels]
+    classes = tuple(sorted(set(names)))
     index = {name: position for position, name in enumerate(classes)}
-    labels = np.array([index[name] for name in rows.labels], np.int32)
-    photos = np.arange(len(rows.keys), dtype=np.int32)
+    labels = np.array([index[name] for name in names], np.int32)
     return Embeddings(
-        embeddings=np.concatenate(rows.features),
-        photo=np.repeat(photos, views),
-        view=np.tile(np.arange(views, dtype=np.int32), len(photos)),
+        embeddings=np.concatenate([batch.features for batch in filled]),
+        photo=np.repeat(np.arange(len(names), dtype=np.int32), views),
+        view=np.tile(np.arange(views, dtype=np.int32), len(names)),
         label=np.repeat(labels, views),
-        keys=tuple(rows.keys),
+        keys=tuple(key for batch in filled for key in batch.keys),
         classes=classes,
         embedder=embedder,
         shard=path.stem,
@@ -198,12 +179,18 @@ def _parser() -> argparse.ArgumentParser:
         default=_INPUT / "weights",
         help="state_dict file or safetensors, or a folder with one; without it the backbone is untrained",
     )
-    parser.add_argument("--output", type=Path, default=_OUTPUT / "embeddings", help="folder for the embeddings")
+    parser.add_argument(
+        "--output", type=Path, default=_OUTPUT / "embeddings", help="folder for the embeddings"
+    )
     parser.add_argument("--architecture", default="mobilenet_v2", help="torchvision's name of the backbone")
-    parser.add_argument("--views", type=int, default=1, help="views of each training photo: itself, mirror image, crops")
+    parser.add_argument(
+        "--views", type=int, default=1, help="views of each training photo: itself, mirror image, crops"
+    )
     parser.add_argument("--transform", help="JSON of a transform; default: the architecture's own")
     parser.add_argument("--batch_size", type=int, help="views per forward pass; default: by processor")
-    parser.add_argument("--runtime", choices=("auto", "onnx", "torch"), default="auto", help="what runs the backbone")
+    parser.add_argument(
+        "--runtime", choices=("auto", "onnx", "torch"), default="auto", help="what runs the backbone"
+    )
     return parser
 
 
@@ -220,18 +207,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         digest = _sha256(weights) if weights else NO_WEIGHTS
         embedder = Embedder(arguments.architecture, digest, transform, arguments.views)
-        print(f"embedder={embedder.id} architecture={embedder.architecture} weights={digest[:12]}", flush=True)
+        print(
+            f"embedder={embedder.id} architecture={embedder.architecture} weights={digest[:12]}", flush=True
+        )
         # Importing and exporting take seconds: nothing of it when there is nothing to do.
         if not paths:
             print(f"no shards in {arguments.shards}: nothing to do", flush=True)
             return 0
         forward = best_forward(build_backbone(arguments.architecture, weights), transform, arguments.runtime)
-        progress = embed(paths, arguments.output, embedder, forward, arguments.batch_size)
+        rate = embed(paths, arguments.output, embedder, forward, arguments.batch_size)
     except (ArchitectureError, EmbedError, ShardError, FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if progress.done:
-        print(f"photos_per_second={progress.rate():.1f}", flush=True)
+    if rate:
+        print(f"photos_per_second={rate:.1f}", flush=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Embedding files: one safetensors file per shard, float16, and the identity of what computed them. Torch-free."""
+"""Embedding files, one safetensors file per shard, and the identity of what computed them. Torch-free."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from model_code.shards import Split
 from model_code.transform import Transform
 
 SCHEMA_VERSION = 1
-# Raise it when the same photo, weights and settings would give another embedding: stored ones are then not reused.
+# Raise it when the same photo, weights and settings would give another embedding: stored ones are then not
+# reused.
 CODE = 1
 NO_WEIGHTS = "none"
 
@@ -191,7 +192,8 @@ def _check_version(path: Path, metadata: dict[str, str]) -> None:
     version = int(metadata.get("schema_version", 0))
     if version > SCHEMA_VERSION:
         raise EmbeddingsError(
-            f"{path} has schema_version {version}, this release reads up to {SCHEMA_VERSION}; update ml-pipeline"
+            f"{path} has schema_version {version}, this release reads up to {SCHEMA_VERSION}; "
+            "update ml-pipeline"
         )
 
 

@@ -7,7 +7,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from model_code.dataset import Photo, Rejected
 from model_code.shards import Split, pack, tar_bytes
@@ -23,7 +22,7 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class PhotoRow:
-    """A line of photos.jsonl. `shard` is the SHA-256 of the shard that holds the photo; `phash` 16 hex digits."""
+    """A line of photos.jsonl. `shard` is the SHA-256 of the photo's shard; `phash` has 16 hex digits."""
 
     key: str
     sha256: str
@@ -97,7 +96,7 @@ class Manifest:
         return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
 
     @property
-    def bytes(self) -> int:
+    def total_bytes(self) -> int:
         """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)
 
@@ -148,18 +147,20 @@ class Manifest:
         except (ValueError, KeyError, TypeError) as error:
             raise ManifestError(f"damaged manifest: {error!r}; upload the data set again") from error
         if manifest.version != fields["version"]:
-            raise ManifestError(f"damaged manifest: its contents are not those of version {fields['version']}")
+            raise ManifestError(
+                f"damaged manifest: its contents are not those of version {fields['version']}"
+            )
         return manifest
 
     def manifest_file(self, split: Split, bucket: str) -> list[dict[str, str] | str]:
-        """SageMaker's ManifestFile of one split: a prefix, then the shards below it (S3DataSource, S3DataType)."""
+        """SageMaker's ManifestFile of one split: a prefix, then the shards below it (S3DataType)."""
         prefix = f"s3://{bucket}/datasets/{self.name}/shards/"
         return [{"prefix": prefix}, *(f"{shard.sha256}.tar" for shard in self.shards if shard.split is split)]
 
 
 @dataclass(frozen=True)
 class Version:
-    """A manifest with its list of photos, and the splits of photos that earlier versions had and this one has not."""
+    """A manifest with its photos, and the splits of photos that only earlier versions had."""
 
     manifest: Manifest
     photos: tuple[PhotoRow, ...]
@@ -172,7 +173,7 @@ class Version:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """A shard that a version needs: its photos in order, and its row when the parent version has it already."""
+    """A shard that a version needs: its photos in order, and its row if the parent version has it."""
 
     split: Split
     photos: tuple[Photo, ...]
@@ -184,8 +185,8 @@ def plan_shards(
 ) -> list[ShardPlan]:
     """Which shards hold the photos: the parent's where nothing in them changed, new ones for the rest.
 
-    A shard that lost photos (or whose photos changed class) is written again without touching others; photos that the parent
-    has not go to new shards, in the order of their rank.
+    A shard that lost photos (or whose photos changed class) is written again without touching others; photos
+    that the parent has not go to new shards, in the order of their rank.
     """
     here = {photo.sha256: photo for photo in photos if photo.sha256 in splits}
     plans = _inherited(here, splits, parent)
@@ -211,7 +212,9 @@ def _inherited(
     plans = []
     for shard in parent.manifest.shards:
         rows = members[shard.sha256]
-        left = tuple(here[row.sha256] for row in rows if row.sha256 in here and splits[row.sha256] is shard.split)
+        left = tuple(
+            here[row.sha256] for row in rows if row.sha256 in here and splits[row.sha256] is shard.split
+        )
         same = len(left) == len(rows) and all(here[row.sha256].label == row.label for row in rows)
         if left:
             plans.append(ShardPlan(shard.split, left, shard if same else None))

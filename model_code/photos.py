@@ -247,7 +247,9 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
 def _decode_pillow(data: bytes, max_pixels: int) -> Pixels:
     with _opened(data, max_pixels) as image:
         try:
-            image.load()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image.load()
             upright = ImageOps.exif_transpose(image)
             return np.asarray(_rgb(upright), dtype=np.uint8)
         except PhotoError:

@@ -12,7 +12,8 @@ from model_code.torchvision_compat import torchvision
 
 
 def weights_url(architecture: str, name: str = "DEFAULT") -> str:
-    """The URL of a torchvision weights file; the digits before its suffix are the start of its SHA-256 (torch.hub).
+    """The URL of a torchvision weights file; the digits before its suffix are the start of its SHA-256
+    (torch.hub).
 
     :param name: a member of the architecture's weights enum, like IMAGENET1K_V1, or DEFAULT.
     :raises ValueError: for an unknown architecture or name, listing what there is.
@@ -20,10 +21,14 @@ def weights_url(architecture: str, name: str = "DEFAULT") -> str:
     models = torchvision.models
     names = models.list_models(module=models)
     if architecture not in names:
-        raise ValueError(f"torchvision has no classification model {architecture!r}; it has {', '.join(names)}")
+        raise ValueError(
+            f"torchvision has no classification model {architecture!r}; it has {', '.join(names)}"
+        )
     known = models.get_model_weights(architecture)
     if name not in known.__members__:
-        raise ValueError(f"{architecture} has no weights {name!r}; torchvision has {', '.join(known.__members__)}")
+        raise ValueError(
+            f"{architecture} has no weights {name!r}; torchvision has {', '.join(known.__members__)}"
+        )
     return str(known[name].url)
 
 

@@ -42,9 +42,18 @@ class Progress:
 
     def _say(self) -> None:
         if not self._stream.isatty():
-            print(f"progress done={self.done} total={self.total} unit={self.unit}", file=self._stream, flush=True)
+            print(
+                f"progress done={self.done} total={self.total} unit={self.unit}",
+                file=self._stream,
+                flush=True,
+            )
             return
         filled = _BAR * self.done // max(1, self.total)
         bar = "#" * filled + "." * (_BAR - filled)
         end = "\n" if self.done >= self.total else ""
-        print(f"\r[{bar}] {self.done}/{self.total} {self.unit}, {self.rate():.0f}/s ", end=end, file=self._stream, flush=True)
+        print(
+            f"\r[{bar}] {self.done}/{self.total} {self.unit}, {self.rate():.0f}/s ",
+            end=end,
+            file=self._stream,
+            flush=True,
+        )

@@ -1,4 +1,4 @@
-"""Photos to start with when there are none: imagewoof2 from the network, or drawn shapes without one. Torch-free."""
+"""Photos to start with when there are none: imagewoof2 from the network, or drawn shapes. Torch-free."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def fetch_imagewoof(
     checksum: str | None = IMAGEWOOF_CHECKSUM,
     progress: Progress | None = None,
 ) -> Path:
-    """Download and unpack imagewoof2 (fast.ai: ten dog breeds of ImageNet, 12,954 photos) into one folder per breed.
+    """Download and unpack imagewoof2 (fast.ai: ten dog breeds of ImageNet, 12,954 photos) into one folder
+    per breed.
 
     The archive's own train and val folders are put together: the pipeline splits the photos itself.
 
@@ -98,7 +99,8 @@ def _unpack(archive: Path, folder: Path) -> int:
 def draw(dest: Path, photos: int = 60, seed: int = 0, classes: int | None = None) -> Path:
     """Draw a small data set of shapes, the same for the same arguments.
 
-    Hue, size, place, background and noise vary inside a class, so that it takes some looking to tell them apart.
+    Hue, size, place, background and noise vary inside a class, so that it takes some looking to tell them
+    apart.
 
     :param photos: per class.
     :param classes: how many of the classes there are (8); default all.
@@ -153,7 +155,10 @@ def _square(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[in
 
 def _star(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
     radii = (90, 38)
-    corners = [(96 + radii[i % 2] * math.sin(i * math.pi / 5), 96 - radii[i % 2] * math.cos(i * math.pi / 5)) for i in range(10)]
+    corners = [
+        (96 + radii[i % 2] * math.sin(i * math.pi / 5), 96 - radii[i % 2] * math.cos(i * math.pi / 5))
+        for i in range(10)
+    ]
     canvas.polygon(corners, colour)
 
 
@@ -173,7 +178,9 @@ def _checkers(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[
     step = source.randint(20, 32)
     for row in range(184 // step):
         for column in range(row % 2, 184 // step, 2):
-            canvas.rectangle((column * step, row * step, (column + 1) * step - 1, (row + 1) * step - 1), colour)
+            canvas.rectangle(
+                (column * step, row * step, (column + 1) * step - 1, (row + 1) * step - 1), colour
+            )
 
 
 def _dots(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:

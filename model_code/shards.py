@@ -1,7 +1,7 @@
 """Shards: plain tar files in WebDataset layout (`<key>.jpg`, `<key>.cls`), read and written as streams.
 
-The split is part of the file (a pax header), so a shard explains itself wherever it is copied, and the same photos in the same split
-give the same bytes, hence the same name, on any machine.
+The split is part of the file (a pax header), so a shard explains itself wherever it is copied, and the same
+photos in the same split give the same bytes, hence the same name, on any machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ShardError(ValueError):
 
 @dataclass(frozen=True)
 class Sample:
-    """One photo of a shard: its key, the name of its class, and its file as it was (`suffix` without a dot)."""
+    """One photo of a shard: its key, its class by name, and its file as it was (`suffix` without a dot)."""
 
     key: str
     label: str
@@ -85,7 +85,7 @@ def write_shard(path: Path, split: Split, samples: Iterable[Sample]) -> ShardInf
                 for sample in samples:
                     _add(tar, f"{sample.key}.{sample.suffix}", sample.data)
                     _add(tar, f"{sample.key}.cls", sample.label.encode())
-                    tar.members.clear()  # tarfile remembers every header it has written
+                    tar.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
                     photos += 1
             file.flush()
             os.fsync(file.fileno())
@@ -115,7 +115,6 @@ def read_split(path: Path) -> Split:
     :raises ShardError: when the file is not one of our shards.
     """
     with path.open("rb") as file, _opened(path, file) as tar:
-        tar.next()
         return _split_of(path, tar)
 
 
@@ -128,7 +127,7 @@ def read_shard(path: Path) -> Iterator[Sample]:
         photo: tuple[str, str, bytes] | None = None
         try:
             for member in tar:
-                tar.members.clear()
+                tar.members.clear()  # type: ignore[attr-defined]
                 key, _, suffix = member.name.rpartition(".")
                 body = tar.extractfile(member)
                 if body is None:

@@ -21,7 +21,9 @@ class Fractions:
 
     def __post_init__(self) -> None:
         if not (0 < self.valid < 1 and 0 < self.test < 1 and self.valid + self.test < 1):
-            raise ValueError(f"valid and test must be above 0, together below 1: not {self.valid}, {self.test}")
+            raise ValueError(
+                f"valid and test must be above 0, together below 1: not {self.valid}, {self.test}"
+            )
 
     def to_dict(self) -> dict[str, float]:
         """JSON-ready: all three splits."""
@@ -55,8 +57,8 @@ def assign(
 ) -> tuple[dict[str, Split], list[Rejected]]:
     """Give each photo a split.
 
-    Photos with a known split keep it. Photos that look alike go together. The others fill the test and then the
-    validation part of their class in the order of `rank`; the rest is for training.
+    Photos with a known split keep it. Photos that look alike go together. The others fill the test and then
+    the validation part of their class in the order of `rank`; the rest is for training.
 
     :param known: splits by SHA-256, of the parent version.
     :return: splits by SHA-256, and the photos left out because they resemble photos of two splits.

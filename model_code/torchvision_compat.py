@@ -1,8 +1,9 @@
 """Import torchvision from here.
 
-torchvision's wheel from PyPI is built for CUDA torch. Beside a CPU build of torch its compiled operators do not load, and the
-import dies on registering shape functions ("operator torchvision::nms does not exist"). Declaring the two operator schemas first
-lets models and transforms work; boxes, which we do not use, would still fail. Where torchvision is whole this does nothing.
+torchvision's wheel from PyPI is built for CUDA torch. Beside a CPU build of torch its compiled operators do
+not load, and the import dies on registering shape functions ("operator torchvision::nms does not exist").
+Declaring the two operator schemas first lets models and transforms work; boxes, which we do not use, would
+still fail. Where torchvision is whole this does nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def _compiled_operators_load() -> bool:
         return True
     for path in Path(spec.origin).parent.glob("_C*.so"):
         try:
-            torch.ops.load_library(str(path))
+            torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
         except OSError:
             return False
     return True
@@ -41,10 +42,10 @@ def import_torchvision() -> ModuleType:
     """
     global _library
     if _library is None and not _compiled_operators_load():
-        _library = torch.library.Library("torchvision", "DEF")
+        _library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for schema in _SCHEMAS:
             with contextlib.suppress(RuntimeError):  # already there: nothing to declare
-                _library.define(schema)
+                _library.define(schema)  # type: ignore[no-untyped-call]
     return importlib.import_module("torchvision")
 
 

@@ -122,7 +122,7 @@ class Transform:
         return self.crop_centre(photos.decode(data, min_side=self.resize, max_pixels=max_pixels))
 
     def crop_centre(self, image: Pixels) -> Pixels:
-        """Resize and centre-crop uint8 [h, w, 3] to [crop, crop, 3]; only the part that is kept is resampled."""
+        """Resize and centre-crop uint8 [h, w, 3] to [crop, crop, 3]; only what is kept is resampled."""
         height, width = image.shape[:2]
         short = min(height, width)
         if short == self.resize:
@@ -143,11 +143,15 @@ class Transform:
         return self.views(data, key, (view,))[0]
 
     def views(self, data: bytes, key: str, views: tuple[int, ...] | range) -> list[Pixels]:
-        """Several views of one photo from one decode; see `view`."""
+        """Several views of one photo; see `view`."""
+        image = enough = photos.decode(data, min_side=self.resize)
+        short = min(photos.size(data))
         # A random crop may keep a small part of the photo, which must not have been shrunk away before.
-        full = any(view > 1 for view in views)
-        image = photos.decode(data, min_side=2 * self.resize if full else self.resize)
-        return [self._one_view(image, key, view) for view in views]
+        crops_from = 2 * self.resize
+        shrunk_too_far = photos.scale_factor(short, crops_from) != photos.scale_factor(short, self.resize)
+        if shrunk_too_far and any(view > 1 for view in views):
+            enough = photos.decode(data, min_side=crops_from)
+        return [self._one_view(enough if view > 1 else image, key, view) for view in views]
 
     def _one_view(self, image: Pixels, key: str, view: int) -> Pixels:
         if view == 0:
@@ -182,10 +186,12 @@ class Transform:
 
 
 def for_architecture(architecture: str) -> Transform:
-    """The transform that a torchvision architecture's ImageNet weights expect (its DEFAULT weights' `transforms()`).
+    """The transform that a torchvision architecture's ImageNet weights expect (its DEFAULT weights'
+    `transforms()`).
 
-    Crop, kernel, mean and deviation are torchvision's. The shorter side is resized to the crop itself, not to the
-    somewhat larger size of torchvision's evaluation recipe, so that photos of the right size are not blurred.
+    Crop, kernel, mean and deviation are torchvision's. The shorter side is resized to the crop itself, not
+    to the somewhat larger size of torchvision's evaluation recipe, so that photos of the right size are not
+    blurred.
     """
     side, kernel = _RECIPES.get(architecture, (224, Interpolation.BILINEAR))
     transform = Transform(resize=side, crop=side, interpolation=kernel)

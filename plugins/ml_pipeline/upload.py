@@ -123,17 +123,18 @@ def upload(
 ) -> dict[str, Any]:
     """Make the version of data set `name` that holds the photos in `data`, and upload what is missing of it.
 
-    Shards go first and the pointer to the newest version last, so a run that is cut off leaves no half version, and the
-    next one uploads only the rest. Memory does not grow with the data set.
+    Shards go first and the pointer to the newest version last, so a run that is cut off leaves no half
+    version, and the next one uploads only the rest. Memory does not grow with the data set.
 
     :param s3: a boto3 client.
     :param data: a local folder or an s3:// prefix, with one folder per class.
     :param seed: shuffles the split of a new data set; an existing one keeps its splits.
     :param workers: threads that decode; default: this machine's cores.
     :param progress: called with (done, total, unit) now and then.
-    :return: JSON-ready and small: name, version, parent, manifest_uri, classes, counts (photos per split), rejected (a
-        number), rejected_examples, new_shards, uploaded_bytes, total_bytes, changed.
-    :raises model_code.dataset.DatasetError: when no data set can be made of `data`; the message names the fix.
+    :return: JSON-ready and small: name, version, parent, manifest_uri, classes, counts (photos per split),
+        rejected (a number), rejected_examples, new_shards, uploaded_bytes, total_bytes, changed.
+    :raises model_code.dataset.DatasetError: when no data set can be made of `data`; the message names the
+        fix.
     """
     from model_code import dataset, manifest, splits
 
@@ -169,7 +170,8 @@ def check_name(name: str) -> None:
 
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", name):
         raise ValueError(
-            f"{name!r} is no data set name: use 1 to 40 lower-case letters, digits and inner hyphens, like 'dog-breeds'"
+            f"{name!r} is no data set name: use 1 to 40 lower-case letters, digits and inner hyphens, "
+            "like 'dog-breeds'"
         )
 
 
@@ -221,7 +223,9 @@ def _check_unchanged(source: Source, photo: Photo, data: bytes) -> None:
     from model_code.dataset import DatasetError
 
     if hashlib.sha256(data).hexdigest() != photo.sha256:
-        raise DatasetError(f"{photo.path} in {source.describe()} changed during the upload; run it again when it rests")
+        raise DatasetError(
+            f"{photo.path} in {source.describe()} changed during the upload; run it again when it rests"
+        )
 
 
 def _publish(place: Place, version: Version) -> int:
@@ -250,5 +254,5 @@ def _result(place: Place, listed: Manifest, rejected: list[Rejected]) -> dict[st
         "counts": {split: sum(found.values()) for split, found in listed.counts.items()},
         "rejected": len(rejected),
         "rejected_examples": [{"path": item.path, "reason": item.reason} for item in examples],
-        "total_bytes": listed.bytes,
+        "total_bytes": listed.total_bytes,
     }

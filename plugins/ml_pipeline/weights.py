@@ -1,4 +1,4 @@
-"""A backbone's weights to `weights/<sha256>` in S3, from a file, an address or torchvision: the only place that downloads any."""
+"""A backbone's weights, from a file, an address or torchvision, to S3: the only place that downloads any."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def store_weights(
     """Put weights to `weights/<sha256>`, unless they are there already.
 
     :param s3: a boto3 client.
-    :param weights: a file, an s3://, http(s):// or file:// address, "imagenet" (torchvision's best for the architecture), the
-        name of torchvision weights (IMAGENET1K_V1), or "none". An http(s) address may end in `#sha256=<hex>`, which is checked.
+    :param weights: a file, an s3://, http(s):// or file:// address, "imagenet" (torchvision's best for the
+        architecture), the name of torchvision weights (IMAGENET1K_V1), or "none". An http(s) address may end
+        in `#sha256=<hex>`, which is checked.
     :param architecture: torchvision's name; it only matters for torchvision's own weights.
     :param progress: called with (bytes so far, bytes in all or 0).
     :return: JSON-ready: uri and sha256 (None for "none"), bytes, source, uploaded (bytes sent to S3).
@@ -79,7 +80,9 @@ def torchvision_url(architecture: str, name: str) -> str:
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise WeightsError(f"torchvision did not say where its weights are within {_ASK_SECONDS:.0f} s") from error
+        raise WeightsError(
+            f"torchvision did not say where its weights are within {_ASK_SECONDS:.0f} s"
+        ) from error
     if answer.returncode != 0:
         lines = answer.stderr.strip().splitlines() or ["no answer"]
         raise WeightsError(lines[-1].removeprefix("error: "))
@@ -154,6 +157,12 @@ def _check_kind(path: Path, source: str) -> None:
     """Refuse what is plainly no weights file (a web page, a photo) before a paid job does."""
     with path.open("rb") as file:
         head = file.read(9)
-    zip_file, pickle_file, safetensors_file = head.startswith(b"PK"), head.startswith(b"\x80"), head[8:9] == b"{"
+    zip_file, pickle_file, safetensors_file = (
+        head.startswith(b"PK"),
+        head.startswith(b"\x80"),
+        head[8:9] == b"{",
+    )
     if not (zip_file or pickle_file or safetensors_file):
-        raise WeightsError(f"weights {source}: this is neither a torch state_dict file nor safetensors; {_WAYS}")
+        raise WeightsError(
+            f"weights {source}: this is neither a torch state_dict file nor safetensors; {_WAYS}"
+        )
