@@ -1,1 +1,6 @@
 """What runs inside a training or serving container, and the data formats it reads and writes."""
+
+import os
+
+# ONNX Runtime's wheels report to Microsoft over the network by default, and can be told not to only before they load.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

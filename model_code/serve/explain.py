@@ -107,14 +107,16 @@ def _linear_head(predictor: Predictor) -> Floats:
         raise ValueError(f"{SAFETENSORS} cannot be read: {error}") from error
     wanted = (len(predictor.classes), len(pooled))
     for name, tensor in tensors.items():
-        if tensor.shape == wanted and _explains(tensor.astype(np.float32), pooled, logits[0]):
-            return np.ascontiguousarray(tensor, np.float32)
+        if tensor.shape == wanted:
+            weights = np.ascontiguousarray(tensor, np.float32)
+            bias = tensors.get(f"{name.removesuffix('weight')}bias", np.zeros(1)).astype(np.float32)
+            if _agree(weights @ pooled + bias, logits[0]):
+                return weights
     raise ValueError("the network does not end in one linear layer on the mean of its feature map")
 
 
-def _explains(weights: Floats, pooled: Floats, logits: Floats) -> bool:
-    """Whether `weights` lead from the pooled features to the logits, up to a bias and int8 rounding."""
-    ours = weights @ pooled
+def _agree(ours: Floats, logits: Floats) -> bool:
+    """Whether two rows of logits are the same up to int8 rounding."""
     if float(ours.std()) == 0 or float(logits.std()) == 0:
         return False
     return float(np.corrcoef(ours, logits)[0, 1]) > 0.98

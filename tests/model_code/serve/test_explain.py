@@ -1,0 +1,97 @@
+"""Class-activation heat maps: on request, where the network has one, off by default."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_code.serve.explain import Explainer, activation
+from model_code.serve.predictor import Predictor
+from tests.model_code.serve.running import FIXED, Server
+from tests.model_code.serve.toy_bundle import SIDE, encode, photo, write_toy
+
+RED = photo("red", kind="PNG")
+
+
+def left_red_right_blue() -> bytes:
+    image = Image.new("RGB", (64, 64), "red")
+    image.paste((0, 0, 255), (32, 0, 64, 64))
+    return encode(image, "PNG")
+
+
+def heat(png: bytes) -> np.ndarray:
+    """How much warmer than the photo each half is: red minus blue, [left, right]."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.float32)
+    warm = pixels[..., 0] - pixels[..., 2]
+    return np.array([warm[:, : SIDE // 2].mean(), warm[:, SIDE // 2 :].mean()])
+
+
+def test_heat_map_as_png_lights_up_where_the_class_is(server: Server) -> None:
+    data = left_red_right_blue()
+    maps = {}
+    for name in ("red", "blue"):
+        reply = server.invoke(data, "image/png", f"?explain=true&class={name}", Accept="image/png")
+        assert reply.status == 200, reply.body
+        assert reply.headers["content-type"] == "image/png"
+        assert Image.open(io.BytesIO(reply.body)).size == (SIDE, SIDE)
+        maps[name] = heat(reply.body)
+    assert maps["red"][0] > maps["blue"][0]
+    assert maps["blue"][1] > maps["red"][1]
+
+
+def test_heat_map_within_json(server: Server) -> None:
+    document = {"instances": [base64.b64encode(RED).decode()], "parameters": {"explain": True}}
+    (prediction,) = server.invoke_json(document).json()["predictions"]
+    assert prediction["class"] == "red"
+    assert base64.b64decode(prediction["explanation"]).startswith(b"\x89PNG")
+
+
+def test_no_heat_map_unless_asked_for(server: Server) -> None:
+    assert "explanation" not in server.invoke(RED).json()["predictions"][0]
+
+
+def test_unknown_class_and_png_without_explain_are_4xx(server: Server) -> None:
+    assert server.invoke(RED, query="?explain=1&class=purple").status == 400
+    assert server.invoke(RED, Accept="image/png").status == 406
+    assert server.invoke(RED, query="?explain=maybe").status == 400
+
+
+def test_off_by_default(tmp_path: Path) -> None:
+    with Server(write_toy(tmp_path / "toy"), tmp_path, *FIXED) as server:
+        reply = server.invoke(RED, query="?explain=true")
+        assert reply.status == 403
+        assert "--explain" in reply.json()["error"]["message"]
+
+
+def test_a_network_without_a_final_map_says_so(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy", features=False)
+    with Server(toy, tmp_path, *FIXED, SERVE_EXPLAIN="true") as server:
+        reply = server.invoke(RED, query="?explain=true")
+        assert reply.status == 403
+        assert "no final feature map" in reply.json()["error"]["message"]
+
+
+def test_weights_that_do_not_lead_to_the_logits_are_not_believed(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    from model_code.bundle import write_card
+
+    toy = write_toy(tmp_path / "toy")
+    predictor = Predictor.open(toy, threads=1)
+    Explainer(predictor)
+    save_file({"head.weight": np.eye(3, dtype=np.float32)[::-1].copy()}, toy / "model.safetensors")
+    fields = predictor.card.to_json()
+    write_card(toy, {name: fields[name] for name in fields if name not in ("files", "schema_version")})
+    with pytest.raises(ValueError, match="linear layer"):
+        Explainer(Predictor.open(toy, threads=1))
+
+
+def test_activation_is_scaled_and_never_negative() -> None:
+    features = np.array([[[1.0, 2.0]], [[4.0, 0.0]]], np.float32)
+    np.testing.assert_allclose(activation(features, np.array([1.0, -1.0], np.float32)), [[0.0, 1.0]])
+    assert not activation(features, np.array([-1.0, 0.0], np.float32)).any()

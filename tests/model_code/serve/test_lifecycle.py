@@ -1,0 +1,234 @@
+"""Starting, refusing to start, crashing, draining."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.model_code.serve.running import FIXED, Reply, Server, read_reply, wait_for
+from tests.model_code.serve.test_http import post
+from tests.model_code.serve.toy_bundle import photo, write_toy, write_toy_archive
+
+RED = photo("red", kind="PNG")
+
+
+def refusal(*arguments: str) -> str:
+    """The one line with which the server refuses to start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "model_code.serve", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def label(reply: Reply) -> str:
+    return str(reply.json()["predictions"][0]["class"])
+
+
+def test_serves_an_archive_and_removes_what_it_unpacked(tmp_path: Path) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    with Server(write_toy_archive(tmp_path), tmp_path, *FIXED, TMPDIR=str(scratch)) as server:
+        assert label(server.invoke(RED)) == "red"
+        assert list(scratch.iterdir())
+    assert not list(scratch.iterdir())
+
+
+def test_measures_when_nothing_is_given(tmp_path: Path) -> None:
+    with Server(write_toy(tmp_path / "toy"), tmp_path) as server:
+        assert label(server.invoke(RED)) == "red"
+        assert "process(es)" in server.errors.read_text()
+
+
+def test_port_of_sagemaker_is_taken_from_the_environment(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        environment = {**os.environ, "SAGEMAKER_BIND_TO_PORT": str(port)}
+        done = subprocess.run(
+            [sys.executable, "-m", "model_code.serve", str(write_toy(tmp_path))],
+            capture_output=True, text=True, timeout=60, check=False, env=environment,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"error: port {port} is in use: choose another with --port, or stop what listens there\n"
+
+
+def test_help_is_useful() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "model_code.serve", "--help"], capture_output=True, text=True, timeout=60, check=True
+    )
+    for word in ("MODEL_DIR", "SAGEMAKER_BIND_TO_PORT", "--max-batch", "/invocations"):
+        assert word in done.stdout
+
+
+def test_refuses_what_is_no_model(tmp_path: Path) -> None:
+    assert "no such model" in refusal(str(tmp_path / "nothing"))
+    assert "model.json" in refusal(str(tmp_path))
+    (tmp_path / "model.tar.gz").write_bytes(b"not an archive")
+    assert "model.tar.gz" in refusal(str(tmp_path / "model.tar.gz"))
+
+
+def test_refuses_a_truncated_archive(tmp_path: Path) -> None:
+    archive = write_toy_archive(tmp_path)
+    archive.write_bytes(archive.read_bytes()[:-500])
+    assert "download it again" in refusal(str(archive))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx", "model.safetensors"])
+def test_refuses_a_tampered_or_missing_file(tmp_path: Path, name: str) -> None:
+    toy = write_toy(tmp_path)
+    data = bytearray((toy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (toy / name).write_bytes(data)
+    assert name in refusal(str(toy))
+    (toy / name).unlink()
+    assert name in refusal(str(toy))
+
+
+def test_refuses_a_schema_from_the_future(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path)
+    card = json.loads((toy / "model.json").read_text())
+    (toy / "model.json").write_text(json.dumps({**card, "schema_version": 99}))
+    assert "schema_version 99" in refusal(str(toy))
+    (toy / "model.json").write_text(json.dumps({**card, "transform": {"resize": 7}}))
+    assert "transform" in refusal(str(toy))
+
+
+def test_refuses_an_archive_that_writes_outside_its_folder(tmp_path: Path) -> None:
+    for name, kind in (("../evil", tarfile.REGTYPE), ("/tmp/evil", tarfile.REGTYPE), ("evil", tarfile.SYMTYPE)):
+        archive = tmp_path / "model.tar.gz"
+        with gzip.open(archive, "wb") as stream, tarfile.open(fileobj=stream, mode="w") as tar:
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            member.linkname = "/etc"
+            tar.addfile(member)
+        refusal(str(archive))
+    assert not (tmp_path.parent / "evil").exists()
+
+
+def test_refuses_a_model_that_no_runtime_reproduces(tmp_path: Path) -> None:
+    wrong = -8 * np.eye(3)
+    toy = write_toy(tmp_path, int8_head=wrong, float_head=wrong)
+    done = subprocess.run(
+        [sys.executable, "-m", "model_code.serve", str(toy), *FIXED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "no runtime can serve this model" in done.stderr.splitlines()[-1]
+
+
+def test_senseless_settings_are_one_line(tmp_path: Path) -> None:
+    assert "workers must be at least 1" in refusal(str(write_toy(tmp_path)), "--workers", "0")
+    assert "port must be" in refusal(str(tmp_path), "--port", "70000")
+
+
+def test_falls_back_from_int8_loudly(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy", int8_head=-8 * np.eye(3))
+    with Server(toy, tmp_path, *FIXED) as server:
+        answer = server.invoke(RED).json()
+        assert answer["model"]["runtime"] == "onnx"
+        assert answer["predictions"][0]["class"] == "red"
+        assert "warning: " in server.errors.read_text()
+        assert "cannot serve with onnx-int8" in server.errors.read_text()
+
+
+def test_torch_is_not_loaded_when_onnx_serves(server: Server) -> None:
+    (pid,) = server.children()
+    assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_sigterm_finishes_what_has_begun(tmp_path: Path) -> None:
+    with Server(write_toy(tmp_path / "toy", slow=True), tmp_path, *FIXED) as server:
+        replies: list[Reply] = []
+        clients = [threading.Thread(target=lambda: replies.append(server.invoke(RED))) for _ in range(6)]
+        half = server.raw()
+        idle = server.raw()
+        half.sendall(post(RED)[:80])
+        for client in clients:
+            client.start()
+        wait_for(lambda: server.metric("serve_queue_photos") >= 3, "requests to wait")
+        server.process.send_signal(signal.SIGTERM)
+        half.sendall(post(RED)[80:])
+        for client in clients:
+            client.join()
+        assert [label(reply) for reply in replies] == ["red"] * 6
+        finished = read_reply(half)
+        assert label(finished) == "red"
+        assert finished.headers["connection"] == "close"
+        assert idle.recv(1) == b""
+        half.close()
+        idle.close()
+        assert server.process.wait(10) == 0
+
+
+def test_a_full_queue_answers_503_and_the_rest_right(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy", slow=True)
+    with Server(toy, tmp_path, *FIXED, "--queue", "4") as server:
+        replies: list[Reply] = []
+        clients = [threading.Thread(target=lambda: replies.append(server.invoke(RED))) for _ in range(24)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        refused = [reply for reply in replies if reply.status == 503]
+        assert refused
+        assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
+        assert all(label(reply) == "red" for reply in replies if reply.status != 503)
+        assert server.request("GET", "/ping").status == 200
+
+
+def test_batches_form_under_load_only(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy", slow=True)
+    one_worker = ("--processes", "1", "--workers", "1", "--threads", "1", "--max-batch", "8")
+    with Server(toy, tmp_path, *one_worker) as server:
+        for _ in range(2):
+            server.invoke(RED)
+        assert server.metric("serve_batch_size_sum") == server.metric("serve_batch_size_count") == 2
+        clients = [threading.Thread(target=server.invoke, args=(RED,)) for _ in range(9)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        assert server.metric("serve_batch_size_sum") == 11
+        assert server.metric("serve_batch_size_count") < 9
+
+
+def test_several_processes_share_the_port_and_their_counts(tmp_path: Path) -> None:
+    arrangement = ("--processes", "2", "--workers", "1", "--threads", "1", "--max-batch", "1")
+    with Server(write_toy(tmp_path / "toy"), tmp_path, *arrangement) as server:
+        assert len(server.children()) == 2
+        for _ in range(20):
+            assert label(server.invoke(RED)) == "red"
+        assert server.metric("serve_photos_total") == 20
+        assert server.metric("serve_process_starts_total") == 2
+
+
+def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
+    with Server(write_toy(tmp_path / "toy"), tmp_path, *FIXED) as server:
+        (first,) = server.children()
+        os.kill(first, signal.SIGKILL)
+        # The port stays open meanwhile: this request waits for the new process.
+        assert label(server.invoke(RED)) == "red"
+        (second,) = server.children()
+        assert second != first
+        assert "restarting" in server.errors.read_text()
+
+
+def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+    server = Server(write_toy(tmp_path / "toy"), tmp_path, *FIXED).ready()
+    (child,) = server.children()
+    server.stop(signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{child}").exists(), "the server process to end")
