@@ -160,6 +160,7 @@ def _become_job(spec: dict[str, Any], parent: int) -> None:
                 _drop_privileges()
         for number in (*FORWARDED, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.chdir(spec["cwd"])
@@ -273,12 +274,15 @@ def main() -> None:
     for number in FORWARDED:
         signal.signal(number, lambda caught, _frame: pending.append(caught))
     parent = os.getpid()
+    # A signal forwarded to a child that still has our handlers would be lost: it waits until they are gone.
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     job = os.fork()
     if job == 0:
         _become_job(spec, parent)
     _own_group(job)
     for number in FORWARDED:
         signal.signal(number, lambda caught, _frame: _kill(job, caught, group=True))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     for caught in pending:
         _kill(job, caught, group=True)
     os.close(1)
