@@ -72,10 +72,14 @@ class Head(nn.Module):
         self.dropout = dropout
         self.register_buffer("mean", mean.clone())
         self.register_buffer("scale", 1 / deviation)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.hidden = nn.Linear(len(mean), hidden) if hidden else None
-            self.output = nn.Linear(hidden or len(mean), classes)
+        self.hidden = nn.Linear(len(mean), hidden) if hidden else None
+        self.output = nn.Linear(hidden or len(mean), classes)
+        if self.hidden is not None:
+            # A generator of its own: trials of a packed search share torch's between threads.
+            nn.init.kaiming_uniform_(
+                self.hidden.weight, nonlinearity="relu", generator=torch.Generator().manual_seed(seed)
+            )
+            nn.init.zeros_(self.hidden.bias)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 

@@ -35,7 +35,7 @@ from model_code.shards import ShardError, shards_in
 from model_code.transform import Transform
 
 SCHEMA_VERSION: Final = 1
-_FAILURES: Final = (
+FAILURES: Final = (
     ArchitectureError,
     Diverged,
     DistributedError,
@@ -150,6 +150,12 @@ def run(job: Job) -> Judged:
         # SageMaker takes the last value of a metric, so the epoch kept is printed last.
         log_metrics(**judged.fit.metrics)
         log_metrics(photos_per_second=judged.photos * len(judged.fit.history) / max(seconds, 1e-9))
+    return judged
+
+
+def judge(job: Job) -> Judged:
+    """Fit the job's recipe on the training photos and judge it on the validation photos; write nothing."""
+    judged, _ = _strategy(job)(job)
     return judged
 
 
@@ -301,7 +307,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
     try:
         with distributed.join(environment) as world:
             run(job_from(arguments, environment, world))
-    except _FAILURES as error:
+    except FAILURES as error:
         print(f"train: {error}", file=sys.stderr, flush=True)
         return 1
     return 0

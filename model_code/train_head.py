@@ -1,7 +1,7 @@
 """`train --strategy head`: embeddings in, a fitted head out; the backbone is only needed for export."""
 
 import hashlib
-from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -58,8 +58,11 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
     return Judged(fit, logits, valid.labels, len(train)), refit
 
 
-def read_features(folder: Path, classes: Sequence[str]) -> tuple[Features, Embedder]:
+@lru_cache(maxsize=4)
+def read_features(folder: Path, classes: tuple[str, ...]) -> tuple[Features, Embedder]:
     """The features of a channel and what computed them.
+
+    Kept in memory, because the trials of a packed search all read the same.
 
     Raises:
         EmbeddingsError: Nothing there, or files that do not belong together.
