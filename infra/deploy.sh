@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Creates or updates the stacks in the account and region of the AWS CLI, in the order in which they need each other.
+#   infra/deploy.sh                                          storage, images, roles
+#   PRIVATE=true infra/deploy.sh                             the network too, and nothing outside it
+#   ENDPOINT=dogs infra/deploy.sh                            the alarms of that endpoint too
+set -euo pipefail
+cd "$(dirname "$0")"
+PROJECT="${PROJECT:-ml-pipeline}"
+PRIVATE="${PRIVATE:-false}"
+
+deploy() { # <template> [Parameter=value ...]
+  aws cloudformation deploy --no-fail-on-empty-changeset --capabilities CAPABILITY_NAMED_IAM \
+    --stack-name "$PROJECT-$1" --template-file "$1.yaml" --parameter-overrides "Project=$PROJECT" "${@:2}"
+}
+
+deploy storage "NotificationEmail=${EMAIL:-}"
+deploy images
+if [ "$PRIVATE" = true ]; then deploy network; fi
+deploy roles "Private=$PRIVATE" "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}"
+if [ -n "${ENDPOINT:-}" ]; then deploy endpoint "EndpointName=$ENDPOINT"; fi
+
+for stack in storage images roles; do
+  aws cloudformation describe-stacks --stack-name "$PROJECT-$stack" --output table \
+    --query 'Stacks[0].Outputs[].[Description, OutputKey, OutputValue]'
+done
