@@ -34,8 +34,10 @@ def median_rule_stops(series: Sequence[float], finished: Sequence[Sequence[float
     al. 2017, 3.2.2).
     """
     steps = len(series)
+    if steps == 0:
+        return False
     averages = [statistics.fmean(other[:steps]) for other in finished if len(other) >= steps]
-    if steps == 0 or len(averages) < LEAST_FINISHED:
+    if len(averages) < LEAST_FINISHED:
         return False
     return better(statistics.median(averages), best_of(series, maximize), maximize)
 

@@ -91,8 +91,11 @@ class TuningJob(Job):
                     break
                 self._pause()
         except AwsError as error:
-            self._stop_trials()
+            self._drain()
             raise JobFailed(f"{error.code}: {error.message}") from error
+        except Exception:
+            self._stop_trials()
+            raise
         if self.context.stopping.is_set():
             raise Shutdown
         stopped = self.stop_requested.is_set() or (time.time() >= self._deadline and not self._enough)
@@ -214,7 +217,7 @@ class TuningJob(Job):
     def _check_completion(self) -> None:
         """Whether the criteria say that this is enough, or the failures that it is hopeless."""
         if self._failed >= MOST_FAILURES and not self._succeeded:
-            self._stop_trials()
+            self._drain()
             raise JobFailed(
                 f"No training job succeeded after {self._failed} attempts. For additional details, please take a look at "
                 "the training job failures by listing training jobs for the hyperparameter tuning job."
@@ -239,6 +242,14 @@ class TuningJob(Job):
         for trial in self._running:
             if not trial.job.stop_requested.is_set():
                 training.stop(self.context, self.region, trial.name)
+
+    def _drain(self) -> None:
+        """Stop the trials and wait for their end."""
+        self._stop_trials()
+        for trial in self._running:
+            while not trial.job.finished.wait(WATCH_SECONDS):
+                if self.context.stopping.is_set():
+                    raise Shutdown
 
     def _pause(self) -> None:
         """Until a trial ends, at most WATCH_SECONDS."""
