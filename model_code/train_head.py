@@ -99,7 +99,7 @@ def _whole(embedder: Embedder, weights: Path, head: Head) -> nn.Module:
     backbone = build_backbone(embedder.architecture, path)
     if backbone.dim != head.dim:
         raise EmbeddingsError(
-            f"{embedder.architecture} gives {backbone.dim} numbers per photo, the embeddings have {head.dim}; "
-            "embed again"
+            f"{embedder.architecture} gives {backbone.dim} numbers per photo, not {head.dim} as the embeddings "
+            "have; embed again"
         )
     return attach_head(backbone, head.folded()).eval()

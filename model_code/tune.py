@@ -32,6 +32,7 @@ from model_code.hyperparameters import (
     Kind,
     Mode,
     Scale,
+    Strategy,
     Value,
 )
 from model_code.metrics import log_metrics
@@ -128,7 +129,6 @@ def _by_optuna(
         n_startup_trials=_STARTUP,
         multivariate=True,
         constant_liar=True,
-        warn_independent_sampling=False,
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     distributions = {name: _distribution(row) for name, row in space.items()}
@@ -217,8 +217,11 @@ class Tuning:
     def _try(self, trial: Trial) -> Trial:
         started = time.monotonic()
         values = hyperparameters.resolve({**self.job.values, **trial.searched, "mode": Mode.TRIAL})
-        # A trial is short or has its own checkpoints; a head's would cost more than they save.
-        job = _Quiet(**{**vars(self.job), "values": values})
+        folders = self.job.folders
+        if values["strategy"] == Strategy.HEAD:
+            # Seconds of work: a checkpoint would cost more than it saves.
+            folders = replace(folders, checkpoints=None)
+        job = _Quiet(**{**vars(self.job), "values": values, "folders": folders})
         try:
             judged = train.judge(job)
         except Diverged as error:
@@ -312,7 +315,7 @@ def tuning_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -
     strategy = str(job.values["strategy"])
     overrides = {name: None for name in fixed if name in hyperparameters.rows(strategy)}
     space = hyperparameters.search_space(strategy, {**overrides, **arguments.ranges})
-    alone = strategy != hyperparameters.Strategy.HEAD or job.world.device.type == "cuda"
+    alone = strategy != Strategy.HEAD or job.world.device.type == "cuda"
     parallel = arguments.parallel or (1 if alone else cores())
     return Tuning(job, space, arguments.trials, arguments.search, parallel)
 
