@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +24,7 @@ from model_code.quantize import Floats, Readout, Verdict, observe, quantise, sea
 from model_code.shards import read_shard
 from model_code.transform import Transform
 
-CALIBRATION_PHOTOS = 128
+CALIBRATION_PHOTOS = 96
 # 2,800 photos of 224 px: enough to tell half a point apart, and far from a job's 2 GB.
 MAX_VALID_BYTES = 400 << 20
 
@@ -64,34 +66,31 @@ def make_int8(
         return Int8(
             Verdict(False, f"no {channel} photos were given to judge int8 with", None, 0), None, labels
         )
-    calibration = calibration_photos(calibration_shards, transform)
-    graph = output / bundle.ONNX
-    readout: Readout = _logits
-    shared = shares_backbone(model, reference_model)
-    if shared:
-        assert isinstance(reference_model, Classifier)
-        readout = _head_on_features(reference_model.head)
-    else:
-        graph = output / ".reference.onnx"
-        export_onnx(reference_model, transform.crop, graph)
-    path = output / bundle.ONNX_INT8
-    try:
-        outcome = search(
-            graph,
-            path,
-            batches(calibration, transform, _CALIBRATION_BATCH),
-            lambda: batches(pixels, transform, _BATCH),
-            labels,
-            readout,
-            cores(),
-        )
-        if outcome.recipe is not None and not shared:
-            seen = observe(output / bundle.ONNX, batches(calibration, transform, _CALIBRATION_BATCH), cores())
-            quantise(output / bundle.ONNX, seen, outcome.recipe, path)
-    finally:
-        if not shared:
-            graph.unlink(missing_ok=True)
-    return Int8(outcome.verdict, outcome.logits, labels)
+    photos = calibration_photos(calibration_shards, transform)
+    final, int8 = output / bundle.ONNX, output / bundle.ONNX_INT8
+
+    def seen() -> Iterator[Floats]:
+        return batches(photos, transform, _CALIBRATION_BATCH)
+
+    def valid(start: int, stop: int) -> Iterator[Floats]:
+        return batches(pixels[start:stop], transform, _BATCH)
+
+    with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
+        folder = Path(scratch)
+        if shares_backbone(model, reference_model):
+            assert isinstance(reference_model, Classifier)
+            readout = _head_on_features(reference_model.head)
+            outcome = search(final, folder, seen(), valid, labels, readout, cores())
+            if outcome.kept is not None:
+                shutil.copyfile(outcome.kept.path, int8)
+        else:
+            reference = folder / "reference.onnx"
+            export_onnx(reference_model, transform.crop, reference)
+            outcome = search(reference, folder, seen(), valid, labels, _logits, cores())
+            if outcome.kept is not None:
+                recipe = outcome.kept.recipe
+                quantise(final, observe(final, seen(), cores()).ranges(recipe.calibration), recipe, int8)
+    return Int8(outcome.verdict, None if outcome.kept is None else outcome.kept.logits, labels)
 
 
 def shares_backbone(model: nn.Module, other: nn.Module) -> bool:

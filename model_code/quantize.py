@@ -24,8 +24,10 @@ from model_code.dataset import ordered_map
 from model_code.onnx_graph import session
 
 Floats = NDArray[np.float32]
-Batches = Callable[[], Iterator[Floats]]
-"""Starts a pass over normalised photos, float32 [n, 3, h, w] a batch."""
+Batches = Callable[[int, int], Iterator[Floats]]
+"""A pass over the photos from one index up to another, normalised, float32 [n, 3, h, w] a batch."""
+Ranges = dict[str, tuple[float, float]]
+"""Smallest and largest value of each activation that int8 resolves, by tensor name."""
 Readout = Callable[[Mapping[str, Floats]], Floats]
 """A graph's outputs by name to logits [n, classes]."""
 
@@ -36,7 +38,7 @@ MAX_DROP = 0.005
 # norms and gates stay float: they cost int8 its accuracy, and take little of the time.
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "Concat")
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
-_SAMPLES_PER_PHOTO = 4096
+_SAMPLES_PER_PHOTO = 2048
 _CUTS = np.linspace(0.3, 1.0, 15)
 
 
@@ -66,6 +68,11 @@ class Recipe:
         )
         return f"{self.calibration}, {' and '.join(ends)} layers float" if ends else str(self.calibration)
 
+    @property
+    def file_name(self) -> str:
+        """Where `search` writes the graph."""
+        return f"{self.calibration}-{self.float_first}-{self.float_last}.onnx"
+
 
 RECIPES = (
     Recipe(Calibration.MIN_MAX),
@@ -75,8 +82,11 @@ RECIPES = (
 )
 """All about equally fast (within 6 % for mobilenet_v2), so the nearest to float wins."""
 
-LAST_RESORT = Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=6, float_last=5)
-"""A quarter slower; tried only when the best of the others fails the guard."""
+LAST_RESORTS = (
+    Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=6, float_last=6),
+    Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=12, float_last=12),
+)
+"""A quarter slower and more; tried in order when the nearest of the others fail the guard."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +111,6 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A verdict and, where int8 was kept: what quantises another graph alike, and the validation logits."""
-
-    verdict: Verdict
-    activations: Activations | None = None
-    recipe: Recipe | None = None
-    logits: Floats | None = None
-
-
-@dataclass(frozen=True)
 class Activations:
     """What calibration saw of every activation, by tensor name: its extremes, and a sample of its values."""
 
@@ -118,7 +118,7 @@ class Activations:
     highest: Mapping[str, float]
     sample: Mapping[str, Floats]
 
-    def ranges(self, calibration: Calibration) -> dict[str, tuple[float, float]]:
+    def ranges(self, calibration: Calibration) -> Ranges:
         """The range to quantise each activation in."""
         return {name: self._range(name, calibration) for name in self.sample}
 
@@ -190,21 +190,21 @@ def _float_tensors(graph: Any) -> set[str]:
     return {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
 
 
-def quantise(model: Path, activations: Activations, recipe: Recipe, output: Path) -> None:
-    """Write the int8 graph of `model` by `recipe`."""
+def quantise(model: Path, ranges: Ranges, recipe: Recipe, output: Path) -> None:
+    """Write the int8 graph of `model` by `recipe`; `ranges` are those of its calibration."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data
 
     excluded = excluded_nodes(onnx.load(str(model)).graph, recipe)
-    ranges = {
+    data = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-        for name, (low, high) in activations.ranges(recipe.calibration).items()
+        for name, (low, high) in ranges.items()
     }
     with tempfile.TemporaryDirectory(prefix="quantise-") as folder, _quiet():
         # The documented way to hand in ranges of one's own.
         cache = Path(folder) / "ranges.json"
-        save_tensors_data(TensorsData(CalibrationMethod.MinMax, ranges), cache)
+        save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), cache)
         quantize_static(
             str(model),
             str(output),
@@ -238,51 +238,76 @@ def _head_nodes(graph: Any) -> set[str]:
     return head
 
 
+@dataclass(frozen=True)
+class Kept:
+    """An int8 graph that passed: its file, its recipe, and its logits on the validation photos."""
+
+    path: Path
+    recipe: Recipe
+    logits: Floats
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a search: the verdict, and the graph if it was kept."""
+
+    verdict: Verdict
+    kept: Kept | None = None
+
+
 def search(
     model: Path,
-    output: Path,
+    folder: Path,
     calibration: Iterable[Floats],
     valid: Batches,
     labels: NDArray[np.int64],
     readout: Readout,
-    threads: int,
-    screen: int = 256,
+    workers: int,
+    screen: int = 192,
     recipes: Sequence[Recipe] = RECIPES,
-    last_resort: Recipe = LAST_RESORT,
+    last_resorts: Sequence[Recipe] = LAST_RESORTS,
 ) -> Outcome:
     """Find the best int8 form of `model` and judge it.
 
     Args:
         model: float graph.
-        output: where the int8 graph goes; absent afterwards if it is not kept.
+        folder: scratch space; the graph found is written here.
         calibration: normalised training photos, in small batches: all activations of one are in memory at
             once.
-        valid: starts a pass over the validation photos.
+        valid: passes over the validation photos.
         labels: their classes, [photos].
         readout: the graph's outputs to the logits that are judged.
+        workers: cores to use.
         screen: photos on which recipes are compared.
 
     Raises:
         ValueError: there is no photo to calibrate with.
     """
-    if not len(labels):
-        return Outcome(Verdict(False, "there are no validation photos to judge int8 on", None, 0))
-    activations = observe(model, calibration, threads)
-    float_logits = infer(model, valid(), readout, threads)
+    activations = observe(model, calibration, workers)
+    float_logits = infer(model, valid(0, len(labels)), readout, workers)
+    screen = min(screen, len(labels))
+    ranges = {kind: activations.ranges(kind) for kind in {r.calibration for r in (*recipes, *last_resorts)}}
     distances: dict[str, float] = {}
+    screened: dict[Recipe, Floats] = {}
+
+    def attempt(recipe: Recipe) -> None:
+        quantise(model, ranges[recipe.calibration], recipe, folder / recipe.file_name)
+        logits = infer(folder / recipe.file_name, valid(0, screen), readout, workers)
+        distances[str(recipe)] = distance(logits, float_logits[:screen])
+        screened[recipe] = logits
+
     for recipe in recipes:
-        quantise(model, activations, recipe, output)
-        logits = infer(output, _first(valid(), screen), readout, threads)
-        distances[str(recipe)] = distance(logits, float_logits[: len(logits)])
-    chosen = min(recipes, key=lambda recipe: distances[str(recipe)])
-    for recipe in (chosen, last_resort):
-        quantise(model, activations, recipe, output)
-        logits = infer(output, valid(), readout, threads)
-        distances[str(recipe)] = distance(logits, float_logits)
+        attempt(recipe)
+    nearest = sorted(recipes, key=lambda recipe: distances[str(recipe)])[:2]
+    for recipe in (*nearest, *last_resorts):
+        if recipe not in screened:
+            attempt(recipe)
+        path = folder / recipe.file_name
+        rest = [infer(path, valid(screen, len(labels)), readout, workers)] if screen < len(labels) else []
+        logits = np.concatenate([screened[recipe], *rest])
         verdict = judge(float_logits, logits, labels, recipe, distances)
         if verdict.kept:
-            return Outcome(verdict, activations, recipe, logits)
-    output.unlink(missing_ok=True)
+            return Outcome(verdict, Kept(path, recipe, logits))
     return Outcome(verdict)
 
 
@@ -325,15 +350,6 @@ def infer(model: Path, batches: Iterable[Floats], readout: Readout, workers: int
         return readout(dict(zip(names, runtime.run(None, {"input": batch}), strict=True)))
 
     return np.concatenate(list(ordered_map(logits, batches, workers)))
-
-
-def _first(batches: Iterator[Floats], photos: int) -> Iterator[Floats]:
-    seen = 0
-    for batch in batches:
-        if seen >= photos:
-            return
-        yield batch[: photos - seen]
-        seen += len(batch)
 
 
 @contextmanager
