@@ -12,6 +12,7 @@ from local_aws.moto_apps import MotoApps
 from local_aws.s3.app import S3App
 from local_aws.s3.queues import queue_sender
 from local_aws.s3.store import S3Store
+from local_aws.sagemaker.endpoints.runtime import Runtime
 from local_aws.sagemaker.interruptions import interrupt
 from local_aws.sagemaker.service import SageMaker
 
@@ -20,11 +21,12 @@ def build(context: Context) -> Router:
     """The router with every service registered. Nothing runs before `router.start()`."""
     router = Router(context.settings.region)
     router.register_fallback(MotoApps())
-    sagemaker = SageMaker(context)
-    router.register("sagemaker", sagemaker)
-    router.register("logs", Logs(context))
     s3 = S3App(S3Store(context.settings.state / "s3"), send=queue_sender(context))
     router.register("s3", s3)
+    sagemaker = SageMaker(context)
+    router.register("sagemaker", sagemaker)
+    router.register("sagemaker-runtime", Runtime(context))
+    router.register("logs", Logs(context))
     router.admin("health", lambda _method, _rest, _query: health(context))
     router.admin("status", lambda _method, _rest, _query: status.gather(context, []))
     router.admin("interrupt", lambda method, name, _query: interrupt(context, method, name))

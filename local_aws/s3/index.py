@@ -58,6 +58,7 @@ class Index:
         """Open or create. Raises StartupError for a file that is not ours or of a newer local_aws."""
         self._path = path
         self._local = threading.local()
+        self._closed = False
         self._queue: queue.SimpleQueue[tuple[Write, Future[Any]] | None] = queue.SimpleQueue()
         try:
             self._connection = _open(path)
@@ -74,6 +75,7 @@ class Index:
 
     def close(self) -> None:
         """Finish the writes that wait, and stop."""
+        self._closed = True
         self._queue.put(None)
         self._thread.join()
         self._connection.close()
@@ -82,6 +84,8 @@ class Index:
         """Run `change` in the writer and return its result once it is on disk. Its exception undoes only
         itself.
         """
+        if self._closed:
+            raise OSError("the store is closed: local_aws ends")
         future: Future[Result] = Future()
         self._queue.put((change, future))
         return future.result()

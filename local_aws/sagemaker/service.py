@@ -9,10 +9,22 @@ import logging
 from local_aws.context import Context
 from local_aws.json_service import JsonService
 from local_aws.sagemaker import models, packages, processing, recovery, search, tags, training, tuning
+from local_aws.sagemaker.endpoints import configs as endpoint_configs
+from local_aws.sagemaker.endpoints import operations as endpoint_operations
 from local_aws.sagemaker.events import StateChanges
 from local_aws.sagemaker.operations import operation
 
-OPERATIONS = (models, packages, processing, search, tags, training, tuning)
+OPERATIONS = (
+    endpoint_configs,
+    endpoint_operations,
+    models,
+    packages,
+    processing,
+    search,
+    tags,
+    training,
+    tuning,
+)
 """The modules whose import registers operations."""
 
 logger = logging.getLogger(__name__)
@@ -30,8 +42,10 @@ class SageMaker(JsonService):
         """Give jobs that an earlier process left running a truthful end."""
         self._events.start()
         recovery.recover(self._context)
+        endpoint_operations.ENDPOINTS.recover(self._context)
 
     def stop(self) -> None:
         """Wait until every job has noticed `context.stopping` and killed its processes."""
+        endpoint_operations.ENDPOINTS.stop()
         training.JOBS.join()
         self._events.stop()

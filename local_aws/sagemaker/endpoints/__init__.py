@@ -1,0 +1,1 @@
+"""Endpoints: configurations, servers as processes, rollouts, and the runtime that invokes them."""

@@ -1,0 +1,383 @@
+"""One endpoint while local_aws runs: its fleets, which of them gets a request, and the thread that
+changes them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+
+from local_aws.context import Context
+from local_aws.json_service import Document
+from local_aws.sagemaker.endpoints.fleet import Fleet, Plan
+from local_aws.sagemaker.endpoints.rollout import Rollout
+from local_aws.sagemaker.endpoints.rollout import plan as plan_rollout
+from local_aws.sagemaker.endpoints.server import ServerFailed
+from local_aws.sagemaker.endpoints.variant import Variant
+from local_aws.sagemaker.job import cut
+from local_aws.sagemaker.s3_data import DataError
+from local_aws.store import Missing, Resource
+
+logger = logging.getLogger(__name__)
+
+KIND = "endpoint"
+ALARM_POLL_SECONDS = 0.5
+
+
+class Cancelled(Exception):
+    """The endpoint is being deleted, or local_aws ends."""
+
+
+class RolledBack(Exception):
+    """The new fleet must go; the text says why."""
+
+
+class Endpoint:
+    """The running side of an endpoint; its document in the store is what clients see."""
+
+    def __init__(self, context: Context, region: str, name: str) -> None:
+        self.context, self.region, self.name = context, region, name
+        self._live: Fleet | None = None
+        self._next: Fleet | None = None
+        self._next_share = 0.0
+        self._lock = threading.Lock()
+        self._cancel = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # --- traffic ---
+
+    def route(self, target: str | None) -> Variant:
+        """The variant of one request. Raises ValidationError for an unknown target, Cancelled when gone."""
+        with self._lock:
+            live, following, share = self._live, self._next, self._next_share
+        fleet = following if following is not None and random.random() < share else live
+        if fleet is None:
+            raise Cancelled
+        return fleet.choose(target)
+
+    @property
+    def fleets(self) -> list[Fleet]:
+        """The fleets that take traffic: none before the endpoint is in service, two during an update."""
+        with self._lock:
+            return [fleet for fleet in (self._live, self._next) if fleet is not None]
+
+    # --- changes, each in the endpoint's thread ---
+
+    def create(self) -> None:
+        """Bring up the fleet of a new endpoint."""
+        self._begin(self._create)
+
+    def update(self) -> None:
+        """Replace the live fleet by the one planned in the document (`_Next`)."""
+        self._begin(self._update)
+
+    def rescale(self) -> None:
+        """Give the variants the weights and counts of the document's plan."""
+        self._begin(self._rescale)
+
+    def recover(self, resource: Resource) -> None:
+        """After a restart of local_aws: go on where the document says it was."""
+        status = resource.status
+        if status == "Deleting":
+            self._begin(self._delete)
+        elif status == "Creating":
+            self.create()
+        elif status != "Failed":
+            self._begin(self._resume)
+
+    def delete(self) -> None:
+        """End everything and remove the document; what goes on now is given up first."""
+        self._cancel.set()
+        before = self._thread
+
+        def delete() -> None:
+            if before is not None:
+                before.join()
+            self._delete()
+
+        self._begin(delete)
+
+    def stop(self) -> None:
+        """End the servers because local_aws ends; the document stays as it is."""
+        self._cancel.set()
+        if self._thread is not None:
+            self._thread.join(10)
+        for fleet in self.fleets:
+            fleet.stop()
+
+    # --- inside ---
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        self._thread = threading.Thread(
+            target=self._run, args=(work,), name=f"endpoint {self.name}", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (Cancelled, Missing):
+            logger.info("endpoint %s: %s given up", self.name, work.__name__.strip("_"))
+        except Exception as error:
+            logger.exception("endpoint %s failed inside local_aws", self.name)
+            self._set(
+                EndpointStatus="Failed", FailureReason=cut(f"local_aws failed: {error!r}; its log says more.")
+            )
+
+    def _cancelled(self) -> bool:
+        return self._cancel.is_set() or self.context.stopping.is_set()
+
+    def _document(self) -> Document:
+        return self.context.store.get(KIND, self.region, self.name).document
+
+    def _set(self, **members: object) -> None:
+        """Change members of the document; None removes one."""
+
+        def change(document: Document) -> None:
+            for name, value in members.items():
+                if value is None:
+                    document.pop(name, None)
+                else:
+                    document[name] = value
+
+        self.context.store.update(KIND, self.region, self.name, change)
+
+    def _create(self) -> None:
+        fleet = Fleet(self.context, self.region, self.name, self._document()["_Live"])
+        try:
+            fleet.start(self._cancelled)
+        except (DataError, ServerFailed) as error:
+            fleet.remove()
+            self._raise_if_cancelled()
+            self._set(EndpointStatus="Failed", FailureReason=cut(str(error)))
+            return
+        with self._lock:
+            self._live = fleet
+        if self._cancelled():
+            raise Cancelled
+        self._set(EndpointStatus="InService", ProductionVariants=fleet.summary())
+
+    def _resume(self) -> None:
+        document = self._document()
+        fleet = Fleet(self.context, self.region, self.name, document["_Live"])
+        with self._lock:
+            self._live = fleet
+        try:
+            fleet.start(self._cancelled, wait=False)
+        except (DataError, ServerFailed) as error:
+            self._set(EndpointStatus="Failed", FailureReason=cut(str(error)))
+            return
+        if document["EndpointStatus"] == "Updating" and "_Next" in document:
+            self._update()
+        elif document["EndpointStatus"] != "InService":
+            self._set(EndpointStatus="InService", _Next=None, PendingDeploymentSummary=None)
+
+    def _rescale(self) -> None:
+        fleet = self._live
+        if fleet is None:
+            raise Cancelled
+        plan: Plan = self._document()["_Live"]
+        fleet.plan = plan
+        for name, variant in fleet.variants.items():
+            variant.scale(plan.get("counts", {}).get(name, variant.desired))
+            variant.weight = plan.get("weights", {}).get(name, variant.weight)
+        failure = None
+        try:
+            for variant in fleet.variants.values():
+                variant.wait_healthy(self._cancelled)
+        except ServerFailed as error:
+            self._raise_if_cancelled()
+            failure = cut(str(error))
+        self._set(EndpointStatus="InService", ProductionVariants=fleet.summary(), FailureReason=failure)
+
+    def _update(self) -> None:
+        document = self._document()
+        following = Fleet(self.context, self.region, self.name, document["_Next"])
+        old = self._live
+        with self._lock:
+            self._next, self._next_share = following, 0.0
+        try:
+            rollout = plan_rollout(
+                document.get("_Deployment"),
+                old.count if old else 0,
+                sum(v.desired for v in following.variants.values()),
+            )
+            self._shift(following, rollout)
+        except (DataError, ServerFailed, RolledBack) as error:
+            self._raise_if_cancelled()
+            self._roll_back(following, cut(str(error)))
+            return
+        with self._lock:
+            self._live, self._next = following, None
+        self._set(
+            EndpointStatus="InService",
+            EndpointConfigName=following.config_name,
+            ProductionVariants=following.summary(),
+            DataCaptureConfig=_capture_summary(following.config),
+            AsyncInferenceConfig=following.config.get("AsyncInferenceConfig"),
+            LastDeploymentConfig=document.get("_Deployment"),
+            FailureReason=None,
+            PendingDeploymentSummary=None,
+            _Live=following.plan,
+            _Next=None,
+            _Deployment=None,
+        )
+        if old is not None:
+            old.remove()
+
+    def _shift(self, following: Fleet, rollout: Rollout) -> None:
+        deadline = time.monotonic() + rollout.maximum_seconds
+        self._check_alarms(rollout.alarms)
+        following.start(self._cancelled)
+        for step in rollout.steps:
+            with self._lock:
+                self._next_share = step.fraction
+            self._watch(step.seconds, rollout.alarms, deadline)
+        self._watch(rollout.termination_seconds, rollout.alarms, deadline)
+
+    def _watch(self, seconds: float, alarms: tuple[str, ...], deadline: float) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            self._raise_if_cancelled()
+            self._check_alarms(alarms)
+            now = time.monotonic()
+            if now >= deadline:
+                raise RolledBack("The deployment took longer than MaximumExecutionTimeoutInSeconds.")
+            if now >= end:
+                return
+            self._cancel.wait(min(ALARM_POLL_SECONDS, end - now))
+
+    def _check_alarms(self, alarms: tuple[str, ...]) -> None:
+        if not alarms:
+            return
+        found = self.context.client("cloudwatch", self.region).describe_alarms(
+            AlarmNames=list(alarms), AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+        )
+        ringing = [
+            alarm["AlarmName"]
+            for alarm in [*found.get("MetricAlarms", []), *found.get("CompositeAlarms", [])]
+            if alarm["StateValue"] == "ALARM"
+        ]
+        if ringing:
+            raise RolledBack(
+                f"One or more alarms of the AutoRollbackConfiguration are in ALARM: {', '.join(ringing)}. "
+                "The endpoint was rolled back."
+            )
+
+    def _roll_back(self, following: Fleet, reason: str) -> None:
+        with self._lock:
+            self._next_share = 0.0
+        self._set(EndpointStatus="RollingBack", FailureReason=reason)
+        with self._lock:
+            self._next = None
+        following.remove()
+        self._set(EndpointStatus="InService", PendingDeploymentSummary=None, _Next=None, _Deployment=None)
+
+    def _delete(self) -> None:
+        for fleet in self.fleets:
+            fleet.remove()
+        with self._lock:
+            self._live = self._next = None
+        self.context.store.delete(KIND, self.region, self.name)
+
+    def _raise_if_cancelled(self) -> None:
+        if self._cancelled():
+            raise Cancelled
+
+
+def new_plan(
+    config: Document,
+    containers: Mapping[str, Document],
+    counts: Mapping[str, int] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Plan:
+    """A fleet to be: a copy of the configuration and its containers, so that deleting those changes
+    nothing.
+    """
+    return {
+        "id": uuid.uuid4().hex[:12],
+        "created": time.time(),
+        "config": config,
+        "containers": dict(containers),
+        "counts": dict(counts or {}),
+        "weights": dict(weights or {}),
+    }
+
+
+def _capture_summary(config: Document) -> Document | None:
+    """DataCaptureConfigSummary of a configuration."""
+    capture = config.get("DataCaptureConfig")
+    if capture is None:
+        return None
+    enabled = capture.get("EnableCapture", False)
+    return {
+        "EnableCapture": enabled,
+        "CaptureStatus": "Started" if enabled else "Stopped",
+        "CurrentSamplingPercentage": capture["InitialSamplingPercentage"],
+        "DestinationS3Uri": capture["DestinationS3Uri"],
+        "KmsKeyId": capture.get("KmsKeyId", ""),
+    }
+
+
+def first_document(arn: str, name: str, plan: Plan) -> Document:
+    """The document of an endpoint that is being created."""
+    now = time.time()
+    config = plan["config"]
+    document: Document = {
+        "EndpointName": name,
+        "EndpointArn": arn,
+        "EndpointConfigName": config["EndpointConfigName"],
+        "EndpointStatus": "Creating",
+        "CreationTime": now,
+        "LastModifiedTime": now,
+        "_Live": plan,
+    }
+    for member, value in (
+        ("DataCaptureConfig", _capture_summary(config)),
+        ("AsyncInferenceConfig", config.get("AsyncInferenceConfig")),
+    ):
+        if value is not None:
+            document[member] = value
+    return document
+
+
+class Endpoints:
+    """The endpoints of this process, by region and name."""
+
+    def __init__(self) -> None:
+        self._endpoints: dict[tuple[str, str], Endpoint] = {}
+        self._lock = threading.Lock()
+
+    def add(self, context: Context, region: str, name: str) -> Endpoint:
+        """The running side of a document that was just created."""
+        endpoint = Endpoint(context, region, name)
+        with self._lock:
+            self._endpoints[(region, name)] = endpoint
+        return endpoint
+
+    def get(self, region: str, name: str) -> Endpoint | None:
+        """An endpoint by name."""
+        with self._lock:
+            return self._endpoints.get((region, name))
+
+    def all(self) -> list[Endpoint]:
+        """Every endpoint."""
+        with self._lock:
+            return list(self._endpoints.values())
+
+    def recover(self, context: Context) -> None:
+        """Bring back every endpoint that the store knows."""
+        for resource in context.store.all(KIND):
+            self.add(context, resource.region, resource.name).recover(resource)
+
+    def stop(self) -> None:
+        """End all servers, at once."""
+        threads = [threading.Thread(target=endpoint.stop) for endpoint in self.all()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()

@@ -1,0 +1,104 @@
+"""A fleet: all variants of one endpoint configuration, running. A rollout moves traffic from one fleet to
+another.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from local_aws.context import Context
+from local_aws.errors import AwsError
+from local_aws.json_service import Document
+from local_aws.sagemaker.endpoints.variant import Variant, VariantSpec
+
+Plan = dict[str, Any]
+"""What is stored of a fleet: {"id", "created", "config" (its document), "containers" {model name: container},
+"weights" and "counts" {variant: what it was changed to}}."""
+
+
+class Fleet:
+    """The servers of one configuration behind one endpoint."""
+
+    def __init__(self, context: Context, region: str, endpoint: str, plan: Plan) -> None:
+        self.plan = plan
+        self.config: Document = plan["config"]
+        self.folder: Path = context.settings.state / "endpoints" / region / endpoint / plan["id"]
+        self.variants: dict[str, Variant] = {}
+        for document in self.config["ProductionVariants"]:
+            spec = VariantSpec.from_document(document, plan["containers"][document["ModelName"]])
+            variant = Variant(context, region, endpoint, spec, self.folder / spec.name)
+            variant.weight = plan.get("weights", {}).get(spec.name, spec.weight)
+            variant.desired = plan.get("counts", {}).get(spec.name, spec.count)
+            self.variants[spec.name] = variant
+
+    @property
+    def config_name(self) -> str:
+        """Name of its configuration."""
+        return str(self.config["EndpointConfigName"])
+
+    @property
+    def count(self) -> int:
+        """How many servers it has."""
+        return sum(variant.count for variant in self.variants.values())
+
+    def start(self, cancelled: Callable[[], bool], wait: bool = True) -> None:
+        """Start every variant and, with `wait`, see them healthy. Raises DataError, ServerFailed."""
+        with ThreadPoolExecutor(max(1, len(self.variants))) as pool:
+            list(pool.map(lambda variant: variant.start(), self.variants.values()))
+        if wait:
+            for variant in self.variants.values():
+                variant.wait_healthy(cancelled)
+
+    def choose(self, target: str | None) -> Variant:
+        """A variant by name, or by chance in proportion to the weights. Raises ValidationError."""
+        if target is not None:
+            if target not in self.variants:
+                raise AwsError(
+                    "ValidationError", f"Variant {target} not found for Request {self.config_name}"
+                )
+            return self.variants[target]
+        variants = list(self.variants.values())
+        if len(variants) == 1:
+            return variants[0]
+        weights = [variant.weight for variant in variants]
+        if sum(weights) <= 0:
+            raise AwsError("ValidationError", "All variants of the endpoint have weight 0.")
+        return random.choices(variants, weights)[0]
+
+    def stop(self) -> None:
+        """End every server."""
+        for variant in self.variants.values():
+            variant.stop()
+
+    def remove(self) -> None:
+        """End every server and delete the unpacked models."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def summary(self) -> list[Document]:
+        """ProductionVariants as DescribeEndpoint shows them."""
+        return [self._variant_summary(document) for document in self.config["ProductionVariants"]]
+
+    def _variant_summary(self, document: Document) -> Document:
+        variant = self.variants[document["VariantName"]]
+        image = variant.spec.container["Image"]
+        summary: Document = {
+            "VariantName": variant.spec.name,
+            "DeployedImages": [
+                {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": self.plan["created"]}
+            ],
+            "CurrentWeight": variant.weight,
+            "DesiredWeight": variant.weight,
+        }
+        if "ServerlessConfig" in document:
+            summary["CurrentServerlessConfig"] = document["ServerlessConfig"]
+            summary["DesiredServerlessConfig"] = document["ServerlessConfig"]
+            summary |= {"CurrentInstanceCount": 0, "DesiredInstanceCount": 0}
+        else:
+            summary |= {"CurrentInstanceCount": variant.count, "DesiredInstanceCount": variant.desired}
+        return summary

@@ -1,0 +1,217 @@
+"""Operations on endpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from local_aws.capacity import check_quota
+from local_aws.errors import validation_error
+from local_aws.json_service import Call, Document
+from local_aws.sagemaker.endpoints import configs, rollout
+from local_aws.sagemaker.endpoints.endpoint import KIND, Endpoint, Endpoints, first_document, new_plan
+from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.store import AlreadyExists, Missing, Resource
+
+ENDPOINTS = Endpoints()
+"""The endpoints of this process."""
+
+
+@operation("CreateEndpoint")
+def create_endpoint(call: Call) -> Document:
+    """Record the endpoint and start its servers."""
+    name = call.params["EndpointName"]
+    config = configs.get(call, call.params["EndpointConfigName"]).document
+    arn = call.arn(f"endpoint/{name}")
+    plan = new_plan(config, configs.containers(call, config))
+    _check_quotas(call, config)
+    document = first_document(arn, name, plan)
+    resource = Resource(KIND, call.region, name, arn, document, created=document["CreationTime"])
+    try:
+        call.context.store.create(resource, request_tags(call))
+    except AlreadyExists as error:
+        raise validation_error(f'Cannot create already existing endpoint "{error.args[0]}".') from None
+    ENDPOINTS.add(call.context, call.region, name).create()
+    return {"EndpointArn": arn}
+
+
+@operation("DescribeEndpoint")
+def describe_endpoint(call: Call) -> Document:
+    """The record."""
+    return _get(call).document
+
+
+@operation("ListEndpoints")
+def list_endpoints(call: Call) -> Document:
+    """By name, status and time."""
+    return summaries(call, list_query(call, KIND), "Endpoints")
+
+
+@operation("UpdateEndpoint")
+def update_endpoint(call: Call) -> Document:
+    """Roll a new configuration out, blue/green."""
+    params = call.params
+    resource = _in_service(call)
+    config = configs.get(call, params["EndpointConfigName"]).document
+    live = resource.document["_Live"]
+    deployment = params.get("DeploymentConfig")
+    if deployment is None and params.get("RetainDeploymentConfig"):
+        deployment = resource.document.get("LastDeploymentConfig")
+    old = [variant["VariantName"] for variant in live["config"]["ProductionVariants"]]
+    new = [variant["VariantName"] for variant in config["ProductionVariants"]]
+    if deployment is not None and set(old) != set(new):
+        raise validation_error(
+            "With a DeploymentConfig the new endpoint configuration must have the same variants as the current one: "
+            f"{', '.join(old)}."
+        )
+    counts, weights = _retained(call, live["config"], new)
+    plan = new_plan(config, configs.containers(call, config), counts, weights)
+    rollout.plan(deployment, 1, 1)
+    _check_alarms(call, deployment)
+
+    def change(document: Document) -> None:
+        _require_in_service(call, document)
+        document |= {"EndpointStatus": "Updating", "_Next": plan, "LastModifiedTime": time.time()}
+        document.pop("FailureReason", None)
+        document.pop("_Deployment", None)
+        if deployment is not None:
+            document["_Deployment"] = deployment
+        document["PendingDeploymentSummary"] = _pending(config)
+
+    call.context.store.update(KIND, call.region, resource.name, change)
+    _running(call).update()
+    return {"EndpointArn": resource.arn}
+
+
+@operation("UpdateEndpointWeightsAndCapacities")
+def update_weights_and_capacities(call: Call) -> Document:
+    """Change traffic shares and numbers of servers of the live configuration."""
+    resource = _in_service(call)
+    wanted = {item["VariantName"]: item for item in call.params["DesiredWeightsAndCapacities"]}
+    config = resource.document["_Live"]["config"]
+    known = {variant["VariantName"]: variant for variant in config["ProductionVariants"]}
+    for name, item in wanted.items():
+        if name not in known:
+            raise validation_error(f'Could not find variant "{name}" of endpoint "{resource.arn}".')
+        if item.get("DesiredInstanceCount") == 0:
+            raise validation_error(f"DesiredInstanceCount of variant {name} must be at least 1.")
+        if "ServerlessConfig" in known[name] and "DesiredInstanceCount" in item:
+            raise validation_error(f"Variant {name} is serverless: it has no DesiredInstanceCount.")
+
+    def change(document: Document) -> None:
+        _require_in_service(call, document)
+        document["EndpointStatus"] = "Updating"
+        plan = document["_Live"]
+        for name, item in wanted.items():
+            if "DesiredWeight" in item:
+                plan["weights"][name] = item["DesiredWeight"]
+            if "DesiredInstanceCount" in item:
+                plan["counts"][name] = item["DesiredInstanceCount"]
+
+    call.context.store.update(KIND, call.region, resource.name, change)
+    _running(call).rescale()
+    return {"EndpointArn": resource.arn}
+
+
+@operation("DeleteEndpoint")
+def delete_endpoint(call: Call) -> None:
+    """End the servers and remove the record."""
+    resource = _get(call)
+    call.context.store.update(
+        KIND, call.region, resource.name, lambda document: document.update(EndpointStatus="Deleting")
+    )
+    _running(call).delete()
+
+
+def _get(call: Call) -> Resource:
+    name = call.params["EndpointName"]
+    try:
+        return call.context.store.get(KIND, call.region, name)
+    except Missing:
+        raise validation_error(f'Could not find endpoint "{call.arn(f"endpoint/{name}")}".') from None
+
+
+def _in_service(call: Call) -> Resource:
+    resource = _get(call)
+    _require_in_service(call, resource.document)
+    return resource
+
+
+def _require_in_service(call: Call, document: Document) -> None:
+    status, arn = document["EndpointStatus"], document["EndpointArn"]
+    if status == "Failed":
+        raise validation_error(
+            f'Cannot update endpoint "{arn}" in status Failed: delete it and create it again.'
+        )
+    if status != "InService":
+        raise validation_error(f'Cannot update in-progress endpoint "{arn}".')
+
+
+def _running(call: Call) -> Endpoint:
+    endpoint = ENDPOINTS.get(call.region, call.params["EndpointName"])
+    return endpoint or ENDPOINTS.add(call.context, call.region, call.params["EndpointName"])
+
+
+def _retained(call: Call, live: Document, new: list[str]) -> tuple[Mapping[str, int], Mapping[str, float]]:
+    """Counts and weights that RetainAllVariantProperties carries over to variants of the same name."""
+    if not call.params.get("RetainAllVariantProperties"):
+        return {}, {}
+    excluded = {
+        item["VariantPropertyType"] for item in call.params.get("ExcludeRetainedVariantProperties", [])
+    }
+    current = {item["VariantName"]: item for item in _get(call).document.get("ProductionVariants", [])}
+    kept = [name for name in new if name in current]
+    instances = {v["VariantName"] for v in live["ProductionVariants"] if "ServerlessConfig" not in v}
+    counts = {name: current[name]["DesiredInstanceCount"] for name in kept if name in instances}
+    weights = {name: current[name]["DesiredWeight"] for name in kept}
+    return (
+        {} if "DesiredInstanceCount" in excluded else counts,
+        {} if "DesiredWeight" in excluded else weights,
+    )
+
+
+def _check_alarms(call: Call, deployment: Document | None) -> None:
+    alarms = (deployment or {}).get("AutoRollbackConfiguration", {}).get("Alarms", [])
+    names = [alarm["AlarmName"] for alarm in alarms]
+    if not names:
+        return
+    found = call.context.client("cloudwatch", call.region).describe_alarms(
+        AlarmNames=names, AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+    )
+    known = {
+        alarm["AlarmName"] for kind in ("MetricAlarms", "CompositeAlarms") for alarm in found.get(kind, [])
+    }
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise validation_error(
+            f"Could not find the CloudWatch alarms {', '.join(missing)}: create them first."
+        )
+
+
+def _pending(config: Document) -> Document:
+    return {
+        "EndpointConfigName": config["EndpointConfigName"],
+        "StartTime": time.time(),
+        "ProductionVariants": [
+            {
+                "VariantName": variant["VariantName"],
+                "DesiredWeight": variant.get("InitialVariantWeight", 1.0),
+                "DesiredInstanceCount": variant.get("InitialInstanceCount", 0),
+            }
+            for variant in config["ProductionVariants"]
+        ],
+    }
+
+
+def _check_quotas(call: Call, config: Document) -> None:
+    quotas = call.context.settings.quotas
+    if not quotas:
+        return
+    in_use: dict[str, int] = {}
+    for resource in call.context.store.all(KIND, call.region):
+        for variant in resource.document["_Live"]["config"]["ProductionVariants"]:
+            kind = variant.get("InstanceType", "")
+            in_use[kind] = in_use.get(kind, 0) + variant.get("InitialInstanceCount", 0)
+    for variant in config["ProductionVariants"]:
+        kind, wanted = variant.get("InstanceType", ""), variant.get("InitialInstanceCount", 0)
+        check_quota(quotas, kind, in_use.get(kind, 0), wanted, "endpoint")

@@ -1,0 +1,231 @@
+"""One server process behind an endpoint: started, pinged until healthy, restarted when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import urllib3
+
+from local_aws.processes import Isolation, ProcessGroup
+
+logger = logging.getLogger(__name__)
+
+PING_SECONDS = 0.05
+"""Pause between two pings of a server that is not up yet."""
+WATCH_SECONDS = 0.2
+"""How soon the end of a healthy process is noticed."""
+PING_TIMEOUT = 2.0
+STOP_SECONDS = 5.0
+LONGEST_BACKOFF = 30.0
+TAIL_LINES = 20
+
+
+class ServerFailed(Exception):
+    """A server did not come up; the text ends with the tail of its log."""
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """How to start a server. `opt_ml` is seen at /opt/ml; `record` is its process record; seconds to
+    become healthy.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    opt_ml: Path
+    record: Path
+    startup_seconds: float
+    hidden: tuple[Path, ...] = ()
+
+
+class ModelServer:
+    """A server that is kept running until `stop`. Thread-safe.
+
+    `log` gets each line of its output; `log_stream` names where they go, for error messages.
+    """
+
+    def __init__(self, spec: ServerSpec, log: Callable[[bytes], None], log_stream: str) -> None:
+        self.spec = spec
+        self.log_stream = log_stream
+        self.outstanding = 0
+        self._log = log
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._changed = threading.Condition()
+        self._healthy = False
+        self._failure: str | None = None
+        self._stopping = False
+        self._group: ProcessGroup | None = None
+        self._pool: urllib3.HTTPConnectionPool | None = None
+        self._thread = threading.Thread(target=self._run, name=f"server {spec.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it answers now."""
+        return self._healthy
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of its group, None while it is not running."""
+        group = self._group
+        return None if group is None else group.pid
+
+    def wait_healthy(self, cancelled: Callable[[], bool]) -> None:
+        """Wait for its first healthy answer. Raises ServerFailed."""
+        with self._changed:
+            while not self._healthy and self._failure is None:
+                if cancelled():
+                    raise ServerFailed("cancelled")
+                self._changed.wait(0.2)
+        if self._failure is not None:
+            raise ServerFailed(self._failure)
+
+    def request(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout: float
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request; the response's body is not read yet. Raises urllib3.exceptions.HTTPError."""
+        pool = self._pool
+        if pool is None:
+            raise urllib3.exceptions.ProtocolError("the server is not running")
+        return pool.urlopen(
+            method,
+            path,
+            body=body,
+            headers=dict(headers),
+            timeout=urllib3.Timeout(connect=5, read=timeout),
+            retries=False,
+            preload_content=False,
+        )
+
+    def count(self, difference: int) -> None:
+        """Note that a request began (1) or ended (-1): routing and graceful stops look at it."""
+        with self._changed:
+            self.outstanding += difference
+
+    def suspect(self) -> None:
+        """A connection broke: send it nothing until it answers a ping again."""
+        self._set_healthy(False)
+
+    def stop(self) -> None:
+        """End the process: SIGTERM, then SIGKILL; returns when it is gone."""
+        with self._changed:
+            self._stopping = True
+            self._healthy = False
+            self._changed.notify_all()
+        group = self._group
+        if group is not None:
+            group.terminate(STOP_SECONDS)
+        self._thread.join(STOP_SECONDS * 2)
+
+    def _run(self) -> None:
+        backoff, first = 0.2, True
+        while not self._stopping:
+            failure = self._serve()
+            if self._stopping:
+                return
+            if first and failure is not None:
+                # A server that never came up fails its deployment; one that did is restarted for ever.
+                with self._changed:
+                    self._failure = failure
+                    self._changed.notify_all()
+                return
+            first = False
+            backoff = 0.2 if failure is None else min(backoff * 2, LONGEST_BACKOFF)
+            logger.warning("server %s ended; restarting it in %.1f s", self.spec.name, backoff)
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping, backoff)
+
+    def _serve(self) -> str | None:
+        """Start the process and stay with it to its end; why it never became healthy, or None if it did."""
+        port = _free_port()
+        self._tail.clear()
+        try:
+            group = ProcessGroup.start(
+                self.spec.argv,
+                env={**self.spec.env, "SAGEMAKER_BIND_TO_PORT": str(port)},
+                cwd=self.spec.opt_ml / "model",
+                opt_ml=self.spec.opt_ml,
+                log=self._take_line,
+                name=self.spec.name,
+                record=self.spec.record,
+                isolation=Isolation(hidden=self.spec.hidden),
+            )
+        except OSError as error:
+            return f"cannot start {self.spec.argv[0]}: {error}"
+        pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=64, block=False)
+        self._group, self._pool = group, pool
+        try:
+            if self._stopping:
+                group.kill()
+                return None
+            failure = self._await_ping(group, pool)
+            if failure is None:
+                self._set_healthy(True)
+                self._watch(group, pool)
+                self._set_healthy(False)
+            return failure
+        finally:
+            group.kill()
+            pool.close()
+            self._group = self._pool = None
+
+    def _watch(self, group: ProcessGroup, pool: urllib3.HTTPConnectionPool) -> None:
+        """Stay until the process ends; ping it again when a request cast doubt on it."""
+        while group.poll() is None and not self._stopping:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._healthy, WATCH_SECONDS)
+            if not self._healthy and group.poll() is None:
+                self._set_healthy(_answers_ping(pool))
+                time.sleep(PING_SECONDS)
+
+    def _await_ping(self, group: ProcessGroup, pool: urllib3.HTTPConnectionPool) -> str | None:
+        deadline = time.monotonic() + self.spec.startup_seconds
+        while not self._stopping:
+            status = group.poll()
+            if status is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    group.wait(5)
+                return f"The container ended with exit status {status}. {self._tail_text()}"
+            if _answers_ping(pool):
+                return None
+            if time.monotonic() > deadline:
+                waited = f"{self.spec.startup_seconds:.0f} s"
+                return f"The container did not answer GET /ping in {waited}. {self._tail_text()}"
+            time.sleep(PING_SECONDS)
+        return "stopped"
+
+    def _set_healthy(self, healthy: bool) -> None:
+        with self._changed:
+            self._healthy = healthy
+            self._changed.notify_all()
+
+    def _take_line(self, line: bytes) -> None:
+        self._tail.append(line.decode("utf-8", "replace"))
+        self._log(line)
+
+    def _tail_text(self) -> str:
+        lines = "\n".join(self._tail)
+        return f"Its log ends with:\n{lines}" if lines else "It wrote no log."
+
+
+def _answers_ping(pool: urllib3.HTTPConnectionPool) -> bool:
+    try:
+        return pool.request("GET", "/ping", timeout=PING_TIMEOUT, retries=False).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,193 @@
+"""A production variant: servers of one model that share its traffic."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_aws.capacity import instance_cores
+from local_aws.context import Context
+from local_aws.errors import AwsError
+from local_aws.images import Contract
+from local_aws.json_service import Document
+from local_aws.log_store import LogWriter
+from local_aws.sagemaker.endpoints import model_data
+from local_aws.sagemaker.endpoints.server import ModelServer, ServerFailed, ServerSpec
+
+DEFAULT_STARTUP_SECONDS = 480
+"""How long SageMaker waits for a container's first healthy ping."""
+PICK_SECONDS = 60.0
+
+
+class Unavailable(Exception):
+    """No server of the variant became healthy in time."""
+
+
+@dataclass(frozen=True)
+class VariantSpec:
+    """One entry of ProductionVariants with the container that it serves.
+
+    `count` servers; `serverless_concurrency` is MaxConcurrency of a serverless variant, else 0.
+    """
+
+    name: str
+    container: Document
+    instance_type: str
+    count: int
+    weight: float
+    startup_seconds: float = DEFAULT_STARTUP_SECONDS
+    serverless_concurrency: int = 0
+
+    @classmethod
+    def from_document(cls, document: Document, container: Document) -> VariantSpec:
+        """From an entry of an endpoint configuration."""
+        serverless = document.get("ServerlessConfig")
+        return cls(
+            name=document["VariantName"],
+            container=container,
+            instance_type=document.get("InstanceType", "ml.m5.xlarge"),
+            count=1 if serverless else document.get("InitialInstanceCount", 1),
+            weight=document.get("InitialVariantWeight", 1.0),
+            startup_seconds=document.get(
+                "ContainerStartupHealthCheckTimeoutInSeconds", DEFAULT_STARTUP_SECONDS
+            ),
+            serverless_concurrency=serverless["MaxConcurrency"] if serverless else 0,
+        )
+
+
+class Variant:
+    """The running servers of a variant. Thread-safe."""
+
+    def __init__(self, context: Context, region: str, endpoint: str, spec: VariantSpec, folder: Path) -> None:
+        self.spec = spec
+        self.weight = spec.weight
+        self.desired = spec.count
+        self._context, self._region, self._endpoint = context, region, endpoint
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._servers: list[ModelServer] = []
+        self._logs: dict[ModelServer, LogWriter] = {}
+        self._made = 0
+        self._next = 0
+        self._admitted = 0
+
+    @property
+    def count(self) -> int:
+        """How many servers it has, healthy or not."""
+        return len(self._servers)
+
+    @property
+    def servers(self) -> list[ModelServer]:
+        """Its servers now."""
+        with self._lock:
+            return list(self._servers)
+
+    def start(self) -> None:
+        """Unpack the model and start the servers; returns before they are healthy. Raises DataError."""
+        model_data.prepare(self._context, self._region, self.spec.container, self._folder)
+        self.scale(self.desired)
+
+    def wait_healthy(self, cancelled: Callable[[], bool]) -> None:
+        """Wait for every server. Raises ServerFailed."""
+        for server in self.servers:
+            try:
+                server.wait_healthy(cancelled)
+            except ServerFailed as error:
+                raise ServerFailed(
+                    f"The primary container for production variant {self.spec.name} did not pass the ping health "
+                    f"check. Please check CloudWatch logs for this endpoint. {error}"
+                ) from error
+
+    def scale(self, count: int) -> None:
+        """Start or stop servers until there are `count`; those that are stopped finish their requests
+        first.
+        """
+        self.desired = count
+        with self._lock:
+            while len(self._servers) < count:
+                self._servers.append(self._new_server(count))
+            surplus, self._servers = self._servers[count:], self._servers[:count]
+        for server in surplus:
+            self._end(server)
+
+    def pick(self) -> ModelServer:
+        """The healthy server with the fewest outstanding requests; waits for one. Raises Unavailable."""
+        deadline = time.monotonic() + PICK_SECONDS
+        while True:
+            with self._lock:
+                healthy = [server for server in self._servers if server.healthy]
+                if healthy:
+                    self._next += 1
+                    start = self._next % len(healthy)
+                    rotated = healthy[start:] + healthy[:start]
+                    return min(rotated, key=lambda server: server.outstanding)
+            if time.monotonic() > deadline or self._context.stopping.is_set():
+                raise Unavailable(f"No server of variant {self.spec.name} is healthy.")
+            time.sleep(0.05)
+
+    def admit(self) -> None:
+        """Count a request in. Raises ThrottlingException above a serverless variant's MaxConcurrency."""
+        most = self.spec.serverless_concurrency
+        with self._lock:
+            if most and self._admitted >= most:
+                raise AwsError(
+                    "ThrottlingException", "Rate exceeded: the variant's MaxConcurrency is reached.", 429
+                )
+            self._admitted += 1
+
+    def release(self) -> None:
+        """Count a request out."""
+        with self._lock:
+            self._admitted -= 1
+
+    def stop(self) -> None:
+        """End every server."""
+        with self._lock:
+            servers, self._servers = self._servers, []
+        threads = [threading.Thread(target=self._end, args=(server,)) for server in servers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _end(self, server: ModelServer) -> None:
+        deadline = time.monotonic() + PICK_SECONDS
+        while server.outstanding and time.monotonic() < deadline and not self._context.stopping.is_set():
+            time.sleep(0.02)
+        server.stop()
+        writer = self._logs.pop(server, None)
+        if writer is not None:
+            writer.close()
+
+    def _new_server(self, count: int) -> ModelServer:
+        self._made += 1
+        settings = self._context.settings
+        container = self.spec.container
+        image = self._context.images.find_for(container["Image"], Contract.SERVER)
+        if image is None:
+            raise ServerFailed(f"no server image matches {container['Image']}")
+        cores = max(1, min(instance_cores(self.spec.instance_type), settings.cores // max(1, count)))
+        instance = f"i-{secrets.token_hex(9)[:17]}"
+        name = f"{self.spec.name}-{self._made}-{self._folder.parent.name}"
+        stream = f"{self.spec.name}/{instance}"
+        log = self._context.logs.writer(self._region, f"/aws/sagemaker/Endpoints/{self._endpoint}", stream)
+        spec = ServerSpec(
+            name=f"endpoint {self._endpoint} {name}",
+            argv=tuple(image.command(image.argv)),
+            env={
+                **self._context.job_environment(self._region),
+                **container.get("Environment", {}),
+                "SM_NUM_CPUS": str(cores),
+                "OMP_NUM_THREADS": str(cores),
+            },
+            opt_ml=self._folder,
+            record=self._context.records / f"endpoint-{self._region}-{self._endpoint}-{name}",
+            startup_seconds=self.spec.startup_seconds,
+        )
+        server = ModelServer(spec, log, stream)
+        self._logs[server] = log
+        return server
