@@ -51,8 +51,8 @@ def locked(state: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StartupError(
-                f"a local_aws already runs on {state} (pid {read_number(state / PID)}, port {read_number(state / PORT)}): "
-                f"stop it with: python -m local_aws stop --state {state}"
+                f"a local_aws already runs on {state} "
+                f"(pid {read_number(state / PID)}, port {read_number(state / PORT)}): stop it with: python -m local_aws stop --state {state}"
             ) from None
         yield
 

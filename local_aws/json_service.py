@@ -109,10 +109,10 @@ class JsonService:
             raise AwsError(
                 "UnknownOperationException", f"{model.service} has no operation {name}.", status=400
             )
-        model.validate(name, params)
         handler = self._operations.handlers.get(name)
         if handler is None:
             raise unsupported(model.service, name)
+        model.validate(name, params)
         given = {member: value for member, value in params.items() if value is not None}
         return model.project(name, handler(Call(self._context, region, name, given)) or {})
 

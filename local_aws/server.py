@@ -42,8 +42,8 @@ class HttpServer:
             self._server.prepare()
         except OSError as error:
             raise StartupError(
-                f"cannot listen on {settings.host}:{settings.port} ({error}): stop what uses the port, or choose another "
-                "with --port (0 for any free one)"
+                f"cannot listen on {settings.host}:{settings.port} ({error}): stop what uses the port, "
+                "or choose another with --port (0 for any free one)"
             ) from error
         self.port: int = self._server.socket.getsockname()[1]
 

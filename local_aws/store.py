@@ -187,7 +187,8 @@ class Store:
                 document["LastModifiedTime"] = now
             status = self._status_of(kind, document) or before.status
             connection.execute(
-                "UPDATE resources SET modified = ?, status = ?, document = ? WHERE kind = ? AND region = ? AND name = ?",
+                "UPDATE resources SET modified = ?, status = ?, document = ? "
+                "WHERE kind = ? AND region = ? AND name = ?",
                 (now, status, json.dumps(document), kind, region, name),
             )
         after = Resource(**{**before.__dict__, "document": document, "modified": now, "status": status})

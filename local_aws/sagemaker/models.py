@@ -53,8 +53,8 @@ def _check_container(call: Call, container: Document) -> None:
             raise validation_error("A container needs an Image or a ModelPackageName.")
         if call.context.images.find_for(uri, Contract.SERVER) is None:
             raise validation_error(
-                f"local_aws cannot serve the image {uri}: no entry of {call.context.images.path.name} with the contract "
-                f'"server" matches it. Its patterns: {call.context.images.patterns}'
+                f"local_aws cannot serve the image {uri}: no entry of {call.context.images.path.name} with the "
+                f'contract "server" matches it. Its patterns: {call.context.images.patterns}'
             )
 
 

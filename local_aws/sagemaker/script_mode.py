@@ -64,10 +64,8 @@ def arguments(user: Mapping[str, Any]) -> list[str]:
     argv: list[str] = []
     for name in sorted(user):
         value = user[name]
-        if isinstance(value, dict):
-            text = ",".join(f"{key}={value[key]}" for key in sorted(value))
-        else:
-            text = str(value)
+        pairs = value.items() if isinstance(value, dict) else None
+        text = str(value) if pairs is None else ",".join(f"{key}={entry}" for key, entry in sorted(pairs))
         argv += [f"--{name}" if len(name) > 1 else f"-{name}", text]
     return argv
 

@@ -39,8 +39,8 @@ def create_tuning_job(call: Call) -> Document:
     except AlreadyExists as error:
         raise AwsError(
             "ResourceInUse",
-            "Hyperparameter tuning job names must be unique within an AWS account and region, and a tuning job with this "
-            f"name already exists ({error.args[0]})",
+            "Hyperparameter tuning job names must be unique within an AWS account and region, and a tuning job "
+            f"with this name already exists ({error.args[0]})",
         ) from None
     training.JOBS.begin(TuningJob(call.context, resource, warm))
     return {"HyperParameterTuningJobArn": arn}
@@ -85,7 +85,8 @@ def _check_definition(document: Document, config: Document, several: bool) -> No
     metrics = [m["Name"] for m in document["AlgorithmSpecification"].get("MetricDefinitions", [])]
     if objective["MetricName"] not in metrics:
         raise validation_error(
-            "A metric is required for this hyperparameter tuning job objective. Provide a metric in the metric definitions."
+            "A metric is required for this hyperparameter tuning job objective. "
+            "Provide a metric in the metric definitions."
         )
     dimensions = read_ranges(ranges_of(document, config))
     if not dimensions:

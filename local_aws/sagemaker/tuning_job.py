@@ -219,8 +219,8 @@ class TuningJob(Job):
         if self._failed >= MOST_FAILURES and not self._succeeded:
             self._drain()
             raise JobFailed(
-                f"No training job succeeded after {self._failed} attempts. For additional details, please take a look at "
-                "the training job failures by listing training jobs for the hyperparameter tuning job."
+                f"No training job succeeded after {self._failed} attempts. For additional details, please take a look "
+                "at the training job failures by listing training jobs for the hyperparameter tuning job."
             )
         criteria = self._config.get("TuningJobCompletionCriteria", {})
         if not self._objectives or not criteria:
