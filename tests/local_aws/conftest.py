@@ -1,4 +1,4 @@
-"""A real local_aws on a free port, shared by the tests of this folder, and one-off ones for tests that stop or kill theirs."""
+"""A real local_aws on a free port for all tests of this folder, and others for tests that stop or kill theirs."""
 
 from __future__ import annotations
 
@@ -118,9 +118,7 @@ class Cloud:
     def training_reaches(self, name: str, secondary: str) -> None:
         """Wait until a training job is in a secondary status."""
         eventually(
-            lambda: (
-                self.sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] == secondary
-            )
+            lambda: self.sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] == secondary
         )
 
     def log_of(self, name: str, group: str = "/aws/sagemaker/TrainingJobs") -> list[str]:

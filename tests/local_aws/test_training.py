@@ -60,16 +60,26 @@ def bucket(cloud: Cloud) -> str:
 def test_script_finds_everything_and_its_results_are_kept(cloud: Cloud, bucket: str) -> None:
     name = unique("report")
     code = cloud.put_code(bucket, train=REPORT)
-    request = training_request(name, bucket, code, lr=0.1, flag=True, words="two words", _tuning_objective_metric="x")
+    request = training_request(
+        name, bucket, code, lr=0.1, flag=True, words="two words", _tuning_objective_metric="x"
+    )
     request["InputDataConfig"] = [channel("train", f"s3://{bucket}/train")]
     request["Environment"] = {"EXTRA": "1"}
-    request["AlgorithmSpecification"]["MetricDefinitions"] = [{"Name": "accuracy", "Regex": r"accuracy=([0-9.]+)"}]
+    request["AlgorithmSpecification"]["MetricDefinitions"] = [
+        {"Name": "accuracy", "Regex": r"accuracy=([0-9.]+)"}
+    ]
     cloud.sagemaker.create_training_job(**request, Tags=[{"Key": "a", "Value": "b"}])
     job = cloud.training_ended(name)
 
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     statuses = [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
-    assert [s for s in statuses if s != "Pending"] == ["Starting", "Downloading", "Training", "Uploading", "Completed"]
+    assert [s for s in statuses if s != "Pending"] == [
+        "Starting",
+        "Downloading",
+        "Training",
+        "Uploading",
+        "Completed",
+    ]
     assert all("EndTime" in transition for transition in job["SecondaryStatusTransitions"])
     assert [(m["MetricName"], m["Value"]) for m in job["FinalMetricDataList"]] == [("accuracy", 0.75)]
     assert job["BillableTimeInSeconds"] >= 1
@@ -91,7 +101,9 @@ def test_script_finds_everything_and_its_results_are_kept(cloud: Cloud, bucket: 
     output = artefact(cloud, f"s3://{bucket}/output/{name}/output/output.tar.gz")
     assert output == {"extra.txt": b"kept"}
     assert "accuracy=0.75 epoch=2" in cloud.log_of(name)
-    assert cloud.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"] == [{"Key": "a", "Value": "b"}]
+    assert cloud.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"] == [
+        {"Key": "a", "Value": "b"}
+    ]
 
 
 def test_failure_reason_carries_the_scripts_own_error(cloud: Cloud, bucket: str) -> None:
@@ -100,7 +112,9 @@ def test_failure_reason_carries_the_scripts_own_error(cloud: Cloud, bucket: str)
     cloud.sagemaker.create_training_job(**training_request(name, bucket, code))
     job = cloud.training_ended(name)
     assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Failed"
-    assert job["FailureReason"].startswith("AlgorithmError: ExecuteUserScriptError:\nExitCode 1\nErrorMessage ")
+    assert job["FailureReason"].startswith(
+        "AlgorithmError: ExecuteUserScriptError:\nExitCode 1\nErrorMessage "
+    )
     assert "ValueError: the reason" in job["FailureReason"]
     assert job["FailureReason"].endswith("exit code: 1")
 
@@ -108,7 +122,9 @@ def test_failure_reason_carries_the_scripts_own_error(cloud: Cloud, bucket: str)
 def test_failure_file_is_the_failure_reason(cloud: Cloud, bucket: str) -> None:
     name = unique("fails")
     source = "open('/opt/ml/output/failure', 'w').write('disk on fire'); raise SystemExit(3)"
-    cloud.sagemaker.create_training_job(**training_request(name, bucket, cloud.put_code(bucket, train=source)))
+    cloud.sagemaker.create_training_job(
+        **training_request(name, bucket, cloud.put_code(bucket, train=source))
+    )
     assert cloud.training_ended(name)["FailureReason"] == "AlgorithmError: disk on fire, exit code: 3"
 
 
@@ -126,13 +142,17 @@ def test_stop_gives_the_script_time_and_keeps_its_artefacts(cloud: Cloud, bucket
     cloud.sagemaker.create_training_job(
         **training_request(name, bucket, cloud.put_code(bucket, train=SLEEPER))
     )
-    eventually(lambda: cloud.sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] == "Training")
+    eventually(
+        lambda: cloud.sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] == "Training"
+    )
     eventually(lambda: "running" in cloud.log_of(name))  # live, while it runs
     cloud.sagemaker.stop_training_job(TrainingJobName=name)
     job = cloud.training_ended(name)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
     assert artefact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"saved.txt": b"at the end"}
-    with pytest.raises(ClientError, match="The request was rejected because the training job is in status Stopped"):
+    with pytest.raises(
+        ClientError, match="The request was rejected because the training job is in status Stopped"
+    ):
         cloud.sagemaker.stop_training_job(TrainingJobName=name)
 
 
@@ -177,7 +197,9 @@ def test_two_jobs_of_two_instances_find_their_own_peers(cloud: Cloud) -> None:
     for name in names:
         request = training_request(name, bucket, code)
         request["ResourceConfig"]["InstanceCount"] = 2
-        request["InputDataConfig"] = [channel("train", f"s3://{bucket}/train.manifest", "ManifestFile", sharded=True)]
+        request["InputDataConfig"] = [
+            channel("train", f"s3://{bucket}/train.manifest", "ManifestFile", sharded=True)
+        ]
         cloud.sagemaker.create_training_job(**request)
     for name in names:
         job = cloud.training_ended(name)
@@ -225,7 +247,7 @@ def test_interrupted_spot_job_resumes_from_its_checkpoints(cloud: Cloud, bucket:
 def test_a_container_entrypoint_runs_from_channels(cloud: Cloud) -> None:
     """The way of SDK v3: `code` and `sm_drivers` channels, and bash as the entrypoint."""
     bucket, name = cloud.bucket(), unique("driver")
-    driver = 'set -e\ncd /opt/ml/input/data/code\npython3 train.py --lr "$(python3 -c \'print(0.5)\')"\n'
+    driver = "set -e\ncd /opt/ml/input/data/code\npython3 train.py --lr \"$(python3 -c 'print(0.5)')\"\n"
     cloud.s3.put_object(Bucket=bucket, Key="sm_drivers/sm_train.sh", Body=driver.encode())
     cloud.s3.put_object(
         Bucket=bucket,
@@ -262,7 +284,9 @@ try:
 except OSError as error:
     print("refused", error.errno)
 """
-    cloud.sagemaker.create_training_job(**training_request(name, bucket, cloud.put_code(bucket, train=source)))
+    cloud.sagemaker.create_training_job(
+        **training_request(name, bucket, cloud.put_code(bucket, train=source))
+    )
     assert cloud.training_ended(name)["TrainingJobStatus"] == "Completed"
     lines = cloud.log_of(name)
     assert "state []" in lines
@@ -293,7 +317,9 @@ def _pipe(request: dict[str, Any]) -> None:
 
 
 def _unknown_image(request: dict[str, Any]) -> None:
-    request["AlgorithmSpecification"]["TrainingImage"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/unknown:1"
+    request["AlgorithmSpecification"]["TrainingImage"] = (
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com/unknown:1"
+    )
 
 
 def _bad_regex(request: dict[str, Any]) -> None:
@@ -355,5 +381,8 @@ def test_lists_are_filtered_sorted_and_paged(cloud: Cloud, bucket: str) -> None:
     assert found == [names[:2], names[2:4], names[4:]]
     newest = cloud.sagemaker.list_training_jobs(NameContains=prefix, MaxResults=1)["TrainingJobSummaries"]
     assert [job["TrainingJobName"] for job in newest] == [names[-1]]
-    assert cloud.sagemaker.list_training_jobs(NameContains=prefix, StatusEquals="Failed")["TrainingJobSummaries"] == []
+    assert (
+        cloud.sagemaker.list_training_jobs(NameContains=prefix, StatusEquals="Failed")["TrainingJobSummaries"]
+        == []
+    )
     assert TRAINING_IMAGE

@@ -116,7 +116,9 @@ def test_bayesian_search_finds_the_best_and_counts_every_trial(cloud: Cloud) -> 
     child = cloud.sagemaker.describe_training_job(TrainingJobName=best["TrainingJobName"])
     assert child["TuningJobArn"] == job["HyperParameterTuningJobArn"]
     assert child["HyperParameters"]["_tuning_objective_metric"] == "score"
-    assert cloud.sagemaker.list_tags(ResourceArn=child["TrainingJobArn"])["Tags"] == [{"Key": "run", "Value": "1"}]
+    assert cloud.sagemaker.list_tags(ResourceArn=child["TrainingJobArn"])["Tags"] == [
+        {"Key": "run", "Value": "1"}
+    ]
 
 
 def test_random_seed_gives_the_same_points_again(cloud: Cloud) -> None:
@@ -131,7 +133,12 @@ def test_random_seed_gives_the_same_points_again(cloud: Cloud) -> None:
 
 
 def test_grid_tries_every_combination_and_failures_are_counted(cloud: Cloud) -> None:
-    ranges = {"CategoricalParameterRanges": [{"Name": "kind", "Values": ["a", "broken"]}, {"Name": "width", "Values": ["1", "2"]}]}
+    ranges = {
+        "CategoricalParameterRanges": [
+            {"Name": "kind", "Values": ["a", "broken"]},
+            {"Name": "width", "Values": ["1", "2"]},
+        ]
+    }
     tuning = request(
         cloud, SCORE, Strategy="Grid", ParameterRanges=ranges, ResourceLimits={"MaxParallelTrainingJobs": 2}
     )  # fmt: skip
@@ -140,13 +147,20 @@ def test_grid_tries_every_combination_and_failures_are_counted(cloud: Cloud) -> 
     assert job["TrainingJobStatusCounters"] == {
         "Completed": 2, "InProgress": 0, "RetryableError": 0, "NonRetryableError": 2, "Stopped": 0,
     }  # fmt: skip
-    points = {tuple(sorted(t["TunedHyperParameters"].items())) for t in trials(cloud, tuning["HyperParameterTuningJobName"])}
+    points = {
+        tuple(sorted(t["TunedHyperParameters"].items()))
+        for t in trials(cloud, tuning["HyperParameterTuningJobName"])
+    }
     assert len(points) == 4
     assert job["BestTrainingJob"]["TunedHyperParameters"]["kind"] == "a"
 
 
 def test_a_tuning_job_whose_trials_all_fail_has_failed(cloud: Cloud) -> None:
-    tuning = request(cloud, "raise SystemExit(2)", ResourceLimits={"MaxNumberOfTrainingJobs": 20, "MaxParallelTrainingJobs": 4})
+    tuning = request(
+        cloud,
+        "raise SystemExit(2)",
+        ResourceLimits={"MaxNumberOfTrainingJobs": 20, "MaxParallelTrainingJobs": 4},
+    )
     job = run(cloud, tuning)
     assert job["HyperParameterTuningJobStatus"] == "Failed"
     assert job["FailureReason"].startswith("No training job succeeded after ")
@@ -191,12 +205,15 @@ def test_warm_start_learns_from_its_parent_and_knows_the_best_of_both(cloud: Clo
         cloud, SCORE, Strategy="Bayesian", ResourceLimits={"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1}
     )  # fmt: skip
     child["WarmStartConfig"] = {
-        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": parent["HyperParameterTuningJobName"]}],
+        "ParentHyperParameterTuningJobs": [
+            {"HyperParameterTuningJobName": parent["HyperParameterTuningJobName"]}
+        ],
         "WarmStartType": "IdenticalDataAndAlgorithm",
     }
     job = run(cloud, child)
     best = max(
-        tuning["BestTrainingJob"]["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] for tuning in (first, job)
+        tuning["BestTrainingJob"]["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
+        for tuning in (first, job)
     )
     assert job["OverallBestTrainingJob"]["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] == best
 
@@ -222,7 +239,10 @@ def test_two_definitions_share_the_budget(cloud: Cloud) -> None:
     config = tuning["HyperParameterTuningJobConfig"]
     ranges, objective = config.pop("ParameterRanges"), config.pop("HyperParameterTuningJobObjective")
     first |= {"HyperParameterRanges": ranges, "TuningObjective": objective}
-    tuning["TrainingJobDefinitions"] = [{**first, "DefinitionName": "one"}, {**first, "DefinitionName": "two"}]
+    tuning["TrainingJobDefinitions"] = [
+        {**first, "DefinitionName": "one"},
+        {**first, "DefinitionName": "two"},
+    ]
     job = run(cloud, tuning)
     assert job["HyperParameterTuningJobStatus"] == "Completed"
     names = [t["TrainingJobDefinitionName"] for t in trials(cloud, tuning["HyperParameterTuningJobName"])]
