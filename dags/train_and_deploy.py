@@ -9,6 +9,7 @@ from airflow.sdk import DAG, task
 
 from ml_pipeline import params
 from ml_pipeline.errors import PaidWorkRetryPolicy
+from ml_pipeline.operators.approve import ApproveModelOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
 from ml_pipeline.operators.embed import EmbedOperator
 from ml_pipeline.operators.evaluate import EvaluateOperator
@@ -124,7 +125,12 @@ with DAG(
         instance_type=p("evaluate_instance_type"),
     )
     gate = GateOperator(
-        task_id="gate", dataset=dataset, evaluation=evaluate.output, min_accuracy=p("min_accuracy")
+        task_id="gate",
+        dataset=dataset,
+        evaluation=evaluate.output,
+        min_accuracy=p("min_accuracy"),
+        margin=p("margin"),
+        burden=p("burden"),
     )
     register = RegisterModelOperator(
         task_id="register",
@@ -133,6 +139,14 @@ with DAG(
         training=train.output,
         evaluation=evaluate.output,
         instance_type=p("endpoint_instance_type"),
+        approval=p("approval"),
+    )
+    approve = ApproveModelOperator(
+        task_id="approve",
+        subject="Deploy this model of {{ params.dataset_name }}?",
+        body=params.APPROVAL_BODY,
+        approval=p("approval"),
+        package=register.output,
     )
     deploy = DeployEndpointOperator(
         task_id="deploy",
@@ -144,7 +158,9 @@ with DAG(
     answers = smoke_test(dataset, evaluate.output, deploy.output)
     # Teardowns run whatever happened, and do not decide whether the run succeeded.
     bill = report().as_teardown()
-    stop_leftovers = StopLeftoversOperator(task_id="stop_leftovers").as_teardown()
+    stop_leftovers = StopLeftoversOperator(
+        task_id="stop_leftovers", endpoint_name=p("endpoint_name")
+    ).as_teardown()
 
     planned >> [dataset, pretrained]
-    evaluate >> gate >> register >> deploy >> answers >> bill >> stop_leftovers
+    evaluate >> gate >> register >> approve >> deploy >> answers >> bill >> stop_leftovers

@@ -1,4 +1,6 @@
-"""The code that jobs run, as `code/<sha256>.tar.gz`: the same sources give the same bytes and so the same key."""
+"""The code that jobs run, as `code/<sha256>.tar.gz`: the same sources give the same bytes and so the same
+key.
+"""
 
 from __future__ import annotations
 

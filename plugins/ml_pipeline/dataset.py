@@ -1,4 +1,6 @@
-"""A version of a data set as the Airflow side sees it: its manifest, and the channels that jobs read it through."""
+"""A version of a data set as the Airflow side sees it: its manifest, and the channels that jobs read it
+through.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ class DatasetVersion:
         """manifest.json itself."""
         return Channel("dataset", self.manifest_uri)
 
-    def photos_channel(self, name: str, split: str, distribution: Distribution = Distribution.FULL) -> Channel:
+    def photos_channel(
+        self, name: str, split: str, distribution: Distribution = Distribution.FULL
+    ) -> Channel:
         """The shards of a split."""
         return Channel(name, f"{self.folder}{split}.manifest", DataType.MANIFEST, distribution)
 

@@ -1,4 +1,6 @@
-"""What can go wrong with paid work, told apart by the one thing that matters: is another try worth its money?"""
+"""What can go wrong with paid work, told apart by the one thing that matters: is another try worth its
+money?
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def job_error(name: str, status: str, reason: str) -> AirflowException:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another try is worth it: capacity, throttling, the network. Not quota, validation, an algorithm's error."""
+    """Whether another try is worth it: capacity, throttling, the network. Not quota, validation, an
+    algorithm's error.
+    """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
     if isinstance(error, ClientError):

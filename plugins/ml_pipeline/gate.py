@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
+
+# One-sided 95 % quantile of the normal distribution.
+_Z = 1.645
+_RESAMPLES = 10_000
+_SEED = 0
+
+
+class Burden(StrEnum):
+    """Who has to prove something when challenger and champion are close."""
+
+    CHAMPION = "champion"
+    """The challenger passes unless it is shown to be worse: the interval lies wholly below -margin."""
+    CHALLENGER = "challenger"
+    """The challenger passes only if it is shown to be no worse: the interval lies wholly above -margin."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +32,14 @@ class Verdict:
     reason: str
 
 
-# One-sided 95 % quantile of the normal distribution.
-_Z = 1.645
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of the challenger less the champion's on the same photos, with its 95 % interval."""
+
+    photos: int
+    mean: float
+    low: float
+    high: float
 
 
 def absolute(accuracy: float, min_accuracy: float) -> Verdict:
@@ -42,7 +64,71 @@ def better_than_guessing(classes: int, photos: int) -> float:
     return min(1.0, chance + _Z * math.sqrt(chance * (1 - chance) / photos))
 
 
-def decide(evaluation: Mapping[str, Any], classes: int, min_accuracy: float | None) -> Verdict:
-    """The verdict on what the evaluate task returned; without `min_accuracy` the bar is blind guessing."""
+def correct(predictions: bytes) -> dict[str, bool]:
+    """Photo key to whether the prediction was right, from the lines of predictions.jsonl."""
+    rows = (json.loads(line) for line in predictions.splitlines() if line.strip())
+    return {row["key"]: row["prediction"] == row["label"] for row in rows}
+
+
+def paired_difference(challenger: Mapping[str, bool], champion: Mapping[str, bool]) -> Difference:
+    """Difference in accuracy over the photos that both judged, with a paired bootstrap interval.
+
+    A photo contributes 1 (only the challenger is right), -1 (only the champion) or 0, so resampling photos is
+    drawing from a multinomial distribution over three outcomes (Efron and Tibshirani, 1993, percentile
+    interval).
+
+    Raises:
+        ValueError: The two judged no photo in common.
+    """
+    import numpy as np
+
+    keys = challenger.keys() & champion.keys()
+    if not keys:
+        raise ValueError(
+            "challenger and champion judged no photo in common; evaluate both on the same test split"
+        )
+    gained = sum(challenger[key] and not champion[key] for key in keys)
+    lost = sum(champion[key] and not challenger[key] for key in keys)
+    photos = len(keys)
+    shares = [gained / photos, lost / photos, (photos - gained - lost) / photos]
+    draws = np.random.default_rng(_SEED).multinomial(photos, shares, size=_RESAMPLES)
+    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / photos, [0.025, 0.975])
+    return Difference(photos, (gained - lost) / photos, float(low), float(high))
+
+
+def compare(difference: Difference, margin: float, burden: Burden) -> Verdict:
+    """Challenger against champion; see `Burden`."""
+    interval = (
+        f"accuracy {difference.mean:+.4f} against the champion (95 % interval {difference.low:+.4f} to "
+        f"{difference.high:+.4f}, {difference.photos} photos, margin {margin:.4f})"
+    )
+    if burden is Burden.CHAMPION:
+        if difference.high >= -margin:
+            return Verdict(True, f"not shown to be worse: {interval}")
+        return Verdict(False, f"worse than the champion: {interval}")
+    if difference.low >= -margin:
+        return Verdict(True, f"shown to be no worse: {interval}")
+    return Verdict(False, f"not shown to be as good as the champion: {interval}")
+
+
+def decide(
+    evaluation: Mapping[str, Any],
+    classes: int,
+    min_accuracy: float | None,
+    difference: Difference | None = None,
+    margin: float = 0.0,
+    burden: Burden = Burden.CHAMPION,
+) -> Verdict:
+    """The verdict on what the evaluate task returned.
+
+    Args:
+        min_accuracy: Bar for every model; None: better than guessing among `classes`.
+        difference: From the champion; None for a first model.
+    """
     bar = better_than_guessing(classes, int(evaluation["photos"])) if min_accuracy is None else min_accuracy
-    return absolute(float(evaluation["accuracy"]), float(bar))
+    verdict = absolute(float(evaluation["accuracy"]), float(bar))
+    if not verdict.passed:
+        return verdict
+    if difference is None:
+        return Verdict(True, f"{verdict.reason}; there is no champion to compare with")
+    return compare(difference, margin, burden)

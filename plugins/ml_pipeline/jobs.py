@@ -1,8 +1,8 @@
 """The four kinds of SageMaker job, and the rule by which a task starts exactly one of them.
 
-The rule (DESIGN.md, "exactly one paid job"): a task looks for the job that its own name leads to before it creates
-anything. A running one is adopted, a completed one reused, one that is being stopped waited out; only after a failed or
-stopped one does the number at the end of the name rise.
+The rule: a task looks for the job that its own name leads to before it
+creates anything. A running one is adopted, a completed one reused, one that is being stopped waited out; only
+after a failed or stopped one does the number at the end of the name rise.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ def create_or_adopt(
     request_of: Callable[[str], dict[str, Any]],
     before_create: Callable[[str], None] | None = None,
 ) -> Started:
-    """Find the task's job or create it. A job in Phase.STOPPING is returned as it is: wait it out, then call again.
+    """Find the task's job or create it. A job in Phase.STOPPING is returned as it is: wait it out, then call
+    again.
 
     Args:
         client: boto3 SageMaker client.
@@ -174,7 +175,8 @@ def create_or_adopt(
                 before_create(name)
             if _create(client, kind, request_of(name)):
                 return Started(name, "InProgress", created=True)
-            # Somebody with the same name, so the same request, was faster: theirs is ours. Describe may lag behind.
+            # Somebody with the same name, so the same request, was faster: theirs is ours. Describe may lag
+            # behind.
             taken += 1
             if taken > _TAKEN_TRIES:
                 raise RuntimeError(f"the name {name} is taken, but Describe finds no such job")
@@ -205,7 +207,9 @@ def describe(client: Any, kind: JobKind, name: str) -> dict[str, Any] | None:
 
 
 def stop(client: Any, kind: JobKind, name: str) -> bool:
-    """Ask SageMaker to stop a job. False when it had ended or never existed: nothing is running either way."""
+    """Ask SageMaker to stop a job. False when it had ended or never existed: nothing is running either
+    way.
+    """
     from botocore.exceptions import ClientError
 
     try:
@@ -221,8 +225,9 @@ def stop(client: Any, kind: JobKind, name: str) -> bool:
 def is_missing(error: Exception) -> bool:
     """Whether a Describe or Stop error says that the thing does not exist.
 
-    Training and transform answer ValidationException "Requested resource not found", others ResourceNotFound; a plain
-    ValidationException about the request itself must not count (the stock operators take any for absence).
+    Training and transform answer ValidationException "Requested resource not found", others ResourceNotFound;
+    a plain ValidationException about the request itself must not count (the stock operators take any for
+    absence).
     """
     details = getattr(error, "response", {}).get("Error", {})
     code, message = details.get("Code", ""), details.get("Message", "").lower()

@@ -1,7 +1,7 @@
 """The one source of names: the same run asking for the same thing gives the same name.
 
-A paid job's name is `<slug>-<12 hex>-<n>`. The hex digits hash who asks (DAG, run, task, map index) and what for
-(the request), so a retry finds the job of the try before it instead of paying for a second one.
+A paid job's name is `<slug>-<12 hex>-<n>`. The hex digits hash who asks (DAG, run, task, map index) and what
+for (the request), so a retry finds the job of the try before it instead of paying for a second one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-# CreateHyperParameterTuningJob allows 32 characters because its trials append theirs; everything else allows 63.
+# CreateHyperParameterTuningJob allows 32 characters because its trials append theirs; everything else allows
+# 63.
 TUNING_LIMIT = 32
 LIMIT = 63
 # Stands for the name inside a request while the request is being hashed for that name.

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from airflow.sdk import Param
+
+from ml_pipeline.gate import Burden
+from ml_pipeline.operators.approve import Approval
+from ml_pipeline.requests.tuning import TuneStrategy
 from model_code import hyperparameters
 
-from ml_pipeline.requests.tuning import TuneStrategy
-
 DOC = """\
-**Photos in, a served classifier out.** Give `data` a folder (or an `s3://` prefix) that holds one folder of photos per
-class; everything else has a default.
+**Photos in, a served classifier out.** Give `data` a folder (or an `s3://` prefix) that holds one folder
+of photos per class; everything else has a default.
 
-`upload` -> `embed` -> `tune` -> `train` -> `evaluate` -> `gate` -> `register` -> `deploy` -> `smoke_test`. `plan` says
-beforehand what it will cost, `report` what it did cost. A task that is cleared or retried finds its job again; a task that
-is killed stops it.
+`upload` -> `embed` -> `tune` -> `train` -> `evaluate` -> `gate` -> `register` -> `approve` -> `deploy` ->
+`smoke_test`. `plan` says beforehand what it will cost, `report` what it did cost. A task that is cleared or
+retried finds its job again; a task that is killed stops it.
+"""
+
+APPROVAL_BODY = """\
+{% set judged = ti.xcom_pull(task_ids="evaluate") %}{% set verdict = ti.xcom_pull(task_ids="gate") %}\
+Test accuracy **{{ "%.4f" | format(judged["accuracy"]) }}** on {{ judged["photos"] }} photos, served by \
+`{{ judged["runtime"] }}`.
+
+Gate: {{ verdict["reason"] }}
+
+Report: `{{ judged["report_uri"] }}`, model `{{ ti.xcom_pull(task_ids="train")["model_uri"] }}`
 """
 
 _MACHINE = {"type": "string", "pattern": r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"}
@@ -31,7 +43,9 @@ def _photos() -> dict[str, Param]:
             "",
             type="string",
             title="Photos",
-            description_md="A folder on this machine, or `s3://bucket/prefix`, with one folder of photos per class.",
+            description_md=(
+                "A folder on this machine, or `s3://bucket/prefix`, with one folder of photos per class."
+            ),
             section=section,
         ),
         "dataset_name": Param(
@@ -61,7 +75,9 @@ def _model() -> dict[str, Param]:
             type="string",
             enum=[str(strategy) for strategy in hyperparameters.Strategy],
             title="Strategy",
-            description_md="`head` trains a classifier on embeddings (seconds); `finetune` trains the backbone too.",
+            description_md=(
+                "`head` trains a classifier on embeddings (seconds); `finetune` trains the backbone too."
+            ),
             section=section,
         ),
         "architecture": Param(
@@ -81,9 +97,7 @@ def _model() -> dict[str, Param]:
             description_md="Embeddings per training photo: 1 is the photo itself, more are random crops.",
             section=section,
         ),
-        "seed": Param(
-            0, type="integer", minimum=0, maximum=2**31 - 1, title="Seed", section=section
-        ),
+        "seed": Param(0, type="integer", minimum=0, maximum=2**31 - 1, title="Seed", section=section),
     }
 
 
@@ -112,8 +126,8 @@ def _search() -> dict[str, Param]:
             type=["object", "null"],
             title="Search space",
             description_md=(
-                'Changes to it by name: `{"dropout": {"low": 0.1, "high": 0.5}, "mixup": null}`; null takes a name out. '
-                "`python -m model_code.hyperparameters` prints the space."
+                'Changes to it by name: `{"dropout": {"low": 0.1, "high": 0.5}, "mixup": null}`; '
+                "null takes a name out. `python -m model_code.hyperparameters` prints the space."
             ),
             section=section,
         ),
@@ -165,6 +179,36 @@ def _service() -> dict[str, Param]:
             maximum=1,
             title="Least accuracy",
             description_md="Bar on the test split; empty: better than guessing.",
+            section=section,
+        ),
+        "margin": Param(
+            0.0,
+            type="number",
+            minimum=0,
+            maximum=1,
+            title="Margin",
+            description_md="Accuracy that a new model may lose against the champion.",
+            section=section,
+        ),
+        "burden": Param(
+            Burden.CHAMPION.value,
+            type="string",
+            enum=[burden.value for burden in Burden],
+            title="Who has to prove it",
+            description_md=(
+                "`champion`: the new model passes unless it is shown to be worse; `challenger`: only if it is "
+                "shown to be no worse (95 % bootstrap interval)."
+            ),
+            section=section,
+        ),
+        "approval": Param(
+            Approval.AUTO.value,
+            type="string",
+            enum=[approval.value for approval in Approval],
+            title="Approval",
+            description_md=(
+                "`human`: a person approves the model, with the report at hand, before it is deployed."
+            ),
             section=section,
         ),
         "endpoint_name": Param(

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from model_code import hyperparameters
-
 from ml_pipeline import objects
 from ml_pipeline.prices import Prices
 from ml_pipeline.settings import Settings
+from model_code import hyperparameters
 
 # The shares of photos that upload gives each split, near enough for an estimate.
 TRAIN_SHARE, VALID_SHARE, TEST_SHARE = 0.7, 0.15, 0.15
@@ -45,7 +44,9 @@ def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, An
     """
     photos = count_photos(params["data"], s3)
     if not photos:
-        raise ValueError(f"no photos at {params['data']!r}; give a folder with one folder of photos per class")
+        raise ValueError(
+            f"no photos at {params['data']!r}; give a folder with one folder of photos per class"
+        )
     prices = Prices.load(settings)
     steps = estimate(params, photos, prices)
     total = round(sum(step.usd for step in steps), 4)
@@ -57,8 +58,8 @@ def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, An
         "photos": photos,
         "endpoint_usd_per_hour": round(hourly, 4),
         "note": (
-            f"estimate, prices of {prices.as_of} in {prices.region}, rates assumed where no job measured them; "
-            f"the endpoint then costs ${hourly:.3f} per hour until it is taken down"
+            f"estimate, prices of {prices.as_of} in {prices.region}, rates assumed where no job measured "
+            f"them; the endpoint then costs ${hourly:.3f} per hour until it is taken down"
         ),
     }
 
@@ -105,9 +106,9 @@ def check_budget(total: float, budget: float | None, steps: list[Step]) -> None:
         return
     dearest = max(steps, key=lambda step: step.usd)
     raise OverBudget(
-        f"the run would cost about ${total:.2f}, over budget_usd={budget}; the dearest step is {dearest.step} on "
-        f"{dearest.instance_count} x {dearest.instance_type} (${dearest.usd:.2f}): raise the budget, or choose fewer "
-        "trials, tune_mode=packed or a smaller instance"
+        f"the run would cost about ${total:.2f}, over budget_usd={budget}; the dearest step is "
+        f"{dearest.step} on {dearest.instance_count} x {dearest.instance_type} (${dearest.usd:.2f}): raise the "
+        "budget, or choose fewer trials, tune_mode=packed or a smaller instance"
     )
 
 
@@ -138,13 +139,12 @@ def ensure_bucket(settings: Settings, s3: Any) -> None:
             s3.create_bucket(Bucket=settings.bucket)
             return
         raise ValueError(
-            f"cannot use the bucket {settings.bucket!r} ({error}); create it with infra/ or set ML_PIPELINE_BUCKET"
+            f"cannot use the bucket {settings.bucket!r} ({error}); create it with infra/ "
+            "or set ML_PIPELINE_BUCKET"
         ) from error
 
 
-def _step(
-    prices: Prices, step: str, instance_type: str, count: Any, work: float, spot: bool = False
-) -> Step:
+def _step(prices: Prices, step: str, instance_type: str, count: Any, work: float, spot: bool = False) -> Step:
     machines = int(count)
     seconds = float(prices.assumed["startup_seconds"]) + work / machines
     return Step(

@@ -1,4 +1,6 @@
-"""The one source of prices: prices.toml, dated, with your own file laid over it. Every figure is an estimate."""
+"""The one source of prices: prices.toml, dated, with your own file laid over it. Every figure is an
+estimate.
+"""
 
 from __future__ import annotations
 

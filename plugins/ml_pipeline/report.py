@@ -55,7 +55,12 @@ def job_line(step: str, kind: JobKind, description: Mapping[str, Any], prices: P
         start, end = description.get("ProcessingStartTime"), description.get("ProcessingEndTime")
         seconds = (end - start).total_seconds() if start and end else 0.0
     return _line(
-        step, description[kind.calls.name], resources["InstanceType"], resources["InstanceCount"], seconds, prices
+        step,
+        description[kind.calls.name],
+        resources["InstanceType"],
+        resources["InstanceCount"],
+        seconds,
+        prices,
     )
 
 

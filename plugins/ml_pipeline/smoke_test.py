@@ -14,7 +14,8 @@ from typing import Any
 from ml_pipeline import dataset, objects
 from ml_pipeline.dataset import DatasetVersion
 
-# Same bytes, same transform, same runtime: what is left is arithmetic of another processor (int8 most of all).
+# Same bytes, same transform, same runtime: what is left is arithmetic of another processor (int8 most of
+# all).
 TOLERANCE = 0.02
 PHOTOS = 24
 _TOP = 3
@@ -69,8 +70,8 @@ def run(
     if agreed < len(answers):
         wrong = next(answer for answer in answers if not answer.agreed)
         raise SmokeTestFailed(
-            f"endpoint {endpoint_name} agreed with the evaluation on {agreed} of {len(answers)} photos; first "
-            f"difference: photo {wrong.key}. Another model or runtime serves than the one that was evaluated"
+            f"endpoint {endpoint_name} agreed with the evaluation on {agreed} of {len(answers)} photos; "
+            f"first difference: photo {wrong.key}. Another model or runtime serves than the one that was evaluated"
         )
     return {
         "photos": len(answers),

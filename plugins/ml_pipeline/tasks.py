@@ -21,9 +21,7 @@ def plan(params: Mapping[str, Any]) -> dict[str, Any]:
     plan.ensure_bucket(settings, s3)
     planned = plan.make(params, settings, s3)
     for step in planned["steps"]:
-        log.info(
-            "%(step)-9s %(instance_count)d x %(instance_type)-15s %(seconds)8.0f s  $%(usd).4f", step
-        )
+        log.info("%(step)-9s %(instance_count)d x %(instance_type)-15s %(seconds)8.0f s  $%(usd).4f", step)
     log.info("about $%.2f; %s", planned["estimate_usd"], planned["note"])
     return planned
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from botocore.exceptions import ClientError
+
 from ml_pipeline.jobs import JobKind
 
 
 def client_error(code: str, message: str, operation: str = "Any", status: int = 400) -> ClientError:
     return ClientError(
-        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}, operation
+        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}},
+        operation,
     )
 
 
@@ -49,6 +51,8 @@ class FakeSageMaker:
 
     def _stop(self, name: str) -> None:
         if self.jobs.get(name) != "InProgress":
-            raise client_error("ValidationException", "The request was rejected: the job is in status Completed.")
+            raise client_error(
+                "ValidationException", "The request was rejected: the job is in status Completed."
+            )
         self.jobs[name] = "Stopping"
         self.stopped.append(name)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from botocore.exceptions import ClientError
+
 from ml_pipeline import jobs, names
 from ml_pipeline.jobs import JobKind, Phase, Started
-
 from tests.ml_pipeline.fake_sagemaker import FakeSageMaker, client_error
 
 
@@ -79,7 +79,9 @@ def test_other_answers_of_create_are_raised(code: str) -> None:
 
 
 def test_a_bad_describe_is_not_taken_for_absence() -> None:
-    error = client_error("ValidationException", "1 validation error detected: Value 'x_y' at 'trainingJobName'")
+    error = client_error(
+        "ValidationException", "1 validation error detected: Value 'x_y' at 'trainingJobName'"
+    )
     assert not jobs.is_missing(error)
     assert jobs.is_missing(client_error("ValidationException", "Requested resource not found."))
     assert jobs.is_missing(client_error("ResourceNotFound", "Requested resource not found"))

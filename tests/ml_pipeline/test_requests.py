@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ml_pipeline import images, names, registry
 from ml_pipeline.dataset import DatasetVersion, Shard, training_channels
 from ml_pipeline.operators.embed import embed_request
@@ -12,10 +13,9 @@ from ml_pipeline.requests import endpoint
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training, training_job
-from ml_pipeline.requests.tuning import Tuning, TuneStrategy, WarmStart, tuning_job
+from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, tuning_job
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
-
 from tests.ml_pipeline.service_model import problems
 
 SETTINGS = Settings(

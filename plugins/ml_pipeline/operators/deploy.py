@@ -8,17 +8,21 @@ from typing import Any
 from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+from airflow.sdk.exceptions import TaskDeferred
 
-from ml_pipeline import names, registry
+from ml_pipeline import locks, names, registry
 from ml_pipeline.clients import AwsAccess
 from ml_pipeline.errors import DeploymentRolledBack, PaidWorkRetryPolicy
 from ml_pipeline.jobs import is_missing
 from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink
+from ml_pipeline.locks import Holder
 from ml_pipeline.operators.job import origin_of
 from ml_pipeline.requests import endpoint
 from ml_pipeline.requests.endpoint import Serving
+from ml_pipeline.runs import run_is_over
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.endpoint import ABSENT, UNSETTLED, EndpointTrigger
+from ml_pipeline.triggers.lock import LockTrigger
 
 
 class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
@@ -72,6 +76,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
     def execute(self, context: Any) -> dict[str, Any]:
         """Start the rollout, or join the one that an earlier try started."""
         settings = Settings.load()
+        self._lock(context, settings)
         serving = self._serving(settings)
         tags = names.tags(origin_of(context))
         self._ensure_parts(serving, tags)
@@ -90,11 +95,24 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
                 self.access.client("cloudwatch").put_metric_alarm(**alarm)
             instances = live["ProductionVariants"][0]["CurrentInstanceCount"]
             self.hook.conn.update_endpoint(**endpoint.update_endpoint(serving, instances))
-        self.defer(
-            trigger=EndpointTrigger(self.endpoint_name, settings.poll_seconds, self.access.to_dict()),
-            method_name="again" if step in ("delete", "wait") else "complete",
-            timeout=self.wait_timeout,
+        trigger = EndpointTrigger(self.endpoint_name, settings.poll_seconds, self.access.to_dict())
+        then = "again" if step in ("delete", "wait") else "complete"
+        raise TaskDeferred(trigger=trigger, method_name=then, timeout=self.wait_timeout)
+
+    def _lock(self, context: Any, settings: Settings) -> None:
+        """Take the endpoint's lock, or defer until it is worth another try. `stop_leftovers` gives it
+        back.
+        """
+        lock_uri = locks.uri(settings.bucket, self.endpoint_name)
+        me = Holder(context["ti"].dag_id, context["ti"].run_id)
+        holder = locks.acquire(
+            self.access.client("s3"), lock_uri, me, lambda other: run_is_over(other.dag_id, other.run_id)
         )
+        if holder is None:
+            return
+        self.log.info("endpoint %s is being deployed by %s: waiting", self.endpoint_name, holder)
+        trigger = LockTrigger(lock_uri, settings.poll_seconds, self.access.to_dict())
+        raise TaskDeferred(trigger=trigger, method_name="again", timeout=self.wait_timeout)
 
     def again(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """What was in the way is over: start anew."""
@@ -163,8 +181,8 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
 def next_step(serving: Serving, live: dict[str, Any]) -> str:
     """What to do about an endpoint in its present state: create, update, delete, join, wait or done.
 
-    "join": this very config is on its way already. "wait": another rollout is; let it end first. "delete": the endpoint
-    never came up, and UpdateEndpoint takes only one that is InService.
+    "join": this very config is on its way already. "wait": another rollout is; let it end first. "delete":
+    the endpoint never came up, and UpdateEndpoint takes only one that is InService.
     """
     status = live["EndpointStatus"]
     if status == ABSENT:
@@ -184,8 +202,8 @@ def rollback_reason(serving: Serving, event: dict[str, Any], alarms: list[dict[s
     """Why a deployment failed, in one line: SageMaker often leaves FailureReason empty after a rollback."""
     rang = "; ".join(f"alarm {alarm['AlarmName']}: {alarm.get('StateReason', '')}" for alarm in alarms)
     return (
-        f"endpoint {serving.endpoint_name} is {event['status']} with config {event['config'] or 'none'} instead of "
-        f"{serving.config_name}; {rang or event['reason'] or 'no alarm is on and SageMaker gave no reason'}"
+        f"endpoint {serving.endpoint_name} is {event['status']} with config {event['config'] or 'none'} "
+        f"instead of {serving.config_name}; {rang or event['reason'] or 'no alarm is on and SageMaker gave no reason'}"
     )
 
 

@@ -20,8 +20,8 @@ EMBEDDED_SPLITS = ("train", "valid")
 class EmbedOperator(SageMakerJobOperator):
     """Run `model_code.embed` over the shards that have no embeddings yet; with none missing, start nothing.
 
-    Returns `{"embedder_id", "embeddings_uri", "shards", "embedded", "job_name"}`; with strategy "finetune", which
-    reads photos, the values are None and 0.
+    Returns `{"embedder_id", "embeddings_uri", "shards", "embedded", "job_name"}`; with strategy "finetune",
+    which reads photos, the values are None and 0.
 
     :param dataset: what the upload task returned.
     :param weights: what the weights task returned.
@@ -70,7 +70,9 @@ class EmbedOperator(SageMakerJobOperator):
         return super().execute(context)
 
     def request(self, settings: Settings) -> Request:
-        """The processing job; which shards are missing is no part of it, so that every retry has the same name."""
+        """The processing job; which shards are missing is no part of it, so that every retry has the same
+        name.
+        """
         archive = code_archive.publish(self.access.client("s3"), settings.bucket)
         return partial(
             embed_request,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
-from airflow.sdk.exceptions import TaskDeferralTimeout
+from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
 from ml_pipeline import jobs, names
 from ml_pipeline.clients import AwsAccess
@@ -59,7 +59,9 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
         return build(names.PLACEHOLDER, [])
 
     def without_job(self, settings: Settings) -> dict[str, Any] | None:
-        """The task's result if there is nothing to do, else None. Asked only while no job of this task exists."""
+        """The task's result if there is nothing to do, else None. Asked only while no job of this task
+        exists.
+        """
         return None
 
     def before_create(self, settings: Settings, name: str) -> None:
@@ -97,11 +99,9 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
         self._announce(context, settings, started)
         if started.phase is Phase.COMPLETED:
             return self._finish(settings, started.name)
-        self.defer(
-            trigger=JobTrigger(self.kind.value, started.name, settings.poll_seconds, self.access.to_dict()),
-            method_name="again" if started.phase is Phase.STOPPING else "complete",
-            timeout=self.wait_timeout,
-        )
+        trigger = JobTrigger(self.kind.value, started.name, settings.poll_seconds, self.access.to_dict())
+        then = "again" if started.phase is Phase.STOPPING else "complete"
+        raise TaskDeferred(trigger=trigger, method_name=then, timeout=self.wait_timeout)
 
     def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """The job has ended: return its result, or fail with SageMaker's reason."""
@@ -120,7 +120,9 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout:
-            job = context["ti"].xcom_pull(task_ids=self.task_id, key=LINK_KEY, map_indexes=context["ti"].map_index)
+            job = context["ti"].xcom_pull(
+                task_ids=self.task_id, key=LINK_KEY, map_indexes=context["ti"].map_index
+            )
             if job:
                 jobs.stop(self.hook.conn, self.kind, job["name"])
             raise JobFailed(

@@ -11,6 +11,7 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from ml_pipeline import images, registry
 from ml_pipeline.errors import PaidWorkRetryPolicy
 from ml_pipeline.links import LINK_KEY, SageMakerLink
+from ml_pipeline.operators.approve import Approval
 from ml_pipeline.settings import Settings
 
 
@@ -24,13 +25,13 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
     :param training: what the train task returned.
     :param evaluation: what the evaluate task returned.
     :param instance_type: where the model may serve.
-    :param approved: False leaves the package pending until a person approves it.
+    :param approval: "human" leaves the package pending until the approve task.
     """
 
     aws_hook_class = SageMakerHook
     operator_extra_links = (SageMakerLink(),)
     template_fields = aws_template_fields(
-        "group", "dataset", "training", "evaluation", "instance_type", "approved"
+        "group", "dataset", "training", "evaluation", "instance_type", "approval"
     )
 
     def __init__(
@@ -41,7 +42,7 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
         training: Any,
         evaluation: Any,
         instance_type: Any = "ml.m5.large",
-        approved: Any = True,
+        approval: Any = Approval.AUTO.value,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retries", 2)
@@ -52,7 +53,7 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
         self.training = training
         self.evaluation = evaluation
         self.instance_type = instance_type
-        self.approved = approved
+        self.approval = approval
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Create or find the package."""
@@ -77,7 +78,7 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
                     "dag_id": context["ti"].dag_id,
                     "run_id": context["ti"].run_id,
                 },
-                approved=bool(self.approved),
+                approved=Approval(self.approval) is Approval.AUTO,
             )
             arn = client.create_model_package(**request)["ModelPackageArn"]
             status = request["ModelApprovalStatus"]

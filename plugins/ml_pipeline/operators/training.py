@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from model_code import hyperparameters
-
 from ml_pipeline import code_archive, dataset, images
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.settings import Settings
+from model_code import hyperparameters
 
 
 class TrainingOperator(SageMakerJobOperator):

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from model_code import hyperparameters
-
 from ml_pipeline import code_archive, dataset, images
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training
-from ml_pipeline.requests.tuning import Tuning, TuneStrategy, tuning_job
+from ml_pipeline.requests.tuning import TuneStrategy, Tuning, tuning_job
 from ml_pipeline.settings import Settings
+from model_code import hyperparameters
 
 
 class HyperparameterTuningOperator(SageMakerJobOperator):
@@ -178,7 +177,9 @@ def _request(name: str, tags: Any, *, search: Tuning) -> dict[str, Any]:
 
 
 def trial_row(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the trials table from SageMaker's summary of a trial; `value` and `seconds` None where unknown."""
+    """A row of the trials table from SageMaker's summary of a trial; `value` and `seconds` None where
+    unknown.
+    """
     start, end = summary.get("TrainingStartTime"), summary.get("TrainingEndTime")
     metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
     return {

@@ -1,4 +1,6 @@
-"""CreateModel, CreateEndpointConfig, CreateEndpoint, UpdateEndpoint, and the alarms that roll an update back."""
+"""CreateModel, CreateEndpointConfig, CreateEndpoint, UpdateEndpoint, and the alarms that roll an update
+back.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ class Serving:
     def __post_init__(self) -> None:
         if names.slug(self.endpoint_name, names.LIMIT) != self.endpoint_name.lower():
             raise ValueError(
-                f"endpoint_name {self.endpoint_name!r} is not one AWS takes: up to 63 letters, digits and hyphens"
+                f"endpoint_name {self.endpoint_name!r} is not one AWS takes: up to 63 letters, digits and "
+                "hyphens"
             )
         if not 5 <= self.canary_percent <= 50:
             raise ValueError(f"canary_percent is {self.canary_percent}; SageMaker takes 5 to 50")
@@ -107,8 +110,9 @@ def update_endpoint(serving: Serving, instances: int) -> dict[str, Any]:
     """The request of UpdateEndpoint: blue/green, a canary first where the fleet is large enough.
 
     Args:
-        instances: Instances of the live variant. A canary is at most half of the fleet, so one instance has none:
-            then all traffic moves at once, to a fleet that is already up, and moves back if an alarm goes off.
+        instances: Instances of the live variant. A canary is at most half of the fleet, so one instance has
+            none: then all traffic moves at once, to a fleet that is already up, and moves back if an alarm
+                goes off.
     """
     routing: dict[str, Any] = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": serving.bake_seconds}
     if instances > 1:

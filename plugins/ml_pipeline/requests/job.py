@@ -74,7 +74,9 @@ class Compute:
         return config
 
     def stopping_condition(self) -> dict[str, int]:
-        """StoppingCondition of a training job; MaxWait is refused without spot (sagemaker-python-sdk#4140)."""
+        """StoppingCondition of a training job; MaxWait is refused without spot
+        (sagemaker-python-sdk#4140).
+        """
         condition = {"MaxRuntimeInSeconds": self.max_runtime_seconds}
         if self.spot:
             condition["MaxWaitTimeInSeconds"] = self.wait_seconds

@@ -34,7 +34,7 @@ class Training:
     channels: Sequence[Channel]
     compute: Compute
     outputs_uri: str
-    metrics: Sequence[Mapping[str, str]] = ()
+    metrics: Sequence[Mapping[str, object]] = ()
     checkpoint_uri: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -42,7 +42,9 @@ class Training:
         if self.compute.spot and not self.checkpoint_uri:
             raise ValueError("a spot job needs checkpoint_uri: an interruption would lose everything")
         if len(self.hyperparameters) + 4 > MAX_HYPERPARAMETERS:
-            raise ValueError(f"{len(self.hyperparameters)} hyperparameters; SageMaker takes {MAX_HYPERPARAMETERS}")
+            raise ValueError(
+                f"{len(self.hyperparameters)} hyperparameters; SageMaker takes {MAX_HYPERPARAMETERS}"
+            )
 
 
 def training_job(name: str, job: Training, tags: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Tuning:
 
     trial: Training
     ranges: Mapping[str, Sequence[Mapping[str, Any]]]
-    objective: Mapping[str, str]
+    objective: Mapping[str, object]
     trials: int | None
     parallel_trials: int
     strategy: TuneStrategy = TuneStrategy.BAYESIAN
@@ -85,7 +85,9 @@ def tuning_job(name: str, search: Tuning, tags: Sequence[Mapping[str, str]] = ()
         "Strategy": search.strategy.value,
         "HyperParameterTuningJobObjective": dict(search.objective),
         "ResourceLimits": limits,
-        "ParameterRanges": {kind: [dict(entry) for entry in entries] for kind, entries in search.ranges.items()},
+        "ParameterRanges": {
+            kind: [dict(entry) for entry in entries] for kind, entries in search.ranges.items()
+        },
         "TrainingJobEarlyStoppingType": "Auto" if search.early_stopping else "Off",
     }
     if search.seed is not None:

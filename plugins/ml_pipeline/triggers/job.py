@@ -77,14 +77,18 @@ class JobTrigger(BaseTrigger):
                             {
                                 "job_name": self.job_name,
                                 "status": status,
-                                "reason": description.get("FailureReason") or description.get("ExitMessage") or "",
+                                "reason": description.get("FailureReason")
+                                or description.get("ExitMessage")
+                                or "",
                             }
                         )
                         return
                 await asyncio.sleep(pause)
 
     async def on_kill(self) -> None:
-        """Stop the job if its task is over; leave it to the next try if the task was cleared or is retried."""
+        """Stop the job if its task is over; leave it to the next try if the task was cleared or is
+        retried.
+        """
         if not await task_is_over(self.task_instance):
             self.log.info("job %s runs on: the next try of this task adopts it", self.job_name)
             return
@@ -113,7 +117,9 @@ def progress_of(kind: JobKind, description: dict[str, Any]) -> str:
         return f"job {description[kind.calls.name]}: {status}"
     counters = description.get("TrainingJobStatusCounters", {})
     done = sum(counters.get(key, 0) for key in ("Completed", "Stopped", "NonRetryableError"))
-    total = description["HyperParameterTuningJobConfig"]["ResourceLimits"].get("MaxNumberOfTrainingJobs", done)
+    total = description["HyperParameterTuningJobConfig"]["ResourceLimits"].get(
+        "MaxNumberOfTrainingJobs", done
+    )
     line = f"progress done={done} total={total} unit=trials"
     best = description.get("BestTrainingJob", {}).get("FinalHyperParameterTuningJobObjectiveMetric")
     return f"{line} best_{best['MetricName']}={best['Value']:.4f}" if best else line
