@@ -1,0 +1,275 @@
+"""What each role may do and, above all, may not: the policies as created, evaluated request by request."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore import xform_name
+
+import ml_pipeline
+from tests.infra import stacks
+from tests.infra.policy import Request, allowed
+from tests.infra.template import EXPORTS, Template
+
+ARN = f"arn:aws:{{}}:{stacks.REGION}:{stacks.ACCOUNT}:{{}}"
+OURS = {"aws:RequestTag/project": "ml-pipeline", "aws:ResourceTag/project": "ml-pipeline"}
+M5 = {"sagemaker:InstanceTypes": ["ml.m5.xlarge"]}
+# "IAM and AWS STS quotas": all inline policies of a role together, white space not counted.
+INLINE_POLICIES_LIMIT = 10_240
+S3 = f"arn:aws:s3:::{stacks.BUCKET}"
+
+
+def sagemaker(kind: str) -> str:
+    return ARN.format("sagemaker", f"{kind}/x")
+
+
+ROLES = Template("roles")
+KEY = EXPORTS["ml-pipeline-key"]
+AIRFLOW, JOB, INSTANCE_ROLE = (ROLES.role_policies(name) for name in ("Airflow", "Job", "Instance"))
+POLICIES = {"airflow": AIRFLOW, "job": JOB, "instance": INSTANCE_ROLE}
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "context", "expected"),
+    [
+        ("CreateTrainingJob", "training-job", OURS | M5, True),
+        ("CreateTrainingJob", "training-job", M5, False),  # nobody would know whose it is
+        ("CreateTrainingJob", "training-job", OURS | {"sagemaker:InstanceTypes": ["ml.p5.48xlarge"]}, False),
+        ("CreateTrainingJob", "training-job", OURS | M5 | {"sagemaker:KeepAlivePeriod": "7200"}, False),
+        ("CreateTrainingJob", "training-job", OURS | M5 | {"sagemaker:KeepAlivePeriod": "600"}, True),
+        (
+            "CreateHyperParameterTuningJob",
+            "hyper-parameter-tuning-job",
+            OURS | {"sagemaker:InstanceTypes": ["ml.m5.large", "ml.p4d.24xlarge"]},  # one of a list
+            False,
+        ),
+        ("CreateModel", "model", OURS | {"sagemaker:NetworkIsolation": "true"}, True),
+        ("CreateModel", "model", OURS | {"sagemaker:NetworkIsolation": "false"}, False),
+        ("CreateModel", "model", OURS, False),
+        ("StopTrainingJob", "training-job", OURS, True),
+        ("StopTrainingJob", "training-job", {"aws:ResourceTag/project": "others"}, False),
+        ("DeleteEndpoint", "endpoint", {}, False),
+        ("UpdateEndpoint", "endpoint", OURS, True),
+        ("InvokeEndpoint", "endpoint", {}, False),
+        ("AddTags", "training-job", {"sagemaker:TaggingAction": "CreateTrainingJob"}, True),
+        ("AddTags", "training-job", OURS, False),  # it would make someone else's job its own
+        ("DeleteModelPackage", "model-package", OURS, False),
+        ("CreateNotebookInstance", "notebook-instance", OURS, False),
+    ],
+)
+def test_airflow_touches_only_its_own_work(
+    action: str, kind: str, context: dict[str, Any], expected: bool
+) -> None:
+    assert allowed(AIRFLOW, Request(f"sagemaker:{action}", sagemaker(kind), context)) is expected
+
+
+@pytest.mark.parametrize(
+    ("role", "service", "expected"),
+    [
+        ("ml-pipeline-job", "sagemaker.amazonaws.com", True),
+        ("ml-pipeline-job", "ec2.amazonaws.com", False),
+        ("ml-pipeline-job", "lambda.amazonaws.com", False),
+        ("ml-pipeline-instance", "ec2.amazonaws.com", True),
+        ("ml-pipeline-instance", "sagemaker.amazonaws.com", False),
+        ("administrator", "sagemaker.amazonaws.com", False),
+        ("ml-pipeline-airflow", "sagemaker.amazonaws.com", False),
+    ],
+)
+def test_airflow_hands_on_two_roles_each_to_one_service(role: str, service: str, expected: bool) -> None:
+    arn = f"arn:aws:iam::{stacks.ACCOUNT}:role/{role}"
+    assert allowed(AIRFLOW, Request("iam:PassRole", arn, {"iam:PassedToService": service})) is expected
+
+
+INSTANCE = ARN.format("ec2", "instance/*")
+START = OURS | {
+    "ec2:MetadataHttpTokens": "required",
+    "ec2:InstanceType": "m5.xlarge",
+    "ec2:InstanceProfile": f"arn:aws:iam::{stacks.ACCOUNT}:instance-profile/ml-pipeline-instance",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"ec2:MetadataHttpTokens": "optional"}, False),
+        ({"ec2:InstanceType": "p5.48xlarge"}, False),
+        ({"ec2:InstanceProfile": f"arn:aws:iam::{stacks.ACCOUNT}:instance-profile/admin"}, False),
+        ({"aws:RequestTag/project": ""}, False),
+    ],
+)
+def test_airflow_starts_only_instances_of_its_own_kind(change: dict[str, str], expected: bool) -> None:
+    assert allowed(AIRFLOW, Request("ec2:RunInstances", INSTANCE, START | change)) is expected
+
+
+def test_airflow_commands_only_its_own_instances() -> None:
+    document = f"arn:aws:ssm:{stacks.REGION}::document/{{}}"
+    assert allowed(AIRFLOW, Request("ssm:SendCommand", document.format("AWS-RunShellScript")))
+    assert not allowed(AIRFLOW, Request("ssm:SendCommand", document.format("AWS-RunRemoteScript")))
+    assert allowed(AIRFLOW, Request("ssm:SendCommand", INSTANCE, OURS))
+    assert not allowed(AIRFLOW, Request("ssm:SendCommand", INSTANCE))
+    assert not allowed(AIRFLOW, Request("ec2:TerminateInstances", INSTANCE))
+    assert not allowed(
+        AIRFLOW, Request("ec2:AuthorizeSecurityGroupIngress", ARN.format("ec2", "security-group/x"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "key", "expected"),
+    [
+        ("airflow", "s3:PutObject", "datasets/dogs/shards/x.tar", True),
+        ("airflow", "s3:DeleteObject", "locks/dogs.json", True),
+        ("airflow", "s3:DeleteObject", "datasets/dogs/shards/x.tar", False),
+        ("airflow", "s3:PutBucketPolicy", "", False),
+        ("job", "s3:GetObject", "datasets/dogs/shards/x.tar", True),
+        ("job", "s3:PutObject", "jobs/train-1/output/model.tar.gz", True),
+        ("job", "s3:PutObject", "embeddings/e/x.safetensors", True),
+        ("job", "s3:PutObject", "datasets/dogs/shards/x.tar", False),
+        ("job", "s3:PutObject", "code/x.tar.gz", False),
+        ("job", "s3:DeleteObject", "jobs/train-1/output/model.tar.gz", False),
+        ("instance", "s3:GetObject", "code/x.tar.gz", True),
+        ("instance", "s3:PutObject", "jobs/train-1/output/model.tar.gz", True),
+        ("instance", "s3:PutObject", "embeddings/e/x.safetensors", False),
+        ("instance", "s3:DeleteObject", "jobs/train-1/output/model.tar.gz", False),
+    ],
+)
+def test_each_role_writes_only_where_it_works(who: str, action: str, key: str, expected: bool) -> None:
+    policies = POLICIES[who]
+    assert allowed(policies, Request(action, f"{S3}/{key}" if key else S3)) is expected
+    assert not allowed(policies, Request(action, f"arn:aws:s3:::another-bucket/{key}"))
+
+
+def test_the_key_is_used_through_services_only() -> None:
+    for policies, services in ((AIRFLOW, ("s3", "sqs", "sns")), (JOB, ("s3",)), (INSTANCE_ROLE, ("s3",))):
+        for service in services:
+            through = {"kms:ViaService": f"{service}.{stacks.REGION}.amazonaws.com"}
+            assert allowed(policies, Request("kms:Decrypt", KEY, through))
+            assert not allowed(policies, Request("kms:ScheduleKeyDeletion", KEY, through))
+        assert not allowed(policies, Request("kms:Decrypt", KEY))
+        assert not allowed(policies, Request("kms:Decrypt", KEY, {"kms:ViaService": "ebs.amazonaws.com"}))
+
+
+@pytest.mark.parametrize("who", ["airflow", "job", "instance"])
+@pytest.mark.parametrize(
+    "action",
+    ["iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "sts:AssumeRole", "ssm:GetParameters",
+     "secretsmanager:GetSecretValue", "s3:DeleteBucket", "ec2:CreateKeyPair", "lambda:InvokeFunction"],
+)  # fmt: skip
+def test_nobody_can_get_more_rights_or_secrets(request: pytest.FixtureRequest, who: str, action: str) -> None:
+    assert not allowed(POLICIES[who], Request(action, "*", OURS))
+
+
+def test_asking_one_endpoint_is_all_that_the_callers_policy_gives() -> None:
+    written = Template("endpoint", {"EndpointName": "dogs"}).properties("AWS::IAM::ManagedPolicy")
+    policies = [written["Ask"]["PolicyDocument"]]
+    dogs, cats = (ARN.format("sagemaker", f"endpoint/{name}") for name in ("dogs", "cats"))
+    assert allowed(policies, Request("sagemaker:InvokeEndpoint", dogs))
+    assert not allowed(policies, Request("sagemaker:InvokeEndpoint", cats))
+    assert not allowed(policies, Request("sagemaker:DescribeEndpoint", dogs))
+
+
+def test_roles_are_taken_by_their_services_alone() -> None:
+    roles = ROLES.properties("AWS::IAM::Role")
+    trusted = {
+        name: [statement["Principal"] for statement in role["AssumeRolePolicyDocument"]["Statement"]]
+        for name, role in roles.items()
+    }
+    assert trusted == {
+        "Airflow": [{"Service": "ec2.amazonaws.com"}],
+        "Job": [{"Service": "sagemaker.amazonaws.com"}],
+        "Instance": [{"Service": "ec2.amazonaws.com"}],
+    }
+
+
+@pytest.mark.parametrize("private", ["false", "true"])
+def test_policies_fit_into_iam(private: str) -> None:
+    template = Template("roles", {"Private": private})
+    for role in ("Airflow", "Job", "Instance"):
+        assert stacks.size(template.role_policies(role)) <= INLINE_POLICIES_LIMIT
+
+
+def test_private_refuses_what_is_outside_the_network_or_has_another_key() -> None:
+    private = Template("roles", {"Private": "true"})
+    policies = private.role_policies("Airflow")
+    inside = {
+        "sagemaker:VpcSubnets": ["subnet-a", "subnet-b"],
+        "sagemaker:VpcSecurityGroupIds": ["sg-machines"],
+        "sagemaker:VolumeKmsKey": KEY,
+    }
+
+    def train(**change: Any) -> bool:
+        context = {**OURS, **M5, **inside, **{f"sagemaker:{key}": value for key, value in change.items()}}
+        return allowed(policies, Request("sagemaker:CreateTrainingJob", sagemaker("training-job"), context))
+
+    assert train()
+    assert not train(VpcSubnets=[])
+    assert not train(VpcSubnets=["subnet-a", "subnet-of-others"])
+    assert not train(VpcSecurityGroupIds=["sg-of-others"])
+    assert not train(VolumeKmsKey=[])
+    assert not train(VolumeKmsKey="arn:aws:kms:eu-west-1:999999999999:key/x")
+    attach = Request("ec2:CreateNetworkInterface")
+    assert allowed(private.role_policies("Job"), attach)
+    assert not allowed(JOB, attach)
+
+
+def test_airflow_role_covers_every_call_of_the_pipeline() -> None:
+    used = calls_of(Path(ml_pipeline.__file__).parent)
+    assert {"sagemaker:CreateTrainingJob", "s3:PutObject", "cloudwatch:PutMetricAlarm"} <= used
+    granted = {
+        action
+        for policy in AIRFLOW
+        for statement in policy["Statement"]
+        if statement["Effect"] == "Allow"
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+    assert used - granted == set()
+
+
+# Operations whose permission has another name, or none ("": anyone may).
+PERMISSIONS = {
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:UploadPart": "s3:PutObject",
+    "sagemaker-runtime:InvokeEndpoint": "sagemaker:InvokeEndpoint",
+    "sts:GetCallerIdentity": "",
+    # Made by storage.yaml on AWS; the pipeline makes its bucket only on local_aws.
+    "s3:CreateBucket": "",
+}
+SERVICES = (
+    "sagemaker", "sagemaker-runtime", "s3", "sqs", "sns", "logs", "cloudwatch", "application-autoscaling", "ec2",
+    "ssm", "sts",
+)  # fmt: skip
+
+
+def calls_of(package: Path) -> set[str]:
+    """The IAM actions behind every AWS operation that the sources of `package` name.
+
+    An operation is an attribute (`client.put_object`) or a string (`get_paginator("list_objects_v2")`) that is spelt
+    as boto3 spells one. Of services that share a name, the one that the pipeline uses comes first in SERVICES.
+    """
+    session = botocore.session.get_session()
+    known: dict[str, str] = {}
+    for service in SERVICES:
+        for operation in session.get_service_model(service).operation_names:
+            known.setdefault(xform_name(operation), f"{service}:{operation}")
+    spelt = {
+        name
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _names(node)
+    }
+    found = {known[name] for name in spelt if name in known}
+    return {PERMISSIONS.get(operation, operation) for operation in found} - {""}
+
+
+def _names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return [node.func.attr]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and "_" in node.value:
+        return [node.value]
+    return []
