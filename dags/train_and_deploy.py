@@ -97,6 +97,7 @@ with DAG(
         embeddings=embed.output,
         fixed=fixed,
         ranges=p("ranges"),
+        tune_mode=p("tune_mode"),
         trials=p("trials"),
         parallel_trials=p("parallel_trials"),
         tune_strategy=p("tune_strategy"),

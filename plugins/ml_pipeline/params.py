@@ -6,6 +6,7 @@ from airflow.sdk import Param
 
 from ml_pipeline.gate import Burden
 from ml_pipeline.operators.approve import Approval
+from ml_pipeline.operators.tuning import TuneMode
 from ml_pipeline.requests.tuning import TuneStrategy
 from model_code import hyperparameters
 
@@ -104,6 +105,17 @@ def _model() -> dict[str, Param]:
 def _search() -> dict[str, Param]:
     section = "Search"
     return {
+        "tune_mode": Param(
+            TuneMode.JOB.value,
+            type="string",
+            enum=[mode.value for mode in TuneMode],
+            title="Trials run",
+            description_md=(
+                "`job`: each in a job of its own, by a SageMaker tuning job; `packed`: all in one job, which saves "
+                "the start-up of each."
+            ),
+            section=section,
+        ),
         "trials": Param(12, type="integer", minimum=1, maximum=750, title="Trials", section=section),
         "parallel_trials": Param(
             2, type="integer", minimum=1, maximum=100, title="Trials at once", section=section

@@ -67,6 +67,9 @@ def job_line(step: str, kind: JobKind, description: Mapping[str, Any], prices: P
 def tuning_line(client: Any, tune: Mapping[str, Any], prices: Prices) -> Line:
     """The line of a tuning job: its trials together."""
     name = tune["tuning_job_name"]
+    packed = jobs.describe(client, JobKind.TRAINING, name)
+    if packed:
+        return job_line("tune", JobKind.TRAINING, packed, prices)
     description = jobs.describe(client, JobKind.TUNING, name) or {}
     resources = description["TrainingJobDefinition"]["ResourceConfig"]
     seconds = sum(trial["seconds"] or 0.0 for trial in tune["trials"])

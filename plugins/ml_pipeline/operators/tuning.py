@@ -1,20 +1,30 @@
-"""Search hyperparameters with a SageMaker tuning job."""
+"""Search hyperparameters with a SageMaker tuning job, or with one training job that holds the whole search."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from ml_pipeline import code_archive, dataset, images
+from ml_pipeline import code_archive, dataset, images, objects, packed
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
 from ml_pipeline.requests.job import Compute
-from ml_pipeline.requests.training import Training
+from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, tuning_job
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
+
+
+class TuneMode(StrEnum):
+    """Where trials run."""
+
+    JOB = "job"
+    """Each in a training job of its own, run by a SageMaker tuning job."""
+    PACKED = "packed"
+    """All in one training job."""
 
 
 class HyperparameterTuningOperator(SageMakerJobOperator):
@@ -28,6 +38,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
     :param embeddings: what the embed task returned.
     :param fixed: hyperparameters that do not vary: strategy, architecture, seed, ...
     :param ranges: changes to the search space by name, as in `hyperparameters.search_space`.
+    :param tune_mode: a value of `TuneMode`.
     :param trials: most trials.
     :param parallel_trials: trials at once.
     :param tune_strategy: a value of `TuneStrategy`.
@@ -40,7 +51,6 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
     :param spot: managed spot with checkpoints.
     """
 
-    kind = JobKind.TUNING
     slug = "tune"
     template_fields = aws_template_fields(
         "dataset",
@@ -48,6 +58,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         "embeddings",
         "fixed",
         "ranges",
+        "tune_mode",
         "trials",
         "parallel_trials",
         "tune_strategy",
@@ -70,6 +81,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         embeddings: Any,
         fixed: Mapping[str, Any],
         trials: Any,
+        tune_mode: Any = TuneMode.JOB.value,
         parallel_trials: Any = 2,
         tune_strategy: Any = TuneStrategy.BAYESIAN.value,
         ranges: Any = None,
@@ -90,6 +102,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         self.embeddings = embeddings
         self.fixed = fixed
         self.ranges = ranges
+        self.tune_mode = tune_mode
         self.trials = trials
         self.parallel_trials = parallel_trials
         self.tune_strategy = tune_strategy
@@ -103,19 +116,31 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         self.spot = spot
         self.keep_alive = keep_alive
 
+    @property
+    def kind(self) -> JobKind:  # type: ignore[override]
+        """A tuning job, or the training job that is all of it."""
+        return JobKind.TUNING if TuneMode(self.tune_mode) is TuneMode.JOB else JobKind.TRAINING
+
     def request(self, settings: Settings) -> Request:
-        """The tuning job; see `requests.tuning`."""
+        """The tuning job, or the training job that runs `tune.py`."""
         s3 = self.access.client("s3")
         archive = code_archive.publish(s3, settings.bucket)
         version = dataset.load(s3, self.dataset["manifest_uri"])
         strategy = self.fixed["strategy"]
+        is_packed = self.kind is JobKind.TRAINING
         ranges = hyperparameters.parameter_ranges(strategy, self.ranges or None)
+        if is_packed:
+            values = packed.packed_hyperparameters(
+                self.fixed, self.ranges, int(self.trials), TuneStrategy(self.tune_strategy)
+            )
+        else:
+            values = hyperparameters.static_hyperparameters({**self.fixed, "mode": "trial"}, ranges)
         trial = Training(
             image=images.training_image(settings, self.instance_type),
             role_arn=settings.role_arn,
-            script="train.py",
+            script="tune.py" if is_packed else "train.py",
             code_uri=settings.s3(archive.key),
-            hyperparameters=hyperparameters.static_hyperparameters({**self.fixed, "mode": "trial"}, ranges),
+            hyperparameters=values,
             channels=dataset.training_channels(
                 version, strategy, self.embeddings["embeddings_uri"], self.weights["uri"], final=False
             ),
@@ -129,6 +154,8 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
             metrics=hyperparameters.metric_definitions(),
             checkpoint_uri=settings.s3("jobs/checkpoints/") if self.spot else None,
         )
+        if is_packed:
+            return partial(_packed_request, job=trial)
         search = Tuning(
             trial=trial,
             ranges=ranges,
@@ -147,6 +174,11 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
 
     def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
         """The best trial and the table of all of them."""
+        if self.kind is JobKind.TRAINING:
+            archive = objects.read(
+                self.access.client("s3"), description["ModelArtifacts"]["S3ModelArtifacts"]
+            )
+            return packed.result(description["TrainingJobName"], packed.read_trials(archive))
         name = description["HyperParameterTuningJobName"]
         trials = self._trials(name)
         best = description.get("BestTrainingJob")
@@ -174,6 +206,10 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
 
 def _request(name: str, tags: Any, *, search: Tuning) -> dict[str, Any]:
     return tuning_job(name, search, tags)
+
+
+def _packed_request(name: str, tags: Any, *, job: Training) -> dict[str, Any]:
+    return training_job(name, job, tags)
 
 
 def trial_row(summary: Mapping[str, Any]) -> dict[str, Any]:

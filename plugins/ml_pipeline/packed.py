@@ -1,0 +1,79 @@
+"""The whole search inside one training job: for heads, whose trials are seconds of work under minutes of
+start-up.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from typing import Any
+
+from ml_pipeline.requests.tuning import TuneStrategy
+
+# What `model_code.tune` can search by.
+SEARCHES = {TuneStrategy.BAYESIAN: "bayesian", TuneStrategy.RANDOM: "random"}
+
+
+def packed_hyperparameters(
+    fixed: Mapping[str, Any], ranges: Mapping[str, Any] | None, trials: int, strategy: TuneStrategy
+) -> dict[str, str]:
+    """The hyperparameters of the job that runs `tune.py`: what is fixed, and how to search the rest.
+
+    Raises:
+        ValueError: A search strategy that only SageMaker's own tuning jobs have.
+    """
+    if strategy not in SEARCHES:
+        raise ValueError(
+            f"tune_mode=packed searches {' or '.join(SEARCHES)}, not {strategy}; "
+            "choose one of those or tune_mode=job"
+        )
+    values = {name: str(value) for name, value in fixed.items()}
+    values |= {"trials": str(trials), "search": SEARCHES[strategy]}
+    if ranges:
+        # The training toolkit decodes each value as JSON once; the script decodes the text that is left.
+        values["ranges"] = json.dumps(json.dumps(ranges))
+    return values
+
+
+def read_trials(model_tar: bytes) -> dict[str, Any]:
+    """trials.json out of the job's model.tar.gz.
+
+    Raises:
+        KeyError: The archive holds no trials.json.
+    """
+    with tarfile.open(fileobj=io.BytesIO(model_tar)) as tar:
+        for member in tar:
+            if member.name.removeprefix("./") == "trials.json":
+                file = tar.extractfile(member)
+                assert file is not None
+                document: dict[str, Any] = json.loads(file.read())
+                return document
+    raise KeyError("the job left no trials.json")
+
+
+def result(job_name: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tune task returns, from trials.json."""
+    metric = document["objective"]["MetricName"]
+    best = document["best"]
+    return {
+        "tuning_job_name": job_name,
+        "best_training_job": _name(job_name, best["number"]),
+        "best_hyperparameters": {name: str(value) for name, value in best["hyperparameters"].items()},
+        "objective": {"name": metric, "value": best["metrics"][metric]},
+        "trials": [
+            {
+                "name": _name(job_name, trial["number"]),
+                "status": trial["status"],
+                "value": trial["metrics"].get(metric),
+                "seconds": round(trial["seconds"], 1),
+                "hyperparameters": {name: str(value) for name, value in trial["searched"].items()},
+            }
+            for trial in document["trials"]
+        ],
+    }
+
+
+def _name(job_name: str, number: int) -> str:
+    return f"{job_name}/trial-{number:03d}"
