@@ -1,0 +1,122 @@
+"""Transform jobs: the operations, and what a request must satisfy beyond the service model."""
+
+from __future__ import annotations
+
+import time
+
+from local_aws.capacity import check_quota
+from local_aws.errors import AwsError, validation_error
+from local_aws.json_service import Call, Document
+from local_aws.sagemaker import models
+from local_aws.sagemaker.batches import BatchPlan
+from local_aws.sagemaker.job import must_be_stoppable
+from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.packages import package_containers
+from local_aws.sagemaker.training import JOBS, check_output
+from local_aws.sagemaker.transform_job import KIND, TransformJob
+from local_aws.store import AlreadyExists, Missing, Resource
+
+
+@operation("CreateTransformJob")
+def create_transform_job(call: Call) -> Document:
+    """Check, record, start."""
+    params = call.params
+    container = _container(call, models.get(call, params["ModelName"]).document)
+    _check(params)
+    _check_quota(call, params["TransformResources"])
+    name, now = params["TransformJobName"], time.time()
+    arn = call.arn(f"{KIND}/{name}")
+    document: Document = {
+        **{member: value for member, value in params.items() if member != "Tags"},
+        "TransformJobArn": arn,
+        "TransformJobStatus": "InProgress",
+        "CreationTime": now,
+        "LastModifiedTime": now,
+    }
+    try:
+        resource = call.context.store.create(
+            Resource(KIND, call.region, name, arn, document, created=now), request_tags(call)
+        )
+    except AlreadyExists as error:
+        raise AwsError(
+            "ResourceInUse",
+            "Job name must be unique within an AWS account and region, and a job with this name already exists "
+            f"({error.args[0]})",
+        ) from None
+    JOBS.begin(TransformJob(call.context, resource, container))
+    return {"TransformJobArn": arn}
+
+
+def _container(call: Call, model: Document) -> Document:
+    """The model's container, its package resolved. Raises ValidationException for what a transform job cannot
+    run.
+    """
+    containers = model.get("Containers") or [model["PrimaryContainer"]]
+    if len(containers) > 1:
+        raise validation_error(
+            "local_aws runs models of one container: inference pipelines are not supported."
+        )
+    container: Document = containers[0]
+    if container.get("ModelDataSource"):
+        raise validation_error("ModelDataSource is not supported by batch transform: give ModelDataUrl.")
+    if "ModelPackageName" not in container:
+        return container
+    packaged = package_containers(call.context, call.region, container["ModelPackageName"])[0]
+    environment = {**packaged.get("Environment", {}), **container.get("Environment", {})}
+    return {**packaged, "Environment": environment}
+
+
+def _check(params: Document) -> None:
+    source = params["TransformInput"]["DataSource"].get("S3DataSource")
+    if source is None:
+        raise validation_error("local_aws reads transform input from S3 only: give S3DataSource.")
+    check_output(source["S3Uri"])
+    check_output(params["TransformOutput"]["S3OutputPath"])
+    BatchPlan.of(params)
+
+
+def _check_quota(call: Call, resources: Document) -> None:
+    instance_type = resources["InstanceType"]
+    store = call.context.store
+    active = store.all(KIND, call.region, "InProgress") + store.all(KIND, call.region, "Stopping")
+    used = [job.document["TransformResources"] for job in active]
+    in_use = sum(entry["InstanceCount"] for entry in used if entry["InstanceType"] == instance_type)
+    check_quota(
+        call.context.settings.quotas, instance_type, in_use, resources["InstanceCount"], "transform job"
+    )
+
+
+@operation("DescribeTransformJob")
+def describe_transform_job(call: Call) -> Document:
+    """The record."""
+    return _get(call).document
+
+
+@operation("ListTransformJobs")
+def list_transform_jobs(call: Call) -> Document:
+    """By name, time and status."""
+    return summaries(call, list_query(call, KIND), "TransformJobSummaries")
+
+
+@operation("StopTransformJob")
+def stop_transform_job(call: Call) -> None:
+    """End after the requests in flight."""
+    resource = _get(call)
+    must_be_stoppable(resource.document, "TransformJobStatus", "transform job")
+
+    def change(document: Document) -> None:
+        if document["TransformJobStatus"] == "InProgress":
+            document["TransformJobStatus"] = "Stopping"
+
+    call.context.store.update(KIND, call.region, resource.name, change)
+    job = JOBS.get(KIND, call.region, resource.name)
+    if job:
+        job.request_stop()
+
+
+def _get(call: Call) -> Resource:
+    name = call.params["TransformJobName"]
+    try:
+        return call.context.store.get(KIND, call.region, name)
+    except Missing:
+        raise validation_error(f"Could not find requested job with name: {name}") from None
