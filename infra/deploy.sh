@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Creates or updates the stacks in the account and region of the AWS CLI, in the order in which they need each other.
 #   infra/deploy.sh                                          storage, images, roles
-#   PRIVATE=true infra/deploy.sh                             the network too, and nothing outside it
+#   NETWORK=true infra/deploy.sh                             the network too
+#   NETWORK=true PRIVATE=true infra/deploy.sh                and jobs outside it are refused
 #   ENDPOINT=dogs infra/deploy.sh                            the alarms of that endpoint too
 set -euo pipefail
 cd "$(dirname "$0")"
 PROJECT="${PROJECT:-ml-pipeline}"
+NETWORK="${NETWORK:-false}"
 PRIVATE="${PRIVATE:-false}"
 
 deploy() { # <template> [Parameter=value ...]
@@ -15,7 +17,7 @@ deploy() { # <template> [Parameter=value ...]
 
 deploy storage "NotificationEmail=${EMAIL:-}"
 deploy images
-if [ "$PRIVATE" = true ]; then deploy network; fi
+if [ "$NETWORK" = true ]; then deploy network; fi
 deploy roles "Private=$PRIVATE" "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}"
 if [ -n "${ENDPOINT:-}" ]; then deploy endpoint "EndpointName=$ENDPOINT"; fi
 

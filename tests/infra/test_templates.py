@@ -39,7 +39,7 @@ def test_script_passes_parameters_that_the_templates_have(tmp_path: Path) -> Non
     aws.chmod(0o755)
     env = {
         "PATH": f"{tmp_path}:/usr/bin:/bin",
-        "PRIVATE": "true",
+        "NETWORK": "true",
         "ENDPOINT": "dogs",
         "EMAIL": "a@example.com",
     }
