@@ -5,12 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, TaskGroup, TriggerRule, task
 
 from ml_pipeline import params
 from ml_pipeline.errors import PaidWorkRetryPolicy
 from ml_pipeline.operators.approve import ApproveModelOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
+from ml_pipeline.operators.ec2 import (
+    CreateInstanceOperator,
+    Ec2TrainingOperator,
+    TerminateInstanceOperator,
+)
 from ml_pipeline.operators.embed import EmbedOperator
 from ml_pipeline.operators.evaluate import EvaluateOperator
 from ml_pipeline.operators.gate import GateOperator
@@ -56,6 +61,11 @@ with DAG(
         from ml_pipeline import tasks
 
         return tasks.weights(weights, architecture)
+
+    @task.branch
+    def choose(train_on: str) -> str:
+        """Which branch trains the final model."""
+        return "train" if train_on == "sagemaker" else "ec2.create"
 
     @task
     def smoke_test(dataset: Any, evaluation: Any, deployment: Any) -> dict[str, Any]:
@@ -118,10 +128,25 @@ with DAG(
         spot=p("spot"),
         keep_alive=p("keep_alive"),
     )
+    with TaskGroup("ec2", prefix_group_id=True):
+        create = CreateInstanceOperator(
+            task_id="create", instance_type=p("train_instance_type")
+        ).as_setup()
+        train_on_ec2 = Ec2TrainingOperator(
+            task_id="train",
+            machine=create.output,
+            dataset=dataset,
+            weights=pretrained,
+            embeddings=embed.output,
+            tuning=tune.output,
+            fixed=fixed,
+        )
+        terminate = TerminateInstanceOperator(task_id="terminate").as_teardown(setups=create)
     evaluate = EvaluateOperator(
         task_id="evaluate",
+        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         dataset=dataset,
-        training=train.output,
+        training=[train.output, train_on_ec2.output],
         group=p("dataset_name"),
         instance_type=p("evaluate_instance_type"),
     )
@@ -137,7 +162,6 @@ with DAG(
         task_id="register",
         group=p("dataset_name"),
         dataset=dataset,
-        training=train.output,
         evaluation=evaluate.output,
         instance_type=p("endpoint_instance_type"),
         approval=p("approval"),
@@ -164,4 +188,6 @@ with DAG(
     ).as_teardown()
 
     planned >> [dataset, pretrained]
+    tune >> choose(p("train_on")) >> [train, create]
+    train_on_ec2 >> terminate
     evaluate >> gate >> register >> approve >> deploy >> answers >> bill >> stop_leftovers

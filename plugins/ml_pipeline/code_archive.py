@@ -48,6 +48,7 @@ def build() -> CodeArchive:
         )
     package = Path(next(iter(spec.submodule_search_locations)))
     members = {name: text.encode() for name, text in SCRIPTS.items()}
+    members["on_instance.py"] = Path(__file__).with_name("on_instance.py").read_bytes()
     for path in package.rglob("*"):
         if path.is_file() and path.suffix in _SUFFIXES and "__pycache__" not in path.parts:
             members[f"model_code/{path.relative_to(package).as_posix()}"] = path.read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from airflow.sdk import Param
 
 from ml_pipeline.gate import Burden
@@ -26,8 +28,16 @@ Test accuracy **{{ "%.4f" | format(judged["accuracy"]) }}** on {{ judged["photos
 
 Gate: {{ verdict["reason"] }}
 
-Report: `{{ judged["report_uri"] }}`, model `{{ ti.xcom_pull(task_ids="train")["model_uri"] }}`
+Report: `{{ judged["report_uri"] }}`, model `{{ judged["model_uri"] }}`
 """
+
+
+class TrainOn(StrEnum):
+    """Where the final model is trained."""
+
+    SAGEMAKER = "sagemaker"
+    EC2 = "ec2"
+
 
 _MACHINE = {"type": "string", "pattern": r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"}
 
@@ -159,6 +169,14 @@ def _machines() -> dict[str, Param]:
         "embed_instance_type": machine("ml.m5.xlarge", "Embed on"),
         "embed_instance_count": count("Machines that share the shards"),
         "tune_instance_type": machine("ml.m5.xlarge", "Trials on"),
+        "train_on": Param(
+            TrainOn.SAGEMAKER.value,
+            type="string",
+            enum=[place.value for place in TrainOn],
+            title="Train with",
+            description_md="`ec2`: on a machine of its own, started for this run and terminated after it.",
+            section=section,
+        ),
         "train_instance_type": machine("ml.m5.xlarge", "Train on"),
         "train_instance_count": count("Machines that train one model"),
         "evaluate_instance_type": machine("ml.m5.xlarge", "Evaluate on"),

@@ -16,6 +16,11 @@ LOCAL_REGION = "us-east-1"
 LOCAL_BUCKET = "ml-pipeline"
 LOCAL_ROLE = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/ml-pipeline-job"
 LOCAL_POLL_SECONDS = 0.5
+LOCAL_INSTANCE_IMAGE = "ami-12c6146b"
+# AWS keeps the newest Deep Learning AMI with PyTorch 2.x on Amazon Linux 2023 under this public parameter.
+INSTANCE_IMAGE = (
+    "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.8-amazon-linux-2023/latest/ami-id"
+)
 # AWS throttles Describe calls at a few per second and account; a job there lasts minutes.
 AWS_POLL_SECONDS = 30.0
 
@@ -40,6 +45,8 @@ class Settings:
         prices_file: TOML file laid over prices.toml.
         sns_topic_arn: Where notifications go besides the log.
         subnet_id: Subnet of EC2 instances; None for the default VPC.
+        security_group_id: Security group of EC2 instances; None: one without inbound rules is made.
+        instance_image: AMI of EC2 instances, or a public SSM parameter that holds it.
         queue_url: SQS queue with the bucket's object events; None switches the watcher off.
     """
 
@@ -55,6 +62,8 @@ class Settings:
     prices_file: str | None = None
     sns_topic_arn: str | None = None
     subnet_id: str | None = None
+    security_group_id: str | None = None
+    instance_image: str = INSTANCE_IMAGE
     queue_url: str | None = None
 
     def __post_init__(self) -> None:
@@ -108,6 +117,8 @@ class Settings:
             prices_file=read("PRICES_FILE") or None,
             sns_topic_arn=read("SNS_TOPIC_ARN") or None,
             subnet_id=read("SUBNET_ID") or None,
+            security_group_id=read("SECURITY_GROUP_ID") or None,
+            instance_image=read("INSTANCE_IMAGE", LOCAL_INSTANCE_IMAGE) or INSTANCE_IMAGE,
             queue_url=read("QUEUE_URL") or None,
         )
 

@@ -9,8 +9,9 @@ from ml_pipeline.dataset import DatasetVersion, Shard, training_channels
 from ml_pipeline.operators.embed import embed_request
 from ml_pipeline.operators.evaluate import evaluate_request
 from ml_pipeline.operators.training import final_hyperparameters
-from ml_pipeline.requests import endpoint
+from ml_pipeline.requests import endpoint, instance
 from ml_pipeline.requests.endpoint import Serving
+from ml_pipeline.requests.instance import Instance
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, tuning_job
@@ -165,3 +166,32 @@ def test_registry() -> None:
     assert problems("sagemaker", "CreateModelPackage", package) == []
     group = registry.package_group("dogs", "Classifiers")
     assert problems("sagemaker", "CreateModelPackageGroup", group) == []
+
+
+def test_instance_and_command() -> None:
+    machine = Instance(
+        name="ec2-0123456789ab-1",
+        image_id="ami-12c6146b",
+        instance_type="m5.xlarge",
+        profile="ml-pipeline-instance",
+        security_group_id="sg-1",
+        subnet_id="subnet-1",
+    )
+    request = instance.run_instances(machine, TAGS)
+    assert problems("ec2", "RunInstances", request) == []
+    assert request["MetadataOptions"]["HttpTokens"] == "required"
+    assert "KeyName" not in request
+    assert "shutdown -h +240" in request["UserData"]
+    assert problems("ec2", "CreateSecurityGroup", instance.security_group("none", "vpc-1")) == []
+    command = instance.send_command(
+        "ec2-train-1", "i-0123456789abcdef0", CODE, "s3://bucket/jobs/x/job.json", "bucket", 3600
+    )
+    assert problems("ssm", "SendCommand", command) == []
+    assert command["Parameters"]["executionTimeout"] == ["3600"]
+
+
+def test_an_ml_instance_type_is_refused_for_ec2_and_the_reverse() -> None:
+    with pytest.raises(ValueError, match="write m5.xlarge"):
+        Instance("n", "ami", "ml.m5.xlarge", "profile", "sg")
+    with pytest.raises(ValueError, match=r"write ml\.m5\.xlarge"):
+        Compute("m5.xlarge")

@@ -17,11 +17,11 @@ from ml_pipeline.settings import Settings
 class EvaluateOperator(SageMakerJobOperator):
     """Run `model_code.evaluate` on the challenger and, if there is one, the champion.
 
-    Returns `{"evaluation_uri", "predictions_uri", "report_uri", "accuracy", "top5_accuracy", "photos",
+    Returns `{"model_uri", "evaluation_uri", "predictions_uri", "report_uri", "accuracy", "top5_accuracy", "photos",
     "runtime", "champion": {"model_package_arn", "accuracy", "predictions_uri"} | None}`.
 
     :param dataset: what the upload task returned.
-    :param training: what the train task returned.
+    :param training: what the train tasks returned; the one that did not run is None.
     :param group: model package group whose newest approved package is the champion.
     """
 
@@ -53,7 +53,7 @@ class EvaluateOperator(SageMakerJobOperator):
             settings=settings,
             code_uri=settings.s3(archive.key),
             version=dataset.load(s3, self.dataset["manifest_uri"]),
-            model_uri=self.training["model_uri"],
+            model_uri=next(model["model_uri"] for model in self.training if model),
             champion_uri=self._champion_uri(),
             compute=Compute(self.instance_type),
         )
@@ -74,6 +74,11 @@ class EvaluateOperator(SageMakerJobOperator):
             for entry in description["ProcessingInputs"]
             if entry["InputName"] == "champion"
         ]
+        model = next(
+            entry["S3Input"]["S3Uri"]
+            for entry in description["ProcessingInputs"]
+            if entry["InputName"] == "model"
+        )
         champion = None
         if champions:
             figures = objects.read_json(s3, f"{folder}champion/evaluation.json")
@@ -83,6 +88,7 @@ class EvaluateOperator(SageMakerJobOperator):
                 "predictions_uri": f"{folder}champion/predictions.jsonl",
             }
         return {
+            "model_uri": model,
             "evaluation_uri": f"{folder}evaluation.json",
             "predictions_uri": f"{folder}predictions.jsonl",
             "report_uri": f"{folder}report.html",

@@ -22,7 +22,6 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
 
     :param group: model package group.
     :param dataset: what the upload task returned.
-    :param training: what the train task returned.
     :param evaluation: what the evaluate task returned.
     :param instance_type: where the model may serve.
     :param approval: "human" leaves the package pending until the approve task.
@@ -31,7 +30,7 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
     aws_hook_class = SageMakerHook
     operator_extra_links = (SageMakerLink(),)
     template_fields = aws_template_fields(
-        "group", "dataset", "training", "evaluation", "instance_type", "approval"
+        "group", "dataset", "evaluation", "instance_type", "approval"
     )
 
     def __init__(
@@ -39,7 +38,6 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
         *,
         group: Any,
         dataset: Any,
-        training: Any,
         evaluation: Any,
         instance_type: Any = "ml.m5.large",
         approval: Any = Approval.AUTO.value,
@@ -50,7 +48,6 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
         super().__init__(**kwargs)
         self.group = group
         self.dataset = dataset
-        self.training = training
         self.evaluation = evaluation
         self.instance_type = instance_type
         self.approval = approval
@@ -59,13 +56,13 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
         """Create or find the package."""
         settings, client = Settings.load(), self.hook.conn
         registry.ensure_group(client, self.group, f"Classifiers of the data set {self.dataset['name']}")
-        found = registry.find(client, self.group, self.training["model_uri"])
+        found = registry.find(client, self.group, self.evaluation["model_uri"])
         if found:
             arn, status = found.arn, found.status
         else:
             request = registry.model_package(
                 group=self.group,
-                model_uri=self.training["model_uri"],
+                model_uri=self.evaluation["model_uri"],
                 image=images.serving_image(settings, self.instance_type),
                 instance_type=self.instance_type,
                 evaluation_uri=self.evaluation["evaluation_uri"],

@@ -1,0 +1,104 @@
+"""EC2 instances and commands of a run: start or adopt one, find and end them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from ml_pipeline import names
+from ml_pipeline.requests import instance
+from ml_pipeline.requests.instance import Instance
+from ml_pipeline.settings import Settings
+
+ALIVE = ("pending", "running", "stopping", "stopped")
+_GROUP = "ml-pipeline-no-inbound"
+_ACTIVE_COMMANDS = frozenset({"Pending", "InProgress", "Delayed"})
+
+
+def image_id(settings: Settings, ssm: Any) -> str:
+    """The AMI: as set, or what the public SSM parameter of that name holds."""
+    if settings.instance_image.startswith("ami-"):
+        return settings.instance_image
+    value: str = ssm.get_parameter(Name=settings.instance_image)["Parameter"]["Value"]
+    return value
+
+
+def security_group(settings: Settings, ec2: Any) -> str:
+    """The id of the security group: as set, or one without inbound rules, made once per VPC."""
+    if settings.security_group_id:
+        return settings.security_group_id
+    filters = [{"Name": "group-name", "Values": [_GROUP]}]
+    vpc_id = None
+    if settings.subnet_id:
+        vpc_id = ec2.describe_subnets(SubnetIds=[settings.subnet_id])["Subnets"][0]["VpcId"]
+        filters.append({"Name": "vpc-id", "Values": [vpc_id]})
+    found = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+    if found:
+        return str(found[0]["GroupId"])
+    return str(ec2.create_security_group(**instance.security_group(_GROUP, vpc_id))["GroupId"])
+
+
+def run_or_adopt(
+    ec2: Any,
+    template: Instance,
+    name_of: Callable[[int], str],
+    tags: Sequence[Mapping[str, str]],
+) -> tuple[str, bool]:
+    """(instance id, whether it was started now): one living machine per name, a new name only after a dead one.
+
+    Two calls at once cannot start two: the name is the ClientToken, for which EC2 answers with the same machine.
+    """
+    attempt = 1
+    while True:
+        name = name_of(attempt)
+        found = _by_tags(ec2, {"Name": name})
+        if not found:
+            response = ec2.run_instances(**instance.run_instances(replace(template, name=name), tags))
+            return str(response["Instances"][0]["InstanceId"]), True
+        if found[0]["State"]["Name"] in ("pending", "running"):
+            return str(found[0]["InstanceId"]), False
+        attempt += 1
+
+
+def terminate(ec2: Any, dag_id: str, run_id: str) -> list[str]:
+    """Terminate every living machine of the run; returns their ids."""
+    wanted = {tag["Key"]: tag["Value"] for tag in names.tags(names.Origin(dag_id, run_id, ""))}
+    alive = [entry["InstanceId"] for entry in _by_tags(ec2, wanted, ALIVE)]
+    if alive:
+        ec2.terminate_instances(InstanceIds=alive)
+    return alive
+
+
+def running_command(ssm: Any, instance_id: str, comment: str) -> str | None:
+    """The id of a command with that comment that has not ended on the machine, or None."""
+    pages = ssm.get_paginator("list_commands").paginate(InstanceId=instance_id)
+    for command in (item for page in pages for item in page["Commands"]):
+        if command.get("Comment") == comment and command["Status"] in _ACTIVE_COMMANDS:
+            return str(command["CommandId"])
+    return None
+
+
+def seconds(invocation: Mapping[str, Any]) -> float:
+    """How long a command ran, from GetCommandInvocation; 0 where SSM does not say."""
+    start, end = invocation.get("ExecutionStartDateTime"), invocation.get("ExecutionEndDateTime")
+    if not start or not end:
+        return 0.0
+    return (_moment(end) - _moment(start)).total_seconds()
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _by_tags(
+    ec2: Any, tags: Mapping[str, str], states: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
+    if states:
+        filters.append({"Name": "instance-state-name", "Values": list(states)})
+    pages = ec2.get_paginator("describe_instances").paginate(Filters=filters)
+    return [
+        entry for page in pages for reservation in page["Reservations"] for entry in reservation["Instances"]
+    ]
