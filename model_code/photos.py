@@ -40,6 +40,11 @@ PHOTO_SUFFIXES = {
     "AVIF": "avif",
 }
 
+# Pillow remarks on every oddity of a file; what matters here is whether it decodes, and our own limit of
+# pixels.
+warnings.filterwarnings("ignore", module="PIL")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 _ORIENTATION_TAG = 0x0112
 _HASH_SIDE = 32
 _HASH_LOW = 8
@@ -233,9 +238,7 @@ def _check_pixels(height: int, width: int, max_pixels: int) -> None:
 
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the pixel limit below is the one that counts
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise PhotoError(PhotoReason.TOO_LARGE, str(error)) from error
     except Exception as error:  # Pillow's readers raise almost anything on hostile bytes
@@ -247,9 +250,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
 def _decode_pillow(data: bytes, max_pixels: int) -> Pixels:
     with _opened(data, max_pixels) as image:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                image.load()
+            image.load()
             upright = ImageOps.exif_transpose(image)
             return np.asarray(_rgb(upright), dtype=np.uint8)
         except PhotoError:

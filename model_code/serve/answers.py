@@ -48,8 +48,8 @@ class Writer:
     def response(self, query: Query, outcomes: Sequence[Outcome]) -> Response:
         """The response to a whole request.
 
-        A photo that cannot be read fails the request, except in JSON lines, where it only fails its own line as long as
-        there is a good one.
+        A photo that cannot be read fails the request, except in JSON lines, where it only fails its own line
+        as long as there is a good one.
         """
         errors = [
             (n, refusal(outcome)) for n, outcome in enumerate(outcomes) if isinstance(outcome, Exception)
@@ -105,8 +105,10 @@ class Writer:
         return ("\n".join(lines) + "\n").encode()
 
     def _csv(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
-        """Per photo: class, probability, abstain (0 or 1), then the further classes with theirs. No header, so that parts
-        of a batch can be joined; a line that was refused is `,,,<message>`."""
+        """Per photo: class, probability, abstain (0 or 1), then the further classes with theirs.
+
+        No header, so that parts of a batch can be joined; a line that was refused is `,,,<message>`.
+        """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         for outcome in outcomes:

@@ -123,7 +123,8 @@ class Application:
     # -- routes ------------------------------------------------------------------------------------------------------
 
     def _ping(self, exchange: Exchange) -> None:
-        # The process accepts connections only after its model has answered a warm-up, so being asked means being well.
+        # The process accepts connections only after its model has answered a warm-up, so being asked means
+        # being well.
         self._reply(exchange, Response(200, b'{"status": "healthy"}\n'))
 
     def _invoke(self, exchange: Exchange) -> None:
@@ -151,7 +152,8 @@ class Application:
         self._reply(exchange, Response(200, body, metrics.CONTENT_TYPE))
 
     def _execution_parameters(self, exchange: Exchange) -> None:
-        # Batch transform asks for these: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-batch-code.html
+        # Batch transform asks for these:
+        # https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-batch-code.html
         parameters = {
             "MaxConcurrentTransforms": self._capabilities.concurrent,
             "BatchStrategy": "MULTI_RECORD",

@@ -1,4 +1,4 @@
-"""How many processes, workers and threads serve a model best on this machine: a short measurement, then arithmetic."""
+"""How many processes, workers and threads serve a model best here: a short measurement, then arithmetic."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _BATCHES = (1, 4, 16)
 _SLICE = 0.1
 """Seconds of one measurement."""
 _BUDGET = 0.7
-"""Seconds after which no further measurement is begun: starting in time is worth more than the last percent."""
+"""Seconds after which no further measurement is begun: starting in time matters more than the last percent."""
 _WORTH = 1.05
 """A bigger batch or more workers must bring this much throughput to be worth their latency."""
 _QUICKER = 1.2
-"""Threads that share a batch must cut the latency of a single photo by this factor to be worth their coordination."""
+"""Threads that share a batch must cut the latency of a single photo by this factor to be worth their while."""
 _SERIAL_SHARE = 0.6
 """Share of one core that a process may spend under the GIL before requests queue for it."""
 _QUEUE_SECONDS = 2.0
@@ -51,7 +51,11 @@ class Arrangement:
 
 @dataclass(frozen=True)
 class Measured:
-    """Throughput of one way to use the cores, photos per second, by batch size; `latency` of one photo alone, seconds."""
+    """One way to use the cores.
+
+    :param rates: photos per second by batch size.
+    :param latency: seconds of one photo alone.
+    """
 
     workers: int
     threads: int
@@ -71,8 +75,8 @@ class Measured:
 def choose(ways: Sequence[Measured], serial_seconds: float, cores: int, settings: Settings) -> Arrangement:
     """The arrangement for what was measured; settings that are given win.
 
-    The first way, unless another has clearly more throughput, or about as much and a clearly lower latency of a single
-    photo. More than one process where a single one would spend too much time under the GIL.
+    The first way, unless another has clearly more throughput, or about as much and a clearly lower latency of
+    a single photo. More than one process where a single one would spend too much time under the GIL.
 
     :param serial_seconds: time per photo that only one thread of a process can spend at a time.
     """
@@ -101,8 +105,8 @@ def fixed(settings: Settings) -> Arrangement | None:
 def measure(ways: Sequence[tuple[int, int, Callable[[int], Callable[[], object]]]]) -> list[Measured]:
     """Time each way to use the cores.
 
-    :param ways: workers, threads, and a function that for a batch size gives a call answering one such batch. At least the
-        first way is measured, at least with batches of one.
+    :param ways: workers, threads, and a function that for a batch size gives a call answering one such batch.
+        At least the first way is measured, at least with batches of one.
     """
     measured: list[Measured] = []
     begun = time.perf_counter()

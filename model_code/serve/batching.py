@@ -1,8 +1,8 @@
 """Photos in, answers out: a bounded queue and worker threads that batch only what is already waiting.
 
-A worker that is free takes a photo at once, so nothing is added to the latency of a quiet server; under load photos
-pile up while the workers are busy, and each takes its share of the pile as one batch. Decoding and the network release
-the GIL, so one process keeps its cores busy from a single copy of the weights.
+A worker that is free takes a photo at once, so nothing is added to the latency of a quiet server; under load
+photos pile up while the workers are busy, and each takes its share of the pile as one batch. Decoding and the
+network release the GIL, so one process keeps its cores busy from a single copy of the weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model_code.serve.messages import busy
 from model_code.serve.sessions import Floats
 
 WINDOW = 32
-"""Photos of one request that wait or run at a time: a request of a thousand photos does not hold up the others."""
+"""Photos of one request that wait or run at a time: one of a thousand photos does not hold up the others."""
 
 
 class Model(Protocol):

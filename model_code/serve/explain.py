@@ -1,7 +1,7 @@
 """Class-activation maps (Zhou et al., 2016): which parts of a photo speak for a class.
 
-For a network whose last feature map is averaged and goes through one linear layer, the logit of a class is the mean over
-the map of `sum_k head[class, k] * features[k]`: that sum, before the mean, is the heat map.
+For a network whose last feature map is averaged and goes through one linear layer, the logit of a class is
+the mean over the map of `sum_k head[class, k] * features[k]`: that sum, before the mean, is the heat map.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ class Explainer:
         return self._index[target]
 
     def explain(self, pixels: Pixels, target: str | None) -> tuple[Floats, bytes]:
-        """Logits [classes], and the photo (as the network sees it) under the heat map of `target`, or of the predicted
-        class: a PNG.
+        """Logits [classes], and a PNG of the photo as the network sees it, under the heat map of a class.
+
+        Args:
+            target: the class; None for the predicted one.
 
         Raises:
             HttpError: the model has no class `target`.

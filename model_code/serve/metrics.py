@@ -1,7 +1,8 @@
 """Counters and histograms in Prometheus' text format (version 0.0.4).
 
-The numbers lie in shared memory, a row per server process, so that a scrape answered by any process tells the sum over
-all of them, and a restarted process goes on counting in its row. A process writes its own row from one thread only.
+The numbers lie in shared memory, a row per server process, so that a scrape answered by any process tells the
+sum over all of them, and a restarted process goes on counting in its row. A process writes its own row from
+one thread only.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Board:
 class Metrics:
     """One process's numbers."""
 
-    def __init__(self, cells: memoryview) -> None:
+    def __init__(self, cells: memoryview[float]) -> None:
         self._cells = cells
 
     def add(self, family: Family, amount: float = 1.0) -> None:
@@ -118,7 +119,7 @@ class Metrics:
     def observe(self, family: Family, value: float) -> None:
         """Add to a histogram."""
         first = _OFFSETS[family.name]
-        self._cells[first + bisect_left(family.values, value)] += 1  # type: ignore[type-var]
+        self._cells[first + bisect_left(family.values, value)] += 1
         self._cells[first + family.cells - 1] += value
 
 

@@ -1,4 +1,4 @@
-"""What the worker threads call: photo bytes to pixels within the memory limits, batches to probabilities, heat maps."""
+"""What the worker threads call: photos to pixels within memory limits, batches to probabilities, heat maps."""
 
 from __future__ import annotations
 

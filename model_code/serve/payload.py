@@ -1,4 +1,4 @@
-"""Requests into photos and options: content types, base64 JSON, JSON lines. Pure functions; nothing here fetches or executes."""
+"""Requests into photos and options: content types, base64 JSON, JSON lines. Nothing here fetches or executes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def read(request: Request, default_top_k: int, max_photos: int) -> Query:
 
 
 def negotiate(accept: str, natural: Format, options: Options) -> Format:
-    """The best format of an Accept header (RFC 9110, section 12.5.1); `natural` where the client leaves it open.
+    """The best format of an Accept header (RFC 9110, section 12.5.1); `natural` where the client does not mind.
 
     Raises:
         HttpError: 406 when nothing fits.
@@ -139,7 +139,7 @@ def _media_range(item: str) -> tuple[str, float]:
 
 
 def _options(request: Request, options: Options) -> Options:
-    """Options of the query string and of SageMaker's custom attributes, the only channel that InvokeEndpoint passes on."""
+    """Options of the query string, and of SageMaker's custom attributes: all that InvokeEndpoint passes on."""
     attributes = request.headers.get(CUSTOM_ATTRIBUTES)
     if attributes:
         # The attributes are the client's free text: only what looks like one of our options counts.

@@ -24,10 +24,12 @@ BATCH = 32
 GOLDEN_TOLERANCE = {Runtime.ONNX_INT8: 0.05, Runtime.ONNX: 0.02, Runtime.TORCH: 0.02}
 """Largest difference of any probability from the golden output that the same runtime recorded.
 
-Float kernels of different processors differ in the fourth digit; int8 kernels without VNNI saturate differently."""
+Float kernels of different processors differ in the fourth digit; int8 kernels without VNNI saturate
+differently.
+"""
 
 CROSS_TOLERANCE = 0.25
-"""The same against another runtime's golden output: int8 is judged by accuracy at export, here only against nonsense."""
+"""The same against another runtime's output: int8 is judged by accuracy at export, here only for nonsense."""
 
 
 def warn(message: str) -> None:
@@ -63,7 +65,8 @@ class Predictor:
         Args:
             path: the bundle's folder or `model.tar.gz`.
             runtime: `onnx-int8`, `onnx` or `torch`: the first to try. By default the bundle's own preference.
-            threads: threads that one call uses; by default this process's share (SM_NUM_CPUS, OMP_NUM_THREADS, cores).
+            threads: threads that one call uses; by default this process's share (SM_NUM_CPUS,
+                OMP_NUM_THREADS, cores).
             workdir: where to unpack an archive; by default a temporary folder.
             on_fallback: told, in one line, about each runtime that was passed over.
 

@@ -1,7 +1,7 @@
-"""HTTP/1.1 on one connection: parsing, limits, keep-alive, pipelining, half-closed peers, slow peers, draining.
+"""HTTP/1.1 on one connection: parsing, limits, keep-alive, pipelining, half-closed and slow peers, draining.
 
-httptools (llhttp) parses; this module decides what a client may cost. Requests of one connection are answered one
-after another in order; while one is worked on, nothing more is read from that connection.
+httptools (llhttp) parses; this module decides what a client may cost. Requests of one connection are answered
+one after another in order; while one is worked on, nothing more is read from that connection.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from model_code.serve.messages import HttpError, Request, Response, busy
 from model_code.serve.settings import Limits
 
 _LINGER = 2.0
-"""Seconds during which the rest of a refused request is read and thrown away, so that the peer gets to read the refusal
-instead of a connection reset (RFC 9112, section 9.6)."""
+"""Seconds during which the rest of a refused request is read and thrown away, so that the peer gets to read
+the refusal instead of a connection reset (RFC 9112, section 9.6).
+"""
 
 
 class Exchange:
@@ -277,7 +278,7 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _refuse(self, error: HttpError) -> None:
-        """Answer with an error and close, whatever else the client still sends; earlier requests are answered first."""
+        """Answer with an error, after the requests before it, and close, whatever the client still sends."""
         self._release_body()
         self._receiving = False
         self._refusal = error

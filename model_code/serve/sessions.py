@@ -1,7 +1,7 @@
 """Runtime sessions: one loaded network, called with a batch of normalised photos.
 
-A session is thread-safe and runs on the calling thread when it was opened with one thread, so several server threads
-share one copy of the weights.
+A session is thread-safe and runs on the calling thread when it was opened with one thread, so several server
+threads share one copy of the weights.
 """
 
 from __future__ import annotations

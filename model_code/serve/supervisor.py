@@ -1,4 +1,4 @@
-"""The parent of the server processes: it holds the port and the unpacked bundle, starts, restarts and stops them.
+"""The parent of the server processes: holds the port and the unpacked bundle, starts, restarts and stops them.
 
 It imports no numpy and starts no thread, so forking is safe and cheap.
 """

@@ -38,8 +38,8 @@ from model_code.serve.sessions import default_threads
 from model_code.serve.settings import Settings
 
 _SWEEP = 0.25
-# glibc keeps an arena per thread and never gives a big freed block back once it has seen one: with photos of all sizes
-# that doubles the resident memory. mallopt(3): M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
+# glibc keeps an arena per thread and never gives a big freed block back once it has seen one: with photos of
+# all sizes that doubles the resident memory. mallopt(3): M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
 _MALLOC = ((-8, 2), (-3, 4 << 20), (-1, 16 << 20))
 
 
@@ -119,7 +119,8 @@ class Worker:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        # The supervisor never writes: readable means that it is gone, and nobody would stop this process any more.
+        # The supervisor never writes: readable means that it is gone, and nobody would stop this process any
+        # more.
         loop.add_reader(lifeline, os._exit, 1)
         log = AccessLog(self._settings.access_log)
         application: Application | None = None
@@ -181,14 +182,12 @@ class Worker:
     def describe(self) -> str:
         """One line for people."""
         made = self._arrangement
-        return (
-            f"{self._predictor.card.name} with {self._predictor.runtime}: {made.processes} process(es) x {made.workers} "
-            f"worker(s) x {made.threads} thread(s), batches up to {made.max_batch}"
-        )
+        cores = f"{made.processes} process(es) x {made.workers} worker(s) x {made.threads} thread(s)"
+        return f"{self._predictor.card.name} with {self._predictor.runtime}: {cores}, batches up to {made.max_batch}"
 
 
 def provenance(predictor: Predictor, directory: Path) -> dict[str, object]:
-    """Model and data set of every answer; the model's version is the digest of its card, which seals all its files."""
+    """Model and data set of every answer; the model's version is the digest of its card, which seals its files."""
     card = predictor.card
     version = hashlib.sha256((directory / CARD).read_bytes()).hexdigest()[:12]
     return {

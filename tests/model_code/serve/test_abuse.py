@@ -1,4 +1,6 @@
-"""Hostile requests on real sockets: each a prompt 4xx with a reason, memory bounded, and the next good request right."""
+"""Hostile requests on real sockets: each a prompt 4xx with a reason, memory bounded, and the next good
+request right.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,14 @@ def test_empty_body(server: Server, content_type: str) -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/plain", "application/x-npy", "application/python-pickle", "multipart/form-data; boundary=x", "image/svg+xml", "x"],
+    [
+        "text/plain",
+        "application/x-npy",
+        "application/python-pickle",
+        "multipart/form-data; boundary=x",
+        "image/svg+xml",
+        "x",
+    ],
 )
 def test_wrong_content_type(server: Server, content_type: str) -> None:
     assert refused(server, RED, content_type) == "content_type"
@@ -83,7 +92,8 @@ def test_corrupt_photos(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"%PDF-1.7 ...", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\0" * 64]
+    "data",
+    [b"%PDF-1.7 ...", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\0" * 64],
 )
 def test_things_that_are_no_photos(server: Server, data: bytes) -> None:
     assert refused(server, data) == "photo_not_a_photo"
@@ -116,7 +126,8 @@ def test_photos_of_the_largest_size_allowed_leave_no_memory_behind(server: Serve
     bomb = encode(Image.new("RGBA", (4800, 4900), "blue"), "PNG", compress_level=1)
     replies: list[int] = []
     threads = [
-        threading.Thread(target=lambda: replies.append(server.invoke(bomb, "image/png").status)) for _ in range(2)
+        threading.Thread(target=lambda: replies.append(server.invoke(bomb, "image/png").status))
+        for _ in range(2)
     ]
     for thread in threads:
         thread.start()
@@ -317,7 +328,14 @@ def test_no_url_is_ever_fetched(server: Server) -> None:
     thread.start()
     url = f"http://127.0.0.1:{bait.server_port}/photo.jpg"
     try:
-        documents = [{"url": url}, url, {"b64": url}, {"instances": [{"url": url}]}, {"image_url": url}, {"image": {"url": url}}]
+        documents = [
+            {"url": url},
+            url,
+            {"b64": url},
+            {"instances": [{"url": url}]},
+            {"image_url": url},
+            {"image": {"url": url}},
+        ]
         for document in documents:
             refused(server, json.dumps(document).encode(), "application/json")
         svg = f"<svg xmlns:xlink='http://www.w3.org/1999/xlink'><image xlink:href='{url}'/></svg>"
@@ -331,7 +349,8 @@ def test_no_url_is_ever_fetched(server: Server) -> None:
 
 
 def test_header_values_cannot_break_out_of_the_answer(server: Server) -> None:
-    data = b"POST /invocations HTTP/1.1\r\nHost: x\r\nX-Amzn-SageMaker-Custom-Attributes: a\rSet-Cookie: b\r\nContent-Length: 0\r\n\r\n"
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+    data = head + b"X-Amzn-SageMaker-Custom-Attributes: a\rSet-Cookie: b\r\n\r\n"
     assert "set-cookie" not in server.exchange(data).headers
     long = server.invoke(RED, X_Amzn_SageMaker_Custom_Attributes="x" * 5000)
     assert "x-amzn-sagemaker-custom-attributes" not in long.headers

@@ -56,6 +56,6 @@ def test_measuring_calls_every_way_and_stays_within_its_budget() -> None:
         return prepare
 
     measured = measure([(2, 1, way("narrow")), (1, 2, way("wide"))])
-    assert [(m.workers, m.threads) for m in measured][0] == (2, 1)
+    assert (measured[0].workers, measured[0].threads) == (2, 1)
     assert ("narrow", 1) in calls
     assert measured[0].rates[1] > 0

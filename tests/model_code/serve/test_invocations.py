@@ -47,7 +47,7 @@ def test_photo_on_its_own(server: Server, kind: str, content_type: str) -> None:
     (prediction,) = reply.json()["predictions"]
     assert prediction["class"] == "green"
     assert prediction["abstain"] is False
-    assert [entry["class"] for entry in prediction["top"]][0] == "green"
+    assert prediction["top"][0]["class"] == "green"
 
 
 def test_answer_carries_calibrated_probabilities_and_provenance(server: Server) -> None:
@@ -91,7 +91,9 @@ def test_json_lines_are_answered_line_by_line(server: Server) -> None:
 
 
 def test_a_bad_line_spoils_itself_only(server: Server) -> None:
-    body = b"\n".join([json.dumps({"b64": b64(RED)}).encode(), b"{", b'{"b64": "AAAA"}', json.dumps(b64(BLUE)).encode()])
+    body = b"\n".join(
+        [json.dumps({"b64": b64(RED)}).encode(), b"{", b'{"b64": "AAAA"}', json.dumps(b64(BLUE)).encode()]
+    )
     lines = [json.loads(line) for line in server.invoke(body, "application/jsonlines").body.splitlines()]
     assert lines[0]["class"] == "red"
     assert lines[1]["error"]["reason"] == "json"

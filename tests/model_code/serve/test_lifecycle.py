@@ -26,7 +26,11 @@ RED = photo("red", kind="PNG")
 def refusal(*arguments: str) -> str:
     """The one line with which the server refuses to start."""
     done = subprocess.run(
-        [sys.executable, "-m", "model_code.serve", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "model_code.serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("error: "), done.stderr
@@ -64,12 +68,19 @@ def test_port_of_sagemaker_is_taken_from_the_environment(tmp_path: Path) -> None
             capture_output=True, text=True, timeout=60, check=False, env=environment,
         )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == f"error: port {port} is in use: choose another with --port, or stop what listens there\n"
+    assert (
+        done.stderr
+        == f"error: port {port} is in use: choose another with --port, or stop what listens there\n"
+    )
 
 
 def test_help_is_useful() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "model_code.serve", "--help"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-m", "model_code.serve", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     for word in ("MODEL_DIR", "SAGEMAKER_BIND_TO_PORT", "--max-batch", "/invocations"):
         assert word in done.stdout
@@ -109,7 +120,11 @@ def test_refuses_a_schema_from_the_future(tmp_path: Path) -> None:
 
 
 def test_refuses_an_archive_that_writes_outside_its_folder(tmp_path: Path) -> None:
-    for name, kind in (("../evil", tarfile.REGTYPE), ("/tmp/evil", tarfile.REGTYPE), ("evil", tarfile.SYMTYPE)):
+    for name, kind in (
+        ("../evil", tarfile.REGTYPE),
+        ("/tmp/evil", tarfile.REGTYPE),
+        ("evil", tarfile.SYMTYPE),
+    ):
         archive = tmp_path / "model.tar.gz"
         with gzip.open(archive, "wb") as stream, tarfile.open(fileobj=stream, mode="w") as tar:
             member = tarfile.TarInfo(name)
@@ -124,7 +139,11 @@ def test_refuses_a_model_that_no_runtime_reproduces(tmp_path: Path) -> None:
     wrong = -8 * np.eye(3)
     toy = write_toy(tmp_path, int8_head=wrong, float_head=wrong)
     done = subprocess.run(
-        [sys.executable, "-m", "model_code.serve", str(toy), *FIXED], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "model_code.serve", str(toy), *FIXED],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 1
     assert "no runtime can serve this model" in done.stderr.splitlines()[-1]

@@ -106,7 +106,9 @@ def write_toy(
     slow: bool = False,
     abstain_threshold: float = 0.5,
 ) -> Path:
-    """Write an unpacked toy bundle; with a head other than the true one a runtime contradicts the golden outputs."""
+    """Write an unpacked toy bundle; with a head other than the true one a runtime contradicts the golden
+    outputs.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     true_head = GAIN * np.eye(3)
     heads = {"model.onnx": float_head} | ({"model.int8.onnx": int8_head} if int8 else {})
