@@ -13,7 +13,7 @@ from local_aws.s3.blobs import CHUNK
 from local_aws.s3.errors import S3Error
 
 _VIRTUAL_HOST = re.compile(
-    r"^(?P<bucket>[a-z0-9][a-z0-9.-]*[a-z0-9])\.(?:s3[.-](?:[a-z0-9-]+\.)*)?(?:localhost|amazonaws\.com|localstack\.cloud)(?::\d+)?$"
+    r"^(?P<bucket>[a-z0-9][a-z0-9.-]*?)\.(?:s3[.-](?:[a-z0-9-]+\.)*)?(?:localhost|amazonaws\.com|localstack\.cloud)(?::\d+)?$"
 )
 _SERVICE_HOST = re.compile(r"^s3[.-]")
 _SEND = 256 * 1024
