@@ -168,7 +168,8 @@ class Router:
 
     def _distinct(self) -> list[Service]:
         distinct: list[Service] = []
-        for service in (*self._services.values(), *([self._fallback] if self._fallback else [])):
+        # The fallback first: others may call its services while they start.
+        for service in (*([self._fallback] if self._fallback else []), *self._services.values()):
             if not any(service is known for known in distinct):
                 distinct.append(service)
         return distinct

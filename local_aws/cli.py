@@ -183,11 +183,11 @@ def _reset(arguments: argparse.Namespace) -> None:
 
 def _logs(arguments: argparse.Namespace) -> int:
     state = arguments.state.absolute()
-    from local_aws import log_reader
+    from local_aws.log_reader import print_file, print_job
 
     if arguments.name:
-        return log_reader.print_job(state, arguments.name, follow=arguments.follow)
-    return log_reader.print_file(state / daemon.LOG, follow=arguments.follow)
+        return print_job(state, arguments.name, follow=arguments.follow)
+    return print_file(state / daemon.LOG, follow=arguments.follow)
 
 
 def _interrupt(arguments: argparse.Namespace) -> int:

@@ -8,9 +8,13 @@ raising; the client gets a clear error in its own protocol.
 from __future__ import annotations
 
 import functools
+import io
 import logging
+import re
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import parse_qs
 
 import botocore.session
 from moto import backend_index
@@ -19,6 +23,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.exceptions import HTTPException
 
 from local_aws.errors import AwsError, Environ, StartResponse, WsgiApp, respond_error, unsupported
+from local_aws.moto_state import MotoState
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +31,31 @@ _NEVER = frozenset({"moto_api", "moto_api._internal", "instance_metadata", "sage
 """moto apps that must not be reached: its admin API, and what local_aws answers itself."""
 
 
-class MotoApps:
-    """A WSGI app that hands each request to moto's app for its service."""
+_READS = re.compile(
+    r"(Describe|List|Get|Head|BatchGet|Query|Scan|Search|Lookup|Simulate|Receive|Check|Test|Validate|Decode|Filter)"
+)
+_DEFERRED = frozenset({"PutMetricData"})
+"""Operations so frequent that their effect is saved a little later, not before the answer."""
 
-    def __init__(self) -> None:
+
+@dataclass(frozen=True)
+class MotoApp:
+    """moto's app for one service; `service` is moto's own name for it."""
+
+    service: str
+    wsgi: WsgiApp
+
+
+class MotoApps:
+    """A WSGI app that hands each request to moto's app for its service, and saves what the request
+    changed.
+    """
+
+    def __init__(self, state: MotoState) -> None:
+        self._state = state
         # Only its pure function from a request to a host name is used.
         self._names = DomainDispatcherApplication(create_backend_app)
-        self._apps: dict[str, WsgiApp | None] = {}
+        self._apps: dict[str, MotoApp | None] = {}
         self._lock = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -44,7 +67,7 @@ class MotoApps:
                 raise AwsError(
                     "UnsupportedOperation", f"{service or host} is not supported by local_aws.", 501
                 )
-            return app(environ, start_response)
+            return self._answer(app, environ, start_response)
         except AwsError as error:
             return respond_error(start_response, error, protocol(service))
         except NotImplementedError as error:
@@ -59,14 +82,33 @@ class MotoApps:
             )
             return respond_error(start_response, failure, protocol(service))
 
-    def _app(self, host: str) -> WsgiApp | None:
+    def start(self) -> None:
+        """Bring back moto's state. Raises StartupError."""
+        self._state.load()
+
+    def stop(self) -> None:
+        """Save what still waits to be saved."""
+        self._state.stop()
+
+    def _answer(self, app: MotoApp, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        operation = _operation(environ)
+        if not _changes(operation, environ["REQUEST_METHOD"]):
+            return app.wsgi(environ, start_response)
+        if operation in _DEFERRED:
+            answer = app.wsgi(environ, start_response)
+            self._state.later(app.service)
+            return answer
+        with self._state.changing(app.service):
+            return app.wsgi(environ, start_response)
+
+    def _app(self, host: str) -> MotoApp | None:
         with self._lock:
             if host not in self._apps:
                 self._apps[host] = _create(host)
             return self._apps[host]
 
 
-def _create(host: str) -> WsgiApp | None:
+def _create(host: str) -> MotoApp | None:
     backend = next(
         (name for name, pattern in backend_index.backend_url_patterns if pattern.match(f"http://{host}")),
         host,
@@ -80,8 +122,7 @@ def _create(host: str) -> WsgiApp | None:
     # Flask's debug mode would answer an exception with an HTML page; propagated, it becomes an AWS error.
     app.debug = False
     app.config["PROPAGATE_EXCEPTIONS"] = True
-    wsgi: WsgiApp = app
-    return wsgi
+    return MotoApp(backend, app)
 
 
 @functools.cache
@@ -97,8 +138,25 @@ def protocol(service: str) -> str:
 
 
 def _operation(environ: Environ) -> str:
-    """The operation's name where the request carries it (X-Amz-Target); "" elsewhere."""
-    return str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
+    """The operation's name where the request carries it (X-Amz-Target, Action); "" for REST services."""
+    target = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
+    if target:
+        return target
+    action = parse_qs(str(environ.get("QUERY_STRING", ""))).get("Action")
+    if action:
+        return action[-1]
+    form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
+    length = environ.get("CONTENT_LENGTH")
+    if not form or not length:
+        return ""
+    body = environ["wsgi.input"].read(int(length))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return parse_qs(body.decode("utf-8", "replace")).get("Action", [""])[-1]
+
+
+def _changes(operation: str, method: str) -> bool:
+    """Whether a request may change something: by its operation's name, else (REST) by its method."""
+    return not _READS.match(operation) if operation else method not in ("GET", "HEAD", "OPTIONS")
 
 
 def _named_operation(message: str) -> str:

@@ -9,6 +9,7 @@ from local_aws.app import Router
 from local_aws.context import Context
 from local_aws.logs_service import Logs
 from local_aws.moto_apps import MotoApps
+from local_aws.moto_state import MotoState
 from local_aws.s3.app import S3App
 from local_aws.s3.queues import queue_sender
 from local_aws.s3.store import S3Store
@@ -20,7 +21,7 @@ from local_aws.sagemaker.service import SageMaker
 def build(context: Context) -> Router:
     """The router with every service registered. Nothing runs before `router.start()`."""
     router = Router(context.settings.region)
-    router.register_fallback(MotoApps())
+    router.register_fallback(MotoApps(MotoState(context.settings.state / "moto")))
     s3 = S3App(S3Store(context.settings.state / "s3"), send=queue_sender(context))
     router.register("s3", s3)
     sagemaker = SageMaker(context)
