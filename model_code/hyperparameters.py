@@ -407,7 +407,9 @@ def _overridden(row: Hyperparameter, override: Mapping[str, Any]) -> Hyperparame
     low, high = row.parse(override.get("low", low)), row.parse(override.get("high", high))
     if not float(low) < float(high):
         raise HyperparameterError(f"{row.name}: low={low} must be below high={high}")
-    return Hyperparameter(**{**changes, "search": (low, high)})
+    # A tuner's first candidate is the default: it must be one that may be asked for.
+    default = row.parse(min(max(float(row.default), float(low)), float(high)))
+    return Hyperparameter(**{**changes, "search": (low, high), "default": default})
 
 
 def parameter_ranges(

@@ -29,6 +29,7 @@ from model_code.transform import Transform, for_architecture
 
 # Enough to start from: fine-tuning moves the head anyway, and this bounds the memory of its features.
 _HEAD_PHOTOS: Final = 50_000
+_WORTH_CONVERTING: Final = 1000
 _VALID_BATCH: Final = 64
 
 
@@ -139,7 +140,9 @@ def _silent(metrics: Metrics) -> None:
 def _features(world: World, index: PhotoIndex, backbone: Backbone, transform: Transform) -> Features:
     """Embeddings of the evaluation view, gathered from all ranks."""
     mine = Plan(index, len(index), 0, world).share()[: _HEAD_PHOTOS // world.size]
-    forward = best_forward(backbone, transform)
+    # Below so many photos, turning the network into a faster one costs more than it saves.
+    few = len(mine) < _WORTH_CONVERTING and world.device.type != "cuda"
+    forward = best_forward(backbone, transform, "torch" if few else "auto")
     parts = [
         (forward(pixels.numpy()).astype(np.float16), labels.numpy())
         for pixels, labels in stream_once(Photos(index, transform), mine, _VALID_BATCH, 0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from model_code.embeddings import NO_WEIGHTS, Embedder, Embeddings, file_name, write_embeddings
@@ -13,6 +14,9 @@ from model_code.manifest import Manifest
 from model_code.shards import Sample, Split, write_shard
 from model_code.splits import Fractions
 from model_code.transform import Transform
+
+# Matrices this small gain nothing from more threads, and lose a lot where the cores are busy.
+torch.set_num_threads(1)
 
 CLASSES = ("blue", "green", "red")
 EMBEDDER = Embedder("squeezenet1_1", NO_WEIGHTS, Transform(32, 32), views=2)

@@ -1,0 +1,276 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model_code.architectures import build_backbone
+from model_code.checkpoints import read, write
+from model_code.distributed import World
+from model_code.finetune import (
+    Average,
+    FinetuneRecipe,
+    FinetuneTask,
+    Network,
+    PhotoSource,
+    _pieces,
+    pick_precision,
+    unfreeze,
+)
+from model_code.head import Head
+from model_code.hyperparameters import resolve
+from model_code.loader import Photos, Plan, TrainingStream, index_shards, stream_once
+from model_code.mixing import cut, mix, partners
+from model_code.shards import ShardError, Split
+from model_code.transform import Transform
+from tests.model_code import toys
+
+TRANSFORM = Transform(32, 32)
+
+
+def task(photos: int = 8, architecture: str = "mobilenet_v3_small", **values: object) -> FinetuneTask:
+    """A task on random photos of 32 pixels, without files."""
+    recipe = FinetuneRecipe.of(resolve({"strategy": "finetune", "batch_size": 8, "dropout": 0, **values}))
+    backbone = build_backbone(architecture)
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (photos, 32, 32, 3), dtype=torch.uint8, generator=draw)
+    labels = torch.arange(photos) % 3
+    source = PhotoSource(
+        steps=1,
+        batch=lambda epoch, step: (pixels, labels),
+        batch_photos=lambda step: photos,
+        valid=lambda: iter([(pixels, labels)]),
+    )
+    head = Head(torch.zeros(backbone.dim), torch.full((backbone.dim,), 0.01), 3, dropout=recipe.dropout)
+    return FinetuneTask(recipe, Network(backbone, head), TRANSFORM, source, None, World())
+
+
+def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def snapshot(task: FinetuneTask) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in task.network.state_dict().items()}
+
+
+def test_only_the_last_blocks_and_never_batch_norm_statistics_change() -> None:
+    tuned = task(blocks=1, ema=0)
+    before = snapshot(tuned)
+    for step in range(2):
+        tuned.train_step(0, step)
+    moved = changed(before, snapshot(tuned))
+    last = tuned.network.backbone.blocks()[-1]
+    allowed = {id(parameter) for parameter in last.parameters}
+    names = {
+        name for name, p in tuned.network.named_parameters() if id(p) in allowed or name.startswith("head.")
+    }
+    assert moved
+    assert moved <= names
+    assert any(name.startswith("backbone.") for name in moved)
+    assert not any("running" in name for name in moved)
+
+
+def test_zero_blocks_means_all() -> None:
+    backbone = build_backbone("squeezenet1_1")
+    unfreeze(backbone, 0)
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    unfreeze(backbone, 1)
+    trained = sum(parameter.requires_grad for parameter in backbone.parameters())
+    assert 0 < trained < len(list(backbone.parameters()))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"mixup": 0}, {"mixup": 0.4}, {"mixup": 0, "cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0, "ema": 0.9}],
+)
+def test_loss_falls(values: dict[str, object]) -> None:
+    tuned = task(blocks=2, learning_rate=1e-2, label_smoothing=0, **values)
+    before = tuned.validate()
+    for step in range(25):
+        tuned.train_step(0, step)
+    after = tuned.validate()
+    assert before is not None
+    assert after is not None
+    assert after.mean_loss < before.mean_loss
+
+
+def test_accumulating_gives_the_weights_of_one_big_batch() -> None:
+    weights = []
+    for accumulate in (1, 3):
+        tuned = task(accumulate=accumulate, blocks=1, mixup=0.4)
+        tuned.train_step(0, 0)
+        weights.append(tuned.weights())
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_the_backbone_moves_slower_than_the_head() -> None:
+    tuned = task(learning_rate=1e-3, backbone_rate=0.1)
+    rates = sorted({group["peak"] for group in tuned.optimizer.param_groups})
+    assert rates == pytest.approx([1e-4, 1e-3])
+    decays = {group["weight_decay"] for group in tuned.optimizer.param_groups if group["params"][0].ndim <= 1}
+    assert decays == {0.0}
+
+
+def test_state_brings_back_every_bit(tmp_path: Path) -> None:
+    one = task(blocks=1, mixup=0.4, ema=0.9)
+    for step in range(3):
+        one.train_step(0, step)
+    write(tmp_path / "state", one.state())
+    other = task(blocks=1, mixup=0.4, ema=0.9)
+    other.restore(read(tmp_path / "state"))
+    for tuned in (one, other):
+        tuned.train_step(0, 3)
+    assert not changed(one.weights(), other.weights())
+    assert not changed(snapshot(one), snapshot(other))
+
+
+def test_the_average_follows_and_is_only_lent() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    average = Average([parameter], 0.99)
+    for _ in range(200):
+        with torch.no_grad():
+            parameter.fill_(1.0)
+        average.update()
+    with average.applied():
+        assert 0.9 < float(parameter.detach()[0]) < 1.0
+    assert float(parameter.detach()[0]) == 1.0
+    without = Average([parameter], 0.0)
+    without.update()
+    with without.applied():
+        assert float(parameter.detach()[0]) == 1.0
+
+
+def test_precision_on_a_cpu_is_float32_unless_bfloat16_is_native() -> None:
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    cpu = torch.device("cpu")
+    assert pick_precision("auto", cpu) is (torch.bfloat16 if native else torch.float32)
+    assert pick_precision("bfloat16", cpu) is torch.bfloat16
+    tuned = task(precision="bfloat16", blocks=1)
+    assert np.isfinite(tuned.train_step(0, 0).mean_loss)
+
+
+def test_pieces_are_whole_and_keep_pairs() -> None:
+    for count in (1, 2, 5, 8, 9):
+        for wanted in (1, 2, 3, 100):
+            pieces = _pieces(count, wanted)
+            assert [n for piece in pieces for n in range(count)[piece]] == list(range(count))
+            assert all(piece.start % 2 == 0 for piece in pieces)
+
+
+def test_cutmix_swaps_a_patch_and_counts_its_area() -> None:
+    box, share = cut(np.random.default_rng(1), 32, 1.0)
+    photos = torch.arange(4.0)[:, None, None, None].expand(4, 3, 32, 32)
+    mixed = mix(photos, partners(4), torch.full((4,), share), box)
+    assert float((mixed[0] == 0).double().mean()) == pytest.approx(share)
+    assert float((mixed[0] == 1).double().mean()) == pytest.approx(1 - share)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    for number in range(3):
+        toys.shard(folder, Split.TRAIN, 5, first=5 * number)
+    return folder
+
+
+def test_the_index_reads_what_was_written(folder: Path) -> None:
+    index = index_shards([folder], toys.CLASSES)
+    assert len(index) == 45
+    assert Counter(index.labels.tolist()) == {0: 15, 1: 15, 2: 15}
+    written = {toys.photo(label, number) for label in toys.CLASSES for number in range(15)}
+    assert {index.read(photo) for photo in range(45)} == written
+    with pytest.raises(ShardError, match="red"):
+        index_shards([folder], ("blue", "green"))
+    with pytest.raises(ShardError, match=r"no \.tar"):
+        index_shards([folder / "nowhere"], toys.CLASSES)
+
+
+def test_an_epoch_takes_every_photo_once_and_each_epoch_differs(folder: Path) -> None:
+    index = index_shards([folder], toys.CLASSES)
+    plan = Plan(index, 8, 0, World())
+    epochs = [[int(p) for step in range(plan.steps) for p in plan.batch(epoch, step)] for epoch in (0, 1)]
+    assert all(sorted(epoch) == list(range(45)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    sizes = [len(plan.batch(0, step)) for step in range(plan.steps)]
+    assert sizes == [plan.batch_photos(step) for step in range(plan.steps)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+class Replicated(World):
+    """A rank among several that all hold the same files, without a process group."""
+
+    def gather(self, item: object) -> list[object]:
+        return [item] * self.size
+
+
+class Sharded(Replicated):
+    """A rank among several that hold different files of the same size."""
+
+    def gather(self, item: object) -> list[object]:
+        if isinstance(item, list):
+            return [[f"{rank}-{name}" for name in item] for rank in range(self.size)]
+        return [item] * self.size
+
+
+def test_ranks_take_disjoint_parts_of_the_batch_that_one_process_would(folder: Path) -> None:
+    index = index_shards([folder], toys.CLASSES)
+    alone = Plan(index, 8, 0, World())
+    ranks = [Plan(index, 8, 0, Replicated(rank, 2)) for rank in range(2)]
+    for step in range(alone.steps):
+        parts = [plan.batch(3, step).tolist() for plan in ranks]
+        assert parts[0] + parts[1] == alone.batch(3, step).tolist()
+        assert not set(parts[0]) & set(parts[1])
+    assert [*ranks[0].share(), *ranks[1].share()] == list(range(45))
+
+
+def test_ranks_with_their_own_shards_use_all_of_them(folder: Path) -> None:
+    index = index_shards([folder], toys.CLASSES)
+    plan = Plan(index, 18, 0, Sharded(1, 2))
+    assert not plan.replicated
+    assert plan.photos == 90
+    assert sorted(p for step in range(plan.steps) for p in plan.batch(0, step)) == list(range(45))
+    assert sum(plan.batch_photos(step) for step in range(plan.steps)) == 90
+    assert len(plan.share()) == 45
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_can_begin_anywhere(folder: Path, workers: int) -> None:
+    index = index_shards([folder], toys.CLASSES)
+    plan = Plan(index, 8, 0, World())
+    photos = Photos(index, TRANSFORM, "trivial", seed=3)
+    whole = TrainingStream(photos, plan, 2, 0)
+    expected = {(e, s): whole.batch(e, s) for e in range(2) for s in range(plan.steps)}
+    resumed = TrainingStream(photos, plan, 2, workers)
+    for position in [(0, 3), (0, 4), (0, 5), (1, 0), (1, 1)]:
+        pixels, labels = resumed.batch(*position)
+        assert torch.equal(pixels, expected[position][0])
+        assert torch.equal(labels, expected[position][1])
+
+
+@pytest.mark.parametrize("augmentation", ["none", "flip", "trivial", "rand"])
+def test_augmentations_keep_the_shape_and_follow_from_seed_epoch_and_photo(
+    folder: Path, augmentation: str
+) -> None:
+    index = index_shards([folder], toys.CLASSES)
+
+    def batch(seed: int, epoch: int) -> torch.Tensor:
+        photos = Photos(index, TRANSFORM, augmentation, seed)
+        return photos.__getitems__([(epoch, photo) for photo in range(12)])[0]
+
+    first = batch(0, 0)
+    assert first.shape == (12, 32, 32, 3)
+    assert first.dtype == torch.uint8
+    assert torch.equal(first, batch(0, 0))
+    assert torch.equal(first, batch(0, 1)) == (augmentation == "none")
+    assert torch.equal(first, batch(1, 0)) == (augmentation == "none")
+
+
+def test_validation_photos_come_once_as_they_are_served(folder: Path) -> None:
+    index = index_shards([folder], toys.CLASSES)
+    batches = list(stream_once(Photos(index, TRANSFORM), np.arange(45), 10, 0))
+    assert [len(labels) for _, labels in batches] == [10, 10, 10, 10, 5]
+    served = TRANSFORM.normalise(TRANSFORM.pixels(index.read(7)))
+    trained = task()._normalised(batches[0][0][7:8])[0]
+    torch.testing.assert_close(trained, torch.from_numpy(served), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,138 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from model_code import tune
+from model_code.fitting import Diverged
+from model_code.hyperparameters import HyperparameterError, search_space
+from model_code.tune import Search, Status, Trial, propose
+from tests.model_code import toys
+
+SPACE = search_space("head", {"hidden": {"choices": [0, 8]}, "batch_size": {"low": 8, "high": 64}})
+
+
+def done(count: int) -> list[Trial]:
+    """Trials whose objective is better the lower the learning rate."""
+    trials: list[Trial] = []
+    while len(trials) < count:
+        (searched,) = propose(SPACE, trials, 1, Search.RANDOM, 0)
+        accuracy = 1 - 10 * float(searched["learning_rate"])
+        trials.append(Trial(len(trials), searched, metrics={"valid_accuracy": accuracy}))
+    return trials
+
+
+@pytest.mark.parametrize("search", Search)
+def test_candidates_are_in_range_and_follow_from_what_is_known(search: Search) -> None:
+    for known in (0, 1, 5, 9):
+        trials = done(known)
+        candidates = propose(SPACE, trials, 3, search, seed=1)
+        assert candidates == propose(SPACE, trials, 3, search, seed=1)
+        assert len({json.dumps(candidate) for candidate in candidates}) == 3
+        for candidate in candidates:
+            assert candidate.keys() == SPACE.keys()
+            for name, row in SPACE.items():
+                row.check(candidate[name])
+                if name != "hidden":
+                    assert row.search is not None
+                    assert float(row.search[0]) <= float(candidate[name]) <= float(row.search[1])
+
+
+def test_the_first_candidate_is_the_table() -> None:
+    first, _ = propose(SPACE, [], 2, Search.BAYESIAN, 0)
+    assert first == {name: row.default for name, row in SPACE.items()}
+
+
+def test_bayesian_search_goes_where_it_was_good() -> None:
+    rates = [
+        c["learning_rate"] for seed in range(3) for c in propose(SPACE, done(40), 5, Search.BAYESIAN, seed)
+    ]
+    drawn = [
+        c["learning_rate"] for seed in range(3) for c in propose(SPACE, done(40), 5, Search.RANDOM, seed)
+    ]
+    assert sum(map(float, rates)) < sum(map(float, drawn))
+
+
+def test_without_optuna_it_draws_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert propose(SPACE, done(9), 2, Search.BAYESIAN, 0) == propose(SPACE, done(9), 2, Search.RANDOM, 0)
+
+
+@pytest.fixture
+def argv(tmp_path: Path) -> list[str]:
+    channels = toys.head_channels(tmp_path)
+    return toys.arguments(
+        channels, architecture="squeezenet1_1", epochs=2, batch_size=32, trials=6, parallel=2,
+        model_dir=tmp_path / "model", checkpoints=tmp_path / "checkpoints",
+    )  # fmt: skip
+
+
+def test_a_search_writes_all_trials_and_the_best(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune.main(argv, {}) == 0
+    found = json.loads((tmp_path / "model" / "trials.json").read_text())
+    assert len(found["trials"]) == 6
+    best = max(trial["metrics"]["valid_accuracy"] for trial in found["trials"])
+    assert found["best"]["metrics"]["valid_accuracy"] == best
+    assert found["fixed"]["epochs"] == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith(f"valid_accuracy={best:.6g}")
+    assert "progress done=6 total=6 unit=trials" in lines
+
+
+def test_a_restarted_search_goes_on_as_it_would_have(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tune.main(argv, {}) == 0
+    whole = json.loads((tmp_path / "model" / "trials.json").read_text())
+    (journal,) = (tmp_path / "checkpoints").glob("trials-*.json")
+    journal.write_text(json.dumps(json.loads(journal.read_text())[:4]))
+    (tmp_path / "model" / "trials.json").unlink()
+    tried: list[int] = []
+    original = tune.Tuning._try
+    monkeypatch.setattr(
+        tune.Tuning, "_try", lambda self, trial: (tried.append(trial.number), original(self, trial))[1]
+    )
+    assert tune.main(argv, {}) == 0
+    assert sorted(tried) == [4, 5]
+    again = json.loads((tmp_path / "model" / "trials.json").read_text())
+    for one, other in zip(whole["trials"], again["trials"], strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_a_failed_trial_is_recorded_and_all_failed_is_an_error(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = tune.train.judge
+    failing = {0, 3}
+
+    def judge(job: tune.train.Job) -> tune.train.Judged:
+        number = len(seen)
+        seen.append(number)
+        if number in failing:
+            raise Diverged("the loss is not a number; lower learning_rate")
+        return original(job)
+
+    seen: list[int] = []
+    monkeypatch.setattr(tune.train, "judge", judge)
+    assert tune.main([*argv, "--parallel", "1"], {}) == 0
+    found = json.loads((tmp_path / "model" / "trials.json").read_text())
+    assert [trial["status"] == Status.FAILED for trial in found["trials"]] == [n in failing for n in range(6)]
+    failing = set(range(100))
+    assert tune.main([*argv, "--parallel", "1", "--seed", "5"], {}) == 1
+    assert "all 6 trials failed" in capsys.readouterr().err
+
+
+def test_wrong_ranges_are_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune.main([*argv, "--ranges", '{"dropout": {"low": 0.9, "high": 0.1}}'], {}) == 1
+    assert "below" in capsys.readouterr().err
+    arguments = tune.parser({}).parse_args([*argv, "--trials", "0"])
+    with pytest.raises(HyperparameterError, match="at least 1"):
+        tune.tuning_from(arguments, {})
+
+
+def test_what_is_given_is_not_searched(argv: list[str]) -> None:
+    arguments = tune.parser({}).parse_args([*argv, "--dropout", "0.2"])
+    assert "dropout" not in tune.tuning_from(arguments, {}).space
