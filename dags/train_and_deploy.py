@@ -112,6 +112,10 @@ with DAG(
         parallel_trials=p("parallel_trials"),
         tune_strategy=p("tune_strategy"),
         early_stopping=p("early_stopping"),
+        target=p("target"),
+        patience_trials=p("patience_trials"),
+        stop_when_converged=p("stop_when_converged"),
+        warm_start=p("warm_start"),
         instance_type=p("tune_instance_type"),
         spot=p("spot"),
         keep_alive=p("keep_alive"),
@@ -179,6 +183,9 @@ with DAG(
         package=register.output,
         instance_type=p("endpoint_instance_type"),
         instance_count=p("endpoint_instance_count"),
+        max_count=p("endpoint_max_count"),
+        canary_percent=p("canary_percent"),
+        bake_seconds=p("bake_seconds"),
     )
     answers = smoke_test(dataset, evaluate.output, deploy.output)
     # Teardowns run whatever happened, and do not decide whether the run succeeded.

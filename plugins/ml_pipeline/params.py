@@ -143,6 +143,31 @@ def _search() -> dict[str, Param]:
             title="Stop trials that fall behind",
             section=section,
         ),
+        "target": Param(
+            None,
+            type=["number", "null"],
+            minimum=0,
+            maximum=1,
+            title="Stop at this accuracy",
+            section=section,
+        ),
+        "patience_trials": Param(
+            None,
+            type=["integer", "null"],
+            minimum=3,
+            title="Stop after so many trials without a better one",
+            section=section,
+        ),
+        "stop_when_converged": Param(
+            False, type="boolean", title="Stop when a better trial is unlikely", section=section
+        ),
+        "warm_start": Param(
+            False,
+            type="boolean",
+            title="Warm start",
+            description_md="Begin with what the last search of the same data set learnt. Not with `packed`.",
+            section=section,
+        ),
         "ranges": Param(
             None,
             type=["object", "null"],
@@ -251,6 +276,33 @@ def _service() -> dict[str, Param]:
         "endpoint_instance_type": Param("ml.m5.large", title="Serve on", section=section, **_MACHINE),
         "endpoint_instance_count": Param(
             1, type="integer", minimum=1, maximum=20, title="Serving machines", section=section
+        ),
+        "endpoint_max_count": Param(
+            1,
+            type="integer",
+            minimum=1,
+            maximum=100,
+            title="Most serving machines",
+            description_md="Above the number of serving machines, the endpoint scales with its load.",
+            section=section,
+        ),
+        "canary_percent": Param(
+            25,
+            type="integer",
+            minimum=5,
+            maximum=50,
+            title="Canary (%)",
+            description_md="Share of the fleet that takes traffic first when a live endpoint is updated.",
+            section=section,
+        ),
+        "bake_seconds": Param(
+            120,
+            type="integer",
+            minimum=0,
+            maximum=3600,
+            title="Watch the canary (s)",
+            description_md="An alarm within this time rolls the update back.",
+            section=section,
         ),
     }
 

@@ -108,6 +108,13 @@ def packages(client: Any, group: str, status: str | None = None, limit: int = 50
     return [describe(client, summary["ModelPackageArn"]) for summary in summaries]
 
 
+def reject(client: Any, arn: str, reason: str) -> None:
+    """Mark a package as rejected, so that it is no champion."""
+    client.update_model_package(
+        ModelPackageArn=arn, ModelApprovalStatus="Rejected", ApprovalDescription=reason[:1024]
+    )
+
+
 def describe(client: Any, arn: str) -> Package:
     """The package with this ARN."""
     description = client.describe_model_package(ModelPackageName=arn)

@@ -54,17 +54,25 @@ def weights(weights: str, architecture: str) -> dict[str, Any]:
 def smoke_test(
     dataset: Mapping[str, Any], evaluation: Mapping[str, Any], deployment: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """See `ml_pipeline.smoke_test.run`."""
-    from ml_pipeline import smoke_test
+    """See `ml_pipeline.smoke_test.run`. Passed, the config before is removed; failed, it goes back into service."""
+    from ml_pipeline import rollback, smoke_test
 
     settings = Settings.load()
-    return smoke_test.run(
-        _client(settings, "s3"),
-        _client(settings, "sagemaker-runtime"),
-        dataset,
-        evaluation,
-        deployment["endpoint_name"],
-    )
+    sagemaker = _client(settings, "sagemaker")
+    try:
+        result = smoke_test.run(
+            _client(settings, "s3"),
+            _client(settings, "sagemaker-runtime"),
+            dataset,
+            evaluation,
+            deployment["endpoint_name"],
+        )
+    except smoke_test.SmokeTestFailed as error:
+        log.warning("%s", rollback.roll_back(sagemaker, deployment, str(error)))
+        raise
+    if deployment.get("previous_config_name"):
+        rollback.retire(sagemaker, deployment["previous_config_name"])
+    return result
 
 
 def report(ti: Any) -> dict[str, Any]:

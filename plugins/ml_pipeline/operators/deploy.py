@@ -30,11 +30,12 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
 
     A rollback is a failure: after the rollout the live config must be the one asked for.
 
-    Returns `{"endpoint_name", "endpoint_config_name"}`.
+    Returns `{"endpoint_name", "endpoint_config_name", "previous_config_name", "model_package_arn"}`.
 
     :param endpoint_name: the endpoint.
     :param package: what the register task returned.
     :param instance_type, instance_count: machines that serve.
+    :param max_count: above instance_count, the endpoint scales up to this with its load.
     :param canary_percent, bake_seconds: see `requests.endpoint.Serving`.
     :param wait_timeout: longest wait for a rollout.
     """
@@ -42,7 +43,13 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
     aws_hook_class = SageMakerHook
     operator_extra_links = (SageMakerLink(), LogLink())
     template_fields = aws_template_fields(
-        "endpoint_name", "package", "instance_type", "instance_count", "canary_percent", "bake_seconds"
+        "endpoint_name",
+        "package",
+        "instance_type",
+        "instance_count",
+        "max_count",
+        "canary_percent",
+        "bake_seconds",
     )
 
     def __init__(
@@ -52,6 +59,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         package: Any,
         instance_type: Any = "ml.m5.large",
         instance_count: Any = 1,
+        max_count: Any = 1,
         canary_percent: Any = 25,
         bake_seconds: Any = 120,
         wait_timeout: timedelta = timedelta(hours=2),
@@ -64,6 +72,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         self.package = package
         self.instance_type = instance_type
         self.instance_count = instance_count
+        self.max_count = max_count
         self.canary_percent = canary_percent
         self.bake_seconds = bake_seconds
         self.wait_timeout = wait_timeout
@@ -85,7 +94,8 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         step = next_step(serving, live)
         self.log.info("endpoint %s is %s: %s", self.endpoint_name, live["EndpointStatus"], step)
         if step == "done":
-            return self._result(serving)
+            return self._in_service(serving, None)
+        previous = live.get("EndpointConfigName")
         if step == "delete":
             self.hook.conn.delete_endpoint(EndpointName=self.endpoint_name)
         elif step == "create":
@@ -96,8 +106,14 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
             instances = live["ProductionVariants"][0]["CurrentInstanceCount"]
             self.hook.conn.update_endpoint(**endpoint.update_endpoint(serving, instances))
         trigger = EndpointTrigger(self.endpoint_name, settings.poll_seconds, self.access.to_dict())
-        then = "again" if step in ("delete", "wait") else "complete"
-        raise TaskDeferred(trigger=trigger, method_name=then, timeout=self.wait_timeout)
+        if step in ("delete", "wait"):
+            raise TaskDeferred(trigger=trigger, method_name="again", timeout=self.wait_timeout)
+        raise TaskDeferred(
+            trigger=trigger,
+            method_name="complete",
+            kwargs={"previous": previous if previous != serving.config_name else None},
+            timeout=self.wait_timeout,
+        )
 
     def _lock(self, context: Any, settings: Settings) -> None:
         """Take the endpoint's lock, or defer until it is worth another try. `stop_leftovers` gives it
@@ -118,15 +134,18 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         """What was in the way is over: start anew."""
         return self.execute(context)
 
-    def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+    def complete(self, context: Any, event: dict[str, Any], previous: str | None = None) -> dict[str, Any]:
         """The rollout is over: fail unless the endpoint serves the config that was asked for."""
         serving = self._serving(Settings.load())
         if event["status"] == "InService" and event["config"] == serving.config_name:
-            return self._result(serving)
+            return self._in_service(serving, previous)
         alarms = self.access.client("cloudwatch").describe_alarms(AlarmNames=serving.alarm_names)
-        raise DeploymentRolledBack(
-            rollback_reason(serving, event, [a for a in alarms["MetricAlarms"] if a["StateValue"] == "ALARM"])
+        reason = rollback_reason(
+            serving, event, [a for a in alarms["MetricAlarms"] if a["StateValue"] == "ALARM"]
         )
+        # The champion is the newest approved package: one that does not serve must not be it.
+        registry.reject(self.hook.conn, self.package["model_package_arn"], reason)
+        raise DeploymentRolledBack(reason)
 
     def _serving(self, settings: Settings) -> Serving:
         package = registry.describe(self.hook.conn, self.package["model_package_arn"])
@@ -137,6 +156,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
             role_arn=settings.role_arn,
             instance_type=self.instance_type,
             instance_count=int(self.instance_count),
+            max_count=int(self.max_count),
             canary_percent=int(self.canary_percent),
             bake_seconds=int(self.bake_seconds),
         )
@@ -163,8 +183,18 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
             raise
         return response
 
-    def _result(self, serving: Serving) -> dict[str, Any]:
-        return {"endpoint_name": serving.endpoint_name, "endpoint_config_name": serving.config_name}
+    def _in_service(self, serving: Serving, previous: str | None) -> dict[str, Any]:
+        if serving.max_count > serving.instance_count:
+            target, policy = endpoint.autoscaling(serving)
+            scaling = self.access.client("application-autoscaling")
+            scaling.register_scalable_target(**target)
+            scaling.put_scaling_policy(**policy)
+        return {
+            "endpoint_name": serving.endpoint_name,
+            "endpoint_config_name": serving.config_name,
+            "previous_config_name": previous,
+            "model_package_arn": self.package["model_package_arn"],
+        }
 
     def _announce(self, context: Any, settings: Settings) -> None:
         context["ti"].xcom_push(

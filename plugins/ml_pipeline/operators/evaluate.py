@@ -10,7 +10,7 @@ from ml_pipeline.dataset import DatasetVersion
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
 from ml_pipeline.requests.job import Channel, Compute
-from ml_pipeline.requests.processing import Output, Processing, processing_job
+from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
 from ml_pipeline.settings import Settings
 
 
@@ -117,8 +117,15 @@ def evaluate_request(
 ) -> dict[str, Any]:
     """The CreateProcessingJob request of an evaluate job."""
     channels = [Channel("model", model_uri), version.photos_channel("test", "test"), version.channel()]
+    arguments = [
+        *("--model", f"{INPUT}/model"),
+        *("--test", f"{INPUT}/test"),
+        *("--dataset", f"{INPUT}/dataset"),
+        *("--output", f"{OUTPUT}/evaluation"),
+    ]
     if champion_uri:
         channels.append(Channel("champion", champion_uri))
+        arguments += ["--champion", f"{INPUT}/champion"]
     job = Processing(
         image=images.training_image(settings, compute.instance_type),
         role_arn=settings.role_arn,
@@ -127,5 +134,6 @@ def evaluate_request(
         channels=channels,
         outputs=[Output("evaluation", settings.s3(f"jobs/{name}/evaluation/"))],
         compute=compute,
+        arguments=arguments,
     )
     return processing_job(name, job, tags)

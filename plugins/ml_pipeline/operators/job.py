@@ -58,6 +58,10 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
         """The part of the request that its name is hashed from: the same in every try of the task."""
         return build(names.PLACEHOLDER, [])
 
+    def tags(self) -> dict[str, str]:
+        """Tags beside those of DAG and run."""
+        return {}
+
     def without_job(self, settings: Settings) -> dict[str, Any] | None:
         """The task's result if there is nothing to do, else None. Asked only while no job of this task
         exists.
@@ -92,7 +96,7 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
             self.hook.conn,
             self.kind,
             name_of,
-            lambda name: build(name, names.tags(origin)),
+            lambda name: build(name, names.tags(origin, **self.tags())),
             lambda name: self.before_create(settings, name),
         )
         self._job_name = started.name

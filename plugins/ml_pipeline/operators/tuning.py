@@ -13,7 +13,7 @@ from ml_pipeline.jobs import JobKind
 from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training, training_job
-from ml_pipeline.requests.tuning import TuneStrategy, Tuning, tuning_job
+from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, tuning_job
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
 
@@ -46,6 +46,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
     :param target: stop once the objective reaches this.
     :param patience_trials: stop after so many trials without a better one.
     :param stop_when_converged: stop when a better trial is unlikely.
+    :param warm_start: begin with what the last search of the same data set, strategy and architecture learnt.
     :param max_runtime_seconds: wall time of the whole search.
     :param instance_type, instance_count: machines of each trial.
     :param spot: managed spot with checkpoints.
@@ -66,6 +67,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         "target",
         "patience_trials",
         "stop_when_converged",
+        "warm_start",
         "max_runtime_seconds",
         "instance_type",
         "instance_count",
@@ -89,6 +91,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         target: Any = None,
         patience_trials: Any = None,
         stop_when_converged: Any = False,
+        warm_start: Any = False,
         max_runtime_seconds: Any = None,
         instance_type: Any = "ml.m5.xlarge",
         instance_count: Any = 1,
@@ -110,6 +113,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         self.target = target
         self.patience_trials = patience_trials
         self.stop_when_converged = stop_when_converged
+        self.warm_start = warm_start
         self.max_runtime_seconds = max_runtime_seconds
         self.instance_type = instance_type
         self.instance_count = instance_count
@@ -156,6 +160,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         )
         if is_packed:
             return partial(_packed_request, job=trial)
+        parents = self._parents() if self.warm_start else []
         search = Tuning(
             trial=trial,
             ranges=ranges,
@@ -169,8 +174,23 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
             target=self.target,
             patience_trials=self.patience_trials,
             stop_when_converged=bool(self.stop_when_converged),
+            warm_start=WarmStart.TRANSFER if parents else None,
+            warm_start_from=parents,
         )
         return partial(_request, search=search)
+
+    def identity(self, build: Request) -> dict[str, Any]:
+        """The request without its parents: another run may end between two tries of this task."""
+        request = super().identity(build)
+        return {key: value for key, value in request.items() if key != "WarmStartConfig"}
+
+    def tags(self) -> dict[str, str]:
+        """What a later search looks for when it wants to start warm."""
+        return {
+            "dataset": self.dataset["name"],
+            "strategy": self.fixed["strategy"],
+            "architecture": self.fixed["architecture"],
+        }
 
     def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
         """The best trial and the table of all of them."""
@@ -196,6 +216,19 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
             "objective": {"name": metric["MetricName"], "value": metric["Value"]},
             "trials": [trial_row(trial) for trial in trials],
         }
+
+    def _parents(self) -> list[str]:
+        found = self.hook.conn.list_hyper_parameter_tuning_jobs(
+            StatusEquals="Completed", SortBy="CreationTime", SortOrder="Descending", MaxResults=50
+        )["HyperParameterTuningJobSummaries"]
+        for summary in found:
+            arn = summary["HyperParameterTuningJobArn"]
+            tags = {tag["Key"]: tag["Value"] for tag in self.hook.conn.list_tags(ResourceArn=arn)["Tags"]}
+            if tags.items() >= self.tags().items():
+                self.log.info("starting warm from %s", summary["HyperParameterTuningJobName"])
+                return [summary["HyperParameterTuningJobName"]]
+        self.log.info("no earlier search of %s to start warm from", self.dataset["name"])
+        return []
 
     def _trials(self, name: str) -> list[dict[str, Any]]:
         pages = self.hook.conn.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(

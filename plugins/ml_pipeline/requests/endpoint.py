@@ -12,6 +12,8 @@ from ml_pipeline import names
 
 # A new config must keep the variant's name, or UpdateEndpoint cannot shift traffic.
 VARIANT = "main"
+# Half of what one ml.m5.large answers (some 30 photos a second, mobilenet_v2): room until the next one is up.
+INVOCATIONS_PER_MINUTE = 900.0
 Tags = Sequence[Mapping[str, str]]
 
 
@@ -22,6 +24,7 @@ class Serving:
     Attributes:
         endpoint_name: The endpoint's name, stable over all versions of the model.
         model_uri: model.tar.gz.
+        max_count: Above instance_count, the endpoint scales up to this with its load.
         canary_percent: Share of the fleet that takes traffic first, 5-50; needs two instances or more.
         bake_seconds: How long the canary (or the whole new fleet) is watched before the rollout goes on.
         latency_alarm_ms: p99 model latency that rolls an update back.
@@ -34,6 +37,7 @@ class Serving:
     role_arn: str
     instance_type: str
     instance_count: int = 1
+    max_count: int = 1
     canary_percent: int = 25
     bake_seconds: int = 120
     latency_alarm_ms: int = 2000
@@ -136,6 +140,30 @@ def update_endpoint(serving: Serving, instances: int) -> dict[str, Any]:
             "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in serving.alarm_names]},
         },
     }
+
+
+def autoscaling(serving: Serving) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The requests of RegisterScalableTarget and PutScalingPolicy: so many calls per minute and machine."""
+    resource = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{serving.endpoint_name}/variant/{VARIANT}",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+    target = {**resource, "MinCapacity": serving.instance_count, "MaxCapacity": serving.max_count}
+    policy = {
+        **resource,
+        "PolicyName": f"{serving.endpoint_name}-invocations",
+        "PolicyType": "TargetTrackingScaling",
+        "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": INVOCATIONS_PER_MINUTE,
+            "PredefinedMetricSpecification": {
+                "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
+            },
+            "ScaleInCooldown": 300,
+            "ScaleOutCooldown": 60,
+        },
+    }
+    return target, policy
 
 
 def alarms(serving: Serving) -> list[dict[str, Any]]:
