@@ -21,7 +21,9 @@ if [ "$NETWORK" = true ]; then deploy network; fi
 deploy roles "Private=$PRIVATE" "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}"
 if [ -n "${ENDPOINT:-}" ]; then deploy endpoint "EndpointName=$ENDPOINT"; fi
 
-for stack in storage images roles; do
+stacks=(storage images roles)
+if [ "$NETWORK" = true ]; then stacks+=(network); fi
+for stack in "${stacks[@]}"; do
   aws cloudformation describe-stacks --stack-name "$PROJECT-$stack" --output table \
     --query 'Stacks[0].Outputs[].[Description, OutputKey, OutputValue]'
 done

@@ -11,6 +11,9 @@ import pytest
 from botocore import xform_name
 
 import ml_pipeline
+from ml_pipeline import names
+from ml_pipeline.requests import endpoint, instance
+from ml_pipeline.settings import Settings
 from tests.infra import stacks
 from tests.infra.policy import Request, allowed
 from tests.infra.template import EXPORTS, Template
@@ -104,6 +107,43 @@ START = OURS | {
 )
 def test_airflow_starts_only_instances_of_its_own_kind(change: dict[str, str], expected: bool) -> None:
     assert allowed(AIRFLOW, Request("ec2:RunInstances", INSTANCE, START | change)) is expected
+
+
+def context_of(request: dict[str, Any]) -> dict[str, str]:
+    """The condition keys of a RunInstances request."""
+    tags = {tag["Key"]: tag["Value"] for tag in request["TagSpecifications"][0]["Tags"]}
+    profile = request["IamInstanceProfile"]["Name"]
+    return {
+        "aws:RequestTag/project": tags["project"],
+        "ec2:MetadataHttpTokens": request["MetadataOptions"]["HttpTokens"],
+        "ec2:InstanceType": request["InstanceType"],
+        "ec2:InstanceProfile": f"arn:aws:iam::{stacks.ACCOUNT}:instance-profile/{profile}",
+    }
+
+
+def test_airflow_may_start_the_instance_that_the_pipeline_asks_for() -> None:
+    origin = names.Origin("dag", "run", "task")
+    profile = Settings("b", "arn:x", "r").instance_profile
+    machine = instance.Instance("ec2-1", "ami-1", "m5.xlarge", profile, "sg-1")
+    request = instance.run_instances(machine, names.tags(origin))
+    assert allowed(AIRFLOW, Request("ec2:RunInstances", INSTANCE, context_of(request)))
+    assert START | context_of(request) == START
+
+
+def test_airflow_may_make_the_model_that_the_pipeline_asks_for() -> None:
+    serving = endpoint.Serving("dogs", "s3://b/m.tar.gz", "image", "arn:aws:iam::1:role/x", "ml.m5.large")
+    request = endpoint.model(serving, names.tags(names.Origin("dag", "run", "task")))
+    context = {
+        "sagemaker:NetworkIsolation": str(request["EnableNetworkIsolation"]).lower(),
+        **{f"aws:RequestTag/{tag['Key']}": tag["Value"] for tag in request["Tags"]},
+    }
+    assert allowed(AIRFLOW, Request("sagemaker:CreateModel", sagemaker("model"), context))
+
+
+def test_instances_may_write_the_log_that_their_commands_name() -> None:
+    group = ARN.format("logs", f"log-group:{instance.LOG_GROUP}:log-stream:x")
+    assert allowed(INSTANCE_ROLE, Request("logs:PutLogEvents", group))
+    assert allowed(AIRFLOW, Request("logs:GetLogEvents", group))
 
 
 def test_airflow_commands_only_its_own_instances() -> None:
