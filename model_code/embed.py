@@ -84,7 +84,9 @@ def embed(
     """
     output.mkdir(parents=True, exist_ok=True)
     missing = [path for path in paths if not (output / file_name(path.stem)).exists()]
-    print(f"{len(paths)} shards, {len(missing)} without embeddings; {forward.name}, {cores()} cores", flush=True)
+    print(
+        f"{len(paths)} shards, {len(missing)} without embeddings; {forward.name}, {cores()} cores", flush=True
+    )
     progress = Progress(sum(shards.count_photos(path) for path in missing), "photos")
     started = time.monotonic()
     rows = 0

@@ -28,7 +28,8 @@ _GPU_BATCH = 128
 class Forward(Protocol):
     """uint8 photos [n, h, w, 3] to embeddings float32 [n, dim]; safe to call from many threads.
 
-    One call keeps one core busy: call it from as many threads as there are. `name` says what runs it, `batch_size` how many photos it likes at a time.
+    One call keeps one core busy: call it from as many threads as there are. `name` says what runs it,
+    `batch_size` how many photos it likes at a time.
     """
 
     name: str

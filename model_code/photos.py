@@ -58,7 +58,7 @@ class PhotoReason(StrEnum):
     EMPTY = "empty file"
     NOT_A_PHOTO = "not a photo in a supported format"
     DAMAGED = "damaged or truncated"
-    TOO_LARGE = "too many pixels"
+    TOO_LARGE = "too large"
     UNSUPPORTED = "unsupported pixel format"
 
 
@@ -232,7 +232,7 @@ def _check_pixels(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise PhotoError(
             PhotoReason.TOO_LARGE,
-            f"{width} x {height} is more than {max_pixels / 1e6:.0f} million; resize it",
+            f"{width} x {height} is more than {max_pixels / 1e6:.0f} million pixels; resize it",
         )
 
 

@@ -8,10 +8,10 @@ import zlib
 
 import numpy as np
 import pytest
-from model_code import photos
-from model_code.photos import PhotoError, PhotoReason
 from PIL import Image
 
+from model_code import photos
+from model_code.photos import PhotoError, PhotoReason
 from tests.model_code.photo_files import encoded, photo, picture
 
 
@@ -36,7 +36,9 @@ def test_jpeg_without_the_fast_codec_gives_the_same_pixels(monkeypatch: pytest.M
 def test_other_formats(kind: str) -> None:
     image = picture(2)
     options = {"lossless": True} if kind == "WEBP" else {}
-    assert close(photos.decode(encoded(image, kind, **options)), np.asarray(image), 12 if kind == "GIF" else 4)
+    assert close(
+        photos.decode(encoded(image, kind, **options)), np.asarray(image), 12 if kind == "GIF" else 4
+    )
     assert photos.sniff(encoded(image, kind)[:16]) == kind
 
 

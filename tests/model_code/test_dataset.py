@@ -1,0 +1,183 @@
+"""Folders: what becomes a data set, what is left out with a reason, and what is refused with the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from model_code import dataset
+from model_code.dataset import Candidate, DatasetError, Folder
+from model_code.photos import PhotoError
+from tests.model_code.photo_files import encoded, folder_of_photos, photo
+
+
+def reasons(folder: Path) -> dict[str, str]:
+    return {item.path: item.reason for item in dataset.scan(Folder(folder))[1]}
+
+
+def test_a_good_folder(tmp_path: Path) -> None:
+    folder = folder_of_photos(tmp_path, {"cat": 3, "dog": 4})
+    summary = dataset.preflight(folder)
+    assert summary.counts == {"cat": 3, "dog": 4}
+    assert summary.photos == 7
+    assert summary.rejected == ()
+    photos, rejected = dataset.scan(Folder(folder))
+    assert [item.path for item in photos] == sorted(item.path for item in photos)
+    assert {(item.label, len(item.key), item.suffix) for item in photos} == {
+        ("cat", 20, "jpg"),
+        ("dog", 20, "jpg"),
+    }
+    assert rejected == []
+
+
+def test_unreadable_files_are_listed_and_left_out(tmp_path: Path) -> None:
+    folder = folder_of_photos(tmp_path, {"cat": 3, "dog": 3})
+    (folder / "cat" / "empty.jpg").touch()
+    (folder / "cat" / "note.jpg").write_text("not a photo at all")
+    (folder / "dog" / "half.jpg").write_bytes(photo(99)[:800])
+    (folder / "dog" / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    found = reasons(folder)
+    assert found["cat/empty.jpg"] == "empty file"
+    assert found["cat/note.jpg"].startswith("not a photo")
+    assert found["dog/half.jpg"].startswith("damaged")
+    assert found["dog/gone.jpg"] == "cannot be read"
+    early = {item.path for item in dataset.preflight(folder).rejected}
+    assert early == {"cat/empty.jpg", "cat/note.jpg", "dog/gone.jpg"}
+
+
+def test_hidden_files_litter_and_strays(tmp_path: Path) -> None:
+    folder = folder_of_photos(tmp_path, {"cat": 2, "dog": 2})
+    (folder / "cat" / ".DS_Store").write_bytes(b"x")
+    (folder / ".git").mkdir()
+    (folder / "__MACOSX" / "cat").mkdir(parents=True)
+    (folder / "__MACOSX" / "cat" / "1.jpg").write_bytes(photo(50))
+    (folder / "README.md").write_text("about")
+    (folder / "loose.jpg").write_bytes(photo(51))
+    assert dataset.preflight(folder).counts == {"cat": 2, "dog": 2}
+    assert reasons(folder) == {"loose.jpg": "lies beside the class folders"}
+
+
+def test_photos_in_subfolders_belong_to_the_class_above(tmp_path: Path) -> None:
+    folder = folder_of_photos(tmp_path, {"cat": 2, "dog": 2})
+    (folder / "cat" / "2024" / "may").mkdir(parents=True)
+    (folder / "cat" / "2024" / "may" / "1.jpg").write_bytes(photo(60))
+    photos, _ = dataset.scan(Folder(folder))
+    assert {item.path: item.label for item in photos}["cat/2024/may/1.jpg"] == "cat"
+
+
+def test_copies_are_kept_once_and_a_photo_in_two_classes_not_at_all(tmp_path: Path) -> None:
+    folder = folder_of_photos(tmp_path, {"cat": 3, "dog": 3})
+    (folder / "cat" / "copy.jpg").write_bytes((folder / "cat" / "00000.jpg").read_bytes())
+    (folder / "dog" / "cat.jpg").write_bytes((folder / "cat" / "00001.jpg").read_bytes())
+    found = reasons(folder)
+    assert found["cat/copy.jpg"] == "copy of cat/00000.jpg"
+    assert "2 classes (cat, dog)" in found["cat/00001.jpg"]
+    assert found["dog/cat.jpg"] == found["cat/00001.jpg"]
+
+
+def make(folder: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+BAD_FOLDERS = {
+    "empty": ({}, "holds no photo"),
+    "flat": ({"1.jpg": photo(1), "2.jpg": photo(2)}, "flat.*one folder per class"),
+    "one class": ({"cat/1.jpg": photo(1), "cat/2.jpg": photo(2)}, "only the class 'cat'"),
+    "class of one": (
+        {"cat/1.jpg": photo(1), "cat/2.jpg": photo(2), "dog/1.jpg": photo(3)},
+        r"'dog' \(1\).*remove",
+    ),
+    "class of none": ({"cat/1.jpg": photo(1), "cat/2.jpg": photo(2), "dog/.keep": b""}, r"'dog' \(0\)"),
+    "class of unreadable": (
+        {"cat/1.jpg": photo(1), "cat/2.jpg": photo(2), "dog/1.jpg": photo(3), "dog/2.jpg": b""},
+        r"'dog' \(1\)",
+    ),
+    "split already": (
+        {
+            f"{split}/{label}/{n}.jpg": photo(n)
+            for split in ("train", "test")
+            for label in "ab"
+            for n in range(2)
+        },
+        "split already",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FOLDERS)
+def test_what_no_classifier_can_be_made_of_is_refused_early(tmp_path: Path, name: str) -> None:
+    files, message = BAD_FOLDERS[name]
+    make(tmp_path, files)
+    with pytest.raises(DatasetError, match=message) as caught:
+        dataset.preflight(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="does not exist"):
+        dataset.preflight(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DatasetError, match="is a file"):
+        dataset.preflight(tmp_path / "file")
+
+
+def test_scan_refuses_a_class_that_only_looked_readable(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        {"cat/1.jpg": photo(1), "cat/2.jpg": photo(2), "dog/1.jpg": photo(3), "dog/2.jpg": photo(4)[:700]},
+    )
+    assert dataset.preflight(tmp_path).counts == {"cat": 2, "dog": 2}
+    with pytest.raises(DatasetError, match=r"'dog' \(1\)"):
+        dataset.scan(Folder(tmp_path))
+
+
+def test_class_names_are_the_same_from_every_system() -> None:
+    assert dataset.class_name("Affenpinscher\u0308") == dataset.class_name(
+        "Affenpinscher\u0308".encode().decode()
+    )
+    assert dataset.class_name("u\u0308") == "\u00fc"
+    with pytest.raises(DatasetError, match="rename it"):
+        dataset.class_name("two\nlines")
+
+
+def test_the_suffix_is_that_of_the_real_format() -> None:
+    png = encoded(Image.linear_gradient("L"), "PNG")
+    assert dataset.examine(Candidate("cat/photo.jpg", "cat", len(png)), png).suffix == "png"
+
+
+def test_huge_files_are_not_read(tmp_path: Path) -> None:
+    folder = folder_of_photos(tmp_path, {"cat": 2, "dog": 2})
+    with (folder / "cat" / "huge.jpg").open("wb") as file:
+        file.truncate(dataset.MAX_FILE_BYTES + 1)
+    assert reasons(folder)["cat/huge.jpg"].startswith("too large: ")
+    with pytest.raises(PhotoError):
+        dataset.examine(Candidate("x", "cat", 0), bytes(dataset.MAX_FILE_BYTES + 1))
+
+
+def test_progress_ends_at_the_total(tmp_path: Path) -> None:
+    said: list[tuple[int, int]] = []
+    dataset.scan(
+        Folder(folder_of_photos(tmp_path, {"a": 3, "b": 2})),
+        2,
+        lambda done, total: said.append((done, total)),
+    )
+    assert said[-1] == (5, 5)
+
+
+def test_ordered_map_keeps_order_and_few_items_under_way() -> None:
+    taken = 0
+
+    def numbers() -> object:
+        nonlocal taken
+        for number in range(100):
+            taken += 1
+            yield number
+
+    results = dataset.ordered_map(lambda n: n * n, numbers(), workers=2)  # type: ignore[arg-type]
+    assert next(results) == 0
+    assert taken <= 8
+    assert list(results) == [n * n for n in range(1, 100)]
