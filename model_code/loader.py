@@ -8,6 +8,7 @@ batch. The order is that of the shards, stirred in a window, so that reads stay 
 import hashlib
 import os
 import random
+import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -266,6 +267,9 @@ def _load(dataset: Photos, batches: Any, workers: int, pinned: bool) -> Iterator
         collate_fn=_whole,
         pin_memory=pinned,
         prefetch_factor=_PREFETCH if workers else None,
+        # A forked decoder starts at once; a fresh one would first import torch, for seconds. It never
+        # touches a GPU.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     return iter(loader)
 
