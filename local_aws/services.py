@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from local_aws import status
+from local_aws.alarms import Monitoring
 from local_aws.app import Router
+from local_aws.autoscaling import AutoScaling
 from local_aws.context import Context
 from local_aws.logs_service import Logs
 from local_aws.moto_apps import MotoApps
@@ -21,12 +23,15 @@ from local_aws.sagemaker.service import SageMaker
 def build(context: Context) -> Router:
     """The router with every service registered. Nothing runs before `router.start()`."""
     router = Router(context.settings.region)
-    router.register_fallback(MotoApps(MotoState(context.settings.state / "moto")))
+    moto = MotoApps(MotoState(context.settings.state / "moto"))
+    router.register_fallback(moto)
     s3 = S3App(S3Store(context.settings.state / "s3"), send=queue_sender(context))
     router.register("s3", s3)
     sagemaker = SageMaker(context)
     router.register("sagemaker", sagemaker)
     router.register("sagemaker-runtime", Runtime(context))
+    router.register("application-autoscaling", AutoScaling(context))
+    router.register("monitoring", Monitoring(context, moto))
     router.register("logs", Logs(context))
     router.admin("health", lambda _method, _rest, _query: health(context))
     router.admin("status", lambda _method, _rest, _query: status.gather(context, []))

@@ -54,6 +54,7 @@ class Answer:
     server: ModelServer
     response: urllib3.BaseHTTPResponse
     began: float
+    sent: float
 
     def close(self) -> None:
         """Give the connection and the server's attention back."""
@@ -68,13 +69,12 @@ class Runtime:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._model = service_model.load("sagemaker-runtime")
-        self.metrics = InvocationMetrics(context)
+        self._metrics = InvocationMetrics()
         self._capture = Capture(context)
         self._async = AsyncQueue(context, self._invoke_for_queue)
 
     def start(self) -> None:
-        """Start the background work of metrics, data capture and async inference."""
-        self.metrics.start()
+        """Start the background work of data capture and async inference."""
         self._capture.start()
         self._async.start()
 
@@ -82,7 +82,6 @@ class Runtime:
         """Send what is waiting."""
         self._async.stop()
         self._capture.stop()
-        self.metrics.stop()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -195,9 +194,10 @@ class Runtime:
                 raise AwsError("ServiceUnavailable", str(error), 503) from None
             variant.admit()
             server.count(1)
+            sent = time.monotonic()
             try:
                 response = server.request("POST", "/invocations", body, _forwarded(params), timeout)
-                return Answer(variant, server, response, began)
+                return Answer(variant, server, response, began, sent)
             except urllib3.exceptions.HTTPError as error:
                 server.count(-1)
                 variant.release()
@@ -223,8 +223,10 @@ class Runtime:
     def _unanswered(
         self, endpoint: Endpoint, variant: Variant, server: ModelServer, error: Exception
     ) -> AwsError:
-        key = (endpoint.region, endpoint.name, variant.spec.name)
-        self.metrics.record(key, 500, variant.count, INVOKE_SECONDS * 1e6, 0.0)
+        name = variant.spec.name
+        self._metrics.record(
+            endpoint.region, endpoint.name, name, 500, variant.count, INVOKE_SECONDS * 1e6, 0.0
+        )
         if isinstance(error, urllib3.exceptions.ReadTimeoutError):
             message = "Your invocation timed out while waiting for a response from container primary."
         else:
@@ -233,9 +235,12 @@ class Runtime:
         return _model_error(endpoint, server, message, 0, "")
 
     def _record(self, endpoint: Endpoint, answer: Answer, status: int) -> None:
-        elapsed = (time.monotonic() - answer.began) * 1e6
-        key = (endpoint.region, endpoint.name, answer.variant.spec.name)
-        self.metrics.record(key, status, answer.variant.count, elapsed, 0.0)
+        model_us = (time.monotonic() - answer.sent) * 1e6
+        overhead_us = (answer.sent - answer.began) * 1e6
+        variant = answer.variant
+        self._metrics.record(
+            endpoint.region, endpoint.name, variant.spec.name, status, variant.count, model_us, overhead_us
+        )
 
     def _endpoint(self, region: str, name: str) -> Endpoint:
         endpoint = ENDPOINTS.get(region, name)
