@@ -32,6 +32,7 @@ def test_bucket_takes_encrypted_requests_only(action: str, context: dict[str, st
     assert allowed([ALLOW_ALL, policy], Request(action, "Bucket.Arn/code/x", context)) is expected
 
 
+@pytest.mark.slow
 def test_bucket_is_private_encrypted_and_versioned(deployed: Outputs) -> None:
     bucket = STORAGE.properties("AWS::S3::Bucket")["Bucket"]
     assert bucket["BucketName"] == deployed["storage"]["Bucket"] == stacks.BUCKET
@@ -86,6 +87,7 @@ def test_s3_and_alarms_may_use_the_key_for_this_account_only() -> None:
     assert not allowed([only], Request("kms:ScheduleKeyDeletion", "*", {"aws:SourceAccount": stacks.ACCOUNT}))
 
 
+@pytest.mark.slow
 def test_a_message_that_cannot_be_handled_is_kept(deployed: Outputs) -> None:
     sqs = boto3.client("sqs", region_name=stacks.REGION)
     attributes = sqs.get_queue_attributes(QueueUrl=deployed["storage"]["QueueUrl"], AttributeNames=["All"])

@@ -52,6 +52,7 @@ def test_script_passes_parameters_that_the_templates_have(tmp_path: Path) -> Non
             assert f"\n  {name}:\n" in template, line
 
 
+@pytest.mark.slow
 def test_outputs_are_settings_that_load(deployed: Outputs) -> None:
     settings = Settings.load(
         {
@@ -68,6 +69,7 @@ def test_outputs_are_settings_that_load(deployed: Outputs) -> None:
     assert settings.instance_profile == Settings("b", "arn:x", "r").instance_profile
 
 
+@pytest.mark.slow
 def test_images_are_where_the_pipeline_looks_for_them(deployed: Outputs) -> None:
     from ml_pipeline import images
 
@@ -75,6 +77,7 @@ def test_images_are_where_the_pipeline_looks_for_them(deployed: Outputs) -> None
     assert images.serving_image(settings, "ml.m5.large").startswith(f"{deployed['images']['Serving']}:")
 
 
+@pytest.mark.slow
 def test_network_has_no_way_out_and_every_service_in(deployed: Outputs) -> None:
     ec2 = boto3.client("ec2", region_name=stacks.REGION)
     vpc = [{"Name": "vpc-id", "Values": [deployed["network"]["VpcId"]]}]
@@ -94,13 +97,13 @@ def test_network_has_no_way_out_and_every_service_in(deployed: Outputs) -> None:
     assert all(route.get("DestinationCidrBlock") != "0.0.0.0/0" for route in routes)
 
 
-def test_nothing_may_come_in_from_outside(deployed: Outputs) -> None:
+def test_nothing_may_come_in_from_outside() -> None:
     groups = Template("network").properties("AWS::EC2::SecurityGroup")
     assert "SecurityGroupIngress" not in groups["Machines"]
     assert [rule["CidrIp"] for rule in groups["EndpointGroup"]["SecurityGroupIngress"]] == ["10.80.0.0/20"]
 
 
-def test_alarms_for_people_watch_what_the_rollout_watches(deployed: Outputs) -> None:
+def test_alarms_for_people_watch_what_the_rollout_watches() -> None:
     ours = Template("endpoint", {"EndpointName": "dogs"}).properties("AWS::CloudWatch::Alarm")
     serving = Serving("dogs", "s3://b/model.tar.gz", "image", "arn:aws:iam::1:role/x", "ml.m5.large")
     rollout = {alarm["MetricName"]: alarm for alarm in alarms(serving)}
