@@ -64,8 +64,9 @@ def test_a_silent_server_is_given_up(tmp_path: Path, stuck: threading.Event) -> 
     def silent(request: BaseHTTPRequestHandler) -> None:
         stuck.wait(20)
 
-    with web_server({"/w": silent}) as address, pytest.raises(DownloadError, match="time-out"):
-        download(f"{address}/w", tmp_path / "w", stall_seconds=0.2)
+    with web_server({"/w": silent}) as address:
+        with pytest.raises(DownloadError, match="time-out"):
+            download(f"{address}/w", tmp_path / "w", stall_seconds=0.2)
         stuck.set()
     assert list(tmp_path.iterdir()) == []
 

@@ -71,7 +71,8 @@ def test_asking_for_the_id_loads_no_torch() -> None:
     import subprocess
     import sys
 
-    code = "import model_code.embeddings, model_code.manifest, model_code.sample_data, sys; print('torch' in sys.modules)"
+    modules = "model_code.embeddings, model_code.manifest, model_code.sample_data"
+    code = f"import {modules}, sys; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
 
@@ -92,7 +93,7 @@ def test_a_newer_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as newer:
         newer.setattr(embeddings, "SCHEMA_VERSION", 7)
         embeddings.write_embeddings(tmp_path / "one.safetensors", BATCH)
-    with pytest.raises(EmbeddingsError, match="schema_version 7.*update"):
+    with pytest.raises(EmbeddingsError, match=r"schema_version 7.*update"):
         embeddings.read_embeddings(tmp_path / "one.safetensors")
 
 
