@@ -5,10 +5,19 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, TaskGroup, TriggerRule, task
+from airflow.sdk import (
+    DAG,
+    AsyncCallback,
+    DeadlineAlert,
+    DeadlineReference,
+    TaskGroup,
+    TriggerRule,
+    task,
+)
 
-from ml_pipeline import params
+from ml_pipeline import assets, params
 from ml_pipeline.errors import PaidWorkRetryPolicy
+from ml_pipeline.notifier import PipelineNotifier
 from ml_pipeline.operators.approve import ApproveModelOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
 from ml_pipeline.operators.ec2 import (
@@ -32,6 +41,12 @@ with DAG(
     schedule=None,
     params=params.train_and_deploy(),
     tags=["ml-pipeline"],
+    on_failure_callback=PipelineNotifier("failed"),
+    deadline=DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(hours=12),
+        callback=AsyncCallback(PipelineNotifier, kwargs={"event": "late"}),
+    ),
     default_args={
         "owner": "ml-pipeline",
         "retries": 2,
@@ -133,9 +148,7 @@ with DAG(
         keep_alive=p("keep_alive"),
     )
     with TaskGroup("ec2", prefix_group_id=True):
-        create = CreateInstanceOperator(
-            task_id="create", instance_type=p("train_instance_type")
-        ).as_setup()
+        create = CreateInstanceOperator(task_id="create", instance_type=p("train_instance_type")).as_setup()
         train_on_ec2 = Ec2TrainingOperator(
             task_id="train",
             machine=create.output,
@@ -186,6 +199,8 @@ with DAG(
         max_count=p("endpoint_max_count"),
         canary_percent=p("canary_percent"),
         bake_seconds=p("bake_seconds"),
+        outlets=[assets.endpoint()],
+        on_success_callback=PipelineNotifier("deployed"),
     )
     answers = smoke_test(dataset, evaluate.output, deploy.output)
     # Teardowns run whatever happened, and do not decide whether the run succeeded.

@@ -18,6 +18,8 @@ TUNING_LIMIT = 32
 LIMIT = 63
 # Stands for the name inside a request while the request is being hashed for that name.
 PLACEHOLDER = "job-name"
+# On everything paid, whoever made it.
+PROJECT_TAG = ("project", "ml-pipeline")
 
 _DIGITS = 12
 _UNSAFE = re.compile(r"[^a-z0-9]+")
@@ -77,7 +79,7 @@ def content_name(kind: str, *content: Any, limit: int = LIMIT) -> str:
 
 def tags(origin: Origin, **more: str) -> list[dict[str, str]]:
     """The tags of everything paid: which DAG and run made it, so that janitor and teardown can find it."""
-    values = {"project": "ml-pipeline", "dag_id": origin.dag_id, "run_id": origin.run_id, **more}
+    values = {PROJECT_TAG[0]: PROJECT_TAG[1], "dag_id": origin.dag_id, "run_id": origin.run_id, **more}
     return [{"Key": key, "Value": _tag_value(value)} for key, value in values.items()]
 
 

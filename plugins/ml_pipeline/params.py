@@ -10,6 +10,7 @@ from ml_pipeline.gate import Burden
 from ml_pipeline.operators.approve import Approval
 from ml_pipeline.operators.tuning import TuneMode
 from ml_pipeline.requests.tuning import TuneStrategy
+from ml_pipeline.settings import default_data
 from model_code import hyperparameters
 
 DOC = """\
@@ -19,6 +20,29 @@ of photos per class; everything else has a default.
 `upload` -> `embed` -> `tune` -> `train` -> `evaluate` -> `gate` -> `register` -> `approve` -> `deploy` ->
 `smoke_test`. `plan` says beforehand what it will cost, `report` what it did cost. A task that is cleared or
 retried finds its job again; a task that is killed stops it.
+"""
+
+BATCH_DOC = """\
+Predicts every photo of a folder (or an `s3://` prefix) with the champion of a data set, and leaves one table,
+`batch/<job>/predictions.csv`.
+"""
+
+JANITOR_DOC = """\
+Looks for endpoints that are broken or that nobody calls, endpoint configs and models that nothing uses, and
+machines that should be gone: only what carries the tag `project=ml-pipeline`. It removes them only with
+`dry_run` off.
+"""
+
+TEARDOWN_DOC = """\
+Deletes an endpoint with its config, models, alarms and scaling. Data sets, embeddings, model packages and
+artefacts stay, so `train_and_deploy` or a deployment of the newest package brings it back.
+"""
+
+RETRAINING_DOC = """\
+Compares the photos at `data` with the version that the champion was trained on. The same: it skips and says
+so. Others: it starts `train_and_deploy` with `conf` and waits for it.
+
+Set `ML_PIPELINE_DATA` for scheduled runs, and `ML_PIPELINE_QUEUE_URL` to be woken by new objects in S3.
 """
 
 APPROVAL_BODY = """\
@@ -47,11 +71,57 @@ def train_and_deploy() -> dict[str, Param]:
     return {**_photos(), **_model(), **_search(), **_machines(), **_service(), **_run()}
 
 
+def batch_predict() -> dict[str, Param]:
+    """The params of `batch_predict`."""
+    return {
+        "photos": Param(
+            "",
+            type="string",
+            title="Photos",
+            description_md="A folder on this machine, or `s3://bucket/prefix`.",
+        ),
+        "dataset_name": _photos()["dataset_name"],
+        "instance_type": Param("ml.m5.large", title="Predict on", **_MACHINE),
+        "instance_count": Param(1, type="integer", minimum=1, maximum=20, title="Machines"),
+    }
+
+
+def janitor() -> dict[str, Param]:
+    """The params of `janitor`."""
+    return {
+        "dry_run": Param(
+            True, type="boolean", title="Only look", description_md="Off: what is found is removed."
+        ),
+        "days": Param(7, type="number", minimum=0, title="Unused for (days)"),
+        "instance_hours": Param(12, type="number", minimum=0, title="Machines older than (hours)"),
+    }
+
+
+def teardown() -> dict[str, Param]:
+    """The params of `teardown`."""
+    return {"endpoint_name": _service()["endpoint_name"]}
+
+
+def scheduled_retraining() -> dict[str, Param]:
+    """The params of `scheduled_retraining`."""
+    return {
+        **{name: param for name, param in _photos().items() if name != "weights"},
+        "seed": _model()["seed"],
+        "force": _run()["force"],
+        "conf": Param(
+            {},
+            type="object",
+            title="Params of the training run",
+            description_md='Params of `train_and_deploy` by name: `{"trials": 20, "endpoint_name": "dogs"}`.',
+        ),
+    }
+
+
 def _photos() -> dict[str, Param]:
     section = "Photos"
     return {
         "data": Param(
-            "",
+            default_data(),
             type="string",
             title="Photos",
             description_md=(
@@ -296,12 +366,12 @@ def _service() -> dict[str, Param]:
             section=section,
         ),
         "bake_seconds": Param(
-            120,
-            type="integer",
+            None,
+            type=["integer", "null"],
             minimum=0,
             maximum=3600,
             title="Watch the canary (s)",
-            description_md="An alarm within this time rolls the update back.",
+            description_md="An alarm within this time rolls the update back; empty: 120 on AWS, 2 on local_aws.",
             section=section,
         ),
     }

@@ -23,6 +23,8 @@ INSTANCE_IMAGE = (
 )
 # AWS throttles Describe calls at a few per second and account; a job there lasts minutes.
 AWS_POLL_SECONDS = 30.0
+LOCAL_BAKE_SECONDS = 2
+AWS_BAKE_SECONDS = 120
 
 
 class SettingsError(ValueError):
@@ -47,7 +49,6 @@ class Settings:
         subnet_id: Subnet of EC2 instances; None for the default VPC.
         security_group_id: Security group of EC2 instances; None: one without inbound rules is made.
         instance_image: AMI of EC2 instances, or a public SSM parameter that holds it.
-        queue_url: SQS queue with the bucket's object events; None switches the watcher off.
     """
 
     bucket: str
@@ -64,7 +65,6 @@ class Settings:
     subnet_id: str | None = None
     security_group_id: str | None = None
     instance_image: str = INSTANCE_IMAGE
-    queue_url: str | None = None
 
     def __post_init__(self) -> None:
         if not self.bucket:
@@ -81,6 +81,11 @@ class Settings:
             raise SettingsError("no region: set AWS_DEFAULT_REGION, for example to eu-west-1")
         if self.poll_seconds <= 0:
             raise SettingsError(f"ML_PIPELINE_POLL_SECONDS is {self.poll_seconds}: it must be above 0")
+
+    @property
+    def bake_seconds(self) -> int:
+        """How long an update is watched when nobody says: AWS's alarms look at whole minutes."""
+        return LOCAL_BAKE_SECONDS if self.local else AWS_BAKE_SECONDS
 
     @property
     def local(self) -> bool:
@@ -119,7 +124,6 @@ class Settings:
             subnet_id=read("SUBNET_ID") or None,
             security_group_id=read("SECURITY_GROUP_ID") or None,
             instance_image=read("INSTANCE_IMAGE", LOCAL_INSTANCE_IMAGE) or INSTANCE_IMAGE,
-            queue_url=read("QUEUE_URL") or None,
         )
 
 
@@ -132,6 +136,38 @@ def local_aws_url(environment: Mapping[str, str] | None = None) -> str | None:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise SettingsError(f"LOCAL_AWS_URL is {url!r}: give an address such as http://127.0.0.1:4566")
     return url
+
+
+@dataclass(frozen=True)
+class WatchedQueue:
+    """The SQS queue with the bucket's object events.
+
+    Attributes:
+        quiet_seconds: A burst of photos is over when so long none has come.
+    """
+
+    url: str
+    quiet_seconds: float
+    aws_conn_id: str
+
+
+def watched_queue(environment: Mapping[str, str] | None = None) -> WatchedQueue | None:
+    """The queue to watch, or None. Read while DAG files are parsed, so it never raises for other settings."""
+    env = os.environ if environment is None else environment
+    url = env.get("ML_PIPELINE_QUEUE_URL", "").strip()
+    if not url:
+        return None
+    return WatchedQueue(
+        url,
+        2.0 if local_aws_url(env) else 60.0,
+        env.get("ML_PIPELINE_AWS_CONN_ID") or "aws_default",
+    )
+
+
+def default_data(environment: Mapping[str, str] | None = None) -> str:
+    """ML_PIPELINE_DATA: the photos of runs that nobody gave any, such as scheduled ones; "" if unset."""
+    env = os.environ if environment is None else environment
+    return env.get("ML_PIPELINE_DATA", "").strip()
 
 
 def airflow_connection(url: str, region: str = LOCAL_REGION) -> str:

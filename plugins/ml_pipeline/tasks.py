@@ -96,3 +96,64 @@ def _client(settings: Settings, service: str) -> Any:
 
 def _progress(done: int, total: int, unit: str) -> None:
     log.info("progress done=%d total=%d unit=%s", done, total, unit)
+
+
+def decide_retraining(
+    dataset: Mapping[str, Any], force: bool, conf: Mapping[str, Any], ti: Any
+) -> dict[str, Any]:
+    """See `ml_pipeline.retraining.decide`; returns the conf of the run to start, or skips."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from ml_pipeline import registry, retraining
+
+    settings = Settings.load()
+    champion = registry.champion(_client(settings, "sagemaker"), dataset["name"])
+    decision = retraining.decide(dataset, champion, force)
+    log.info("%s", decision.reason)
+    ti.xcom_push(key="reason", value=decision.reason)
+    if not decision.train:
+        raise AirflowSkipException(decision.reason)
+    return {**conf, "dataset_name": dataset["name"], "force": force}
+
+
+def stage(photos: str) -> dict[str, Any]:
+    """See `ml_pipeline.batch.stage`."""
+    from ml_pipeline import batch
+
+    settings = Settings.load()
+    return batch.stage(_client(settings, "s3"), settings, photos)
+
+
+def table(prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """See `ml_pipeline.batch.table`."""
+    from ml_pipeline import batch
+
+    settings = Settings.load()
+    table_uri = settings.s3(f"batch/{prediction['transform_job_name']}/predictions.csv")
+    return batch.table(_client(settings, "s3"), prediction["output_uri"], table_uri)
+
+
+def sweep(days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
+    """See `ml_pipeline.orphans.sweep`."""
+    from ml_pipeline import orphans
+
+    settings = Settings.load()
+    account = orphans.account(*(_client(settings, name) for name in ("sagemaker", "ec2", "cloudwatch")))
+    swept = orphans.sweep(account, days, instance_hours, dry_run)
+    for orphan in swept["found"]:
+        log.info("%(kind)s %(name)s, %(age_days).1f days old: %(reason)s", orphan)
+    log.info("%s", "a dry run: nothing was removed" if dry_run else f"removed {swept['removed']}")
+    return swept
+
+
+def take_down(endpoint_name: str) -> dict[str, Any]:
+    """See `ml_pipeline.takedown.take_down`."""
+    from ml_pipeline import takedown
+
+    settings = Settings.load()
+    return takedown.take_down(
+        _client(settings, "sagemaker"),
+        _client(settings, "cloudwatch"),
+        _client(settings, "application-autoscaling"),
+        endpoint_name,
+    )

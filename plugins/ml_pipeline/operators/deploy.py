@@ -61,7 +61,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         instance_count: Any = 1,
         max_count: Any = 1,
         canary_percent: Any = 25,
-        bake_seconds: Any = 120,
+        bake_seconds: Any = None,
         wait_timeout: timedelta = timedelta(hours=2),
         **kwargs: Any,
     ) -> None:
@@ -158,7 +158,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
             instance_count=int(self.instance_count),
             max_count=int(self.max_count),
             canary_percent=int(self.canary_percent),
-            bake_seconds=int(self.bake_seconds),
+            bake_seconds=settings.bake_seconds if self.bake_seconds is None else int(self.bake_seconds),
         )
 
     def _ensure_parts(self, serving: Serving, tags: list[dict[str, str]]) -> None:

@@ -191,9 +191,7 @@ class Ec2TrainingOperator(_Ec2Operator):
             )
             self._command_id = ssm.send_command(**request)["Command"]["CommandId"]
         self.log.info("command %s trains %s on %s", self._command_id, name, instance_id)
-        trigger = CommandTrigger(
-            self._command_id, instance_id, settings.poll_seconds, self.access.to_dict()
-        )
+        trigger = CommandTrigger(self._command_id, instance_id, settings.poll_seconds, self.access.to_dict())
         raise TaskDeferred(
             trigger=trigger, method_name="complete", kwargs={"name": name}, timeout=self.wait_timeout
         )

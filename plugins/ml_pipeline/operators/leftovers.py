@@ -20,13 +20,13 @@ class StopLeftoversOperator(AwsBaseOperator[SageMakerHook]):
 
     Returns `{"stopped": [names], "unlocked": bool}`.
 
-    :param endpoint_name: the endpoint that the run may have locked.
+    :param endpoint_name: the endpoint that the run may have locked; None: none.
     """
 
     aws_hook_class = SageMakerHook
     template_fields = aws_template_fields("endpoint_name")
 
-    def __init__(self, *, endpoint_name: Any, **kwargs: Any) -> None:
+    def __init__(self, *, endpoint_name: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.endpoint_name = endpoint_name
 
@@ -37,6 +37,8 @@ class StopLeftoversOperator(AwsBaseOperator[SageMakerHook]):
         since = (run.start_date or datetime.now(UTC)) - timedelta(days=1)
         stopped = leftovers.stop_jobs(self.hook.conn, run.dag_id, run.run_id, since)
         self.log.info("stopped %s", ", ".join(stopped) or "nothing: no job was running")
+        if self.endpoint_name is None:
+            return {"stopped": stopped, "unlocked": False}
         settings = Settings.load()
         s3 = AwsAccess(self.aws_conn_id, self.region_name, self.verify, self.botocore_config).client("s3")
         lock_uri = locks.uri(settings.bucket, self.endpoint_name)

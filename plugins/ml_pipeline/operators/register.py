@@ -29,9 +29,7 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
 
     aws_hook_class = SageMakerHook
     operator_extra_links = (SageMakerLink(),)
-    template_fields = aws_template_fields(
-        "group", "dataset", "evaluation", "instance_type", "approval"
-    )
+    template_fields = aws_template_fields("group", "dataset", "evaluation", "instance_type", "approval")
 
     def __init__(
         self,

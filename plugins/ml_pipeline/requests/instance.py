@@ -50,7 +50,11 @@ def run_instances(instance: Instance, tags: Sequence[Mapping[str, str]]) -> dict
         "InstanceType": instance.instance_type,
         "IamInstanceProfile": {"Name": instance.profile},
         "SecurityGroupIds": [instance.security_group_id],
-        "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 1},
+        "MetadataOptions": {
+            "HttpTokens": "required",
+            "HttpEndpoint": "enabled",
+            "HttpPutResponseHopLimit": 1,
+        },
         "InstanceInitiatedShutdownBehavior": "terminate",
         # boto3 encodes it.
         "UserData": f"#!/bin/bash\nshutdown -h +{instance.lifetime_minutes}\n",

@@ -1,0 +1,33 @@
+"""Finds, and when told to removes, what nobody uses any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, task
+
+from ml_pipeline import params
+from ml_pipeline.notifier import PipelineNotifier
+
+with DAG(
+    "janitor",
+    dag_display_name="Janitor",
+    description=__doc__,
+    doc_md=params.JANITOR_DOC,
+    schedule=None,
+    params=params.janitor(),
+    tags=["ml-pipeline"],
+    max_active_runs=1,
+    on_failure_callback=PipelineNotifier("failed"),
+    default_args={"owner": "ml-pipeline"},
+) as dag:
+    p = dag.param
+
+    @task
+    def sweep(days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
+        """Look for orphans by tag and age; a dry run by default."""
+        from ml_pipeline import tasks
+
+        return tasks.sweep(days, instance_hours, dry_run)
+
+    sweep(p("days"), p("instance_hours"), p("dry_run"))

@@ -1,0 +1,61 @@
+"""Trains again when there are other photos: once a week, and when S3 tells of new ones."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, task
+
+from ml_pipeline import assets, params
+from ml_pipeline.errors import PaidWorkRetryPolicy
+from ml_pipeline.notifier import PipelineNotifier
+
+with DAG(
+    "scheduled_retraining",
+    dag_display_name="Scheduled retraining",
+    description=__doc__,
+    doc_md=params.RETRAINING_DOC,
+    # The clock is also what reconciles: an event that was lost is caught when the photos are next compared.
+    schedule=AssetOrTimeSchedule(
+        timetable=CronTriggerTimetable("0 3 * * 1", timezone="UTC"), assets=[assets.photos()]
+    ),
+    catchup=False,
+    max_active_runs=1,
+    params=params.scheduled_retraining(),
+    tags=["ml-pipeline"],
+    on_failure_callback=PipelineNotifier("failed"),
+    default_args={
+        "owner": "ml-pipeline",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=10),
+        "retry_policy": PaidWorkRetryPolicy(),
+    },
+) as dag:
+    p = dag.param
+
+    @task
+    def upload(data: str, dataset_name: str, seed: int) -> dict[str, Any]:
+        """Compare the photos with the newest version; upload what is new."""
+        from ml_pipeline import tasks
+
+        return tasks.upload(data, dataset_name, seed)
+
+    @task
+    def decide(dataset: Any, data: str, force: bool, conf: Any, ti: Any = None) -> dict[str, Any]:
+        """Skip, saying why, when the champion was trained on these very photos."""
+        from ml_pipeline import tasks
+
+        return tasks.decide_retraining(dataset, force, {**conf, "data": data}, ti)
+
+    train = TriggerDagRunOperator(
+        task_id="train",
+        trigger_dag_id="train_and_deploy",
+        trigger_run_id="{{ run_id }}",
+        conf=decide(upload(p("data"), p("dataset_name"), p("seed")), p("data"), p("force"), p("conf")),
+        wait_for_completion=True,
+        deferrable=True,
+        poke_interval=30,
+        skip_when_already_exists=True,
+    )

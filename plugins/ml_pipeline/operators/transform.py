@@ -1,0 +1,96 @@
+"""Predict a folder of photos with the champion."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ml_pipeline import names, registry
+from ml_pipeline.jobs import JobKind, is_missing
+from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.requests import endpoint
+from ml_pipeline.requests.endpoint import Serving
+from ml_pipeline.requests.job import Compute
+from ml_pipeline.requests.transform import transform_job
+from ml_pipeline.settings import Settings
+
+
+class TransformOperator(SageMakerJobOperator):
+    """Run a batch transform job over staged photos.
+
+    Returns `{"transform_job_name", "output_uri", "model_name"}`.
+
+    :param group: model package group whose champion predicts.
+    :param staged: what the stage task returned.
+    :param instance_type, instance_count: machines.
+    """
+
+    kind = JobKind.TRANSFORM
+    slug = "predict"
+    template_fields = aws_template_fields("group", "staged", "instance_type", "instance_count")
+
+    def __init__(
+        self,
+        *,
+        group: Any,
+        staged: Any,
+        instance_type: Any = "ml.m5.large",
+        instance_count: Any = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.group = group
+        self.staged = staged
+        self.instance_type = instance_type
+        self.instance_count = instance_count
+
+    def request(self, settings: Settings) -> Request:
+        """The transform job with the champion's model."""
+        champion = registry.champion(self.hook.conn, self.group)
+        if champion is None:
+            raise ValueError(
+                f"{self.group!r} has no approved model; run train_and_deploy with dataset_name={self.group}"
+            )
+        return partial(
+            _request,
+            model_name=self._ensure_model(settings, champion),
+            photos_uri=self.staged["photos_uri"],
+            settings=settings,
+            compute=Compute(self.instance_type, int(self.instance_count)),
+        )
+
+    def identity(self, build: Request) -> dict[str, Any]:
+        """The request without the model: another may become champion between two tries of this task."""
+        return {**super().identity(build), "ModelName": names.PLACEHOLDER}
+
+    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
+        """Where the answers are."""
+        return {
+            "transform_job_name": description["TransformJobName"],
+            "output_uri": description["TransformOutput"]["S3OutputPath"],
+            "model_name": description["ModelName"],
+        }
+
+    def _ensure_model(self, settings: Settings, champion: registry.Package) -> str:
+        from botocore.exceptions import ClientError
+
+        serving = Serving(
+            endpoint_name=names.slug(self.group, 40),
+            model_uri=champion.model_uri,
+            image=champion.image,
+            role_arn=settings.role_arn,
+            instance_type=self.instance_type,
+        )
+        try:
+            self.hook.conn.describe_model(ModelName=serving.model_name)
+        except ClientError as error:
+            if not is_missing(error):
+                raise
+            self.hook.conn.create_model(**endpoint.model(serving))
+        return serving.model_name
+
+
+def _request(
+    name: str, tags: Any, *, model_name: str, photos_uri: str, settings: Settings, compute: Compute
+) -> dict[str, Any]:
+    return transform_job(name, model_name, photos_uri, settings.s3(f"batch/{name}/answers/"), compute, tags)

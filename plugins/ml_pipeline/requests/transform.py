@@ -1,0 +1,42 @@
+"""CreateTransformJob: one photo per request, one answer per file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_pipeline.requests.job import Compute
+
+
+def transform_job(
+    name: str,
+    model_name: str,
+    photos_uri: str,
+    output_uri: str,
+    compute: Compute,
+    tags: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """The request of CreateTransformJob over every object under `photos_uri`.
+
+    The answer of `photo.jpg` lands in `<output_uri>/photo.jpg.out`.
+    """
+    return {
+        "TransformJobName": name,
+        "ModelName": model_name,
+        "BatchStrategy": "SingleRecord",
+        "MaxPayloadInMB": 20,
+        # MaxConcurrentTransforms x MaxPayloadInMB may not exceed 100 MB.
+        "MaxConcurrentTransforms": 4,
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": photos_uri}},
+            "ContentType": "application/x-image",
+            "SplitType": "None",
+            "CompressionType": "None",
+        },
+        "TransformOutput": {"S3OutputPath": output_uri, "Accept": "application/json", "AssembleWith": "None"},
+        "TransformResources": {
+            "InstanceType": compute.instance_type,
+            "InstanceCount": compute.instance_count,
+        },
+        "Tags": list(tags),
+    }

@@ -1,0 +1,150 @@
+"""New photos in S3, told through SQS, as asset events. A message is deleted only after its event is stored.
+
+The stock SQS trigger deletes on receipt: a triggerer that dies in between loses the event. This one runs in
+the acknowledged mode of Airflow's shared streams: the triggerer calls `advance` once the asset event is in the
+database, and until then the messages stay in the queue, hidden for a while and then delivered again. An event
+may therefore come twice, which is harmless: the second run finds the data set unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Hashable, Sequence
+from typing import Any
+from urllib.parse import unquote_plus
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
+
+from ml_pipeline.clients import AwsAccess
+from ml_pipeline.errors import is_transient
+
+# A copy of a folder sends one message per photo: what comes in quick succession is one event, and one run.
+_LONGEST_COLLECTION_SECONDS = 300.0
+_MOST_MESSAGES = 5000
+# Hidden for long enough to collect and to store the event, so that nobody else takes the message meanwhile.
+_VISIBILITY_SECONDS = 900
+_PAUSE_AFTER_ERROR_SECONDS = 10.0
+
+
+class PhotoQueueTrigger(BaseEventTrigger):
+    """Fires once per burst of new photos: `{"photos": <number>, "first": <key>, "bucket": <name>}`.
+
+    :param queue_url: SQS queue that the bucket's notifications go to.
+    :param quiet_seconds: a burst is over when so long nothing has come.
+    :param access: fields of `AwsAccess`.
+    """
+
+    def __init__(self, queue_url: str, quiet_seconds: float, access: dict[str, Any]) -> None:
+        super().__init__()
+        self.queue_url = queue_url
+        self.quiet_seconds = quiet_seconds
+        self.access = access
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class path and the arguments that make an equal trigger in another process."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {"queue_url": self.queue_url, "quiet_seconds": self.quiet_seconds, "access": self.access},
+        )
+
+    def shared_stream_key(self) -> Hashable | None:
+        """One poll per queue."""
+        return ("ml_pipeline.photo_queue", self.queue_url)
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
+        """The reader of the queue; see `PhotoQueue`."""
+        return PhotoQueue(kwargs["queue_url"], float(kwargs["quiet_seconds"]), AwsAccess(**kwargs["access"]))
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
+        """Every burst is an event."""
+        async for burst in shared_stream:
+            yield TriggerEvent(burst)
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Never called by a triggerer that knows shared streams; without them nothing could be acknowledged."""
+        raise NotImplementedError("this trigger needs the shared streams of Airflow 3.3")
+        yield  # makes it an async generator
+
+
+class PhotoQueue(SharedStreamProducer):
+    """Reads bursts of messages, and deletes them when it is told that their event is stored."""
+
+    def __init__(self, queue_url: str, quiet_seconds: float, access: AwsAccess) -> None:
+        self._queue_url = queue_url
+        self._quiet_seconds = quiet_seconds
+        self._access = access
+
+    async def open_stream(self) -> AsyncIterator[tuple[Any, Any]]:
+        """(burst, messages) again and again."""
+        async with await self._access.async_client("sqs") as sqs:
+            while True:
+                try:
+                    messages = await self._collect(sqs)
+                except Exception as error:
+                    if not is_transient(error):
+                        raise
+                    await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+                    continue
+                burst = summary(messages)
+                if burst:
+                    yield burst, messages
+                elif messages:
+                    await self._delete(sqs, messages)
+
+    async def advance(self, batch: Sequence[AdvanceItem]) -> None:
+        """Delete the messages of every burst whose event is stored; leave the others to be delivered again."""
+        async with await self._access.async_client("sqs") as sqs:
+            for item in batch:
+                if item.outcome.is_clean:
+                    await self._delete(sqs, item.broker_payload)
+
+    async def _collect(self, sqs: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        deadline = time.monotonic() + _LONGEST_COLLECTION_SECONDS
+        while len(found) < _MOST_MESSAGES and time.monotonic() < deadline:
+            # SQS waits 20 seconds at most; while nothing has come, each answer is empty.
+            wait = 20 if not found else max(1, min(20, round(self._quiet_seconds)))
+            response = await sqs.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=10,
+                WaitTimeSeconds=wait,
+                VisibilityTimeout=_VISIBILITY_SECONDS,
+            )
+            messages = response.get("Messages", [])
+            if not messages:
+                break
+            found += messages
+        return found
+
+    async def _delete(self, sqs: Any, messages: Sequence[dict[str, Any]]) -> None:
+        for start in range(0, len(messages), 10):
+            entries = [
+                {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
+                for number, message in enumerate(messages[start : start + 10])
+            ]
+            # One that could not be deleted comes again, as a second event: harmless.
+            await sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
+
+
+def summary(messages: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """A burst of S3 notifications in a few words; None if there is no object in it (S3's test event)."""
+    found = [
+        (record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
+        for message in messages
+        for record in _records(message["Body"])
+    ]
+    if not found:
+        return None
+    return {"photos": len(found), "bucket": found[0][0], "first": found[0][1]}
+
+
+def _records(body: str) -> list[dict[str, Any]]:
+    try:
+        records = json.loads(body).get("Records", [])
+    except (ValueError, AttributeError):
+        return []
+    return [record for record in records if "s3" in record]
