@@ -10,7 +10,7 @@ from html import escape
 from model_code.scores import Bin
 
 _WIDTH = 560
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 22, 14, 38
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Series:
 
 
 def percent(value: float, digits: int = 0) -> str:
-    """`0.814` as `81.4 %`."""
-    return f"{100 * value:.{digits}f} %"
+    """`0.814` as `81.4 %`, with a space that no line breaks at."""
+    return f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -183,7 +183,7 @@ def interval_chart(mean: float, low: float, high: float, title: str) -> str:
     )
     parts.append(f'<line x1="{place(low):.1f}" y1="36" x2="{place(high):.1f}" y2="36" class="whisker"/>')
     parts.append(f'<circle cx="{place(mean):.1f}" cy="36" r="6" class="dot first"/>')
-    return svg(_WIDTH, height, title, "".join(parts))
+    return svg(_WIDTH, height, title, "".join(parts), "narrow")
 
 
 def heat_map(
@@ -256,8 +256,9 @@ def strip_chart(values: Sequence[float], names: Sequence[str], title: str) -> st
         right, bottom = plane.place(place + 1, 0)
         gap = 0.8 if right - left > 3 else 0.1
         hint = escape(f"{names[at]}: {percent(values[at])}")
+        tall = max(0.5, bottom - top)
         parts.append(
-            f'<rect x="{left:.2f}" y="{top:.1f}" width="{right - left - gap:.2f}" height="{max(0.5, bottom - top):.1f}" '
-            f'class="bar"><title>{hint}</title></rect>'
+            f'<rect x="{left:.2f}" y="{top:.1f}" width="{right - left - gap:.2f}" height="{tall:.1f}" class="bar">'
+            f"<title>{hint}</title></rect>"
         )
     return svg(2 * _WIDTH, height, title, "".join(parts))

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import isfinite
 from typing import Any
-
-import numpy as np
 
 from model_code import charts
 from model_code.card import ModelCard
 from model_code.charts import Series, percent
+from model_code.markup import Html, figure, legend, meter, note, section, side_by_side, table
+from model_code.report_classes import class_by_class, confusion_matrix, mix_ups, worst_mistakes
 from model_code.report_style import STYLE
-from model_code.scores import Bin, Integers
-
-NUMBERED = 24
-"""Up to so many classes, the confusion has numbers in its cells and every class its own row of bars."""
-MAPPED = 150
-"""Up to so many classes, the confusion shows all; beyond, those that most mistakes are between."""
-_SHOWN_OF_MANY = 60
-_EXTREMES = 12
+from model_code.scores import Bin
 
 
 @dataclass(frozen=True)
@@ -39,65 +33,68 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The page. Deterministic: the same evaluation gives the same bytes."""
-    sections: list[Callable[[Report], str]] = [
-        _header, _tiles, _comparison, _training, _calibration, _classes, _confusion, _confused, _worst, _making,
-    ]  # fmt: skip
-    title = escape(f"{report.card.name}: {percent(report.document['accuracy'], 1)} right")
-    body = "\n".join(part for part in (section(report) for section in sections) if part)
+    """The page. The same evaluation gives the same bytes."""
+    document, card = report.document, report.card
+    parts = [
+        _header(document, card),
+        _tiles(document),
+        _against_champion(document["comparison"]) if document["comparison"] else "",
+        _learning(card.metrics),
+        _calibration(document),
+        class_by_class(document),
+        confusion_matrix(document),
+        mix_ups(document),
+        worst_mistakes(document, report.photos),
+        _making(document, card),
+    ]
+    title = escape(f"{card.name}: {percent(document['accuracy'], 1)} right")
+    body = "\n".join(part for part in parts if part)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
-def _header(report: Report) -> str:
-    document, card = report.document, report.card
+def _header(document: Mapping[str, Any], card: ModelCard) -> str:
     dataset = document["dataset"] or card.dataset
     interval = document["accuracy_interval"]
-    facts = [
-        card.architecture,
-        f"{len(card.classes)} classes",
-        f"data set {dataset['name']}, version {dataset['version']}",
-        f"served by {document['runtime']}",
-    ]
+    facts = (
+        f"{card.architecture} · {len(card.classes)} classes · data set {dataset['name']}, "
+        f"version {dataset['version']} · served by {document['runtime']}"
+    )
+    lead = (
+        f"Right on <strong>{percent(document['accuracy'], 1)}</strong> of {document['photos']:,} test photos it never "
+        f"saw. With other photos of the same kind that would be between {percent(interval['low'], 1)} and "
+        f"{percent(interval['high'], 1)} in 95 of 100 cases."
+    )
     notes = []
     if document["unknown_classes"]:
         photos = sum(document["unknown_classes"].values())
         names = ", ".join(sorted(document["unknown_classes"]))
-        notes.append(
-            f"{photos} photos are of classes this model was never taught ({names}); they count as wrong."
-        )
+        notes.append(f"Photos of classes it was never taught ({names}), which count as wrong: {photos}.")
     if document["unreadable"]:
-        notes.append(f"{len(document['unreadable'])} photos could not be read and count nowhere.")
-    remarks = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+        notes.append(f"Photos that could not be read, and count nowhere: {len(document['unreadable'])}.")
+    remarks = "".join(note(remark).markup for remark in notes)
     return (
-        f'<header>\n<h1>{escape(card.name)}</h1>\n<p class="soft">{escape(" · ".join(facts))}</p>\n'
-        f'<p class="lead">Right on <strong>{percent(document["accuracy"], 1)}</strong> of {document["photos"]:,} test photos '
-        f"it never saw. Drawing other photos of the same kind, that would be between {percent(interval['low'], 1)} and "
-        f"{percent(interval['high'], 1)} in 95 of 100 cases.</p>{remarks}\n</header>"
+        f'<header>\n<h1>{escape(card.name)}</h1>\n<p class="soft">{escape(facts)}</p>\n'
+        f'<p class="lead">{lead}</p>{remarks}\n</header>'
     )
 
 
-def _tiles(report: Report) -> str:
-    document = report.document
+def _tiles(document: Mapping[str, Any]) -> str:
     calibration, abstain, latency = document["calibration"], document["abstain"], document["latency"]
-    interval = document["macro_f1_interval"]
+    low, high = document["macro_f1_interval"]["low"], document["macro_f1_interval"]["high"]
+    loss = document["log_loss"]
+    before = percent(calibration["ece_before"], 1)
     tiles = [
         ("Accuracy", percent(document["accuracy"], 1), "the likeliest class is the true one"),
         ("Top 5", percent(document["top5_accuracy"], 1), "the true class is among the five likeliest"),
-        (
-            "Macro F1",
-            f"{document['macro_f1']:.3f}",
-            f"{interval['low']:.3f} to {interval['high']:.3f}; classes count alike",
-        ),
-        (
-            "Calibration error",
-            percent(calibration["ece_after"], 1),
-            f"{percent(calibration['ece_before'], 1)} before scaling",
-        ),
-        ("Unsure", percent(abstain["rate"], 1), _abstain_note(abstain)),
+        ("Macro F1", f"{document['macro_f1']:.3f}", f"{low:.3f} to {high:.3f}; classes count alike"),
+        ("Log loss", "none" if loss is None else f"{loss:.3f}", "lower is better, 0 is perfect"),
+        ("Calibration error", percent(calibration["ece_after"], 1), f"{before} before temperature scaling"),
+        ("Unsure", percent(abstain["rate"], 1), _unsure(abstain)),
         (
             "One photo",
             f"{latency['p50']:.1f} ms",
@@ -106,301 +103,170 @@ def _tiles(report: Report) -> str:
         (
             "Throughput",
             f"{document['photos_per_second']:,.0f}/s",
-            "photos, on this job's cores, decoding included",
+            "photos on this job's cores, decoding included",
         ),
     ]
-    if document["log_loss"] is not None:
-        tiles.insert(3, ("Log loss", f"{document['log_loss']:.3f}", "lower is better; 0 is perfect"))
     cells = "".join(
-        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}<span class="small">{escape(note)}</span></dd></div>'
-        for name, value, note in tiles
+        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}'
+        f'<span class="small">{escape(remark)}</span></dd></div>'
+        for name, value, remark in tiles
     )
     return f'<dl class="tiles">{cells}</dl>'
 
 
-def _abstain_note(abstain: Mapping[str, Any]) -> str:
+def _unsure(abstain: Mapping[str, Any]) -> str:
     if abstain["accuracy_answered"] is None:
-        return f"below {percent(abstain['threshold'])} sure every time"
-    return (
-        f"below {percent(abstain['threshold'])} sure; else {percent(abstain['accuracy_answered'], 1)} right"
+        return f"below {percent(abstain['threshold'])} every time"
+    return f"below {percent(abstain['threshold'])}; the others are {percent(abstain['accuracy_answered'], 1)} right"
+
+
+def _against_champion(comparison: Mapping[str, Any]) -> str:
+    low, high, mean = comparison["ci_low"], comparison["ci_high"], comparison["difference"]
+    points = f"{100 * mean:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
+    figures = (
+        f"{percent(comparison['challenger_accuracy'], 1)} against {percent(comparison['champion_accuracy'], 1)} on the "
+        f"same {comparison['photos']:,} photos: {points}."
+    )
+    banner = (
+        f'<div class="banner"><p><strong>{comparison_verdict(low, high)}</strong> {escape(figures)}</p></div>'
+    )
+    chart = charts.interval_chart(mean, low, high, f"Accuracy against the champion: {points}")
+    caption = (
+        "Difference in accuracy, in points, with its paired bootstrap interval. Only this model is right on "
+        f"{comparison['only_challenger_right']:,} photos, only the champion on {comparison['only_champion_right']:,}."
+    )
+    return section(
+        "Against the champion",
+        Html(banner),
+        figure(Html(chart), caption=caption),
+        *(note(remark) for remark in _class_changes(comparison)),
     )
 
 
-def _comparison(report: Report) -> str:
-    comparison = report.document["comparison"]
-    if comparison is None:
-        return ""
-    low, high, mean = comparison["ci_low"], comparison["ci_high"], comparison["difference"]
+def comparison_verdict(low: float, high: float) -> str:
+    """What the interval of a difference says."""
     if low > 0:
-        verdict = "Better than the champion."
-    elif high < 0:
-        verdict = "Worse than the champion."
-    else:
-        verdict = "No difference from the champion that these photos could show."
-    points = f"{100 * mean:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
-    title = f"Accuracy against the champion: {points}"
-    changes = [
-        f"{label}: {escape(', '.join(comparison[key]))}."
-        for label, key in (("New classes", "classes_added"), ("Classes gone", "classes_removed"))
-        if comparison[key]
-    ]
+        return "Better than the champion."
+    if high < 0:
+        return "Worse than the champion."
+    return "No difference from the champion that these photos could show."
+
+
+def _class_changes(comparison: Mapping[str, Any]) -> list[str]:
+    labels = {"classes_added": "New classes", "classes_removed": "Classes gone"}
+    changes = [f"{label}: {', '.join(comparison[key])}." for key, label in labels.items() if comparison[key]]
     common = comparison["common"]
     if changes and common["photos"]:
         changes.append(
-            f"On the {common['photos']:,} photos of classes that both know: {percent(common['challenger_accuracy'], 1)} "
-            f"against {percent(common['champion_accuracy'], 1)}."
+            f"On the {common['photos']:,} photos of classes that both know: "
+            f"{percent(common['challenger_accuracy'], 1)} against {percent(common['champion_accuracy'], 1)}."
         )
-    extra = f'<p class="note">{" ".join(changes)}</p>' if changes else ""
-    return (
-        "<section>\n<h2>Against the champion</h2>\n"
-        f'<div class="banner"><p><strong>{verdict}</strong> {percent(comparison["challenger_accuracy"], 1)} against '
-        f"{percent(comparison['champion_accuracy'], 1)} on the same {comparison['photos']:,} photos: {points}.</p></div>\n"
-        f"<figure>{charts.interval_chart(mean, low, high, title)}<figcaption>Difference in accuracy, in points, with its "
-        f"paired bootstrap interval. Only this model is right on {comparison['only_challenger_right']:,} photos, only the "
-        f"champion on {comparison['only_champion_right']:,}.</figcaption></figure>{extra}\n</section>"
-    )
+    return changes
 
 
-def _training(report: Report) -> str:
-    history = [row for row in report.card.metrics.get("history", []) if "epoch" in row]
-    figures = [
-        _curves(
-            history,
-            {"train_loss": "training", "valid_loss": "validation"},
-            "Loss",
-            lambda v: f"{v:g}",
-            report,
-        ),
-        _curves(history, {"valid_accuracy": "validation"}, "Accuracy", lambda v: percent(v, 1), report),
-    ]
-    if len(history) < 2 or not any(figures):
+def _learning(metrics: Mapping[str, Any]) -> str:
+    history = [row for row in metrics.get("history", []) if _is_number(row.get("epoch"))]
+    if len(history) < 2:
         return ""
-    return (
-        "<section>\n<h2>How it learned</h2>\n<p>Fitted on the training photos, judged after every epoch on the validation "
-        "photos. The dashed line is the epoch that was kept.</p>\n"
-        f'<div class="pair">{"".join(figures)}</div>\n</section>'
+    kept = float(metrics["epoch"]) if _is_number(metrics.get("epoch")) else None
+    loss = {"train_loss": Series("training", "second", ()), "valid_loss": Series("validation", "first", ())}
+    accuracy = {"valid_accuracy": Series("validation", "first", ())}
+    figures = [
+        _curves("Loss", loss, history, kept, lambda value: f"{value:g}"),
+        _curves("Accuracy", accuracy, history, kept, percent),
+    ]
+    drawn = [part for part in figures if part is not None]
+    if not drawn:
+        return ""
+    return section(
+        "How it learned",
+        "Fitted on the training photos, judged after every epoch on the validation photos. The dashed line is the "
+        "epoch that was kept.",
+        side_by_side(*drawn),
     )
 
 
 def _curves(
-    history: Sequence[Mapping[str, Any]],
-    wanted: Mapping[str, str],
     title: str,
+    wanted: Mapping[str, Series],
+    history: Sequence[Mapping[str, Any]],
+    kept: float | None,
     y_format: Callable[[float], str],
-    report: Report,
-) -> str:
-    styles = {"training": "second", "validation": "first"}
-    series = []
-    for key, name in wanted.items():
+) -> Html | None:
+    lines = []
+    for key, line in wanted.items():
         points = [(float(row["epoch"]), float(row[key])) for row in history if _is_number(row.get(key))]
         if points:
-            series.append(Series(name, styles[name], points))
-    kept = report.card.metrics.get("epoch")
-    chart = charts.line_chart(
-        series, f"{title} by epoch", "epoch", y_format, float(kept) if _is_number(kept) else None
-    )
-    return f"<figure><h3>{title}</h3>{_legend(series)}{chart}</figure>" if chart else ""
+            lines.append(Series(line.name, line.style, points))
+    if not lines:
+        return None
+    chart = charts.line_chart(lines, f"{title} by epoch", "epoch", y_format, kept)
+    return figure(Html(f"<h3>{escape(title)}</h3>"), legend(*lines), Html(chart))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))
+    return isinstance(value, int | float) and isfinite(value)
 
 
-def _legend(series: Iterable[Series]) -> str:
-    return f'<div class="legend">{"".join(f"<span class={line.style!r}>{escape(line.name)}</span>" for line in series)}</div>'
-
-
-def _calibration(report: Report) -> str:
-    calibration = report.document["calibration"]
+def _calibration(document: Mapping[str, Any]) -> str:
+    calibration = document["calibration"]
     after = [Bin(**row) for row in calibration["bins"]]
     before = [Bin(**row) for row in calibration["bins_before"]]
     chart = charts.reliability_chart(before, after, "Reliability diagram")
-    sure = report.document["abstain"]
-    answered = (
-        ""
-        if sure["accuracy_answered"] is None
-        else f" Answers at least {percent(sure['threshold'])} sure are right {percent(sure['accuracy_answered'], 1)} of the "
-        f"time; {percent(sure['rate'], 1)} of the photos get a less certain one, and are flagged."
+    intro = (
+        "Of the answers given with 80 % confidence, 80 % should be right. As served, confidence and truth differ by "
+        f"{percent(calibration['ece_after'], 1)} on average; it was {percent(calibration['ece_before'], 1)} before "
+        f"dividing the logits by {calibration['temperature']:.2f}."
     )
-    legend = _legend([Series("as served", "first", ()), Series("before temperature scaling", "second", ())])
-    return (
-        "<section>\n<h2>Does it know what it knows?</h2>\n<p>Of the answers given with 80 % confidence, 80 % should be right. "
-        f"As served, confidence and truth differ by {percent(calibration['ece_after'], 1)} on average "
-        f"({percent(calibration['ece_before'], 1)} before dividing the logits by {calibration['temperature']:.2f}).{answered}</p>\n"
-        f'<div class="pair"><figure>{legend}{chart}<figcaption>Height: how often such answers are right. Bars are stronger '
-        "where there are more photos. On the dashed line, confidence means what it says.</figcaption></figure>"
-        f"{_confidence_table(after)}</div>\n</section>"
+    caption = (
+        "Height: how often such answers are right. Bars are stronger where there are more photos. On the dashed line, "
+        "confidence means what it says."
+    )
+    key = legend(Series("as served", "first", ()), Series("before temperature scaling", "second", ()))
+    return section(
+        "Does it know what it knows?",
+        intro,
+        side_by_side(figure(key, Html(chart), caption=caption), _confidence(after)),
     )
 
 
-def _confidence_table(bins: Sequence[Bin]) -> str:
+def _confidence(bins: Sequence[Bin]) -> Html:
     total = sum(part.photos for part in bins) or 1
-    rows = "".join(
-        f"<tr><td>{percent(part.low)} to {percent(part.high)}</td>{_meter(part.photos / total)}"
-        f'<td class="number">{part.photos:,}</td><td class="number">{percent(part.accuracy)}</td></tr>'
+    rows = [
+        (
+            f"{percent(part.low)} to {percent(part.high)}",
+            meter(part.photos / total),
+            f"{part.photos:,}",
+            percent(part.accuracy),
+        )
         for part in reversed(bins)
         if part.photos
-    )
-    return (
-        '<figure class="scroll"><table><caption>How sure, how often, how right</caption><thead><tr><th scope="col">confidence</th>'
-        '<th scope="col"></th><th scope="col" class="number">photos</th><th scope="col" class="number">right</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></figure>"
-    )
-
-
-def _meter(share: float, style: str = "first") -> str:
-    return f'<td class="meter {style}"><i style="--share:{100 * share:.1f}%"></i></td>'
-
-
-def _classes(report: Report) -> str:
-    rows = [row for row in report.document["classes"] if row["photos"]]
-    rows.sort(key=lambda row: (-row["recall"], row["name"]))
-    intro = "<p>Recall: of the photos of a class, the share that was recognised. Precision: of the answers that name it, the share that was right.</p>"
-    if len(rows) <= NUMBERED:
-        return f"<section>\n<h2>Class by class</h2>\n{intro}\n{_class_table(rows, 'All classes, best recall first')}\n</section>"
-    names, recalls = [row["name"] for row in rows], [row["recall"] for row in rows]
-    chart = charts.strip_chart(recalls, names, "Recall of every class, best first")
-    return (
-        f"<section>\n<h2>Class by class</h2>\n{intro}\n<figure>{chart}</figure>\n"
-        f'<div class="pair" style="margin-top:1rem">{_class_table(rows[:_EXTREMES], "Easiest classes")}'
-        f"{_class_table(rows[::-1][:_EXTREMES], 'Hardest classes')}</div>\n"
-        f"<details><summary>All {len(rows)} classes</summary>{_class_table(rows, 'Best recall first')}</details>\n</section>"
-    )
-
-
-def _class_table(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
-    body = "".join(
-        f'<tr><th scope="row">{escape(_readable(row["name"]))}</th>{_meter(row["recall"])}'
-        f'<td class="number">{percent(row["recall"])}</td><td class="number">{percent(row["precision"])}</td>'
-        f'<td class="number">{row["photos"]:,}</td></tr>'
-        for row in rows
-    )
-    return (
-        f'<figure class="scroll"><table><caption>{escape(caption)}</caption><thead><tr><th scope="col">class</th>'
-        '<th scope="col"></th><th scope="col" class="number">recall</th><th scope="col" class="number">precision</th>'
-        f'<th scope="col" class="number">photos</th></tr></thead><tbody>{body}</tbody></table></figure>'
-    )
-
-
-def _readable(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _confusion(report: Report) -> str:
-    names = [_readable(row["name"]) for row in report.document["classes"]]
-    matrix = dense(report.document["confusion"], len(names))
-    chosen = np.arange(len(names))
-    note = "Rows are the true classes, columns the answers. "
-    if len(names) > MAPPED:
-        chosen = busiest(matrix, _SHOWN_OF_MANY)
-        note += f"Of {len(names)} classes, the {len(chosen)} that most mistakes are between. "
-    if len(chosen) > NUMBERED:
-        chosen = chosen[seriation(matrix[np.ix_(chosen, chosen)])]
-        note += "Classes that are taken for one another lie side by side. "
-    shown = matrix[np.ix_(chosen, chosen)]
-    cell = 40.0 if len(chosen) <= 10 else max(9.0, 700 / len(chosen))
-    chart = charts.heat_map(
-        shown.tolist(), [names[at] for at in chosen], "Confusion matrix", len(chosen) <= NUMBERED, cell
-    )
-    legend = _legend([Series("right", "first", ()), Series("mistaken", "second", ())])
-    return (
-        "<section>\n<h2>What it takes for what</h2>\n"
-        f'<figure>{legend}<div class="scroll">{chart}</div><figcaption>{note}Point at a cell for its numbers.</figcaption></figure>\n'
-        "</section>"
-    )
-
-
-def dense(cells: Sequence[Sequence[int]], classes: int) -> Integers:
-    """The sparse `confusion` of evaluation.json as [classes, classes]; photos of unknown classes are left out."""
-    matrix = np.zeros((classes + 1, classes), np.int64)
-    for row, column, count in cells:
-        matrix[row, column] = count
-    return matrix[:-1]
-
-
-def busiest(matrix: Integers, count: int) -> Integers:
-    """The classes that take part in most mistakes, in their own order."""
-    wrong = matrix - np.diag(np.diagonal(matrix))
-    return np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:count])
-
-
-def seriation(matrix: Integers) -> Integers:
-    """An order of classes that puts those confused with each other side by side.
-
-    The eigenvector of the second smallest eigenvalue of the graph Laplacian of the mistakes (Atkins et al. 1998).
-    """
-    wrong = (matrix + matrix.T).astype(np.float64)
-    np.fill_diagonal(wrong, 0)
-    wrong += 1e-3  # holds together classes that are never confused
-    laplacian = np.diag(wrong.sum(axis=1)) - wrong
-    vector = np.linalg.eigh(laplacian)[1][:, 1]
-    # The sign of an eigenvector is arbitrary; fix it, so that the page is the same on every machine.
-    return np.argsort(vector * np.sign(vector[np.argmax(np.abs(vector))]), kind="stable")
-
-
-def _confused(report: Report) -> str:
-    pairs = report.document["confused"]
-    if not pairs:
-        return ""
-    support = {row["name"]: row["photos"] for row in report.document["classes"]}
-    rows = "".join(
-        f'<tr><th scope="row">{escape(_readable(pair["label"]))}</th><td>{escape(_readable(pair["prediction"]))}</td>'
-        f"{_meter(pair['photos'] / max(1, support[pair['label']]), 'second')}"
-        f'<td class="number">{pair["photos"]} of {support[pair["label"]]}</td></tr>'
-        for pair in pairs
-    )
-    return (
-        '<section>\n<h2>Commonest mix-ups</h2>\n<figure class="scroll"><table><thead><tr><th scope="col">this</th>'
-        '<th scope="col">was taken for</th><th scope="col"></th><th scope="col" class="number">photos</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></figure>\n</section>"
-    )
-
-
-def _worst(report: Report) -> str:
-    cards = []
-    for mistake in report.document["worst"]:
-        image = report.photos.get(mistake["key"])
-        if image is None:
-            continue
-        label, prediction = _readable(mistake["label"]), _readable(mistake["prediction"])
-        cards.append(
-            f'<li><img src="{image}" alt="{escape(f"a photo labelled {label}", quote=True)}" loading="lazy"><div>'
-            f"{percent(mistake['confidence'])} sure: <b>{escape(prediction)}</b><br>labelled {escape(label)} "
-            f'({percent(mistake["likelihood"], 1)})<br><code class="soft">{escape(mistake["key"])}</code></div></li>'
-        )
-    if not cards:
-        return ""
-    return (
-        "<section>\n<h2>Worst mistakes</h2>\n<p>The surest wrong answers. Often the label is wrong, or there is more than one "
-        f'thing in the photo: worth a look before the next training.</p>\n<ul class="photos">{"".join(cards)}</ul>\n</section>'
-    )
-
-
-def _making(report: Report) -> str:
-    card = report.card
-    int8 = card.metrics.get("int8") or {}
-    rows = [
-        ("architecture", card.architecture),
-        *sorted((name, str(value)) for name, value in card.hyperparameters.items()),
     ]
-    rows += (
-        [("int8", f"{int8['reason']} ({int8['method']})" if int8.get("method") else str(int8["reason"]))]
-        if int8
-        else []
+    return table(["confidence", "", "#photos", "#right"], rows, "How sure, how often, how right")
+
+
+def _making(document: Mapping[str, Any], card: ModelCard) -> str:
+    int8 = card.metrics.get("int8") or {}
+    rows = [("architecture", card.architecture)]
+    rows += sorted(
+        (name, str(value)) for name, value in card.hyperparameters.items() if name != "architecture"
     )
+    if int8:
+        rows.append(
+            ("int8", f"{int8['reason']} ({int8['method']})" if int8.get("method") else str(int8["reason"]))
+        )
     rows += [
         ("trained on", f"{card.dataset['name']}, version {card.dataset['version']}"),
         ("starting weights", card.weights_sha256 or "none: the backbone began untrained"),
         ("code version", card.code_version),
-        ("model.tar.gz SHA-256", report.document["model"]["sha256"] or "judged from a folder"),
+        ("SHA-256 of model.tar.gz", document["model"]["sha256"] or "none: judged from a folder"),
     ]
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td><code>{escape(value)}</code></td></tr>'
-        for name, value in rows
-    )
-    return (
-        "<section>\n<h2>How it was made</h2>\n"
-        f'<figure class="scroll"><table><tbody>{body}</tbody></table></figure>\n'
-        '<p class="note">Intervals are 95 % percentile bootstrap intervals. Latency and throughput are of the machine '
-        "this evaluation ran on.</p>\n</section>"
+    cells = [(name, Html(f"<code>{escape(value)}</code>")) for name, value in rows]
+    return section(
+        "How it was made",
+        table(["", ""], cells),
+        note(
+            "Intervals are 95 % percentile bootstrap intervals. Latency and throughput are of the machine this "
+            "evaluation ran on."
+        ),
     )
