@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from local_aws import daemon
+from local_aws import images, state_folder
 from local_aws.settings import DEFAULT_PORT, DEFAULT_REGION, Settings, StartupError, parse_quota
 
 START_SECONDS = 60
@@ -85,27 +85,30 @@ def _start(arguments: argparse.Namespace) -> None:
         log_level=arguments.log_level,
     )
     if arguments.foreground:
+        from local_aws.daemon import run
+
         logging.basicConfig(
             level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        daemon.run(settings)
+        run(settings)
         return
     _start_in_background(settings)
-    print(f"local_aws answers at {_url(settings.state)} (log: {settings.state / daemon.LOG})")
+    print(f"local_aws answers at {_url(settings.state)} (log: {settings.state / state_folder.LOG})")
 
 
 def _start_in_background(settings: Settings) -> None:
-    daemon.prepare_state(settings.state)
-    if daemon.is_locked(settings.state):
-        with daemon.locked(settings.state):
+    state_folder.prepare_state(settings.state)
+    images.load(settings.images)
+    if state_folder.is_locked(settings.state):
+        with state_folder.locked(settings.state):
             """Never reached: says which one runs."""
-    (settings.state / daemon.PORT).unlink(missing_ok=True)
+    (settings.state / state_folder.PORT).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "local_aws", "start", "--foreground"]
     argv += ["--state", str(settings.state), "--images", str(settings.images), "--port", str(settings.port)]
     argv += ["--region", settings.region, "--cores", str(settings.cores), "--log-level", settings.log_level]
     for instance_type, limit in settings.quotas.items():
         argv += ["--quota", f"{instance_type}={limit}"]
-    log = settings.state / daemon.LOG
+    log = settings.state / state_folder.LOG
     with log.open("ab") as file:
         begin = file.tell()
         process = subprocess.Popen(
@@ -134,14 +137,16 @@ def _stop(arguments: argparse.Namespace) -> None:
 
 def stop(state: Path) -> bool:
     """End the local_aws of a state folder and wait for its end; False when none runs. Raises StartupError."""
-    if not daemon.is_locked(state):
+    if not state_folder.is_locked(state):
         return False
-    pid = daemon.read_number(state / daemon.PID)
+    pid = state_folder.read_number(state / state_folder.PID)
     if pid is None:
-        raise StartupError(f"{state} is locked but has no {daemon.PID} file: it is just starting; try again")
+        raise StartupError(
+            f"{state} is locked but has no {state_folder.PID} file: it is just starting; try again"
+        )
     deadline = time.monotonic() + STOP_SECONDS
     os.kill(pid, signal.SIGTERM)
-    while daemon.is_locked(state):
+    while state_folder.is_locked(state):
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             deadline += STOP_SECONDS
@@ -169,8 +174,10 @@ def _reset(arguments: argparse.Namespace) -> None:
     if not state.exists():
         print(f"{state} does not exist: nothing to reset")
         return
-    if not (state / daemon.LOCK).exists():
-        raise StartupError(f"{state} is not a state folder of local_aws (it holds no {daemon.LOCK} file)")
+    if not (state / state_folder.LOCK).exists():
+        raise StartupError(
+            f"{state} is not a state folder of local_aws (it holds no {state_folder.LOCK} file)"
+        )
     if (
         not arguments.yes
         and input(f"Delete every object, job and endpoint in {state}? [y/N] ").lower() != "y"
@@ -187,7 +194,7 @@ def _logs(arguments: argparse.Namespace) -> int:
 
     if arguments.name:
         return print_job(state, arguments.name, follow=arguments.follow)
-    return print_file(state / daemon.LOG, follow=arguments.follow)
+    return print_file(state / state_folder.LOG, follow=arguments.follow)
 
 
 def _interrupt(arguments: argparse.Namespace) -> int:
@@ -199,14 +206,14 @@ def _interrupt(arguments: argparse.Namespace) -> int:
 
 
 def _url(state: Path) -> str:
-    port = daemon.read_number(state / daemon.PORT)
+    port = state_folder.read_number(state / state_folder.PORT)
     return f"http://127.0.0.1:{port}" if port else ""
 
 
 def _ask(state: Path, page: str, method: str = "GET") -> Any:
     """A document of the running local_aws; None when none answers."""
     url = _url(state)
-    if not url or not daemon.is_locked(state):
+    if not url or not state_folder.is_locked(state):
         return None
     request = urllib.request.Request(
         f"{url}/_local_aws/{page}", method=method, data=b"" if method == "POST" else None

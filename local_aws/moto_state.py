@@ -25,7 +25,6 @@ import cloudpickle  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives import serialization
 from moto import backends
 from moto.core.base_backend import AccountSpecificBackend, BackendDict, BaseBackend
-from moto.ssm.models import ParameterDict
 
 from local_aws.settings import StartupError
 
@@ -46,14 +45,6 @@ copyreg.pickle(type(threading.Lock()), lambda _: (threading.Lock, ()))  # type: 
 copyreg.pickle(type(threading.RLock()), lambda _: (threading.RLock, ()))  # type: ignore[arg-type]
 copyreg.pickle(threading.Condition, lambda _: (threading.Condition, ()))
 copyreg.pickle(threading.Event, lambda _: (threading.Event, ()))
-
-
-def _reduce_parameters(found: Any) -> Any:
-    """A defaultdict whose constructor takes other arguments than pickle would give it."""
-    return ParameterDict, (found.account_id, found.region_name), None, None, iter(found.items())
-
-
-copyreg.pickle(ParameterDict, _reduce_parameters)
 
 
 class MotoState:
@@ -177,6 +168,12 @@ def _der(key: Any) -> bytes:
 
 
 class _Pickler(cloudpickle.Pickler):
+    def reducer_override(self, found: Any) -> Any:
+        if type(found).__name__ == "ParameterDict":
+            # A defaultdict of moto's SSM whose constructor takes other arguments than pickle would give it.
+            return type(found), (found.account_id, found.region_name), None, None, iter(found.items())
+        return super().reducer_override(found)
+
     def persistent_id(self, found: Any) -> Any:
         if isinstance(found, BaseBackend):
             return ("backend", _service_of(found), found.account_id, found.region_name)

@@ -1,4 +1,6 @@
-"""A real local_aws on a free port for all tests of this folder, and others for tests that stop or kill theirs."""
+"""A real local_aws on a free port for all tests of this folder, and others for tests that stop or kill
+theirs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from local_aws import cli, daemon
+from local_aws import cli, state_folder
 
 IMAGES = Path(__file__).with_name("images.toml")
 TRAINING_IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2.13-cpu-amzn2023-sagemaker"
@@ -46,7 +48,7 @@ class Cloud:
     def start(self) -> Cloud:
         """Start it in the background, as a user does."""
         argv = ["start", "--state", str(self.state), "--images", str(IMAGES), "--port", "0", *self.options]
-        assert cli.main(argv) == 0, (self.state / daemon.LOG).read_text()
+        assert cli.main(argv) == 0, (self.state / state_folder.LOG).read_text()
         self._clients.clear()
         return self
 
@@ -56,15 +58,15 @@ class Cloud:
 
     def kill(self) -> None:
         """kill -9, and wait until the kernel has let go of the lock."""
-        pid = daemon.read_number(self.state / daemon.PID)
+        pid = state_folder.read_number(self.state / state_folder.PID)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not daemon.is_locked(self.state))
+        eventually(lambda: not state_folder.is_locked(self.state))
 
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{daemon.read_number(self.state / daemon.PORT)}"
+        return f"http://127.0.0.1:{state_folder.read_number(self.state / state_folder.PORT)}"
 
     def client(self, service: str, region: str = "us-east-1") -> Any:
         """A boto3 client given no more than an address, any credentials and a region."""
@@ -124,7 +126,10 @@ class Cloud:
     def log_of(self, name: str, group: str = "/aws/sagemaker/TrainingJobs") -> list[str]:
         """Every line of a job."""
         logs = self.client("logs")
-        streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]
+        try:
+            streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]
+        except logs.exceptions.ResourceNotFoundException:
+            return []
         return [
             event["message"]
             for stream in streams

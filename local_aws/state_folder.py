@@ -1,0 +1,71 @@
+"""The state folder from outside: its lock, its pid, port and log files. Light to import, for the command
+line.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from local_aws.settings import StartupError
+
+LOCK, PID, PORT, LOG = "lock", "pid", "port", "local_aws.log"
+
+
+def prepare_state(state: Path) -> None:
+    """Make the state folder. Raises StartupError when it cannot be one."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        probe = state / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise StartupError(
+            f"state folder {state} cannot be used ({error}): choose another with --state"
+        ) from error
+
+
+@contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """Hold the state folder's lock; the kernel lets go of it however the process ends. Raises
+    StartupError.
+    """
+    with (state / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartupError(
+                f"a local_aws already runs on {state} "
+                f"(pid {read_number(state / PID)}, port {read_number(state / PORT)}): "
+                f"stop it with: python -m local_aws stop --state {state}"
+            ) from None
+        yield
+
+
+def is_locked(state: Path) -> bool:
+    """Whether a local_aws runs on that state folder."""
+    try:
+        with (state / LOCK).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def read_number(path: Path) -> int | None:
+    """The number in a pid or port file; None when there is none."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file that readers see whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
