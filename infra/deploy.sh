@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Creates or updates the stacks in the account and region of the AWS CLI, in the order in which they need each other.
-#   infra/deploy.sh                                          storage, images, roles
+#   infra/deploy.sh                                          storage, images, jobs, airflow
 #   NETWORK=true infra/deploy.sh                             the network too
 #   NETWORK=true PRIVATE=true infra/deploy.sh                and jobs outside it are refused
 #   ENDPOINT=dogs infra/deploy.sh                            the alarms of that endpoint too
@@ -18,10 +18,11 @@ deploy() { # <template> [Parameter=value ...]
 deploy storage "NotificationEmail=${EMAIL:-}"
 deploy images
 if [ "$NETWORK" = true ]; then deploy network; fi
-deploy roles "Private=$PRIVATE" "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}"
+deploy jobs "Private=$PRIVATE"
+deploy airflow "Private=$PRIVATE" "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}"
 if [ -n "${ENDPOINT:-}" ]; then deploy endpoint "EndpointName=$ENDPOINT"; fi
 
-stacks=(storage images roles)
+stacks=(storage images jobs airflow)
 if [ "$NETWORK" = true ]; then stacks+=(network); fi
 for stack in "${stacks[@]}"; do
   aws cloudformation describe-stacks --stack-name "$PROJECT-$stack" --output table \

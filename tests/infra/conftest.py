@@ -34,6 +34,7 @@ def deployed() -> Iterator[dict[str, dict[str, str]]]:
             "storage": stacks.create("storage"),
             "images": stacks.create("images"),
             "network": stacks.create("network"),
-            "roles": stacks.create("roles"),
+            "jobs": stacks.create("jobs"),
+            "airflow": stacks.create("airflow"),
             "endpoint": stacks.create("endpoint", EndpointName="dogs"),
         }

@@ -24,6 +24,9 @@ EXPORTS = {
     "ml-pipeline-subnet-a": "subnet-a",
     "ml-pipeline-subnet-b": "subnet-b",
     "ml-pipeline-machines": "sg-machines",
+    "ml-pipeline-job-role": f"arn:aws:iam::{ACCOUNT}:role/ml-pipeline-job",
+    "ml-pipeline-instance-role": f"arn:aws:iam::{ACCOUNT}:role/ml-pipeline-instance",
+    "ml-pipeline-instance-profile": f"arn:aws:iam::{ACCOUNT}:instance-profile/ml-pipeline-instance",
 }
 """What the stacks hand to each other. tests/infra/test_templates.py creates them for real."""
 

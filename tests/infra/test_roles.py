@@ -30,9 +30,9 @@ def sagemaker(kind: str) -> str:
     return ARN.format("sagemaker", f"{kind}/x")
 
 
-ROLES = Template("roles")
+TEMPLATES = {"Airflow": "airflow", "Job": "jobs", "Instance": "jobs"}
 KEY = EXPORTS["ml-pipeline-key"]
-AIRFLOW, JOB, INSTANCE_ROLE = (ROLES.role_policies(name) for name in ("Airflow", "Job", "Instance"))
+AIRFLOW, JOB, INSTANCE_ROLE = (Template(file).role_policies(role) for role, file in TEMPLATES.items())
 POLICIES = {"airflow": AIRFLOW, "job": JOB, "instance": INSTANCE_ROLE}
 
 
@@ -213,7 +213,10 @@ def test_asking_one_endpoint_is_all_that_the_callers_policy_gives() -> None:
 
 
 def test_roles_are_taken_by_their_services_alone() -> None:
-    roles = ROLES.properties("AWS::IAM::Role")
+    roles = {
+        **Template("airflow").properties("AWS::IAM::Role"),
+        **Template("jobs").properties("AWS::IAM::Role"),
+    }
     trusted = {
         name: [statement["Principal"] for statement in role["AssumeRolePolicyDocument"]["Statement"]]
         for name, role in roles.items()
@@ -227,14 +230,13 @@ def test_roles_are_taken_by_their_services_alone() -> None:
 
 @pytest.mark.parametrize("private", ["false", "true"])
 def test_policies_fit_into_iam(private: str) -> None:
-    template = Template("roles", {"Private": private})
-    for role in ("Airflow", "Job", "Instance"):
-        assert stacks.size(template.role_policies(role)) <= INLINE_POLICIES_LIMIT
+    for role, file in TEMPLATES.items():
+        policies = Template(file, {"Private": private}).role_policies(role)
+        assert stacks.size(policies) <= INLINE_POLICIES_LIMIT
 
 
 def test_private_refuses_what_is_outside_the_network_or_has_another_key() -> None:
-    private = Template("roles", {"Private": "true"})
-    policies = private.role_policies("Airflow")
+    policies = Template("airflow", {"Private": "true"}).role_policies("Airflow")
     inside = {
         "sagemaker:VpcSubnets": ["subnet-a", "subnet-b"],
         "sagemaker:VpcSecurityGroupIds": ["sg-machines"],
@@ -252,7 +254,7 @@ def test_private_refuses_what_is_outside_the_network_or_has_another_key() -> Non
     assert not train(VolumeKmsKey=[])
     assert not train(VolumeKmsKey="arn:aws:kms:eu-west-1:999999999999:key/x")
     attach = Request("ec2:CreateNetworkInterface")
-    assert allowed(private.role_policies("Job"), attach)
+    assert allowed(Template("jobs", {"Private": "true"}).role_policies("Job"), attach)
     assert not allowed(JOB, attach)
 
 
@@ -274,6 +276,7 @@ PERMISSIONS = {
     "s3:ListObjectsV2": "s3:ListBucket",
     "s3:HeadBucket": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
+    "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
     "s3:UploadPart": "s3:PutObject",
     "sagemaker-runtime:InvokeEndpoint": "sagemaker:InvokeEndpoint",
     "sts:GetCallerIdentity": "",

@@ -57,8 +57,8 @@ def test_outputs_are_settings_that_load(deployed: Outputs) -> None:
     settings = Settings.load(
         {
             "ML_PIPELINE_BUCKET": deployed["storage"]["Bucket"],
-            "ML_PIPELINE_ROLE_ARN": deployed["roles"]["JobRole"],
-            "ML_PIPELINE_INSTANCE_PROFILE": deployed["roles"]["InstanceProfile"],
+            "ML_PIPELINE_ROLE_ARN": deployed["jobs"]["JobRole"],
+            "ML_PIPELINE_INSTANCE_PROFILE": deployed["jobs"]["InstanceProfile"],
             "ML_PIPELINE_QUEUE_URL": deployed["storage"]["QueueUrl"],
             "ML_PIPELINE_SNS_TOPIC_ARN": deployed["storage"]["TopicArn"],
             "ML_PIPELINE_SUBNET_ID": deployed["network"]["SubnetA"],
@@ -73,7 +73,7 @@ def test_outputs_are_settings_that_load(deployed: Outputs) -> None:
 def test_images_are_where_the_pipeline_looks_for_them(deployed: Outputs) -> None:
     from ml_pipeline import images
 
-    settings = Settings("b", deployed["roles"]["JobRole"], stacks.REGION)
+    settings = Settings("b", deployed["jobs"]["JobRole"], stacks.REGION)
     assert images.serving_image(settings, "ml.m5.large").startswith(f"{deployed['images']['Serving']}:")
 
 
