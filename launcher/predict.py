@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher import supervisor
-from launcher.run import LAST_RUN_FILE, RunError
+from launcher.run import LAST_RUN_FILE, RunError, in_force
 from launcher.settings import Settings
 
 
@@ -47,7 +47,7 @@ def _invoke(settings: Settings, endpoint: str, image: Path) -> dict[str, Any]:
     if state is None:
         raise RunError("nothing is up: make run starts it")
     runtime = boto3.client(
-        "sagemaker-runtime", endpoint_url=settings.local_aws_url, region_name="us-east-1",
+        "sagemaker-runtime", endpoint_url=in_force(settings, state).local_aws_url, region_name="us-east-1",
         aws_access_key_id="local", aws_secret_access_key="local", config=Config(retries={"max_attempts": 1}),
     )  # fmt: skip
     kind = mimetypes.guess_type(image.name)[0] or "application/x-image"

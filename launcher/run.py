@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,10 @@ def bring_up(settings: Settings, console: Console) -> Settings:
     """Start the services, or take those that are up; returns the settings that are in force."""
     state = supervisor.read_state(settings.home)
     if state is not None:
-        ports = state["ports"]
         console.print("the services are up already")
-        return Settings(
-            **{**settings.__dict__, "airflow_port": ports["airflow"], "local_aws_port": ports["local_aws"]}
-        )
+        settings = in_force(settings, state)
+        wait_until_ready(settings, console)  # one of them may be starting again
+        return settings
     leftovers = supervisor.stop_everything(settings)  # of a supervisor that was killed
     if leftovers:
         console.print(f"ended {len(leftovers)} processes that an earlier run had left")
@@ -92,6 +92,12 @@ def bring_up(settings: Settings, console: Console) -> Settings:
     supervisor.start_in_background(settings)
     wait_until_ready(settings, console)
     return settings
+
+
+def in_force(settings: Settings, state: Mapping[str, Any]) -> Settings:
+    """The settings with the ports that a running supervisor uses."""
+    ports = state["ports"]
+    return replace(settings, airflow_port=ports["airflow"], local_aws_port=ports["local_aws"])
 
 
 def migrate(settings: Settings, console: Console) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher import supervisor
-from launcher.run import LAST_RUN_FILE, print_addresses
+from launcher.run import LAST_RUN_FILE, in_force, print_addresses
 from launcher.settings import Settings
 
 
@@ -30,16 +30,13 @@ def print_status(settings: Settings, console: Console) -> int:
         condition = "up" if up else "restarting"
         table.add_row(name, str(child["pid"] or ""), condition, str(child["restarts"]), last_exit)
     console.print(table)
-    ports = state["ports"]
-    in_force = Settings(
-        **{**settings.__dict__, "airflow_port": ports["airflow"], "local_aws_port": ports["local_aws"]}
-    )
-    _print_local_aws(in_force, console)
+    running = in_force(settings, state)
+    _print_local_aws(running, console)
     last_run = settings.home / LAST_RUN_FILE
     if last_run.exists():
         record = json.loads(last_run.read_text())
         console.print(f"last run   {record['run_id']}, endpoint {record['endpoint_name'] or 'none'}")
-    print_addresses(in_force, console)
+    print_addresses(running, console)
     return 0 if everything_up else 1
 
 
