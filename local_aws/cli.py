@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from local_aws import images, state_folder
-from local_aws.settings import DEFAULT_PORT, DEFAULT_REGION, Settings, StartupError, parse_quota
+from local_aws.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_REGION, Settings, StartupError, parse_quota
 
 START_SECONDS = 60
 STOP_SECONDS = 60
@@ -44,6 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="0 for any free port; written to DIR/port"
     )
+    start.add_argument(
+        "--host", default=DEFAULT_HOST,
+        help="address to listen on; anything but loopback lets whoever reaches it run commands here",
+    )  # fmt: skip
     start.add_argument("--region", default=DEFAULT_REGION)
     start.add_argument(
         "--cores", type=int, default=os.cpu_count() or 1, help="cores for jobs; more jobs stay pending"
@@ -79,6 +83,7 @@ def _start(arguments: argparse.Namespace) -> None:
         state=arguments.state.absolute(),
         images=arguments.images.absolute(),
         port=arguments.port,
+        host=arguments.host,
         region=arguments.region,
         cores=arguments.cores,
         quotas=dict(parse_quota(text) for text in arguments.quota),
@@ -105,7 +110,7 @@ def _start_in_background(settings: Settings) -> None:
     (settings.state / state_folder.PORT).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "local_aws", "start", "--foreground"]
     argv += ["--state", str(settings.state), "--images", str(settings.images), "--port", str(settings.port)]
-    argv += ["--region", settings.region, "--cores", str(settings.cores), "--log-level", settings.log_level]
+    argv += ["--host", settings.host, "--region", settings.region, "--cores", str(settings.cores), "--log-level", settings.log_level]
     for instance_type, limit in settings.quotas.items():
         argv += ["--quota", f"{instance_type}={limit}"]
     log = settings.state / state_folder.LOG

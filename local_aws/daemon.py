@@ -18,7 +18,7 @@ from local_aws.log_store import LogStore
 from local_aws.processes import end_orphans
 from local_aws.sagemaker.operations import status_member
 from local_aws.server import HttpServer
-from local_aws.settings import Settings
+from local_aws.settings import DEFAULT_HOST, EVERY_ADDRESS, Settings
 from local_aws.state_folder import PID, PORT, locked, prepare_state, replace
 from local_aws.store import Store
 
@@ -37,7 +37,8 @@ def run(settings: Settings) -> None:
         open_things.callback(logs.close)
         server = HttpServer(settings)
         open_things.callback(server.stop)
-        url = f"http://{settings.host}:{server.port}"
+        # Jobs and the CLI are on this machine, whatever else may reach it.
+        url = f"http://{DEFAULT_HOST if settings.host == EVERY_ADDRESS else settings.host}:{server.port}"
         context = Context(settings, url, store, known_images, Capacity(settings.cores), logs)
         ended = end_orphans(context.records)
         if ended:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 ACCOUNT_ID = "123456789012"
 DEFAULT_PORT = 4566
+DEFAULT_HOST = "127.0.0.1"
+EVERY_ADDRESS = "0.0.0.0"
 DEFAULT_REGION = "us-east-1"
 
 _REGION = re.compile(r"^[a-z]{2}(-[a-z]+)+-\d$")
@@ -35,7 +37,7 @@ class Settings:
     cores: int = field(default_factory=lambda: os.cpu_count() or 1)
     quotas: Mapping[str, int] = field(default_factory=dict)
     log_level: str = "INFO"
-    host: str = "127.0.0.1"
+    host: str = DEFAULT_HOST
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
