@@ -110,7 +110,8 @@ def _start_in_background(settings: Settings) -> None:
     (settings.state / state_folder.PORT).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "local_aws", "start", "--foreground"]
     argv += ["--state", str(settings.state), "--images", str(settings.images), "--port", str(settings.port)]
-    argv += ["--host", settings.host, "--region", settings.region, "--cores", str(settings.cores), "--log-level", settings.log_level]
+    argv += ["--host", settings.host, "--region", settings.region]
+    argv += ["--cores", str(settings.cores), "--log-level", settings.log_level]
     for instance_type, limit in settings.quotas.items():
         argv += ["--quota", f"{instance_type}={limit}"]
     log = settings.state / state_folder.LOG
