@@ -7,6 +7,8 @@ from airflow.sdk import Asset, AssetWatcher
 from ml_pipeline.clients import AwsAccess
 from ml_pipeline.settings import watched_queue
 
+_PHOTOS = "ml-pipeline-photos"
+
 
 def photos() -> Asset:
     """The team's photos. Watched through SQS where ML_PIPELINE_QUEUE_URL is set."""
@@ -14,9 +16,9 @@ def photos() -> Asset:
 
     queue = watched_queue()
     if queue is None:
-        return Asset("ml-pipeline-photos")
+        return Asset(_PHOTOS)
     trigger = PhotoQueueTrigger(queue.url, queue.quiet_seconds, AwsAccess(queue.aws_conn_id).to_dict())
-    return Asset("ml-pipeline-photos", watchers=[AssetWatcher(name="photo-queue", trigger=trigger)])
+    return Asset(_PHOTOS, watchers=[AssetWatcher(name="photo-queue", trigger=trigger)])
 
 
 def endpoint() -> Asset:

@@ -20,11 +20,12 @@ class PipelineNotifier(BaseNotifier):
     :param event: what happened, in a word or two: "failed", "deployed", "late".
     """
 
-    template_fields = ("event",)
-
     def __init__(self, event: str) -> None:
         super().__init__()
         self.event = event
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Nothing is templated; and the DAG of some callbacks is a serialized one, which has no templates."""
 
     def notify(self, context: Any) -> None:
         """Log, and publish where a topic is set. A message that cannot be sent never fails anything."""

@@ -48,19 +48,24 @@ def find(account: Account, days: float, instance_hours: float) -> list[Orphan]:
     }
     configs = [*account.sagemaker.get_paginator("list_endpoint_configs").paginate()]
     config_rows = [row for page in configs for row in page["EndpointConfigs"]]
+    idle = [
+        row
+        for row in config_rows
+        if row["EndpointConfigName"] not in used_configs and _old(account, row, "EndpointConfigArn", days)
+    ]
     used_models = {
         variant["ModelName"]
         for row in config_rows
+        if row not in idle
         for variant in account.sagemaker.describe_endpoint_config(
             EndpointConfigName=row["EndpointConfigName"]
         )["ProductionVariants"]
         if "ModelName" in variant
     }
     found = [orphan for endpoint in endpoints if (orphan := _judge_endpoint(account, endpoint, days))]
-    for row in config_rows:
-        if row["EndpointConfigName"] not in used_configs and _old(account, row, "EndpointConfigArn", days):
-            age = account.age(row["CreationTime"])
-            found.append(Orphan("endpoint-config", row["EndpointConfigName"], "no endpoint uses it", age))
+    for row in idle:
+        age = account.age(row["CreationTime"])
+        found.append(Orphan("endpoint-config", row["EndpointConfigName"], "no endpoint uses it", age))
     for page in account.sagemaker.get_paginator("list_models").paginate():
         for row in page["Models"]:
             if row["ModelName"] not in used_models and _old(account, row, "ModelArn", days):

@@ -22,8 +22,7 @@ def take_down(sagemaker: Any, cloudwatch: Any, scaling: Any, endpoint_name: str)
         try:
             response = action()
         except ClientError as error:
-            missing = error.response["Error"]["Code"] == "ObjectNotFoundException"
-            if not (missing or is_missing(error)):
+            if not is_missing(error):
                 raise
             return None
         deleted.append(what)
@@ -36,14 +35,16 @@ def take_down(sagemaker: Any, cloudwatch: Any, scaling: Any, endpoint_name: str)
         if not is_missing(error):
             raise
         config_name = None
-    attempt(
-        "autoscaling",
-        lambda: scaling.deregister_scalable_target(
+    resource = f"endpoint/{endpoint_name}/variant/{VARIANT}"
+    if scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=[resource])[
+        "ScalableTargets"
+    ]:
+        scaling.deregister_scalable_target(
             ServiceNamespace="sagemaker",
-            ResourceId=f"endpoint/{endpoint_name}/variant/{VARIANT}",
+            ResourceId=resource,
             ScalableDimension="sagemaker:variant:DesiredInstanceCount",
-        ),
-    )
+        )
+        deleted.append("autoscaling")
     attempt(f"endpoint {endpoint_name}", lambda: sagemaker.delete_endpoint(EndpointName=endpoint_name))
     if config_name:
         config = sagemaker.describe_endpoint_config(EndpointConfigName=config_name)

@@ -24,6 +24,9 @@ from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.endpoint import ABSENT, UNSETTLED, EndpointTrigger
 from ml_pipeline.triggers.lock import LockTrigger
 
+# XCom under which the config that served before waits for the end of the rollout.
+_PREVIOUS = "previous_config_name"
+
 
 class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
     """Create the endpoint, or update it blue/green, and wait deferred until the new model serves.
@@ -108,12 +111,9 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         trigger = EndpointTrigger(self.endpoint_name, settings.poll_seconds, self.access.to_dict())
         if step in ("delete", "wait"):
             raise TaskDeferred(trigger=trigger, method_name="again", timeout=self.wait_timeout)
-        raise TaskDeferred(
-            trigger=trigger,
-            method_name="complete",
-            kwargs={"previous": previous if previous != serving.config_name else None},
-            timeout=self.wait_timeout,
-        )
+        if previous != serving.config_name:
+            context["ti"].xcom_push(key=_PREVIOUS, value=previous)
+        raise TaskDeferred(trigger=trigger, method_name="complete", timeout=self.wait_timeout)
 
     def _lock(self, context: Any, settings: Settings) -> None:
         """Take the endpoint's lock, or defer until it is worth another try. `stop_leftovers` gives it
@@ -134,10 +134,11 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         """What was in the way is over: start anew."""
         return self.execute(context)
 
-    def complete(self, context: Any, event: dict[str, Any], previous: str | None = None) -> dict[str, Any]:
+    def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """The rollout is over: fail unless the endpoint serves the config that was asked for."""
         serving = self._serving(Settings.load())
         if event["status"] == "InService" and event["config"] == serving.config_name:
+            previous = context["ti"].xcom_pull(task_ids=self.task_id, key=_PREVIOUS)
             return self._in_service(serving, previous)
         alarms = self.access.client("cloudwatch").describe_alarms(AlarmNames=serving.alarm_names)
         reason = rollback_reason(

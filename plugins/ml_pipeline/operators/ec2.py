@@ -28,6 +28,9 @@ from ml_pipeline.triggers.instance import InstanceTrigger
 from ml_pipeline.triggers.ownership import is_over
 from model_code import hyperparameters
 
+# XCom under which the training's name waits for its end.
+_NAME = "training_name"
+
 
 class _Ec2Operator(AwsBaseOperator[AwsBaseHook]):
     """What the three operators share."""
@@ -192,13 +195,13 @@ class Ec2TrainingOperator(_Ec2Operator):
             self._command_id = ssm.send_command(**request)["Command"]["CommandId"]
         self.log.info("command %s trains %s on %s", self._command_id, name, instance_id)
         trigger = CommandTrigger(self._command_id, instance_id, settings.poll_seconds, self.access.to_dict())
-        raise TaskDeferred(
-            trigger=trigger, method_name="complete", kwargs={"name": name}, timeout=self.wait_timeout
-        )
+        context["ti"].xcom_push(key=_NAME, value=name)
+        raise TaskDeferred(trigger=trigger, method_name="complete", timeout=self.wait_timeout)
 
-    def complete(self, context: Any, event: dict[str, Any], name: str) -> dict[str, Any]:
+    def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """The command has ended: check its exit code and that the model is there."""
         settings = Settings.load()
+        name = context["ti"].xcom_pull(task_ids=self.task_id, key=_NAME)
         if event["status"] != "Success":
             raise JobFailed(
                 f"training {name} on {self.machine['instance_id']} is {event['status']} with exit code "

@@ -1,0 +1,152 @@
+"""The DAGs as graphs: they import cleanly, and their edges, rules and teardowns are what they should be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG, TriggerRule
+
+ROOT = Path(__file__).parents[2]
+EDGES = {
+    "plan": {"upload", "weights"},
+    "upload": {"embed", "tune", "train", "ec2.train", "evaluate", "gate", "register", "smoke_test"},
+    "weights": {"embed", "tune", "train", "ec2.train"},
+    "embed": {"tune", "train", "ec2.train"},
+    "tune": {"choose", "train", "ec2.train"},
+    "choose": {"train", "ec2.create"},
+    "train": {"evaluate"},
+    "ec2.create": {"ec2.train", "ec2.terminate"},
+    "ec2.train": {"evaluate", "ec2.terminate"},
+    "ec2.terminate": set(),
+    "evaluate": {"gate", "register", "smoke_test"},
+    "gate": {"register"},
+    "register": {"approve", "deploy"},
+    "approve": {"deploy"},
+    "deploy": {"smoke_test"},
+    "smoke_test": {"report"},
+    "report": {"stop_leftovers"},
+    "stop_leftovers": set(),
+}
+
+
+@pytest.fixture(scope="module")
+def bag() -> DagBag:
+    return DagBag(str(ROOT / "dags"))
+
+
+def dag(bag: DagBag, dag_id: str) -> DAG:
+    found = bag.dags[dag_id]
+    assert isinstance(found, DAG)
+    return found
+
+
+def test_every_file_imports(bag: DagBag) -> None:
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {
+        "train_and_deploy",
+        "scheduled_retraining",
+        "batch_predict",
+        "janitor",
+        "teardown",
+    }
+
+
+def test_there_are_no_plugin_errors() -> None:
+    from airflow import plugins_manager
+
+    plugins, errors = plugins_manager._get_plugins()
+    assert errors == {}
+    assert "ml_pipeline" in {plugin.name for plugin in plugins}
+
+
+def test_the_edges_of_train_and_deploy(bag: DagBag) -> None:
+    tasks = dag(bag, "train_and_deploy").task_dict
+    assert {name: set(task.downstream_task_ids) for name, task in tasks.items()} == EDGES
+
+
+def test_only_the_branch_loosens_the_trigger_rule(bag: DagBag) -> None:
+    tasks = dag(bag, "train_and_deploy").task_dict
+    loose = {
+        name: task.trigger_rule
+        for name, task in tasks.items()
+        if task.trigger_rule is not TriggerRule.ALL_SUCCESS and not task.is_teardown
+    }
+    assert loose == {"evaluate": TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS}
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "teardowns"),
+    [
+        ("train_and_deploy", {"report", "stop_leftovers", "ec2.terminate"}),
+        ("batch_predict", {"stop_leftovers"}),
+        ("scheduled_retraining", set()),
+    ],
+)
+def test_what_is_paid_is_torn_down_and_never_decides_the_run(
+    bag: DagBag, dag_id: str, teardowns: set[str]
+) -> None:
+    tasks = dag(bag, dag_id).task_dict
+    found = {name: task for name, task in tasks.items() if task.is_teardown}
+    assert set(found) == teardowns
+    assert not any(task.on_failure_fail_dagrun for task in found.values())
+
+
+def test_the_machine_is_ended_by_its_own_teardown(bag: DagBag) -> None:
+    tasks = dag(bag, "train_and_deploy").task_dict
+    assert tasks["ec2.create"].is_setup
+    assert tasks["ec2.create"].task_id in tasks["ec2.terminate"].upstream_task_ids
+
+
+def test_every_dag_says_what_it_is_for(bag: DagBag) -> None:
+    for found in bag.dags.values():
+        assert found.doc_md
+        assert found.tags == {"ml-pipeline"}
+        assert found.has_on_failure_callback
+
+
+def test_params_are_documented_and_bounded(bag: DagBag) -> None:
+    for name, param in dag(bag, "train_and_deploy").params.items():
+        schema = dag(bag, "train_and_deploy").params.get_param(name).schema
+        assert schema.get("section"), name
+        assert schema.get("title"), name
+        bounded = {"enum", "pattern", "maximum", "minimum", "minLength"} & set(schema)
+        assert bounded or schema["type"] in ("boolean", ["object", "null"]) or name == "data", (name, param)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("trials", 0),
+        ("strategy", "magic"),
+        ("dataset_name", "Dogs!"),
+        ("train_instance_type", "m5.xlarge"),
+        ("keep_alive", 7200),
+        ("min_accuracy", 1.5),
+        ("endpoint_name", "-dogs"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_a_run_exists(bag: DagBag, name: str, value: object) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    param = dag(bag, "train_and_deploy").params.get_param(name)
+    with pytest.raises(ParamValidationError):
+        param.resolve(value)
+
+
+def test_no_heavy_module_and_no_network_at_import() -> None:
+    program = (
+        "import socket, sys\n"
+        "def refuse(*_): raise RuntimeError('network at import')\n"
+        "socket.socket.connect = refuse\n"
+        "import runpy, pathlib\n"
+        f"for path in sorted(pathlib.Path({str(ROOT / 'dags')!r}).glob('*.py')): runpy.run_path(str(path))\n"
+        "heavy = {'torch', 'torchvision', 'sagemaker', 'pandas', 'onnxruntime'} & set(sys.modules)\n"
+        "print(sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"
