@@ -44,9 +44,29 @@ def fingerprint():
 
 
 def pip(venv, *arguments):
+    """Run pip, showing how far it is; what it printed is shown only if it failed."""
     command = [os.path.join(venv, "bin", "python"), "-m", "pip", "--disable-pip-version-check"]
-    if subprocess.call(command + list(arguments), cwd=ROOT) != 0:
+    process = subprocess.Popen(
+        command + list(arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    lines = []
+    collected = 0
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("Collecting "):
+            collected += 1
+            show("%d packages found" % collected)
+        elif line.startswith("Installing collected packages"):
+            show("installing %d packages" % collected)
+    if process.wait() != 0:
+        sys.stderr.write("".join(lines[-20:]))
         fail("pip failed (its reason is above): check the network or the package index, then run make again")
+
+
+def show(text):
+    """One line that is overwritten on a terminal; nowhere else is it worth the space."""
+    if sys.stdout.isatty():
+        print("\r%-40s" % text, end="\n" if text.startswith("installing") else "", flush=True)
 
 
 def create(venv):
@@ -54,13 +74,13 @@ def create(venv):
     print("setting up Python packages in %s (a few minutes, once)" % venv, flush=True)
     if subprocess.call([sys.executable, "-m", "venv", venv]) != 0:
         fail("python -m venv failed: on Debian and Ubuntu, apt-get install python3.11-venv")
-    pip(venv, "install", "--quiet", "--progress-bar", "off", "-r", "requirements.lock")
-    pip(venv, "install", "--quiet", "--no-deps", "--no-build-isolation", "-e", ".")
+    pip(venv, "install", "--progress-bar", "off", "-r", "requirements.lock")
+    pip(venv, "install", "--no-deps", "--no-build-isolation", "-e", ".")
 
 
 def lock(venv):
     """Resolve the direct dependencies anew and write what came out."""
-    pip(venv, "install", "--quiet", "--upgrade", "-r", "requirements.in", "-r", "requirements-dev.in")
+    pip(venv, "install", "--upgrade", "-r", "requirements.in", "-r", "requirements-dev.in")
     freeze = [os.path.join(venv, "bin", "pip"), "freeze", "--exclude-editable"]
     frozen = subprocess.check_output(freeze, text=True)
     with open(os.path.join(ROOT, "requirements.lock"), "w") as file:
