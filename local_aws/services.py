@@ -9,6 +9,9 @@ from local_aws.alarms import Monitoring
 from local_aws.app import Router
 from local_aws.autoscaling import AutoScaling
 from local_aws.context import Context
+from local_aws.ec2.service import Ec2
+from local_aws.ec2.ssm import Ssm
+from local_aws.iam import Iam
 from local_aws.logs_service import Logs
 from local_aws.moto_apps import MotoApps
 from local_aws.moto_state import MotoState
@@ -25,16 +28,20 @@ def build(context: Context) -> Router:
     router = Router(context.settings.region)
     moto = MotoApps(MotoState(context.settings.state / "moto"))
     router.register_fallback(moto)
+    router.register("iam", Iam(context, moto))
     s3 = S3App(S3Store(context.settings.state / "s3"), send=queue_sender(context))
     router.register("s3", s3)
     sagemaker = SageMaker(context)
     router.register("sagemaker", sagemaker)
     router.register("sagemaker-runtime", Runtime(context))
+    ec2 = Ec2(context, moto)
+    router.register("ec2", ec2)
+    router.register("ssm", Ssm(context, moto, ec2.instances))
     router.register("application-autoscaling", AutoScaling(context))
     router.register("monitoring", Monitoring(context, moto))
     router.register("logs", Logs(context))
     router.admin("health", lambda _method, _rest, _query: health(context))
-    router.admin("status", lambda _method, _rest, _query: status.gather(context, []))
+    router.admin("status", lambda _method, _rest, _query: status.gather(context, ec2.instances.status()))
     router.admin("interrupt", lambda method, name, _query: interrupt(context, method, name))
     return router
 
