@@ -1,0 +1,357 @@
+"""Servers under load: ours and its peers, driven by wrk from a process of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import _serving_model
+from benchmarks.peers import environment
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CORES = len(os.sched_getaffinity(0))
+_START_SECONDS = 180.0
+
+_LUA = """
+local bodies, n = {}, 0
+function init(args)
+  for i = 0, %(count)d - 1 do
+    local file = io.open(string.format("%(folder)s/%%03d", i), "rb")
+    bodies[i + 1] = wrk.format("POST", "%(path)s", {["Content-Type"] = "%(content_type)s"}, file:read("*a"))
+    file:close()
+  end
+  math.randomseed(%(seed)d)
+  n = math.random(#bodies)
+end
+function request()
+  n = n %% #bodies + 1
+  return bodies[n]
+end
+%(delay)s
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format('{"requests": %%d, "microseconds": %%d, "errors": %%d, "p50": %%f, "p90": %%f, "p99": %%f}\\n',
+    summary.requests, summary.duration, e.status + e.connect + e.read + e.write + e.timeout,
+    latency:percentile(50), latency:percentile(90), latency:percentile(99)))
+end
+"""
+
+# Exponential think times on many connections: arrivals nearly independent of the answers, as users are (open loop).
+_DELAY = "function delay() return math.floor(-math.log(1 - math.random()) * %f + 0.5) end"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk saw. Latencies in milliseconds."""
+
+    rate: float
+    errors: int
+    p50: float
+    p90: float
+    p99: float
+    requests: int
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started server."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+    wire: Wire
+    seconds_to_healthy: float
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all its processes so far."""
+        return sum(_cpu(process) for process in self.processes())
+
+    def processes(self) -> list[psutil.Process]:
+        """Its process tree."""
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """How a server wants its photos: path, content type, and the body made of a photo."""
+
+    path: str
+    content_type: str
+    body: Callable[[bytes], bytes]
+
+
+_BOUNDARY = "benchmark-photo"
+RAW = Wire("/invocations", "image/jpeg", lambda photo: photo)
+RAY = Wire("/predict", "image/jpeg", lambda photo: photo)
+LITSERVE = Wire(
+    "/predict",
+    "application/json",
+    lambda photo: json.dumps({"image_data": base64.b64encode(photo).decode()}).encode(),
+)
+MULTIPART = Wire(
+    "/predict",
+    f"multipart/form-data; boundary={_BOUNDARY}",
+    lambda photo: b"".join(
+        (
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="photo.jpg"\r\n'
+            "Content-Type: image/jpeg\r\n\r\n".encode(),
+            photo,
+            f"\r\n--{_BOUNDARY}--\r\n".encode(),
+        )
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server to compare with; `eager` ones run torch."""
+
+    name: str
+    module: str
+    package: str
+    wire: Wire
+    eager: bool = True
+
+
+PEERS = (
+    Peer("litserve-torch", "litserve_torch", "litserve", LITSERVE),
+    Peer("rayserve-torch", "rayserve_torch", "ray", RAY),
+    Peer("fastapi-torch", "fastapi_torch", "fastapi", MULTIPART),
+    Peer("litserve-onnx-int8", "litserve_onnx", "litserve", LITSERVE, eager=False),
+)
+
+
+def wrk() -> str:
+    """The load tool, or leave with one line."""
+    found = shutil.which("wrk")
+    if not found:
+        sys.exit(
+            "wrk is missing: apt-get install wrk (a Python client would eat the cores that are being measured)"
+        )
+    return found
+
+
+@contextmanager
+def ours(bundle: Path, *arguments: str) -> Iterator[Running]:
+    """Our server, as a user starts it; the access log goes to a file."""
+    port = free_port()
+    log = _serving_model.CACHE / "access.log"
+    command = [
+        *(sys.executable, "-m", "model_code.serve", str(bundle), "--port", str(port)),
+        *("--access-log", str(log), *arguments),
+    ]
+    log.unlink(missing_ok=True)
+    with _started("ours", command, port, RAW, "/ping") as running:
+        yield running
+    log.unlink(missing_ok=True)
+
+
+@contextmanager
+def peer(chosen: Peer, bundle: Path) -> Iterator[Running]:
+    """A peer.
+
+    Raises:
+        RuntimeError: it cannot be installed or does not come up.
+    """
+    reason = environment.install(chosen.package)
+    if reason:
+        raise RuntimeError(f"cannot be installed: {reason}")
+    port = free_port()
+    command = [str(environment.python()), "-m", f"benchmarks.peers.{chosen.module}", str(port)]
+    with _started(chosen.name, command, port, chosen.wire, None, bundle) as running:
+        yield running
+
+
+@contextmanager
+def _started(
+    name: str, command: list[str], port: int, wire: Wire, health: str | None, bundle: Path | None = None
+) -> Iterator[Running]:
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "BENCH_WEIGHTS": str(_serving_model.WEIGHTS),
+        "BENCH_BUNDLE": str(bundle or ""),
+        "BENCH_RUNTIME": "onnx-int8",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    errors = _serving_model.CACHE / f"{name}.log"
+    began = time.monotonic()
+    with errors.open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environ, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        _wait_until_healthy(process, port, wire, health, errors)
+        yield Running(name, process, port, wire, time.monotonic() - began)
+    finally:
+        _stop(process)
+
+
+def _wait_until_healthy(
+    process: subprocess.Popen[bytes], port: int, wire: Wire, health: str | None, errors: Path
+) -> None:
+    photo = _serving_model.load_photos()[0].read_bytes()
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        try:
+            if health:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}{health}", timeout=5).read()
+            else:
+                post(port, wire, photo)
+            return
+        except urllib.error.HTTPError as refused:
+            if refused.code < 500:
+                raise RuntimeError(f"answers a photo with {refused}") from refused
+            time.sleep(0.02)
+        except OSError:
+            time.sleep(0.02)
+    tail = errors.read_text(errors="replace").strip().splitlines()[-1:] or ["no message"]
+    raise RuntimeError(f"does not come up: {tail[0][:200]}")
+
+
+def post(port: int, wire: Wire, photo: bytes) -> Any:
+    """One photo's answer."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{wire.path}", wire.body(photo), {"Content-Type": wire.content_type}
+    )
+    return json.loads(urllib.request.urlopen(request, timeout=30).read())
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and every process it started, by their ids."""
+    try:
+        tree = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        tree = []
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for left in tree:
+        if left.is_running():
+            left.kill()
+    psutil.wait_procs(tree, timeout=10)
+
+
+@contextmanager
+def bodies(wire: Wire) -> Iterator[Path]:
+    """A folder with the load's request bodies."""
+    with tempfile.TemporaryDirectory(prefix="bodies-") as folder:
+        for number, photo in enumerate(_serving_model.load_photos()):
+            (Path(folder) / f"{number:03d}").write_bytes(wire.body(photo.read_bytes()))
+        yield Path(folder)
+
+
+def load(
+    running: Running, folder: Path, connections: int, seconds: float, per_second: float | None = None
+) -> Load:
+    """Drive `running` for `seconds`.
+
+    :param per_second: open loop at this rate; None: closed loop, every connection asks again at once.
+    """
+    delay = "" if per_second is None else _DELAY % (1000 * connections / per_second)
+    wire = running.wire
+    script = folder / "load.lua"
+    script.write_text(
+        _LUA
+        % {
+            "count": len(list(folder.glob("[0-9]*"))),
+            "folder": folder,
+            "path": wire.path,
+            "content_type": wire.content_type,
+            "seed": connections,
+            "delay": delay,
+        }
+    )
+    command = [
+        *(wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"),
+        *("-s", str(script), f"http://127.0.0.1:{running.port}"),
+    ]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"^\{.*\}$", output, re.MULTILINE)
+    if not found:
+        raise RuntimeError(f"wrk said nothing to read: {output[-300:]}")
+    seen = json.loads(found[0])
+    return Load(
+        rate=seen["requests"] / (seen["microseconds"] / 1e6),
+        errors=int(seen["errors"]),
+        p50=seen["p50"] / 1000,
+        p90=seen["p90"] / 1000,
+        p99=seen["p99"] / 1000,
+        requests=int(seen["requests"]),
+    )
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serve_info(running: Running) -> dict[str, str]:
+    """The labels of `serve_info`: what our server chose at start."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{running.port}/metrics", timeout=10).read().decode()
+    line = next(line for line in text.splitlines() if line.startswith("serve_info{"))
+    return dict(re.findall(r'(\w+)="([^"]*)"', line))
+
+
+def in_process(bundle: Path, runtime: str, workers: int, threads: int) -> dict[str, float]:
+    """Cost of the same work without a server, in a process of its own.
+
+    :return: `cpu_ms`: CPU time per photo with `workers` threads at work; `ms`: median time of one photo alone.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks._serving_in_process",
+        str(bundle),
+        runtime,
+        str(workers),
+        str(threads),
+    ]
+    output = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    result: dict[str, float] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def conditions(**more: Any) -> dict[str, Any]:
+    """What a figure depends on."""
+    return {
+        "cores": CORES,
+        "model": _serving_model.ARCHITECTURE,
+        "photos": "stanford-dogs, 224 px JPEG",
+        "load": "wrk, second process, same machine",
+        **more,
+    }
+
+
+def _cpu(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)

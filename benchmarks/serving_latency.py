@@ -1,0 +1,94 @@
+"""`serving-latency`: what a user waits at half of the server's capacity, beside the same work without a server.
+
+Open loop: requests come when users send them, independent of the answers (exponential gaps), at half of the rate that
+the server reached when saturated a moment before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _serving, _serving_model
+from benchmarks._serving import PEERS, Load, Running
+
+P50_BAR, P99_BAR = 1.3, 3.0
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    arguments.add_argument("--connections", type=int, default=64, help="users of the open loop")
+    arguments.add_argument("--load", type=float, default=0.5, help="part of the saturated rate")
+    arguments.add_argument("--skip-peers", action="store_true")
+    chosen = arguments.parse_args()
+    _serving.wrk()
+    result = measure(_serving_model.bundle(), chosen)
+    print(json.dumps(result))
+    return 0
+
+
+def measure(bundle: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Ours, then the peers, each at half of its own capacity."""
+    with _serving.ours(bundle) as running:
+        info = _serving.serve_info(running)
+        capacity, alone, half = half_load(running, chosen)
+    single = _serving.in_process(bundle, info["runtime"], 1, int(info["threads"]))["ms"]
+    print(f"one photo in process: {single:.2f} ms ({info['runtime']}, {info['threads']} thread(s))")
+    show("ours", capacity, alone, half, single)
+    peers, missing = {}, {}
+    for candidate in () if chosen.skip_peers else PEERS:
+        try:
+            with _serving.peer(candidate, bundle) as running:
+                capacity_there, alone_there, half_there = half_load(running, chosen)
+            peers[candidate.name] = round(half_there.p50, 2)
+            show(candidate.name, capacity_there, alone_there, half_there)
+        except RuntimeError as reason:
+            missing[candidate.name] = str(reason)
+            print(f"{candidate.name:<22} {reason}", flush=True)
+    return {
+        "name": "serving-latency",
+        "figure": round(half.p50, 2),
+        "unit": "ms (p50 at half load)",
+        "limit": round(single, 2),
+        "peers": peers,
+        "ratio": round(half.p50 / single, 3),
+        "conditions": _serving.conditions(
+            ratio=f"p50 over the in-process time of one photo, bar {P50_BAR}",
+            p99_ms=round(half.p99, 2),
+            p99_ratio=round(half.p99 / single, 3),
+            p99_bar=P99_BAR,
+            p50_of_one_connection_ms=round(alone.p50, 2),
+            per_second=round(half.rate, 1),
+            saturated_per_second=round(capacity.rate, 1),
+            errors=half.errors,
+            not_measured=missing,
+        ),
+    }
+
+
+def half_load(running: Running, chosen: argparse.Namespace) -> tuple[Load, Load, Load]:
+    """Saturated, one connection in closed loop, and the open loop at the wanted part of the capacity."""
+    with _serving.bodies(running.wire) as folder:
+        _serving.load(running, folder, 16, 2)
+        capacity = _serving.load(running, folder, 16, max(4.0, chosen.seconds / 3))
+        alone = _serving.load(running, folder, 1, max(3.0, chosen.seconds / 4))
+        wanted = capacity.rate * chosen.load
+        half = _serving.load(running, folder, chosen.connections, chosen.seconds, wanted)
+    return capacity, alone, half
+
+
+def show(name: str, capacity: Load, alone: Load, half: Load, single: float | None = None) -> None:
+    """A line of the table."""
+    line = f"{name:<22} saturated {capacity.rate:6.1f}/s  one connection p50 {alone.p50:6.2f} ms"
+    line += f"  at {half.rate:6.1f}/s: p50 {half.p50:6.2f}  p90 {half.p90:6.2f}  p99 {half.p99:6.2f} ms"
+    if single is not None:
+        line += f"  ({half.p50 / single:.2f}x, bar {P50_BAR}x; {half.p99 / single:.2f}x, bar {P99_BAR}x)"
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""`serving-throughput`: photos per second at saturation, beside the usual PyTorch servers in the same run.
+
+Also the CPU time that the server spends per photo, beside that of the same work without a server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _serving
+from benchmarks._serving import PEERS, Load, Running
+
+INT8_BAR, FLOAT_BAR = 6.0, 3.0
+CPU_BAR = 1 / 0.85
+
+
+@dataclass(frozen=True)
+class Saturated:
+    """A server at its best number of connections."""
+
+    load: Load
+    connections: int
+    cpu_ms: float
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    arguments.add_argument("--connections", type=int, nargs="+", default=[16, 64])
+    arguments.add_argument("--skip-peers", action="store_true")
+    chosen = arguments.parse_args()
+    from benchmarks import _serving_model
+
+    _serving.wrk()
+    result = measure(_serving_model.bundle(), chosen)
+    print(json.dumps(result))
+    return 0
+
+
+def measure(bundle: Path, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Run all servers one after another."""
+    ours, costs = {}, {}
+    for runtime in ("onnx-int8", "onnx"):
+        with _serving.ours(bundle, "--runtime", runtime) as running:
+            info = _serving.serve_info(running)
+            if info["runtime"] != runtime:
+                sys.exit(f"the server fell back from {runtime} to {info['runtime']}: see {running.name}.log")
+            ours[runtime] = saturate(running, chosen)
+        costs[runtime] = _serving.in_process(bundle, runtime, int(info["workers"]), int(info["threads"]))
+        show(f"ours, {runtime}", ours[runtime], costs[runtime]["cpu_ms"])
+    peers, missing = ({}, {}) if chosen.skip_peers else measure_peers(bundle, chosen)
+    return summary(ours, costs, peers, missing)
+
+
+def measure_peers(bundle: Path, chosen: argparse.Namespace) -> tuple[dict[str, Saturated], dict[str, str]]:
+    """Rates of the peers, and why others have none."""
+    peers, missing = {}, {}
+    for candidate in PEERS:
+        try:
+            with _serving.peer(candidate, bundle) as running:
+                peers[candidate.name] = saturate(running, chosen)
+            show(candidate.name, peers[candidate.name])
+        except RuntimeError as reason:
+            missing[candidate.name] = str(reason)
+            print(f"{candidate.name:<22} {reason}", flush=True)
+    return peers, missing
+
+
+def saturate(running: Running, chosen: argparse.Namespace) -> Saturated:
+    """The best of several numbers of connections in closed loop."""
+    best: Saturated | None = None
+    with _serving.bodies(running.wire) as folder:
+        _serving.load(running, folder, chosen.connections[0], min(3, chosen.seconds))
+        for connections in chosen.connections:
+            before = running.cpu_seconds()
+            load = _serving.load(running, folder, connections, chosen.seconds)
+            cpu_ms = 1000 * (running.cpu_seconds() - before) / max(1, load.requests)
+            if best is None or load.rate > best.load.rate:
+                best = Saturated(load, connections, cpu_ms)
+    assert best is not None
+    return best
+
+
+def show(name: str, found: Saturated, in_process_ms: float | None = None) -> None:
+    """A line of the table."""
+    load = found.load
+    line = f"{name:<22} {load.rate:7.1f} photos/s  p50 {load.p50:6.1f} ms  p99 {load.p99:6.1f} ms"
+    line += f"  {found.cpu_ms:6.2f} CPU ms/photo  {found.connections} connections  {load.errors} errors"
+    if in_process_ms is not None:
+        line += f"  in-process {in_process_ms:.2f} CPU ms ({found.cpu_ms / in_process_ms:.3f}x, bar {CPU_BAR:.3f}x)"
+    print(line, flush=True)
+
+
+def summary(
+    ours: dict[str, Saturated],
+    costs: dict[str, dict[str, float]],
+    peers: dict[str, Saturated],
+    missing: dict[str, str],
+) -> dict[str, Any]:
+    """The line of JSON."""
+    eager = {candidate.name for candidate in PEERS if candidate.eager}
+    best = max((found.load.rate for name, found in peers.items() if name in eager), default=None)
+    ratios = {
+        runtime: None if best is None else round(found.load.rate / best, 2) for runtime, found in ours.items()
+    }
+    print(f"against the best torch-eager peer: int8 {ratios['onnx-int8']}x (bar {INT8_BAR}x), "
+          f"float32 {ratios['onnx']}x (bar {FLOAT_BAR}x)")  # fmt: skip
+    return {
+        "name": "serving-throughput",
+        "figure": round(ours["onnx-int8"].load.rate, 1),
+        "unit": "photos/s",
+        "limit": round(costs["onnx-int8"]["per_second"], 1),
+        "peers": {name: round(found.load.rate, 1) for name, found in peers.items()},
+        "ratio": ratios["onnx-int8"],
+        "conditions": _serving.conditions(
+            ratio="int8 over the best torch-eager peer, bar 6",
+            limit="the same work in one process without a server",
+            float32=round(ours["onnx"].load.rate, 1),
+            float32_ratio=ratios["onnx"],
+            float32_bar=FLOAT_BAR,
+            cpu_ratio={r: round(found.cpu_ms / costs[r]["cpu_ms"], 3) for r, found in ours.items()},
+            cpu_bar=round(CPU_BAR, 3),
+            errors={runtime: found.load.errors for runtime, found in ours.items()},
+            not_measured=missing,
+        ),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
