@@ -1,0 +1,163 @@
+"""The int8 guard: what it keeps, what it drops, and what it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model_code import int8, quantize
+from model_code.architectures import attach_head, build_backbone
+from model_code.onnx_graph import session
+from model_code.quantize import Activations, Calibration, Recipe, Verdict
+from model_code.shards import Split
+from tests.model_code import colours
+from tests.model_code.colours import Colours
+
+CHEAP = (Recipe(Calibration.MIN_MAX), Recipe(Calibration.PERCENTILE, float_first=3))
+
+
+def pixels(bundle: Colours, split: Split) -> tuple[list[np.ndarray], np.ndarray]:
+    return int8.valid_photos([bundle.shards[split]], colours.TRANSFORM, colours.toys.CLASSES)
+
+
+def search(bundle: Colours, folder: Path, labels: np.ndarray | None = None) -> quantize.Outcome:
+    photos, truth = pixels(bundle, Split.VALID)
+    seen, _ = pixels(bundle, Split.TRAIN)
+
+    def valid(start: int, stop: int) -> Iterator[np.ndarray]:
+        return int8.batches(photos[start:stop], colours.TRANSFORM, 16)
+
+    return quantize.search(
+        bundle.folder / "model.onnx",
+        folder,
+        int8.batches(seen, colours.TRANSFORM, 4),
+        valid,
+        truth if labels is None else labels,
+        lambda outputs: outputs["logits"],
+        workers=1,
+        screen=20,
+        recipes=CHEAP,
+        last_resorts=(),
+    )
+
+
+def test_good_int8_is_kept_with_its_accuracies(colour_bundle: Colours, tmp_path: Path) -> None:
+    outcome = search(colour_bundle, tmp_path)
+    assert outcome.kept is not None
+    verdict = outcome.verdict
+    assert verdict.kept
+    assert verdict.accuracy_float is not None
+    assert verdict.accuracy_int8 is not None
+    assert verdict.accuracy_int8 >= verdict.accuracy_float - quantize.MAX_DROP
+    assert set(verdict.distances or {}) == {str(recipe) for recipe in CHEAP}
+    assert outcome.kept.logits.shape == (60, 3)
+    assert outcome.kept.path.stat().st_size < (colour_bundle.folder / "model.onnx").stat().st_size / 2
+
+
+def test_int8_that_costs_accuracy_is_dropped_after_the_last_resort(
+    colour_bundle: Colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    _, labels = pixels(colour_bundle, Split.VALID)
+    real = quantize.infer
+
+    def spoilt(model: Path, *arguments: object) -> np.ndarray:
+        logits = real(model, *arguments)  # type: ignore[arg-type]
+        if model.name == "model.onnx":
+            return logits
+        tried.append(model.name)
+        return np.roll(logits, 1, axis=1)
+
+    monkeypatch.setattr(quantize, "infer", spoilt)
+    outcome = search(colour_bundle, tmp_path, labels)
+    assert outcome.kept is None
+    assert not outcome.verdict.kept
+    assert "beyond 0.5 points" in outcome.verdict.reason
+    assert {recipe.file_name for recipe in CHEAP} == set(tried)
+
+
+@pytest.mark.parametrize(("wrong", "kept"), [(0, True), (1, True), (2, False)])
+def test_guard_allows_half_a_point(wrong: int, kept: bool) -> None:
+    labels = np.zeros(200, np.int64)
+    before = np.tile(np.float32([1, 0]), (200, 1))
+    after = before.copy()
+    after[:wrong] = [0, 1]
+    verdict = quantize.judge(before, after, labels, CHEAP[0], {})
+    assert verdict.kept is kept
+    assert verdict.agreement == 1 - wrong / 200
+
+
+def test_squared_error_of_representable_values_is_zero() -> None:
+    values = np.arange(-10, 246, dtype=np.float32)
+    assert quantize.squared_error(values, -10, 245) == pytest.approx(0, abs=1e-8)
+    assert quantize.squared_error(values, -10, 100) > 100
+    assert quantize.squared_error(np.zeros(3, np.float32), 0, 0) == 0
+
+
+def test_calibrations_cut_outliers_in_their_own_way() -> None:
+    sample = np.random.default_rng(0).normal(size=64 * 2048).astype(np.float32)
+    sample[:8] = 40
+    seen = Activations({"a": float(sample.min())}, {"a": float(sample.max())}, {"a": sample})
+    (_, widest), (_, percentile), (_, squared) = (seen.ranges(kind)["a"] for kind in Calibration)
+    assert widest == 40
+    assert percentile < 6
+    assert squared < 30
+
+
+def test_ends_of_the_backbone_and_the_head_stay_float(colour_bundle: Colours) -> None:
+    import onnx
+
+    graph = onnx.load(str(colour_bundle.folder / "model.onnx")).graph
+    plain = quantize.excluded_nodes(graph, Recipe(Calibration.MIN_MAX))
+    ends = quantize.excluded_nodes(graph, Recipe(Calibration.MIN_MAX, float_first=2, float_last=1))
+    kinds = {node.name: node.op_type for node in graph.node}
+    assert {kinds[name] for name in plain} == {"ReduceMean", "Gemm"}
+    assert [kinds[name] for name in set(ends) - set(plain)] == ["Conv"] * 3
+
+
+def test_finetuned_models_are_quantised_from_their_own_graphs(
+    colour_bundle: Colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With different backbones the reference finds the recipe, and the model's own graph is quantised by it."""
+    monkeypatch.setattr(int8, "search", partial(quantize.search, recipes=CHEAP, last_resorts=()))
+    reference = build_backbone(colours.ARCHITECTURE, seed=1)
+    other = attach_head(reference, colours.centroid_head(reference, colour_bundle.shards[Split.TRAIN]))
+    assert not int8.shares_backbone(colour_bundle.model, other)
+    (tmp_path / "model.onnx").write_bytes((colour_bundle.folder / "model.onnx").read_bytes())
+    result = int8.make_int8(
+        tmp_path,
+        colour_bundle.model,
+        other,
+        colours.card(),
+        [colour_bundle.shards[Split.TRAIN]],
+        [colour_bundle.shards[Split.VALID]],
+    )
+    assert result.verdict.kept, result.verdict
+    photos, labels = colours.batch(colour_bundle.shards[Split.TEST])
+    quantised = session(tmp_path / "model.int8.onnx", threads=1).run(["logits"], {"input": photos.numpy()})[0]
+    with torch.no_grad():
+        plain = colour_bundle.model(photos).numpy()
+    assert (quantised.argmax(1) == plain.argmax(1)).mean() > 0.9
+    assert (quantised.argmax(1) == labels).mean() > 0.9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.int8.onnx", "model.onnx"]
+
+
+@pytest.mark.parametrize("missing", ["calibration", "validation"])
+def test_without_photos_nothing_is_kept_and_the_reason_is_given(
+    colour_bundle: Colours, tmp_path: Path, missing: str
+) -> None:
+    channels = {
+        "calibration": [colour_bundle.shards[Split.TRAIN]],
+        "validation": [colour_bundle.shards[Split.VALID]],
+    }
+    channels[missing] = []
+    result = int8.make_int8(
+        tmp_path, colour_bundle.model, colour_bundle.model, colours.card(), *channels.values()
+    )
+    assert result.verdict == Verdict(False, f"no {missing} photos were given to judge int8 with", None, 0)
+    assert result.logits is None
