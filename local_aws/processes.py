@@ -37,9 +37,9 @@ class Isolation:
     """What a group sees of the machine, where the platform has mount namespaces; elsewhere it sees
     everything.
 
-    hosts: host name -> address, added to /etc/hosts. hidden: folders that appear empty. writable: when given,
-    all but these paths is read-only. drop_privileges: even root's group holds no capability. binds: target ->
-    source.
+    hosts: host name -> address, added to /etc/hosts. hidden: folders that appear empty, but for
+    what `binds` (target -> source) shows in them. writable: when given, all but these paths and the binds is
+    read-only. drop_privileges: even root's group holds no capability, and sees no process but its own.
     """
 
     hosts: Mapping[str, str] = field(default_factory=dict)

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
@@ -102,13 +102,19 @@ def _mirror(folder: str) -> None:
     os.close(original)
 
 
-def _ensure_mount_point(target: str) -> None:
-    """Make a folder to mount on without creating anything on the host's own file systems."""
+def _ensure_mount_point(target: str, ours: list[str]) -> None:
+    """Make a folder to mount on without creating anything on the host's own file systems.
+
+    `ours` are the places that we mounted already: creating below one of them touches nothing else.
+    """
     if os.path.exists(target):
         return
     parent = os.path.dirname(target)
     while not os.path.isdir(parent):
         parent = os.path.dirname(parent)
+    if any(parent == place or parent.startswith(place + "/") for place in ours):
+        os.makedirs(target)
+        return
     if parent == "/":
         raise FileNotFoundError(
             f"{target} cannot be made visible: {os.path.dirname(target)} does not exist here"
@@ -120,17 +126,21 @@ def _ensure_mount_point(target: str) -> None:
 def mount_all(binds: Iterable[tuple[str, str]], hidden: Iterable[str], writable: list[str] | None) -> None:
     """Give this process its own view of the file system.
 
-    `binds` are (source, target) pairs; `hidden` folders appear empty; with `writable` (a list, possibly
-    empty) everything but those paths and the bind targets becomes read-only.
+    `hidden` folders appear empty; `binds` are (source, target) pairs, mounted in order and after that, so
+    that a part of a hidden folder can be shown; with `writable` (a list, possibly empty) everything but
+    those paths and the bind targets becomes read-only.
     """
     _new_namespace()
     opened = [(os.open(source, os.O_PATH), target) for source, target in binds]
+    ours: list[str] = []
+    for folder in hidden:
+        _mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
+        ours.append(folder)
     for descriptor, target in opened:
-        _ensure_mount_point(target)
+        _ensure_mount_point(target, ours)
         _mount(f"/proc/self/fd/{descriptor}", target, None, MS_BIND | MS_REC)
         os.close(descriptor)
-    for folder in hidden:
-        _mount("tmpfs", folder, "tmpfs", 0, "mode=0700")
+        ours.append(target)
     if writable is not None:
         open_paths = [*writable, *(target for _, target in opened)]
         for path in writable:
@@ -154,9 +164,12 @@ def _become_job(spec: dict[str, Any], parent: int) -> None:
         os.setpgid(0, 0)
         if LINUX:
             _libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != parent:
+            if os.getppid() not in (parent, 0):  # 0: the parent is outside this process's namespace
                 os._exit(CANNOT_START)
             if spec["drop_privileges"]:
+                if spec["mounts"] is not None:
+                    # Of the namespace of processes that main() made this is the first: /proc shows no other.
+                    _mount("proc", "/proc", "proc", 0)
                 _drop_privileges()
         for number in (*FORWARDED, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
@@ -273,6 +286,8 @@ def main() -> None:
     pending: list[int] = []
     for number in FORWARDED:
         signal.signal(number, lambda caught, _frame: pending.append(caught))
+    if spec["mounts"] is not None and spec["drop_privileges"]:
+        _check(_libc().unshare(CLONE_NEWPID), "unshare")
     parent = os.getpid()
     # A signal forwarded to a child that still has our handlers would be lost: it waits until they are gone.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)

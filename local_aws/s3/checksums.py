@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any
 
-from awscrt import checksums as crt
+import anycrc
 
 from local_aws.s3.errors import S3Error
 
@@ -39,8 +39,8 @@ class Algorithm(Enum):
 
 _CRCS: Mapping[Algorithm, tuple[Callable[[bytes, int], int], int]] = {
     Algorithm.CRC32: (zlib.crc32, 4),
-    Algorithm.CRC32C: (crt.crc32c, 4),
-    Algorithm.CRC64NVME: (crt.crc64nvme, 8),
+    Algorithm.CRC32C: (anycrc.Model("CRC32-ISCSI").calc, 4),
+    Algorithm.CRC64NVME: (anycrc.Model("CRC64-NVME").calc, 8),
 }
 
 

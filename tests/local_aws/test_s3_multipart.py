@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
 import resource
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,14 +116,18 @@ def test_if_none_match_on_completion(s3: Any) -> None:
 
 def test_whole_object_checksum(s3: Any) -> None:
     where: dict[str, Any] = {"Bucket": "bucket", "Key": "whole"}
-    upload = s3.create_multipart_upload(**where, ChecksumAlgorithm="CRC64NVME", ChecksumType="FULL_OBJECT")
+    upload = s3.create_multipart_upload(**where, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT")
     where["UploadId"] = upload["UploadId"]
-    part = s3.upload_part(**where, PartNumber=1, Body=b"photos", ChecksumAlgorithm="CRC64NVME")
-    done = s3.complete_multipart_upload(
-        **where, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
-    )
-    whole = s3.put_object(Bucket="bucket", Key="plain", Body=b"photos", ChecksumAlgorithm="CRC64NVME")
-    assert done["ChecksumCRC64NVME"] == whole["ChecksumCRC64NVME"]
+    body = os.urandom(5 * MIB) + b"end"
+    parts = [body[: 5 * MIB], body[5 * MIB :]]
+    listed = []
+    for number, part in enumerate(parts, start=1):
+        answer = s3.upload_part(**where, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
+        listed.append(
+            {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]}
+        )
+    done = s3.complete_multipart_upload(**where, MultipartUpload={"Parts": listed})
+    assert base64.b64decode(done["ChecksumCRC32"]) == zlib.crc32(body).to_bytes(4, "big")
     assert done["ChecksumType"] == "FULL_OBJECT"
 
 

@@ -1,0 +1,195 @@
+"""One EC2 instance: a folder, an environment, user data at its first boot, and commands, until it is
+terminated.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from moto.ec2.models import ec2_backends
+
+from local_aws.capacity import instance_cores
+from local_aws.context import Context
+from local_aws.ec2 import shims
+from local_aws.processes import Isolation, ProcessGroup
+from local_aws.settings import ACCOUNT_ID
+
+logger = logging.getLogger(__name__)
+
+KIND = "ec2-instance"
+"""Resources of the store: what is run here of each instance. moto keeps all that clients see."""
+CONSOLE_BYTES = 64 * 1024
+STOP_SECONDS = 2.0
+
+
+class Instance:
+    """The processes of an instance. Thread-safe."""
+
+    def __init__(self, context: Context, region: str, instance_id: str, metadata_url: str) -> None:
+        self.context, self.region, self.id = context, region, instance_id
+        self.folder: Path = context.settings.state / "instances" / instance_id
+        self._metadata_url = metadata_url
+        self._groups: set[ProcessGroup] = set()
+        self._lock = threading.Lock()
+        self._ended = False
+
+    @property
+    def home(self) -> Path:
+        """Its HOME and first working directory."""
+        return self.folder / "home"
+
+    @property
+    def control(self) -> Path:
+        """Where a shutdown from inside is written down."""
+        return self.folder / "home" / ".shutdown"
+
+    @property
+    def console(self) -> Path:
+        """Output of its user data, which GetConsoleOutput shows."""
+        return self.folder / "console.log"
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the groups that run on it."""
+        with self._lock:
+            return [group.pid for group in self._groups]
+
+    def boot(self, user_data: bytes) -> None:
+        """Make the folder; run user data that is a script. Returns at once."""
+        for folder in (self.home, self.folder / "tmp", self.folder / "records"):
+            folder.mkdir(parents=True, exist_ok=True)
+        shims.install(self.folder / "bin", self.control)
+        if not user_data.startswith(b"#!"):
+            if user_data.strip():
+                self.console.write_text(
+                    "local_aws runs user data that begins with #! only; this was kept, not run.\n"
+                )
+            return
+        script = self.folder / "user-data"
+        script.write_bytes(user_data)
+        script.chmod(0o755)
+        group = self.start([str(script)], self.home, self.console, "user data")
+        threading.Thread(target=self._await, args=(group,), name=f"user data {self.id}", daemon=True).start()
+
+    def start(self, argv: list[str], cwd: Path, log: Path, what: str) -> ProcessGroup:
+        """Start a program on the instance. Raises OSError when it has ended or nothing can be started."""
+        with self._lock:
+            if self._ended:
+                raise OSError(f"instance {self.id} has ended")
+            group = ProcessGroup.start(
+                argv,
+                env=self.environment(),
+                cwd=cwd,
+                log=log,
+                name=f"instance {self.id}: {what}",
+                record=self.context.records / f"{self.id}-{time.time_ns()}",
+                isolation=self._isolation(),
+            )
+            self._groups.add(group)
+            return group
+
+    def forget(self, group: ProcessGroup) -> None:
+        """A group that `start` gave has ended."""
+        with self._lock:
+            self._groups.discard(group)
+
+    def halt(self) -> None:
+        """Kill everything that runs on it."""
+        with self._lock:
+            self._ended = True
+            groups = list(self._groups)
+        for group in groups:
+            group.kill()
+        self.control.unlink(missing_ok=True)
+
+    def resume(self) -> None:
+        """Let programs start again, after a stop or a reboot."""
+        with self._lock:
+            self._ended = False
+
+    def remove(self) -> None:
+        """Kill everything and delete the folder."""
+        self.halt()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def console_output(self) -> bytes:
+        """The last 64 KiB of what user data wrote."""
+        try:
+            return self.console.read_bytes()[-CONSOLE_BYTES:]
+        except FileNotFoundError:
+            return b""
+
+    def environment(self) -> dict[str, str]:
+        """What its programs see: its own home, and this AWS through the instance's role, nothing of ours."""
+        cores = min(
+            instance_cores(moto_instance(self.region, self.id).instance_type), self.context.settings.cores
+        )
+        return {
+            "PATH": f"{self.folder / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(self.home),
+            "USER": "root",
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(self.folder / "tmp"),
+            "PYTHONUNBUFFERED": "1",
+            "AWS_ENDPOINT_URL": self.context.url,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self._metadata_url}/{self.id}/",
+            "SM_NUM_CPUS": str(cores),
+            "OMP_NUM_THREADS": str(cores),
+        }
+
+    def _isolation(self) -> Isolation:
+        return Isolation(
+            hidden=[self.context.settings.state],
+            binds={"/tmp": self.folder / "tmp", str(self.folder): self.folder},
+            writable=[Path("/dev/shm")] if Path("/dev/shm").is_dir() else [],
+            drop_privileges=True,
+        )
+
+    def _await(self, group: ProcessGroup) -> None:
+        try:
+            status = group.wait()
+        except subprocess.TimeoutExpired:
+            return
+        self.forget(group)
+        logger.info("user data of %s ended with %d", self.id, status)
+
+
+def moto_instance(region: str, instance_id: str) -> Any:
+    """moto's record of an instance. Raises moto's InvalidInstanceIdError."""
+    return ec2_backends[ACCOUNT_ID][region].get_instance(instance_id)
+
+
+def user_data_of(region: str, instance_id: str) -> bytes:
+    """An instance's user data, decoded."""
+    encoded = moto_instance(region, instance_id).user_data
+    if not encoded:
+        return b""
+    text = encoded if isinstance(encoded, bytes) else str(encoded).encode()
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return text
+
+
+def role_of(region: str, instance_id: str) -> str | None:
+    """The ARN of the role in the instance's profile, or None."""
+    association = ec2_backends[ACCOUNT_ID][region].iam_instance_profile_associations.get(instance_id)
+    profile = getattr(association, "iam_instance_profile", None)
+    roles = getattr(profile, "roles", None) or []
+    return str(roles[0].arn) if roles else None
+
+
+def tags_of(region: str, instance_id: str) -> dict[str, str]:
+    """An instance's tags; none for one that EC2 has forgotten."""
+    for instance in ec2_backends[ACCOUNT_ID][region].all_instances():
+        if instance.id == instance_id:
+            return {tag["key"]: tag["value"] for tag in instance.get_tags()}
+    return {}

@@ -1,0 +1,299 @@
+"""EC2 and SSM over HTTP with boto3: instances that run, commands that really execute, and a host left
+alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from botocore.exceptions import ClientError, WaiterError
+
+from local_aws import processes
+from tests.local_aws.conftest import Cloud, eventually, unique
+
+ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
+IMAGE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-amazon-linux-2023/latest/ami-id"
+
+
+class Machines:
+    """Instances of a test; ended with it."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.ec2, self.ssm = cloud.client("ec2"), cloud.client("ssm")
+        self.image = self.ssm.get_parameter(Name=IMAGE)["Parameter"]["Value"]
+        self.ids: list[str] = []
+
+    def run(self, user_data: str = "", **more: Any) -> str:
+        request = {"ImageId": self.image, "InstanceType": "m5.large", "MinCount": 1, "MaxCount": 1, **more}
+        if user_data:
+            request["UserData"] = user_data
+        name = str(self.ec2.run_instances(**request)["Instances"][0]["InstanceId"])
+        self.ids.append(name)
+        return name
+
+    def state(self, name: str) -> str:
+        found = self.ec2.describe_instances(InstanceIds=[name])
+        return str(found["Reservations"][0]["Instances"][0]["State"]["Name"])
+
+    def folder(self, name: str) -> Path:
+        return self.cloud.state / "instances" / name
+
+    def send(
+        self, name: str, *commands: str, parameters: dict[str, list[str]] | None = None, **more: Any
+    ) -> str:
+        sent = self.ssm.send_command(
+            DocumentName="AWS-RunShellScript",
+            InstanceIds=[name],
+            Parameters={"commands": list(commands), **(parameters or {})},
+            **more,
+        )
+        return str(sent["Command"]["CommandId"])
+
+    def result(self, command: str, name: str, seconds: float = 30) -> dict[str, Any]:
+        def ended() -> Any:
+            found = self.ssm.get_command_invocation(CommandId=command, InstanceId=name)
+            return found if found["Status"] in ENDED else None
+
+        return dict(eventually(ended, seconds))
+
+    def shell(self, name: str, *commands: str, **more: Any) -> dict[str, Any]:
+        return self.result(self.send(name, *commands, **more), name)
+
+
+@pytest.fixture
+def machines(cloud: Cloud) -> Iterator[Machines]:
+    made = Machines(cloud)
+    yield made
+    if made.ids:
+        made.ec2.terminate_instances(InstanceIds=made.ids)
+
+
+def test_user_data_runs_in_its_own_folder(machines: Machines) -> None:
+    name = machines.run('#!/bin/bash\necho "hello from $HOME"; id -u; echo done > "$HOME/marker"\n')
+    eventually(lambda: (machines.folder(name) / "home" / "marker").exists())
+    machines.ec2.get_waiter("instance_running").wait(InstanceIds=[name])
+    expected = f"hello from {machines.folder(name) / 'home'}"
+
+    def console() -> str:
+        return str(machines.ec2.get_console_output(InstanceId=name).get("Output", ""))
+
+    eventually(lambda: expected in console())
+    machines.ec2.terminate_instances(InstanceIds=[name])
+    assert machines.state(name) == "terminated"
+    eventually(lambda: not machines.folder(name).exists())
+
+
+def test_a_client_token_never_starts_a_second_instance(machines: Machines) -> None:
+    token = uuid.uuid4().hex
+    first = machines.run(ClientToken=token)
+    again = machines.ec2.run_instances(
+        ImageId=machines.image, InstanceType="m5.large", MinCount=1, MaxCount=1, ClientToken=token
+    )
+    assert [item["InstanceId"] for item in again["Instances"]] == [first]
+    assert again["ReservationId"]
+    with pytest.raises(ClientError) as error:
+        machines.run(ClientToken=token, InstanceType="m5.xlarge")
+    assert error.value.response["Error"]["Code"] == "IdempotentParameterMismatch"
+
+
+def test_commands_run_and_tell_their_end(machines: Machines) -> None:
+    name, other = machines.run(), machines.run()
+    good = machines.shell(name, "echo out", "echo err >&2", "pwd")
+    home = machines.folder(name) / "home"
+    assert (good["Status"], good["ResponseCode"]) == ("Success", 0)
+    assert good["StandardOutputContent"] == f"out\n{home}\n"
+    assert good["StandardErrorContent"] == "err\n"
+    bad = machines.shell(name, "exit 7")
+    assert (bad["Status"], bad["ResponseCode"]) == ("Failed", 7)
+    assert "exit status 7" in bad["StandardErrorContent"]
+    there = machines.shell(name, "pwd", parameters={"workingDirectory": ["/usr"]})
+    assert there["StandardOutputContent"] == "/usr\n"
+    long = machines.shell(name, "yes | head -c 100000")
+    assert len(long["StandardOutputContent"]) == 24_000
+    with pytest.raises(ClientError) as error:
+        machines.ssm.get_command_invocation(CommandId=good["CommandId"], InstanceId=other)
+    assert error.value.response["Error"]["Code"] == "InvocationDoesNotExist"
+    listed = machines.ssm.list_command_invocations(CommandId=bad["CommandId"], Details=True)[
+        "CommandInvocations"
+    ]
+    assert [item["InstanceId"] for item in listed] == [name]
+    assert listed[0]["CommandPlugins"][0]["ResponseCode"] == 7
+    commands = machines.ssm.list_commands(InstanceId=name)["Commands"]
+    assert [command["CommandId"] for command in commands][-1] == good["CommandId"]
+    assert {command["CommandId"]: command["Status"] for command in commands}[bad["CommandId"]] == "Failed"
+    assert machines.ssm.list_commands(InstanceId=other)["Commands"] == []
+
+
+def test_limits_cancel_and_refusals(machines: Machines) -> None:
+    name = machines.run()
+    late = machines.shell(name, "sleep 60", parameters={"executionTimeout": ["1"]})
+    assert (late["Status"], late["StatusDetails"]) == ("TimedOut", "ExecutionTimedOut")
+    marker = machines.folder(name) / "home" / "pid"
+    command = machines.send(name, "(sleep 300 & echo $! ; wait) > $HOME/pid")
+    eventually(lambda: marker.exists() and marker.read_text().strip())
+    machines.ssm.cancel_command(CommandId=command)
+    assert machines.result(command, name)["Status"] == "Cancelled"
+    waiter = machines.ssm.get_waiter("command_executed")
+    with pytest.raises(WaiterError):
+        waiter.wait(CommandId=command, InstanceId=name, WaiterConfig={"Delay": 1, "MaxAttempts": 2})
+    for arguments, code in (
+        ({"InstanceIds": ["i-0123456789abcdef0"]}, "InvalidInstanceId"),
+        ({"InstanceIds": [name], "DocumentName": "AWS-RunPowerShellScript"}, "InvalidDocument"),
+        ({"InstanceIds": [name], "Parameters": {}}, "InvalidParameters"),
+    ):
+        request: dict[str, Any] = {"DocumentName": "AWS-RunShellScript", "Parameters": {"commands": ["true"]}}
+        with pytest.raises(ClientError) as error:
+            machines.ssm.send_command(**{**request, **arguments})
+        assert error.value.response["Error"]["Code"] == code
+
+
+def test_output_goes_to_s3_and_cloudwatch(machines: Machines) -> None:
+    name, bucket = machines.run(), machines.cloud.bucket()
+    group = f"/{unique('commands')}"
+    result = machines.shell(
+        name,
+        "echo one; echo two >&2",
+        OutputS3BucketName=bucket,
+        OutputS3KeyPrefix="runs",
+        CloudWatchOutputConfig={"CloudWatchLogGroupName": group, "CloudWatchOutputEnabled": True},
+    )
+    prefix = f"runs/{result['CommandId']}/{name}/awsrunShellScript/0.awsrunShellScript"
+    body = machines.cloud.s3.get_object(Bucket=bucket, Key=f"{prefix}/stdout")["Body"].read()
+    assert body == b"one\n"
+    assert result["StandardOutputUrl"].endswith(f"{prefix}/stdout")
+    logs = machines.cloud.client("logs")
+    stream = f"{result['CommandId']}/{name}/aws-runShellScript/stderr"
+    events = logs.get_log_events(logGroupName=group, logStreamName=stream)["events"]
+    assert [event["message"] for event in events] == ["two"]
+
+
+def test_targets_and_what_run_command_reaches(machines: Machines) -> None:
+    tag = unique("fleet")
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "fleet", "Value": tag}]}]
+    ids = {machines.run(TagSpecifications=tags), machines.run(TagSpecifications=tags)}
+    machines.run()
+    sent = machines.ssm.send_command(
+        DocumentName="AWS-RunShellScript",
+        Targets=[{"Key": "tag:fleet", "Values": [tag]}],
+        Parameters={"commands": ["true"]},
+    )["Command"]
+
+    def invocations() -> list[dict[str, Any]]:
+        return list(machines.ssm.list_command_invocations(CommandId=sent["CommandId"])["CommandInvocations"])
+
+    assert {item["InstanceId"] for item in invocations()} == ids
+    eventually(lambda: all(item["Status"] == "Success" for item in invocations()))
+    filters = [{"Key": "InstanceIds", "Values": list(ids)}]
+    online = machines.ssm.describe_instance_information(Filters=filters)["InstanceInformationList"]
+    assert {item["InstanceId"] for item in online} == ids
+    assert {item["PingStatus"] for item in online} == {"Online"}
+
+
+@pytest.mark.parametrize(("behaviour", "state"), [("terminate", "terminated"), ("stop", "stopped")])
+def test_shutdown_from_inside(machines: Machines, behaviour: str, state: str) -> None:
+    name = machines.run("#!/bin/sh\nshutdown -h +240\n", InstanceInitiatedShutdownBehavior=behaviour)
+    machines.shell(name, "shutdown -c")
+    assert machines.state(name) == "running"
+    machines.send(name, "sudo shutdown -h now; sleep 100")
+    eventually(lambda: machines.state(name) == state)
+
+
+def test_terminate_kills_what_runs(machines: Machines) -> None:
+    name = machines.run()
+    host_pid = machines.folder(name) / "home" / "up"
+    command = machines.send(name, "touch $HOME/up; exec sleep 300")
+    eventually(host_pid.exists)
+    groups = [p for p in psutil.process_iter() if name in " ".join(safe_cmdline(p))]
+    assert groups
+    machines.ec2.terminate_instances(InstanceIds=[name])
+    assert machines.result(command, name)["Status"] == "Failed"
+    eventually(lambda: not [p for p in psutil.process_iter() if name in " ".join(safe_cmdline(p))])
+
+
+def safe_cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def test_the_host_is_out_of_reach(machines: Machines, tmp_path: Path) -> None:
+    name = machines.run()
+    for program in ("apt-get install -y x", "systemctl start docker", "pip install x", "mount /a /b"):
+        result = machines.shell(name, program)
+        assert result["Status"] == "Failed"
+        assert "refused by local_aws" in result["StandardErrorContent"]
+    if not processes.namespaces_supported():
+        pytest.skip("without mount namespaces only the shims protect the host")
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    result = machines.shell(
+        name,
+        f"echo x > {victim} && echo wrote",
+        "touch /usr/touched /etc/touched && echo wrote",
+        f"kill -9 {os.getpid()} && echo killed",
+        f"ls {machines.cloud.state} | grep -v instances && echo saw",
+        "touch $HOME/ok /tmp/ok && echo fine",
+    )
+    assert result["StandardOutputContent"] == "fine\n"
+    assert victim.read_text() == "mine"
+
+
+METADATA = """
+python3 - <<'END'
+import json, os, urllib.request, boto3
+base = os.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"]
+ask = urllib.request.Request(base + "latest/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+token = urllib.request.urlopen(ask).read().decode()
+def get(path):
+    request = urllib.request.Request(base + "latest/" + path, headers={"X-aws-ec2-metadata-token": token})
+    return urllib.request.urlopen(request).read().decode()
+try:
+    urllib.request.urlopen(base + "latest/meta-data/instance-id")
+except urllib.error.HTTPError as error:
+    refused = error.code
+found = boto3.client("sts").get_caller_identity()["Arn"]
+print(json.dumps([get("meta-data/instance-id"), refused, found, json.loads(get("dynamic/instance-identity/document"))["region"]]))
+END
+"""
+
+
+def test_instance_metadata_and_the_role(machines: Machines) -> None:
+    iam, role = machines.cloud.client("iam"), unique("role")
+    trust = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    iam.create_role(RoleName=role, AssumeRolePolicyDocument=document)
+    iam.create_instance_profile(InstanceProfileName=role)
+    iam.add_role_to_instance_profile(InstanceProfileName=role, RoleName=role)
+    name = machines.run(IamInstanceProfile={"Name": role})
+    result = machines.shell(name, METADATA)
+    assert result["Status"] == "Success", result["StandardErrorContent"]
+    found, refused, arn, region = json.loads(result["StandardOutputContent"])
+    assert (found, refused, region) == (name, 401, "us-east-1")
+    assert arn.endswith(f"assumed-role/{role}/{name}")
+
+
+def test_instances_come_back_and_commands_get_a_truthful_end(own_cloud: Callable[..., Cloud]) -> None:
+    cloud = own_cloud()
+    machines = Machines(cloud)
+    token = uuid.uuid4().hex
+    name = machines.run('#!/bin/sh\necho ran >> "$HOME/boots"\n', ClientToken=token)
+    boots = machines.folder(name) / "home" / "boots"
+    eventually(boots.exists)
+    command = machines.send(name, "sleep 300")
+    cloud.kill()
+    cloud.start()
+    again = Machines(cloud)
+    assert again.run('#!/bin/sh\necho ran >> "$HOME/boots"\n', ClientToken=token) == name
+    result = again.result(command, name)
+    assert result["Status"] == "Failed"
+    assert "local_aws ended" in result["StandardErrorContent"]
+    assert again.shell(name, "cat $HOME/boots")["StandardOutputContent"] == "ran\n"
