@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,10 @@ from model_code.fitting import Fit, Report, Schedule, run
 from model_code.hyperparameters import Value
 from model_code.metrics import Tally
 from model_code.mixing import Loss, balanced_weights, draw_shares, partners
+
+# Up to this size all rows are kept as standardised float32; beyond, each batch is converted when it is
+# needed.
+_TABLE_BYTES: Final = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,21 @@ class Head(nn.Module):
         """Numbers per embedding."""
         return len(self.mean)
 
-    def forward(self, embeddings: Tensor, masks: tuple[Tensor, ...] = ()) -> Tensor:
-        """Logits [n, classes]; `masks` (see `draw_masks`) drop inputs, one mask per linear layer."""
-        x = (embeddings - self.mean) * self.scale
+    def standardise(self, embeddings: Tensor) -> Tensor:
+        """Mean 0 and deviation 1 in every dimension, as over the training rows."""
+        return (embeddings - self.mean) * self.scale
+
+    def forward(
+        self, embeddings: Tensor, masks: tuple[Tensor, ...] = (), *, standardised: bool = False
+    ) -> Tensor:
+        """Logits [n, classes].
+
+        Args:
+            embeddings: [n, dim].
+            masks: Drop inputs, one mask per linear layer; see `draw_masks`.
+            standardised: Whether `embeddings` went through `standardise` already.
+        """
+        x = embeddings if standardised else self.standardise(embeddings)
         if masks:
             x = x * masks[0]
         if self.hidden is not None:
@@ -166,6 +182,9 @@ class HeadTask:
         self.head = Head(
             *self._train.spread(), classes, hidden=recipe.hidden, dropout=recipe.dropout, seed=recipe.seed
         ).to(world.device)
+        self._table: Tensor | None = None
+        if 4 * self._train.rows.numel() <= _TABLE_BYTES:
+            self._table = self.head.standardise(self._train.rows.float())
         self._model = world.wrap(self.head)
         self.optimizer = torch.optim.AdamW(
             decayed(self.head, recipe.weight_decay, recipe.learning_rate), lr=recipe.learning_rate, fused=True
@@ -199,7 +218,7 @@ class HeadTask:
         rows, labels, partner_labels, share = self._mixed(
             photos, draws[mine].to(device), shares[mine].to(device)
         )
-        logits = self._model(rows, tuple(mask[mine].to(device) for mask in masks))
+        logits = self._model(rows, tuple(mask[mine].to(device) for mask in masks), standardised=True)
         losses = self._loss(logits, labels, partner_labels, share)
         # DDP averages gradients over ranks: scale so that the result is the mean over the global batch.
         loss = losses.sum() * (self._world.size / len(batch))
@@ -217,13 +236,25 @@ class HeadTask:
         return self._batches[step]
 
     def _mixed(self, photos: Tensor, draws: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Standardised rows, mixed with their partners', then labels, partners' labels and shares."""
         train = self._train
         labels = train.labels[photos]
-        rows = train.rows[train.first[photos] + draws % train.views[photos]].float()
+        rows = train.first[photos] + draws % train.views[photos]
         if self._recipe.mixup <= 0:
-            return rows, labels, labels, share
+            return self._rows(rows), labels, labels, share
         partner = partners(len(photos)).to(photos.device)
-        return torch.lerp(rows[partner], rows, share[:, None]), labels, labels[partner], share
+        if self._table is None:
+            mixed = torch.lerp(self._rows(rows[partner]), self._rows(rows), share[:, None])
+        else:
+            # Fetches and mixes in one pass over memory.
+            pairs, weights = torch.stack([rows, rows[partner]], 1), torch.stack([share, 1 - share], 1)
+            mixed = functional.embedding_bag(pairs, self._table, per_sample_weights=weights, mode="sum")
+        return mixed, labels, labels[partner], share
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        if self._table is not None:
+            return self._table.index_select(0, rows)
+        return self.head.standardise(self._train.rows.index_select(0, rows).float())
 
     @torch.no_grad()
     def validate(self) -> Tally | None:

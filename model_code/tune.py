@@ -229,7 +229,7 @@ class Tuning:
         return replace(trial, metrics=judged.fit.metrics, seconds=time.monotonic() - started)
 
     def _result(self, done: Sequence[Trial]) -> dict[str, Any]:
-        best = max(done, key=lambda trial: trial.objective)
+        best = _best(done)
         if best.status is not Status.COMPLETED:
             raise Diverged(f"all {len(done)} trials failed: {best.reason}")
         return {
@@ -242,6 +242,11 @@ class Tuning:
             "best": {"number": best.number, "hyperparameters": best.searched, "metrics": best.metrics},
             "trials": [asdict(trial) for trial in done],
         }
+
+
+def _best(done: Sequence[Trial]) -> Trial:
+    """The highest objective; a few hundred photos often tie, and then the lower loss decides."""
+    return max(done, key=lambda trial: (trial.objective, -trial.metrics.get("valid_loss", 0.0)))
 
 
 class _Quiet(train.Job):
@@ -332,7 +337,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
     except train.FAILURES as error:
         print(f"tune: {error}", file=sys.stderr, flush=True)
         return 1
-    best = max(done, key=lambda trial: trial.objective)
+    best = _best(done)
     print(f"best trial={best.number} of {len(done)}", flush=True)
     # SageMaker takes the last value of a metric: that of the best.
     log_metrics(**best.metrics)

@@ -43,6 +43,14 @@ def test_folding_gives_the_same_logits(hidden: int) -> None:
     torch.testing.assert_close(head.folded()(rows), head(rows), rtol=1e-4, atol=1e-4)
 
 
+def test_rows_kept_wide_or_converted_when_needed_give_the_same_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, wide = fit()
+    monkeypatch.setattr("model_code.head._TABLE_BYTES", 0)
+    _, narrow = fit()
+    for name, weight in wide.weights.items():
+        torch.testing.assert_close(narrow.weights[name], weight, rtol=1e-3, atol=1e-4)
+
+
 def test_the_best_epoch_is_kept_and_waiting_ends() -> None:
     head, found = fit(epochs=60, learning_rate=0.05, weight_decay=0, dropout=0, mixup=0, patience=3)
     best = max(found.history, key=lambda m: (m["valid_accuracy"], -m["valid_loss"]))

@@ -1,0 +1,223 @@
+"""accuracy: test accuracy after split, embed, tune and refit, as the DAG does it, over several split seeds.
+
+Photos are embedded once, because an embedding does not depend on the split; every seed then has its own
+stratified split, its own search on its own validation photos, and one look at its own test photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks._shared import need, shared
+from model_code import embed, train, train_head, tune
+from model_code.dataset import Folder, Photo, ordered_map, scan
+from model_code.distributed import World
+from model_code.embeddings import Embedder, Embeddings, file_name, read_folder, write_embeddings
+from model_code.manifest import Manifest
+from model_code.shards import Sample, Split, write_shard
+from model_code.splits import Fractions, assign
+
+# The bars of the issues, by data set.
+LIMITS = {"stanford-dogs": 0.81, "imagewoof": 0.90}
+_SHARD_PHOTOS = 3000
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All photos' embeddings, found by key."""
+
+    batches: Sequence[Embeddings]
+    embedder: Embedder
+    rows: NDArray[np.float16]
+    view: NDArray[np.int32]
+    photo_of: Mapping[str, NDArray[np.int64]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Stored:
+        """From a folder of embeddings files."""
+        batches = read_folder(folder)
+        rows = np.concatenate([batch.embeddings for batch in batches])
+        view = np.concatenate([batch.view for batch in batches])
+        keys = np.concatenate([np.asarray(batch.keys)[batch.photo] for batch in batches])
+        order = np.argsort(keys, kind="stable")
+        unique, first = np.unique(keys[order], return_index=True)
+        photo_of = dict(zip(unique.tolist(), np.split(order, first[1:]), strict=True))
+        return cls(batches, batches[0].embedder, rows, view, photo_of)
+
+    def of(self, photos: Sequence[Photo], split: Split, classes: Sequence[str]) -> Embeddings:
+        """What embedding these photos as `split` gives: all views for training, else the evaluation view."""
+        chosen = []
+        for number, photo in enumerate(photos):
+            rows = self.photo_of[photo.key]
+            kept = rows if split is Split.TRAIN else rows[self.view[rows] == 0]
+            chosen.append((kept, np.full(len(kept), number), np.full(len(kept), classes.index(photo.label))))
+        rows, photo, label = (np.concatenate(column) for column in zip(*chosen, strict=True))
+        return Embeddings(
+            embeddings=self.rows[rows],
+            photo=photo.astype(np.int32),
+            view=self.view[rows],
+            label=label.astype(np.int32),
+            keys=tuple(photo.key for photo in photos),
+            classes=tuple(classes),
+            embedder=self.embedder,
+            shard="0" * 64,
+            split=split,
+        )
+
+
+def embed_all(source: Folder, photos: Sequence[Photo], work: Path, options: argparse.Namespace) -> Stored:
+    """Embed every photo with all views, unless `work` has it already."""
+    folder = work / "shards"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        for start in range(0, len(photos), _SHARD_PHOTOS):
+            part = photos[start : start + _SHARD_PHOTOS]
+
+            def sample(photo: Photo) -> Sample:
+                return Sample(photo.key, photo.label, source.read(photo.path), photo.suffix)
+
+            write_shard(folder / f"{start:064d}.tar", Split.TRAIN, ordered_map(sample, part))
+    output = work / f"embeddings-{options.architecture}-{options.views}"
+    argv = ["--shards", str(folder), "--output", str(output), "--architecture", options.architecture]
+    if embed.main([*argv, "--weights", str(options.weights), "--views", str(options.views)]) != 0:
+        sys.exit("embedding failed")
+    return Stored.read(output)
+
+
+def measure(
+    stored: Stored, photos: Sequence[Photo], seed: int, work: Path, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Split, tune, refit and test with one seed."""
+    started, cpu = time.monotonic(), time.process_time()
+    splits, _ = assign(photos, {}, seed, Fractions())
+    classes = sorted({photo.label for photo in photos})
+    parts = {
+        split: stored.of([p for p in photos if splits.get(p.sha256) is split], split, classes)
+        for split in Split
+    }
+    for split in (Split.TRAIN, Split.VALID):
+        (work / split).mkdir()
+        write_embeddings(work / split / file_name("0" * 64), parts[split])
+    manifest = Manifest("accuracy", None, seed, Fractions(), tuple(classes), {}, (), "0" * 64, ())
+    (work / "manifest.json").write_text(manifest.to_json())
+    channels = {"train": work / "train", "valid": work / "valid", "dataset": work, "weights": options.weights}
+    files = [part for name, path in channels.items() for part in (f"--{name}", str(path))]
+    files += ["--model_dir", str(work), "--architecture", options.architecture, "--seed", str(seed)]
+    with contextlib.redirect_stdout(io.StringIO()) as log:
+        if tune.main([*files, "--trials", str(options.trials)], {}) != 0:
+            sys.exit(f"tuning failed:\n{log.getvalue()}")
+        trials = json.loads((work / "trials.json").read_text())
+        untuned, tuned = (
+            _test(files, chosen, parts[Split.TEST])
+            for chosen in (trials["trials"][0]["searched"], trials["best"]["hyperparameters"])
+        )
+    return {
+        "seed": seed,
+        "valid": trials["best"]["metrics"]["valid_accuracy"],
+        "untuned": untuned,
+        "test": tuned,
+        "seconds": time.monotonic() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "trial_seconds": statistics.median(trial["seconds"] for trial in trials["trials"]),
+        "best": trials["best"]["hyperparameters"],
+    }
+
+
+def _test(files: Sequence[str], chosen: Mapping[str, Any], test: Embeddings) -> float:
+    """Refit with the chosen hyperparameters, as the final job does, and judge on the test photos."""
+    argv = [
+        *files,
+        "--mode",
+        "final",
+        *(part for name, value in chosen.items() for part in (f"--{name}", str(value))),
+    ]
+    _, refit = train_head.prepare(train.job_from(train.parser({}).parse_args(argv), {}, World()))
+    model = refit().model
+    with torch.no_grad():
+        logits = model.head(torch.from_numpy(test.embeddings).float())
+    return float((logits.argmax(1).numpy() == test.label).mean())
+
+
+def main() -> int:
+    """Print a row per seed, then the line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("--data", type=Path, default=shared("data/stanford-dogs"), help="a folder per class")
+    parser.add_argument("--weights", type=Path, default=shared("weights/mobilenet_v2_imagenet.pth"))
+    parser.add_argument("--architecture", default="mobilenet_v2")
+    parser.add_argument("--seeds", type=int, default=3, help="split seeds 0 .. n - 1")
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--views", type=int, default=4, help="views of each training photo")
+    parser.add_argument("--work", type=Path, help="a folder that keeps the embeddings for another run")
+    options = parser.parse_args()
+    need(options.data, options.weights)
+    source = Folder(options.data)
+    photos, _ = scan(source)
+    with tempfile.TemporaryDirectory(prefix="accuracy-") as scratch:
+        stored = embed_all(source, photos, options.work or Path(scratch, "embedded"), options)
+        print(
+            f"{'seed':>4} {'valid':>7} {'untuned test':>13} {'tuned test':>11} {'seconds':>8}  best",
+            flush=True,
+        )
+        rows = []
+        for seed in range(options.seeds):
+            work = Path(scratch, str(seed))
+            work.mkdir()
+            row = measure(stored, photos, seed, work, options)
+            best = " ".join(f"{name}={value:.3g}" for name, value in row["best"].items())
+            print(
+                f"{seed:>4} {row['valid']:>7.4f} {row['untuned']:>13.4f} {row['test']:>11.4f} "
+                f"{row['seconds']:>8.1f}  {best}",
+                flush=True,
+            )
+            rows.append(row)
+    figure = statistics.mean(row["test"] for row in rows)
+    untuned = statistics.mean(row["untuned"] for row in rows)
+    name = options.data.resolve().name
+    print(
+        f"mean test accuracy {figure:.4f} tuned, {untuned:.4f} untuned, over {options.seeds} split seeds. Part of "
+        "these photos were in ImageNet's training set, which flatters ImageNet weights."
+        if name in LIMITS
+        else f"mean test accuracy {figure:.4f} tuned, {untuned:.4f} untuned, over {options.seeds} split seeds."
+    )
+    print(
+        json.dumps(
+            {
+                "name": "accuracy",
+                "figure": round(figure, 4),
+                "unit": "fraction of test photos",
+                "limit": LIMITS.get(name),
+                "peers": {"untuned head": round(untuned, 4)},
+                "ratio": round(figure, 4),
+                "conditions": {
+                    "data": name,
+                    "photos": len(photos),
+                    "architecture": options.architecture,
+                    "seeds": options.seeds,
+                    "trials": options.trials,
+                    "views": options.views,
+                    "deviation": round(statistics.pstdev(row["test"] for row in rows), 4),
+                    "median_trial_seconds": round(statistics.median(row["trial_seconds"] for row in rows), 2),
+                },
+            }
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
