@@ -90,11 +90,11 @@ with DAG(
         return tasks.smoke_test(dataset, evaluation, deployment)
 
     @task
-    def report(ti: Any = None) -> dict[str, Any]:
-        """Add up billable seconds."""
+    def report(params: Any = None, ti: Any = None) -> dict[str, Any]:
+        """Add up billable seconds; compare machines by what was measured on them."""
         from ml_pipeline import tasks
 
-        return tasks.report(ti)
+        return tasks.report(params, ti)
 
     fixed = {
         "strategy": p("strategy"),

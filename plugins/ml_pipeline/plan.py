@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline import objects
+from ml_pipeline import objects, rates
 from ml_pipeline.prices import Prices
+from ml_pipeline.rates import Rate
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
 
@@ -48,7 +49,9 @@ def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, An
             f"no photos at {params['data']!r}; give a folder with one folder of photos per class"
         )
     prices = Prices.load(settings)
-    steps = estimate(params, photos, prices)
+    # What this machine does per second says nothing about the machines that the estimate is for.
+    measured = [] if settings.local else rates.load(s3, settings)
+    steps = estimate(params, photos, prices, measured)
     total = round(sum(step.usd for step in steps), 4)
     check_budget(total, params.get("budget_usd"), steps)
     hourly = prices.hourly(params["endpoint_instance_type"]) * int(params["endpoint_instance_count"])
@@ -64,8 +67,23 @@ def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, An
     }
 
 
-def estimate(params: Mapping[str, Any], photos: int, prices: Prices) -> list[Step]:
-    """The paid steps of a run over `photos` photos. seconds = start-up + work / (rate x machines)."""
+def estimate(
+    params: Mapping[str, Any], photos: int, prices: Prices, measured: Sequence[Rate] = ()
+) -> list[Step]:
+    """The paid steps of a run over `photos` photos. seconds = start-up + work / (rate x machines).
+
+    Args:
+        measured: Rates that jobs recorded; where there is none, prices.toml's assumption counts.
+    """
+    known = {
+        (rate.work, rate.instance_type): rate.photos_per_second
+        for rate in measured
+        if rate.architecture == params["architecture"]
+    }
+
+    def speed(work: str, instance_type: str) -> float:
+        return known.get((work, instance_type)) or prices.assumed_rate(work, instance_type)
+
     strategy = params["strategy"]
     fixed = hyperparameters.resolve({"strategy": strategy})
     epochs, views = int(fixed["epochs"]), int(params["views"])
@@ -77,11 +95,11 @@ def estimate(params: Mapping[str, Any], photos: int, prices: Prices) -> list[Ste
     spot = bool(params.get("spot"))
     steps = []
     if strategy == "head":
-        work = (train * views + valid) / prices.assumed_rate("embed", params["embed_instance_type"])
+        work = (train * views + valid) / speed("embed", params["embed_instance_type"])
         steps.append(
             _step(prices, "embed", params["embed_instance_type"], params["embed_instance_count"], work)
         )
-    trial = rows / prices.assumed_rate(strategy, tuning)
+    trial = rows / speed(strategy, tuning)
     startup = float(prices.assumed["startup_seconds"])
     if params.get("tune_mode") == "packed":
         steps.append(_step(prices, "tune", tuning, 1, trials * trial, spot))
@@ -89,9 +107,9 @@ def estimate(params: Mapping[str, Any], photos: int, prices: Prices) -> list[Ste
         seconds = trials * (startup + trial)
         steps.append(Step("tune", tuning, 1, round(seconds, 1), prices.usd(tuning, seconds, spot=spot)))
     # The recipe is fitted twice: on train alone, to be judged, and on train + valid, to be served.
-    final = 2 * rows / prices.assumed_rate(strategy, training) + EXPORT_SECONDS
+    final = 2 * rows / speed(strategy, training) + EXPORT_SECONDS
     steps.append(_step(prices, "train", training, params["train_instance_count"], final, spot))
-    judged = test / prices.assumed_rate("evaluate", params["evaluate_instance_type"])
+    judged = test / speed("evaluate", params["evaluate_instance_type"])
     steps.append(_step(prices, "evaluate", params["evaluate_instance_type"], 1, judged))
     return steps
 

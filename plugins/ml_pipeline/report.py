@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ml_pipeline import jobs
+from ml_pipeline import jobs, rates
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.prices import PriceError, Prices
+from ml_pipeline.rates import Rate
+from ml_pipeline.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,14 @@ class Line:
     usd: float | None
 
 
-def make(client: Any, prices: Prices, results: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
-    """The bill of a run from what its tasks returned, by task id; what the report task returns."""
+def make(
+    client: Any, prices: Prices, results: Mapping[str, Mapping[str, Any] | None], ec2_type: str = ""
+) -> dict[str, Any]:
+    """The bill of a run from what its tasks returned, by task id; what the report task returns.
+
+    Args:
+        ec2_type: The machine of the EC2 branch; its command's seconds are billed at EC2's price.
+    """
     lines: list[Line] = []
     for step, kind, key in (
         ("embed", JobKind.PROCESSING, "job_name"),
@@ -35,6 +43,11 @@ def make(client: Any, prices: Prices, results: Mapping[str, Mapping[str, Any] | 
         description = jobs.describe(client, kind, name) if name else None
         if description:
             lines.append(job_line(step, kind, description, prices))
+    on_ec2 = results.get("ec2.train")
+    if on_ec2:
+        machine = ec2_type.removeprefix("ml.")
+        name, seconds = on_ec2["training_job_name"], on_ec2["billable_seconds"]
+        lines.append(_line("ec2.train", name, machine, 1, seconds, prices))
     tune = results.get("tune") or {}
     if tune.get("tuning_job_name"):
         lines.append(tuning_line(client, tune, prices))
@@ -43,6 +56,41 @@ def make(client: Any, prices: Prices, results: Mapping[str, Mapping[str, Any] | 
         "steps": [asdict(line) for line in lines],
         "note": f"estimate: billable seconds x price of {prices.as_of} in {prices.region}",
     }
+
+
+def measured(
+    logs: Any,
+    settings: Settings,
+    steps: Sequence[Mapping[str, Any]],
+    results: Mapping[str, Mapping[str, Any] | None],
+    params: Mapping[str, Any],
+) -> Iterator[Rate]:
+    """The rates that the run's jobs measured, from their metrics or their logs."""
+    for line in steps:
+        step, name = line["step"], line["job_name"]
+        if step == "train":
+            speed = (results.get("train") or {}).get("metrics", {}).get("photos_per_second")
+        elif step in ("embed", "evaluate"):
+            speed = rates.in_log(_log(logs, JobKind.PROCESSING, name))
+        else:
+            continue
+        if speed:
+            work = params["strategy"] if step == "train" else step
+            yield Rate(
+                work, params["architecture"], line["instance_type"], speed, rates.place(settings), name
+            )
+
+
+def _log(logs: Any, kind: JobKind, name: str) -> list[str]:
+    group = kind.calls.log_group
+    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]
+    lines: list[str] = []
+    for stream in streams[:1]:
+        events = logs.get_log_events(
+            logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=False, limit=100
+        )["events"]
+        lines += [event["message"] for event in events]
+    return lines
 
 
 def job_line(step: str, kind: JobKind, description: Mapping[str, Any], prices: Prices) -> Line:

@@ -75,19 +75,23 @@ def smoke_test(
     return result
 
 
-def report(ti: Any) -> dict[str, Any]:
-    """See `ml_pipeline.report.make`."""
-    from ml_pipeline import report
+def report(params: Mapping[str, Any], ti: Any) -> dict[str, Any]:
+    """See `ml_pipeline.report.make`; besides, the rates that jobs measured are kept and compared."""
+    from ml_pipeline import rates, report
     from ml_pipeline.prices import Prices
 
     settings = Settings.load()
-    steps = ("embed", "tune", "train", "evaluate")
+    prices, s3 = Prices.load(settings), _client(settings, "s3")
+    steps = ("embed", "tune", "train", "ec2.train", "evaluate")
     results = {step: ti.xcom_pull(task_ids=step) for step in steps}
-    bill = report.make(_client(settings, "sagemaker"), Prices.load(settings), results)
-    for line in bill["steps"]:
+    bill = report.make(_client(settings, "sagemaker"), prices, results, params["train_instance_type"])
+    for rate in report.measured(_client(settings, "logs"), settings, bill["steps"], results, params):
+        rates.record(s3, settings, rate)
+    table = rates.comparison(rates.load(s3, settings), prices, params["architecture"])
+    for line in [*bill["steps"], *table]:
         log.info("%s", line)
     log.info("about $%.4f; %s", bill["usd"], bill["note"])
-    return bill
+    return {**bill, "instances": table, "formula": rates.FORMULA}
 
 
 def _client(settings: Settings, service: str) -> Any:

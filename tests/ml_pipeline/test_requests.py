@@ -191,7 +191,7 @@ def test_instance_and_command() -> None:
 
 
 def test_an_ml_instance_type_is_refused_for_ec2_and_the_reverse() -> None:
-    with pytest.raises(ValueError, match="write m5.xlarge"):
+    with pytest.raises(ValueError, match=r"write m5\.xlarge"):
         Instance("n", "ami", "ml.m5.xlarge", "profile", "sg")
     with pytest.raises(ValueError, match=r"write ml\.m5\.xlarge"):
         Compute("m5.xlarge")

@@ -56,6 +56,7 @@ def first_event(trigger: Any) -> Any:
     async def run() -> Any:
         async for event in trigger.run():
             return event.payload
+        return None
 
     return asyncio.run(asyncio.wait_for(run(), 10))
 
