@@ -41,7 +41,7 @@ def _information(call: Call, instance: Instance) -> Document:
         "PlatformVersion": "2023",
         "ResourceType": "EC2Instance",
         "IPAddress": str(record.private_ip),
-        "ComputerName": str(record.private_dns),
+        "ComputerName": str(record.private_dns_name),
     }
 
 

@@ -249,19 +249,21 @@ def test_the_host_is_out_of_reach(machines: Machines, tmp_path: Path) -> None:
 
 METADATA = """
 python3 - <<'END'
-import json, os, urllib.request, boto3
-base = os.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"]
-ask = urllib.request.Request(base + "latest/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+import json, os, urllib.error, urllib.request, boto3
+base = os.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] + "latest/"
+lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+ask = urllib.request.Request(base + "api/token", method="PUT", headers=lifetime)
 token = urllib.request.urlopen(ask).read().decode()
 def get(path):
-    request = urllib.request.Request(base + "latest/" + path, headers={"X-aws-ec2-metadata-token": token})
+    request = urllib.request.Request(base + path, headers={"X-aws-ec2-metadata-token": token})
     return urllib.request.urlopen(request).read().decode()
 try:
-    urllib.request.urlopen(base + "latest/meta-data/instance-id")
+    refused = urllib.request.urlopen(base + "meta-data/instance-id").status
 except urllib.error.HTTPError as error:
     refused = error.code
-found = boto3.client("sts").get_caller_identity()["Arn"]
-print(json.dumps([get("meta-data/instance-id"), refused, found, json.loads(get("dynamic/instance-identity/document"))["region"]]))
+arn = boto3.client("sts").get_caller_identity()["Arn"]
+region = json.loads(get("dynamic/instance-identity/document"))["region"]
+print(json.dumps([get("meta-data/instance-id"), refused, arn, region]))
 END
 """
 
@@ -281,6 +283,7 @@ def test_instance_metadata_and_the_role(machines: Machines) -> None:
     assert arn.endswith(f"assumed-role/{role}/{name}")
 
 
+@pytest.mark.slow
 def test_instances_come_back_and_commands_get_a_truthful_end(own_cloud: Callable[..., Cloud]) -> None:
     cloud = own_cloud()
     machines = Machines(cloud)

@@ -298,6 +298,7 @@ def test_serverless_variants_refuse_more_than_their_concurrency(deployment: Depl
     assert deployment.ask()["version"] == "1"
 
 
+@pytest.mark.slow
 def test_endpoints_come_back_after_kill_9(own_cloud: Callable[..., Cloud]) -> None:
     cloud = own_cloud()
     deployment = Deployment(cloud)
