@@ -25,6 +25,7 @@ from launcher.settings import Secrets, Settings, SettingsError, airflow_environm
 DAG_ID = "train_and_deploy"
 LAST_RUN_FILE = "last_run.json"
 START_DEADLINE_SECONDS = 180.0
+MOST_STARTS = 3
 POLL_SECONDS = 1.0
 MOST_LISTED = 10
 
@@ -127,8 +128,22 @@ def wait_until_ready(settings: Settings, console: Console) -> None:
         while missing:
             missing = [service for service in missing if not is_ready(service)]
             status.update(f"starting {', '.join(service.name for service in missing)}")
+            for service in missing:
+                _give_up_on_repeated_ends(service.name, settings)
             _give_up_after(deadline, missing[0].name if missing else "", settings)
             time.sleep(0.3)
+
+
+def _give_up_on_repeated_ends(name: str, settings: Settings) -> None:
+    child = (supervisor.read_state(settings.home) or {}).get("children", {}).get(name, {})
+    if child.get("restarts", 0) < MOST_STARTS or supervisor.is_alive(child):
+        return
+    log = settings.logs / f"{name}.log"
+    lines = log.read_text(errors="replace").splitlines()
+    said = [line for line in lines if line.strip() and not line.startswith("supervisor: ")]
+    raise RunError(
+        f"{name} ended {child['restarts']} times: {said[-1] if said else 'it said nothing'} (see {log})"
+    )
 
 
 def _give_up_after(deadline: float, name: str, settings: Settings) -> None:

@@ -1,12 +1,14 @@
 """What stands in the way is said before anything long starts."""
 
+import io
 import shutil
 import socket
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from launcher import preflight
+from launcher import preflight, run, supervisor
 from launcher.preflight import PreflightError
 from launcher.settings import Settings, SettingsError
 
@@ -42,3 +44,15 @@ def test_an_unknown_architecture_names_its_neighbours():
     with pytest.raises(SettingsError, match=r"mobilenet_v9 is no torchvision .*mobilenet_v2"):
         preflight.check_architecture("mobilenet_v9")
     preflight.check_architecture("resnet18")
+
+
+def test_a_service_that_keeps_ending_is_not_waited_for(tmp_path, monkeypatch):
+    settings = Settings(home=tmp_path, airflow_port=free_port(), local_aws_port=free_port())
+    settings.logs.mkdir()
+    (settings.logs / "local_aws.log").write_text(
+        "ModuleNotFoundError: x\nsupervisor: local_aws ended with 1\n"
+    )
+    child = {"pid": 0, "create_time": 1.0, "restarts": 3, "last_exit": 1}
+    monkeypatch.setattr(supervisor, "read_state", lambda _: {"children": {"local_aws": child}})
+    with pytest.raises(run.RunError, match="local_aws ended 3 times: ModuleNotFoundError: x"):
+        run.wait_until_ready(settings, Console(file=io.StringIO()))
