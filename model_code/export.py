@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def export_bundle(
     fields = {
         **card,
         "transform": card["transform"].to_dict(),
-        "metrics": dict(card["metrics"]),
+        "metrics": finite(card["metrics"]),
         "golden": [],
     }
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
@@ -175,6 +176,15 @@ def _try_int8(output: Path, *arguments: Any) -> Int8:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that JSON cannot hold (a loss that overflowed) as None."""
+    if isinstance(value, Mapping):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _record(fields: dict[str, Any], int8: Int8) -> None:

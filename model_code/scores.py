@@ -78,7 +78,7 @@ class Outcomes:
     def log_loss(self) -> float:
         """Mean negative log-likelihood, over photos of known classes; not a number where there are none."""
         known = self.likelihood[self.labels != UNKNOWN]
-        return float(-np.log(np.maximum(known, _LEAST_PROBABILITY)).mean()) if len(known) else float("nan")
+        return float(np.log(1 / np.maximum(known, _LEAST_PROBABILITY)).mean()) if len(known) else float("nan")
 
 
 def confusion(outcomes: Outcomes, classes: int) -> Integers:

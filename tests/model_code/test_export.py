@@ -211,6 +211,15 @@ def _as(card: Any, architecture: str) -> Any:
     return dataclasses.replace(card, architecture=architecture)
 
 
+def test_numbers_that_json_cannot_hold_become_null() -> None:
+    metrics = {"valid_loss": float("inf"), "history": [{"epoch": 1, "train_loss": float("nan")}], "name": "x"}
+    assert export.finite(metrics) == {
+        "valid_loss": None,
+        "history": [{"epoch": 1, "train_loss": None}],
+        "name": "x",
+    }
+
+
 def test_drawn_golden_photos_are_photos() -> None:
     for photo in export.golden_photos([]):
         with Image.open(io.BytesIO(photo)) as image:
