@@ -33,6 +33,7 @@ class ServiceModel:
         self.protocol: str = self._model.metadata["protocol"]
         self.target_prefix: str = self._model.metadata.get("targetPrefix", "")
         self.json_version: str = self._model.metadata.get("jsonVersion", "1.1")
+        self._projectors: dict[str, _Projector | None] = {}
         self.operations = frozenset(self._model.operation_names)
 
     @cache  # noqa: B019 - models live as long as the process
@@ -64,13 +65,15 @@ class ServiceModel:
         shape = self.operation(operation).output_shape
         if shape is None:
             return {}
-        projected: dict[str, Any] = _project(shape, document)
-        return projected
+        return self._project(shape, document)
 
     def project_shape(self, shape: str, document: dict[str, Any]) -> dict[str, Any]:
         """The part of `document` that is in a named structure, such as a summary."""
-        projected: dict[str, Any] = _project(self.shape(shape), document)
-        return projected
+        return self._project(self.shape(shape), document)
+
+    def _project(self, shape: Shape, document: dict[str, Any]) -> dict[str, Any]:
+        projector = _projector(shape, self._projectors)
+        return document if projector is None else dict(projector(document))
 
 
 def describe_problems(problems: list[_Problem]) -> str:
@@ -250,16 +253,39 @@ def _token(value: Any) -> str:
     return "START_OBJECT" if isinstance(value, dict) else "NULL_VALUE"
 
 
-def _project(shape: Any, value: Any) -> Any:
+_Projector = Callable[[Any], Any]
+
+
+def _projector(shape: Any, known: dict[str, _Projector | None]) -> _Projector | None:
+    """A function that keeps of a value what its shape knows; None where everything is kept.
+
+    Made once per shape: walking botocore's model again for every answer would take most of a describe's time.
+    """
+    if shape.name in known:
+        return known[shape.name]
     kind = shape.type_name
-    if kind == "structure":
-        return {
-            name: _project(member, value[name])
-            for name, member in shape.members.items()
-            if value.get(name) is not None
-        }
+    if kind in ("list", "map"):
+        inner = _projector(shape.member if kind == "list" else shape.value, known)
+        return None if inner is None else _each(kind, inner)
+    if kind != "structure":
+        return None
+    members: dict[str, _Projector | None] = {}
+
+    def project(value: dict[str, Any]) -> dict[str, Any]:
+        kept = {}
+        for name, member in value.items():
+            if member is not None and name in members:
+                inner = members[name]
+                kept[name] = member if inner is None else inner(member)
+        return kept
+
+    # Known before its members are made: shapes may contain themselves.
+    known[shape.name] = project
+    members.update((name, _projector(member, known)) for name, member in shape.members.items())
+    return project
+
+
+def _each(kind: str, inner: _Projector) -> _Projector:
     if kind == "list":
-        return [_project(shape.member, member) for member in value]
-    if kind == "map":
-        return {key: _project(shape.value, member) for key, member in value.items()}
-    return value
+        return lambda value: [inner(member) for member in value]
+    return lambda value: {key: inner(member) for key, member in value.items()}
