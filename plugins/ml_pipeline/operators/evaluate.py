@@ -17,7 +17,8 @@ from ml_pipeline.settings import Settings
 class EvaluateOperator(SageMakerJobOperator):
     """Run `model_code.evaluate` on the challenger and, if there is one, the champion.
 
-    Returns `{"job_name", "model_uri", "evaluation_uri", "predictions_uri", "report_uri", "accuracy", "top5_accuracy", "photos",
+    Returns `{"job_name",
+    "model_uri", "evaluation_uri", "predictions_uri", "report_uri", "accuracy", "top5_accuracy", "photos",
     "runtime", "champion": {"model_package_arn", "accuracy", "predictions_uri"} | None}`.
 
     :param dataset: what the upload task returned.

@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from ml_pipeline.clients import AwsAccess
 from ml_pipeline.errors import is_transient
-from ml_pipeline.triggers.ownership import task_is_over
+from ml_pipeline.triggers.ownership import even_if_late, task_is_over
 
 _ENDED = frozenset({"Success", "Failed", "Cancelled", "TimedOut"})
 
@@ -77,6 +77,9 @@ class CommandTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the command if its task is over; leave it to the next try otherwise."""
+        await even_if_late(self._stop_if_over())
+
+    async def _stop_if_over(self) -> None:
         if await task_is_over(self.task_instance):
             self.log.info("cancelling command %s: nobody waits for it any more", self.command_id)
             async with await self.access.async_client("ssm") as ssm:

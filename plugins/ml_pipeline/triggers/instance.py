@@ -10,7 +10,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from ml_pipeline.clients import AwsAccess
 from ml_pipeline.errors import is_transient
-from ml_pipeline.triggers.ownership import task_is_over
+from ml_pipeline.triggers.ownership import even_if_late, task_is_over
 
 _GONE = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
 
@@ -61,6 +61,9 @@ class InstanceTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Terminate the instance if its task is over; leave it to the next try otherwise."""
+        await even_if_late(self._stop_if_over())
+
+    async def _stop_if_over(self) -> None:
         if await task_is_over(self.task_instance):
             self.log.info("terminating %s: nobody waits for it any more", self.instance_id)
             async with await self.access.async_client("ec2") as ec2:

@@ -13,7 +13,7 @@ from ml_pipeline.clients import AwsAccess
 from ml_pipeline.errors import is_transient
 from ml_pipeline.jobs import JobKind, Phase, phase
 from ml_pipeline.triggers.log_tail import LogTail
-from ml_pipeline.triggers.ownership import task_is_over
+from ml_pipeline.triggers.ownership import even_if_late, task_is_over
 
 # While AWS cannot be reached the wait goes on, with longer pauses: the job runs on meanwhile.
 _LONGEST_PAUSE = 60.0
@@ -89,6 +89,9 @@ class JobTrigger(BaseTrigger):
         """Stop the job if its task is over; leave it to the next try if the task was cleared or is
         retried.
         """
+        await even_if_late(self._stop_if_over())
+
+    async def _stop_if_over(self) -> None:
         if not await task_is_over(self.task_instance):
             self.log.info("job %s runs on: the next try of this task adopts it", self.job_name)
             return

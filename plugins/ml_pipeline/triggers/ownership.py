@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
+# asyncio keeps only weak references to tasks.
+_LATE: set[asyncio.Task[None]] = set()
 # A task in any other state (cleared, queued, up for retry, ...) will run again and adopt the job.
 _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+async def even_if_late(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work of an `on_kill` to its end, though Airflow stops waiting for it after 30 seconds.
+
+    The first question a triggerer asks of the execution API builds that API in its own process, which on a busy
+    machine takes longer than that.
+    """
+    task = asyncio.create_task(work)
+    _LATE.add(task)
+    task.add_done_callback(_LATE.discard)
+    await asyncio.shield(task)
 
 
 async def task_is_over(task_instance: Any) -> bool:
