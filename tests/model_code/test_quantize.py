@@ -18,11 +18,18 @@ from model_code.shards import Split
 from tests.model_code import colours
 from tests.model_code.colours import Colours
 
+SPEED_UP = quantize.speed_up
 CHEAP = (Recipe(Calibration.MIN_MAX), Recipe(Calibration.PERCENTILE, float_first=3))
 
 
 def pixels(bundle: Colours, split: Split) -> tuple[list[np.ndarray], np.ndarray]:
     return int8.valid_photos([bundle.shards[split]], colours.TRANSFORM, colours.toys.CLASSES)
+
+
+@pytest.fixture(autouse=True)
+def _fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a toy gains time depends on the processor."""
+    monkeypatch.setattr(quantize, "speed_up", lambda *_: 2.0)
 
 
 def search(bundle: Colours, folder: Path, labels: np.ndarray | None = None) -> quantize.Outcome:
@@ -79,6 +86,21 @@ def test_int8_that_costs_accuracy_is_dropped_after_the_last_resort(
     assert not outcome.verdict.kept
     assert "beyond 0.5 points" in outcome.verdict.reason
     assert {recipe.file_name for recipe in CHEAP} == set(tried)
+
+
+def test_int8_that_gains_no_time_is_dropped(
+    colour_bundle: Colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "speed_up", lambda *_: 1.05)
+    outcome = search(colour_bundle, tmp_path)
+    assert outcome.kept is None
+    assert outcome.verdict.reason == "int8 is hardly faster than float32 here"
+
+
+def test_speed_up_compares_the_graphs(colour_bundle: Colours) -> None:
+    graph = colour_bundle.folder / "model.onnx"
+    small = np.zeros((1, 3, 64, 64), np.float32)
+    assert 0.4 < SPEED_UP(graph, graph, small, rounds=15) < 2.5
 
 
 @pytest.mark.parametrize(("wrong", "kept"), [(0, True), (1, True), (2, False)])
