@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,9 @@ def bundle() -> Path:
     folder = CACHE / f"bundle-{digest}"
     if not (folder / "model.json").is_file():
         print(f"exporting {ARCHITECTURE} to {folder} (once)", file=sys.stderr, flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        for older in CACHE.glob("bundle-*"):
+            shutil.rmtree(older) if older.is_dir() else older.unlink()
+        folder.mkdir(parents=True)
         _export(folder)
     return folder
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from model_code.serve.settings import Settings
+from model_code.serve.settings import MOST_PROCESSES, Settings
 
 _BATCHES = (1, 4, 16)
 _SLICE = 0.1
 """Seconds of one measurement."""
 _BUDGET = 0.7
 """Seconds after which no further measurement is begun: starting in time matters more than the last percent."""
-_WORTH = 1.05
+_WORTH = 1.1
 """A bigger batch or more workers must bring this much throughput to be worth their latency."""
 _QUICKER = 1.2
 """Threads that share a batch must cut the latency of a single photo by this factor to be worth their while."""
@@ -86,7 +86,7 @@ def choose(ways: Sequence[Measured], serial_seconds: float, cores: int, settings
     way = close[0] if close[0].latency < quickest.latency * _QUICKER else quickest
     rate = way.rate
     needed = math.ceil(rate * serial_seconds / _SERIAL_SHARE)
-    processes = settings.processes or max(1, min(needed, cores))
+    processes = settings.processes or max(1, min(needed, cores, MOST_PROCESSES))
     threads = settings.threads or max(1, way.threads // processes)
     workers = settings.workers or max(1, way.workers // processes)
     queue = settings.queue or min(_QUEUE_MOST, max(_QUEUE_LEAST, int(rate * _QUEUE_SECONDS / processes)))

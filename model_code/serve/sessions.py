@@ -67,8 +67,10 @@ def open_session(directory: Path, runtime: Runtime, card: ModelCard, threads: in
     if not path.is_file():
         raise SessionError(f"{path.name} is not in the bundle")
     if runtime is Runtime.TORCH:
-        from model_code.serve.torch_session import TorchSession
-
+        try:
+            from model_code.serve.torch_session import TorchSession
+        except ImportError as missing:
+            raise SessionError(f"{missing.name or 'torch'} is not installed") from missing
         return TorchSession(path, card, threads)
     return OnnxSession(path, threads)
 

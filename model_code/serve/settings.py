@@ -11,6 +11,7 @@ from pathlib import Path
 from model_code.card import RUNTIME_FILES
 
 MIB = 1 << 20
+MOST_PROCESSES = 64
 
 
 class SettingsError(ValueError):
@@ -63,6 +64,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port must be in 0..65535, not {self.port}")
+        if (self.processes or 1) > MOST_PROCESSES:
+            raise SettingsError(f"processes must be at most {MOST_PROCESSES}, not {self.processes}")
         for name in ("processes", "workers", "threads", "max_batch", "queue", "top_k"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -19,9 +19,8 @@ from model_code.bundle import Bundle
 from model_code.card import BundleError
 from model_code.serve.arrangement import Arrangement
 from model_code.serve.metrics import Board
-from model_code.serve.settings import Settings
+from model_code.serve.settings import MOST_PROCESSES, Settings
 
-MOST_PROCESSES = 64
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _HEALTHY_SECONDS = 10.0
@@ -186,7 +185,7 @@ class Supervisor:
         child.ready = True
         if self._arrangement is None:
             self._arrangement = Arrangement(**message["arrangement"])
-            for row in range(1, min(self._arrangement.processes, MOST_PROCESSES)):
+            for row in range(1, self._arrangement.processes):
                 self._start(row)
         if not self._announced and all(child.ready for child in self._children.values()):
             self._announced = True
