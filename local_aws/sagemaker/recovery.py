@@ -8,7 +8,7 @@ import time
 
 from local_aws.context import Context
 from local_aws.sagemaker import training
-from local_aws.sagemaker.training_job import TrainingJob
+from local_aws.sagemaker.training_job import TrainingJob, note_retry
 from local_aws.sagemaker.transitions import transition
 from local_aws.store import Document, Resource
 
@@ -31,7 +31,9 @@ def recover(context: Context) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     for resource in context.store.all("training-job", status="InProgress"):
         if resource.document.get("EnableManagedSpotTraining") and not resource.parent:
-            _resume(context, resource)
+            _resume(context, resource, "Interrupted")
+        elif not resource.parent and note_retry(context, resource.region, resource.name):
+            _resume(context, resource, "Restarting")
         else:
             _end_training(context, resource, "Failed", REASON)
     for resource in context.store.all("training-job", status="Stopping"):
@@ -45,8 +47,10 @@ def recover(context: Context) -> None:
             _end(context, resource, {status_member: "Stopped", end_member: time.time()})
 
 
-def _resume(context: Context, resource: Resource) -> None:
-    """To a managed spot job the end of local_aws is an interruption like any other."""
+def _resume(context: Context, resource: Resource, secondary: str) -> None:
+    """To a managed spot job the end of local_aws is an interruption like any other; to RetryStrategy a server
+    error.
+    """
     try:
         image = training.find_image(context, resource.document["AlgorithmSpecification"])
     except Exception as error:
@@ -57,7 +61,7 @@ def _resume(context: Context, resource: Resource) -> None:
         resource.kind,
         resource.region,
         resource.name,
-        lambda document: transition(document, "Interrupted", "local_aws ended; the job starts again"),
+        lambda document: transition(document, secondary, "local_aws ended; the job starts again"),
     )
     training.JOBS.begin(TrainingJob(context, resource, image))
 

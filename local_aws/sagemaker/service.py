@@ -8,7 +8,17 @@ import logging
 
 from local_aws.context import Context
 from local_aws.json_service import JsonService
-from local_aws.sagemaker import models, packages, processing, recovery, search, tags, training, transform, tuning
+from local_aws.sagemaker import (
+    models,
+    packages,
+    processing,
+    recovery,
+    search,
+    tags,
+    training,
+    transform,
+    tuning,
+)
 from local_aws.sagemaker.endpoints import configs as endpoint_configs
 from local_aws.sagemaker.endpoints import operations as endpoint_operations
 from local_aws.sagemaker.events import StateChanges

@@ -10,7 +10,7 @@ from local_aws.context import Context
 from local_aws.errors import AwsError, validation_error
 from local_aws.images import Contract, Image
 from local_aws.json_service import Call, Document
-from local_aws.sagemaker import s3_data
+from local_aws.sagemaker import s3_data, warm_pools
 from local_aws.sagemaker.job import Jobs, must_be_stoppable
 from local_aws.sagemaker.metrics import check_definitions
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
@@ -69,6 +69,7 @@ def create(
     }
     document["OutputDataConfig"] = {"KmsKeyId": "", "CompressionType": "GZIP", **params["OutputDataConfig"]}
     transition(document, "Starting", "Starting the training job")
+    warm_pools.begin(context, region, document)
     resource = Resource(KIND, region, name, document["TrainingJobArn"], document, created=now, parent=parent)
     try:
         resource = context.store.create(resource, tags)
@@ -226,6 +227,10 @@ def check_quotas(context: Context, region: str, resources: Document) -> None:
 def describe_training_job(call: Call) -> Document:
     """The record; metrics of a running job are those seen so far."""
     document = _get(call).document
+    if "WarmPoolStatus" in document:
+        warm_pools.expire(call.context, call.region)
+        document = _get(call).document
+        document["WarmPoolStatus"] = warm_pools.current(document)
     job = JOBS.get(KIND, call.region, call.params["TrainingJobName"])
     if isinstance(job, TrainingJob):
         metrics = job.scraper.final()
@@ -239,6 +244,7 @@ def list_training_jobs(call: Call) -> Document:
     """By name, time, status and warm pool."""
     equal: dict[str, Any] = {}
     if "WarmPoolStatusEquals" in call.params:
+        warm_pools.expire(call.context, call.region)
         equal["WarmPoolStatus.Status"] = call.params["WarmPoolStatusEquals"]
     return summaries(call, list_query(call, KIND, equal=equal), "TrainingJobSummaries")
 

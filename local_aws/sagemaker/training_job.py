@@ -13,7 +13,7 @@ from typing import Any
 
 from local_aws.context import Context
 from local_aws.images import Image
-from local_aws.sagemaker import archive, s3_data, script_mode
+from local_aws.sagemaker import archive, s3_data, script_mode, warm_pools
 from local_aws.sagemaker.checkpoints import CheckpointSync
 from local_aws.sagemaker.hosts import STOP_GRACE_SECONDS, Ending, HostCommand, Hosts, host_names, log_stream
 from local_aws.sagemaker.job import Job, JobEnded, JobFailed, JobStopped, Shutdown, cut
@@ -22,6 +22,7 @@ from local_aws.sagemaker.s3_data import DataError
 from local_aws.sagemaker.script_mode import HostPlace
 from local_aws.sagemaker.transitions import transition
 from local_aws.store import Document, Resource
+from local_aws.supervisor import CANNOT_MOUNT
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ OPT_ML_FOLDERS = ("input/config", "input/data", "model", "output/data", "code", 
 INTERRUPTION_GRACE_SECONDS = 5.0
 """How long an interrupted spot job may finish what it writes; AWS gives two minutes of notice."""
 TEXT_OF_COMMAND = 160
+INTERNAL_ERROR = "InternalServerError"
 
 
 class TrainingJob(Job):
@@ -63,12 +65,26 @@ class TrainingJob(Job):
         self._step("Starting", "Starting the training job")
         wait_until = self._wait_limit()
         while True:
-            self._run_on_instances(wait_until)
+            try:
+                self._run_on_instances(wait_until)
+            except JobFailed as failed:
+                if not self._may_retry(str(failed)):
+                    raise
+                continue
             if not self._interrupted:
                 return
             self._interrupted = False
             self._step("Interrupted", "The instances were reclaimed; waiting for managed spot capacity")
             self._step("Starting", "Starting the training job again after an interruption")
+
+    def _may_retry(self, reason: str) -> bool:
+        """Whether RetryStrategy allows another attempt: only after errors of SageMaker's own, as on AWS."""
+        retry = (
+            note_retry(self.context, self.region, self.name) if reason.startswith(INTERNAL_ERROR) else False
+        )
+        if retry:
+            self._step("Restarting", f"Restarting the training job: {reason}")
+        return retry
 
     def interrupt(self) -> bool:
         """Take the instances away, as AWS may with managed spot; False when the job is not training on
@@ -275,12 +291,15 @@ class TrainingJob(Job):
         try:
             self._hosts.start(list(self._commands.values()))
         except OSError as error:
-            raise JobFailed(f"InternalServerError: the process could not be started: {error}") from error
+            raise JobFailed(f"{INTERNAL_ERROR}: the process could not be started: {error}") from error
         syncs = self._checkpoint_syncs()
         try:
             ending = self._hosts.wait(self._give_up)
+            self._interrupted = self._interrupted and ending is None
             if ending is None:
                 self._end_early(wait_until)
+            elif ending.status == CANNOT_MOUNT:
+                raise JobFailed(f"{INTERNAL_ERROR}: {error_message(ending.tail)}")
             elif ending.status != 0:
                 self._fail(ending)
             else:
@@ -406,9 +425,24 @@ class TrainingJob(Job):
                 document["TrainingTimeInSeconds"] = math.ceil(now - document["TrainingStartTime"])
                 attempt = now - self._attempt_started if self._attempt_started else 0.0
                 document["BillableTimeInSeconds"] = math.ceil(self._seconds_before + attempt)
+            warm_pools.end(document)
             document.update(members)
 
         self.context.store.update(self.kind, self.region, self.name, change)
+
+
+def note_retry(context: Context, region: str, name: str) -> bool:
+    """Count one more retry of a job, if its RetryStrategy allows one."""
+    allowed = False
+
+    def change(document: Document) -> None:
+        nonlocal allowed
+        used = document.get("_Retries", 0)
+        allowed = used < document.get("RetryStrategy", {}).get("MaximumRetryAttempts", 0)
+        document["_Retries"] = used + allowed
+
+    context.store.update(KIND, region, name, change)
+    return allowed
 
 
 def _note_objective(document: Document, metrics: list[Document]) -> None:

@@ -109,10 +109,7 @@ def _check_limits(params: Document, config: Document) -> None:
     most = limits.get("MaxNumberOfTrainingJobs")
     if config["Strategy"] == "Grid":
         documents = _definitions_of(params)
-        points = sum(
-            len(grid(read_ranges(ranges_of(d, config))))
-            for d in documents
-        )
+        points = sum(len(grid(read_ranges(ranges_of(d, config)))) for d in documents)
         if most is not None and most != points:
             raise validation_error(
                 f"MaxNumberOfTrainingJobs must be left out, or be {points}, the number of points of the grid."

@@ -316,18 +316,25 @@ def seed_of(request: Document) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
 
+_PASSED_ON = (
+    "AlgorithmSpecification",
+    "RoleArn",
+    "InputDataConfig",
+    "VpcConfig",
+    "OutputDataConfig",
+    "StoppingCondition",
+    "EnableNetworkIsolation",
+    "EnableInterContainerTrafficEncryption",
+    "EnableManagedSpotTraining",
+    "RetryStrategy",
+    "Environment",
+)
+
+
 def trial_request(definition: Definition, name: str, point: Mapping[str, str]) -> Document:
     """The CreateTrainingJob request of one trial."""
     document = definition.document
-    request: Document = {
-        member: document[member]
-        for member in (
-            "AlgorithmSpecification", "RoleArn", "InputDataConfig", "VpcConfig", "OutputDataConfig", "StoppingCondition",
-            "EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining",
-            "RetryStrategy", "Environment",
-        )
-        if member in document
-    }  # fmt: skip
+    request: Document = {member: document[member] for member in _PASSED_ON if member in document}
     request["TrainingJobName"] = name
     request["StoppingCondition"] = dict(document["StoppingCondition"])
     request["HyperParameters"] = {

@@ -1,5 +1,6 @@
-"""A user of the SageMaker SDK v3 who knows nothing of local_aws: train, tune, deploy, invoke. Run by test_sdk_v3.py with
-the address in AWS_ENDPOINT_URL: `python sdk_v3_client.py <bucket> <source folder> <model URI> <suffix>`."""
+"""A user of the SageMaker SDK v3 who knows nothing of local_aws: train, tune, deploy, invoke. Run by
+test_sdk_v3.py with the address in AWS_ENDPOINT_URL: `python sdk_v3_client.py <bucket> <source folder> <model
+URI> <suffix>`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""A DAG of the Amazon provider's own SageMaker operators and sensors. test_airflow_operators.py runs it in a process of
-its own; STOCK_OPERATORS holds its bucket, the URIs of code and model, and a suffix for names."""
+"""A DAG of the Amazon provider's own SageMaker operators and sensors. test_airflow_operators.py runs it in a
+process of its own; STOCK_OPERATORS holds its bucket, the URIs of code and model, and a suffix for names."""
 
 from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from typing import Any
 
 from airflow.providers.amazon.aws.operators.sagemaker import (
@@ -170,7 +171,7 @@ with DAG("stock_operators") as dag:
             **WAIT,
         ),
     ]
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         before >> after
 
 if __name__ == "__main__":

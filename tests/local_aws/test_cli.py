@@ -83,7 +83,8 @@ def test_state_that_cannot_be_a_folder(tmp_path: Path, capsys: pytest.CaptureFix
         ("not toml", "cannot be read"),
         ('schema_version = 1\n[images.a]\npattern = "*"\ncontracts = ["dance"]', "contracts must be a list out of"),
         ('schema_version = 1\n[images.a]\npattern = "*"\ncontracts = ["server"]', "a server needs argv"),
-        ('schema_version = 1\n[images.a]\npattern = "*"\ncontracts = ["script"]\ninterpreter = "nonsuch"', "nonsuch was found"),
+        ('schema_version = 1\n[images.a]\npattern = "*"\ncontracts = ["script"]\ninterpreter = "nonsuch"',
+         "nonsuch was found"),
     ],
 )  # fmt: skip
 def test_images_file_that_cannot_be_used(

@@ -333,13 +333,18 @@ def _over_quota(request: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
-        (_changed(TrainingJobName="bad_name!"), "ValidationException", "1 validation error detected: Value 'bad_name!' at 'trainingJobName' failed to satisfy constraint: Member must satisfy regular expression pattern: "),
-        (_changed(StoppingCondition={"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 90}), "ValidationException", "MaxWaitTimeInSeconds"),
-        (_changed(EnableManagedSpotTraining=True), "ValidationException", "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"),
+        (_changed(TrainingJobName="bad_name!"), "ValidationException",
+         "1 validation error detected: Value 'bad_name!' at 'trainingJobName' failed to satisfy constraint: "),
+        (_changed(StoppingCondition={"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 90}),
+         "ValidationException", "MaxWaitTimeInSeconds"),
+        (_changed(EnableManagedSpotTraining=True), "ValidationException",
+         "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"),
         (_pipe, "ValidationException", "Pipe input mode is not supported"),
         (_unknown_image, "ValidationException", "local_aws cannot run the training image"),
         (_bad_regex, "ValidationException", "Invalid regex"),
-        (_over_quota, "ResourceLimitExceeded", "The account-level service limit 'ml.p3.2xlarge for training job usage' is 1 Instances, with current utilization of 0 Instances and a request delta of 2 Instances."),
+        (_over_quota, "ResourceLimitExceeded",
+         "The account-level service limit 'ml.p3.2xlarge for training job usage' is 1 Instances, with current "
+         "utilization of 0 Instances and a request delta of 2 Instances."),
     ],
 )  # fmt: skip
 def test_requests_that_aws_refuses(cloud: Cloud, change: Any, code: str, message: str) -> None:
@@ -386,3 +391,27 @@ def test_lists_are_filtered_sorted_and_paged(cloud: Cloud, bucket: str) -> None:
         == []
     )
     assert TRAINING_IMAGE
+
+
+def test_a_warm_pool_is_offered_reused_and_terminated(cloud: Cloud, bucket: str) -> None:
+    code = cloud.put_code(bucket, train="pass")
+    first, second = unique("warm"), unique("warm")
+    request = training_request(first, bucket, code)
+    request["ResourceConfig"] |= {"InstanceType": "ml.c5.xlarge", "KeepAlivePeriodInSeconds": 60}
+
+    def pool(name: str) -> Any:
+        return cloud.sagemaker.describe_training_job(TrainingJobName=name)["WarmPoolStatus"]
+
+    cloud.sagemaker.create_training_job(**request)
+    cloud.training_ended(first)
+    assert pool(first)["Status"] == "Available"
+    cloud.sagemaker.create_training_job(**{**request, "TrainingJobName": second})
+    assert pool(first)["Status"] == "Reused"
+    assert pool(first)["ReusedByJob"] == second
+    cloud.training_ended(second)
+    listed = cloud.sagemaker.list_training_jobs(WarmPoolStatusEquals="Available")["TrainingJobSummaries"]
+    assert [job["TrainingJobName"] for job in listed] == [second]
+    cloud.sagemaker.update_training_job(
+        TrainingJobName=second, ResourceConfig={"KeepAlivePeriodInSeconds": 0}
+    )
+    assert pool(second)["Status"] == "Terminated"

@@ -252,10 +252,13 @@ def test_two_definitions_share_the_budget(cloud: Cloud) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ParameterRanges": {"ContinuousParameterRanges": [log_range("rate", "0", "1")]}}, "Logarithmic scaling of rate needs a MinValue greater than 0"),
-        ({"ParameterRanges": {"ContinuousParameterRanges": [log_range("rate", "2", "1")]}}, "The range of rate is empty"),
+        ({"ParameterRanges": {"ContinuousParameterRanges": [log_range("rate", "0", "1")]}},
+         "Logarithmic scaling of rate needs a MinValue greater than 0"),
+        ({"ParameterRanges": {"ContinuousParameterRanges": [log_range("rate", "2", "1")]}},
+         "The range of rate is empty"),
         ({"ParameterRanges": {}}, "at least one parameter range"),
-        ({"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "other"}}, "A metric is required for this hyperparameter tuning job objective"),
+        ({"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "other"}},
+         "A metric is required for this hyperparameter tuning job objective"),
         ({"Strategy": "Grid"}, "categorical parameter ranges only"),
         ({"Strategy": "Hyperband", "TrainingJobEarlyStoppingType": "Auto"}, "must be Off with the Hyperband strategy"),
         ({"ResourceLimits": {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 2}}, "must not be greater"),
