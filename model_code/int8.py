@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model_code import bundle
+from model_code.activations import Floats, observe
 from model_code.architectures import Classifier
 from model_code.forward import cores
 from model_code.onnx_graph import export_onnx
 from model_code.photos import PhotoError, Pixels
-from model_code.quantize import Floats, Readout, Verdict, observe, quantise, search
+from model_code.quantize import Readout, Verdict, quantise, search
 from model_code.shards import read_shard
 from model_code.transform import Transform
 

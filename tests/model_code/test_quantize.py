@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from model_code import int8, quantize
+from model_code.activations import Activations, Calibration, squared_error
 from model_code.architectures import attach_head, build_backbone
 from model_code.onnx_graph import session
-from model_code.quantize import Activations, Calibration, Recipe, Verdict
+from model_code.quantize import Recipe, Verdict
 from model_code.shards import Split
 from tests.model_code import colours
 from tests.model_code.colours import Colours
@@ -116,9 +117,9 @@ def test_guard_allows_half_a_point(wrong: int, kept: bool) -> None:
 
 def test_squared_error_of_representable_values_is_zero() -> None:
     values = np.arange(-10, 246, dtype=np.float32)
-    assert quantize.squared_error(values, -10, 245) == pytest.approx(0, abs=1e-8)
-    assert quantize.squared_error(values, -10, 100) > 100
-    assert quantize.squared_error(np.zeros(3, np.float32), 0, 0) == 0
+    assert squared_error(values, -10, 245) == pytest.approx(0, abs=1e-8)
+    assert squared_error(values, -10, 100) > 100
+    assert squared_error(np.zeros(3, np.float32), 0, 0) == 0
 
 
 def test_calibrations_cut_outliers_in_their_own_way() -> None:
