@@ -13,7 +13,7 @@ from typing import Any
 
 from local_aws.context import Context
 from local_aws.images import Image
-from local_aws.sagemaker import archive, s3_data, script_mode, warm_pools
+from local_aws.sagemaker import archive, requirements, s3_data, script_mode, warm_pools
 from local_aws.sagemaker.checkpoints import CheckpointSync
 from local_aws.sagemaker.hosts import STOP_GRACE_SECONDS, Ending, HostCommand, Hosts, host_names, log_stream
 from local_aws.sagemaker.job import Job, JobEnded, JobFailed, JobStopped, Shutdown, cut
@@ -28,7 +28,16 @@ logger = logging.getLogger(__name__)
 
 KIND = "training-job"
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-OPT_ML_FOLDERS = ("input/config", "input/data", "model", "output/data", "code", "checkpoints", "tmp")
+OPT_ML_FOLDERS = (
+    "input/config",
+    "input/data",
+    "model",
+    "output/data",
+    "code",
+    "checkpoints",
+    "tmp",
+    "packages",
+)
 INTERRUPTION_GRACE_SECONDS = 5.0
 """How long an interrupted spot job may finish what it writes; AWS gives two minutes of notice."""
 TEXT_OF_COMMAND = 160
@@ -258,6 +267,7 @@ class TrainingJob(Job):
         self._unpack_code(str(framework.get(script_mode.SUBMIT_DIRECTORY, "")), folder)
         if not (folder / "code" / str(program)).exists() and str(program).endswith((".py", ".sh")):
             raise JobFailed(f"AlgorithmError: {script_mode.SUBMIT_DIRECTORY} holds no {program}")
+        self._install_requirements(place, folder)
         has_setup = (folder / "code/setup.py").exists()
         argv = script_mode.command(self._image.interpreter, str(program), has_setup) + script_mode.arguments(
             user
@@ -265,6 +275,19 @@ class TrainingJob(Job):
         if script_mode.runs_torchrun(framework, place):
             return script_mode.torchrun(self._image.interpreter, place, port, argv[1:])
         return argv
+
+    def _install_requirements(self, place: HostPlace, folder: Path) -> None:
+        wanted = folder / "code/requirements.txt"
+        if not wanted.is_file():
+            return
+        log = log_stream(self.context, self.region, LOG_GROUP, self.name, place.host)
+        offline = bool(self.request.get("EnableNetworkIsolation"))
+        try:
+            requirements.install(self._image.interpreter, wanted, folder / "packages", offline, log)
+        except requirements.InstallFailed as error:
+            raise JobFailed(cut(f"AlgorithmError: InstallRequirementsError: {error}")) from error
+        finally:
+            log.flush()
 
     def _unpack_code(self, source: str, folder: Path) -> None:
         code = folder / "code"
@@ -477,7 +500,7 @@ def machine_environment(place: HostPlace, image: Image, port: int) -> dict[str, 
     threads = str(place.cores)
     return {
         "PATH": f"{Path(image.interpreter).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "PYTHONPATH": f"{place.root}/code",
+        "PYTHONPATH": f"{place.root}/code:{place.root}/packages",
         "HOME": f"{place.root}/tmp",
         "TMPDIR": f"{place.root}/tmp",
         "OMP_NUM_THREADS": threads,

@@ -415,3 +415,50 @@ def test_a_warm_pool_is_offered_reused_and_terminated(cloud: Cloud, bucket: str)
         TrainingJobName=second, ResourceConfig={"KeepAlivePeriodInSeconds": 0}
     )
     assert pool(second)["Status"] == "Terminated"
+
+
+def test_requirements_of_the_code_are_met_before_the_script(cloud: Cloud, bucket: str) -> None:
+    """Offline: what the image has satisfies; what it lacks fails with pip's reason."""
+    outcomes = {}
+    for wanted in ("requests>=2", "no-such-package-of-anyone==9"):
+        name = unique("needs")
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for file, text in (("train.py", "import requests"), ("requirements.txt", wanted)):
+                member = tarfile.TarInfo(file)
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text.encode()))
+        cloud.s3.put_object(Bucket=bucket, Key=f"{name}.tar.gz", Body=packed.getvalue())
+        request = training_request(name, bucket, f"s3://{bucket}/{name}.tar.gz")
+        cloud.sagemaker.create_training_job(**request, EnableNetworkIsolation=True)
+        outcomes[wanted] = cloud.training_ended(name)
+    satisfied, missing = outcomes.values()
+    assert satisfied["TrainingJobStatus"] == "Completed", satisfied.get("FailureReason")
+    assert missing["FailureReason"].startswith("AlgorithmError: InstallRequirementsError: ")
+    assert "no-such-package-of-anyone" in missing["FailureReason"]
+
+
+TORCHRUN = """
+import os, torch, torch.distributed as dist
+dist.init_process_group("gloo")
+value = torch.tensor([float(dist.get_rank() + 1)]); dist.all_reduce(value)
+print("sum", value.item(), "world", dist.get_world_size())
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_torch_distributed_over_two_instances_twice_at_once(cloud: Cloud, bucket: str) -> None:
+    code = cloud.put_code(bucket, train=TORCHRUN)
+    names = [unique("torchrun"), unique("torchrun")]
+    for name in names:
+        request = training_request(
+            name, bucket, code,
+            sagemaker_torch_distributed_enabled=True, sagemaker_distribution_instance_groups=["homogeneousCluster"],
+        )  # fmt: skip
+        request["ResourceConfig"]["InstanceCount"] = 2
+        cloud.sagemaker.create_training_job(**request)
+    for name in names:
+        job = cloud.training_ended(name, seconds=120)
+        assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
+        assert [line for line in cloud.log_of(name) if line.startswith("sum")] == ["sum 3.0 world 2"] * 2

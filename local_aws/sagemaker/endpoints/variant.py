@@ -187,6 +187,7 @@ class Variant:
             opt_ml=self._folder,
             record=self._context.records / f"endpoint-{self._region}-{self._endpoint}-{name}",
             startup_seconds=self.spec.startup_seconds,
+            hidden=(settings.state,),
         )
         server = ModelServer(spec, log, stream)
         self._logs[server] = log
