@@ -8,8 +8,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local_aws.alarms import Definition, composite_state, judge, statistic
-from local_aws.autoscaling import decide
 from local_aws.sagemaker.endpoints.rollout import plan
+from local_aws.target_tracking import decide
 from tests.local_aws.conftest import Cloud, eventually, unique
 from tests.local_aws.serving import Deployment
 
