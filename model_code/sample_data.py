@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from model_code.download import Checksum, DownloadError, Progress, download
 
 IMAGEWOOF_URL = "https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-160.tgz"
-# MD5 of the archive as solo-learn, pytorch-fast-elm and other public loaders of imagewoof2 state it.
+# MD5 of the archive as public loaders of imagewoof2 state it.
 IMAGEWOOF_CHECKSUM = "md5:3d200a7be99704a0d7509be2a9fbfe15"
 _MAX_UNPACKED = 2 * 2**30
 _WORDNET_NAMES = {
