@@ -151,7 +151,7 @@ class Invocation:
                 )
             if code is not None:
                 break
-            if self._cancelled.is_set():
+            if self._cancelled.is_set() or self._instance.context.stopping.is_set():
                 state = "Cancelled"
                 group.kill()
             elif time.time() - begun > self._script.execution_seconds:
