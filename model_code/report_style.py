@@ -54,7 +54,8 @@ svg .count { fill: var(--ink); } svg .count.strong { fill: var(--card); }
 .first { --swatch: var(--first); } .second { --swatch: var(--second); } .third { --swatch: var(--third); }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); font-size: .86rem; padding-bottom: .4rem; }
-th, td { text-align: left; padding: .32rem .6rem .32rem 0; border-bottom: 1px solid var(--rule); vertical-align: middle; }
+th, td { text-align: left; padding: .32rem .6rem .32rem 0;
+  border-bottom: 1px solid var(--rule); vertical-align: middle; }
 th { font-weight: 600; } thead th { color: var(--soft); font-size: .82rem; font-weight: 500; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 .meter { display: block; min-width: 5rem; }
