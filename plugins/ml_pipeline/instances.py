@@ -40,6 +40,18 @@ def security_group(settings: Settings, ec2: Any) -> str:
     return str(ec2.create_security_group(**instance.security_group(_GROUP, vpc_id))["GroupId"])
 
 
+def ensure_local_profile(iam: Any, name: str) -> None:
+    """Make the instance profile on local_aws, as infra/ makes it on AWS; EC2 refuses an unknown one on both."""
+    from botocore.exceptions import ClientError
+
+    try:
+        iam.get_instance_profile(InstanceProfileName=name)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchEntity":
+            raise
+        iam.create_instance_profile(InstanceProfileName=name)
+
+
 def run_or_adopt(
     ec2: Any,
     template: Instance,

@@ -72,6 +72,8 @@ class CreateInstanceOperator(_Ec2Operator):
         settings, origin = Settings.load(), origin_of(context)
         self._task_instance = context["ti"]
         ec2 = self.access.client("ec2")
+        if settings.local:
+            instances.ensure_local_profile(self.access.client("iam"), settings.instance_profile)
         template = Instance(
             name=names.PLACEHOLDER,
             image_id=instances.image_id(settings, self.access.client("ssm")),

@@ -1,0 +1,163 @@
+"""The EC2 branch's driver and its neighbours, against S3 and EC2 in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from ml_pipeline import code_archive, instances, locks, names, on_instance, orphans, packed
+from ml_pipeline.locks import Holder
+from ml_pipeline.requests.instance import Instance
+
+ORIGIN = names.Origin("train_and_deploy", "run", "ec2.create")
+ME, OTHER = Holder("train_and_deploy", "mine"), Holder("train_and_deploy", "other")
+LOCK = locks.uri("bucket", "dogs")
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with mock_aws():
+        session = boto3.Session(aws_access_key_id="x", aws_secret_access_key="x", region_name="us-east-1")
+        session.client("s3").create_bucket(Bucket="bucket")
+        yield session
+
+
+def put(s3: Any, key: str, body: bytes) -> str:
+    s3.put_object(Bucket="bucket", Key=key, Body=body)
+    return f"s3://bucket/{key}"
+
+
+def test_a_job_runs_as_sagemaker_would_run_it(
+    aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3 = aws.client("s3")
+    put(s3, "shards/a.tar", b"a")
+    put(s3, "shards/b.tar", b"b")
+    manifest = json.dumps([{"prefix": "s3://bucket/shards/"}, "a.tar", "b.tar"]).encode()
+    job = {
+        "script": "train.py",
+        "hyperparameters": {"seed": "7"},
+        "channels": [
+            {"name": "train", "uri": put(s3, "train.manifest", manifest), "manifest": True},
+            {"name": "weights", "uri": put(s3, "weights/abc", b"w"), "manifest": False},
+        ],
+        "model_uri": "s3://bucket/jobs/x/output/model.tar.gz",
+    }
+    (tmp_path / "train.py").write_text(
+        "import os, pathlib, sys\n"
+        "found = sorted(p.name for p in pathlib.Path(os.environ['SM_CHANNEL_TRAIN']).iterdir())\n"
+        "text = ' '.join([*sys.argv[1:], *found, *os.listdir(os.environ['SM_CHANNEL_WEIGHTS'])])\n"
+        "pathlib.Path(os.environ['SM_MODEL_DIR'], 'trial.json').write_text(text)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    uri = put(s3, "jobs/x/job.json", json.dumps(job).encode())
+    assert on_instance.run(s3, uri, tmp_path) == job["model_uri"]
+    body = s3.get_object(Bucket="bucket", Key="jobs/x/output/model.tar.gz")["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+        member = tar.extractfile("trial.json")
+        assert member is not None
+        assert member.read() == b"--seed 7 a.tar b.tar abc"
+
+
+def test_the_code_archive_is_the_same_every_time_and_holds_the_entry_points(aws: Any) -> None:
+    s3 = aws.client("s3")
+    archive = code_archive.publish(s3, "bucket")
+    assert code_archive.publish(s3, "bucket") == archive
+    with tarfile.open(fileobj=io.BytesIO(archive.body)) as tar:
+        members = {member.name: member for member in tar}
+    assert {"train.py", "tune.py", "on_instance.py", "model_code/train.py"} <= set(members)
+    assert {member.mtime for member in members.values()} == {0}
+    assert code_archive.pack({"b": b"2", "a": b"1"}) == code_archive.pack({"a": b"1", "b": b"2"})
+
+
+def test_one_machine_per_name_and_a_new_one_only_after_a_dead_one(aws: Any) -> None:
+    ec2 = aws.client("ec2")
+    group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    for _ in range(2):
+        instances.ensure_local_profile(aws.client("iam"), "profile")
+    template = Instance("n", image, "m5.xlarge", "profile", group)
+    tags = names.tags(ORIGIN)
+
+    def start() -> tuple[str, bool]:
+        return instances.run_or_adopt(ec2, template, lambda n: f"ec2-abc-{n}", tags)
+
+    first, created = start()
+    assert created
+    assert start() == (first, False)
+    assert instances.terminate(ec2, "train_and_deploy", "another run") == []
+    assert instances.terminate(ec2, ORIGIN.dag_id, ORIGIN.run_id) == [first]
+    second, created = start()
+    assert created
+    assert second != first
+
+
+def test_one_deployment_at_a_time(aws: Any) -> None:
+    s3 = aws.client("s3")
+    assert locks.acquire(s3, LOCK, ME, lambda _: False) is None
+    assert locks.acquire(s3, LOCK, ME, lambda _: False) is None
+    assert locks.acquire(s3, LOCK, OTHER, lambda _: False) == ME
+    assert not locks.release(s3, LOCK, OTHER)
+    assert locks.release(s3, LOCK, ME)
+    assert locks.acquire(s3, LOCK, OTHER, lambda _: False) is None
+
+
+def test_a_lock_is_stolen_only_from_a_run_that_is_over(aws: Any) -> None:
+    s3 = aws.client("s3")
+    assert locks.acquire(s3, LOCK, OTHER, lambda _: False) is None
+    assert locks.acquire(s3, LOCK, ME, lambda holder: holder == OTHER) is None
+    lock = locks.read(s3, LOCK)
+    assert lock is not None
+    assert lock.holder == ME
+
+
+def test_the_janitor_finds_old_machines_of_ours_and_leaves_others_alone(aws: Any) -> None:
+    ec2 = aws.client("ec2")
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)
+    ours = ec2.run_instances(
+        ImageId=image,
+        MinCount=1,
+        MaxCount=1,
+        TagSpecifications=[{"ResourceType": "instance", "Tags": names.tags(ORIGIN)}],
+    )["Instances"][0]["InstanceId"]
+    later = datetime.now(UTC) + timedelta(hours=13)
+    account = orphans.Account(aws.client("sagemaker"), ec2, aws.client("cloudwatch"), later)
+    swept = orphans.sweep(account, 7, 12, dry_run=True)
+    assert [(row["kind"], row["name"]) for row in swept["found"]] == [("instance", ours)]
+    assert swept["removed"] == 0
+    assert orphans.sweep(account, 7, 12, dry_run=False)["removed"] == 1
+    assert orphans.sweep(account, 7, 12, dry_run=True)["found"] == []
+
+
+def test_the_trials_of_a_packed_search() -> None:
+    document = {
+        "objective": {"MetricName": "valid_accuracy"},
+        "best": {"number": 1, "hyperparameters": {"dropout": 0.2}, "metrics": {"valid_accuracy": 0.9}},
+        "trials": [
+            {"number": 0, "searched": {"dropout": 0.1}, "status": "Failed", "metrics": {}, "seconds": 1.0},
+            {
+                "number": 1,
+                "searched": {"dropout": 0.2},
+                "status": "Completed",
+                "metrics": {"valid_accuracy": 0.9},
+                "seconds": 2.0,
+            },
+        ],
+    }
+    archive = code_archive.pack({"./trials.json": json.dumps(document).encode()})
+    result = packed.result("tune-1", packed.read_trials(archive))
+    assert result["best_hyperparameters"] == {"dropout": "0.2"}
+    assert result["best_training_job"] == "tune-1/trial-001"
+    assert [trial["value"] for trial in result["trials"]] == [None, 0.9]
