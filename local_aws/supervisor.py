@@ -11,7 +11,9 @@ started.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import json
 import os
 import select
@@ -44,8 +46,8 @@ def _libc() -> ctypes.CDLL:
 
 def _check(result: int, what: str) -> None:
     if result != 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, f"{what}: {os.strerror(errno)}")
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
@@ -145,7 +147,12 @@ def mount_all(binds: Iterable[tuple[str, str]], hidden: Iterable[str], writable:
         open_paths = [*writable, *(target for _, target in opened)]
         for path in writable:
             _mount(path, path, None, MS_BIND | MS_REC)
-        _set_read_only("/", True)
+        try:
+            _set_read_only("/", True)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            return  # Linux before 5.12 cannot: the host is then protected by the other means alone
         for path in open_paths:
             _set_read_only(path, False)
 
@@ -169,7 +176,9 @@ def _become_job(spec: dict[str, Any], parent: int) -> None:
             if spec["drop_privileges"]:
                 if spec["mounts"] is not None:
                     # Of the namespace of processes that main() made this is the first: /proc shows no other.
-                    _mount("proc", "/proc", "proc", 0)
+                    # A container may have parts of /proc covered; then nobody may mount it anew, and it stays.
+                    with contextlib.suppress(PermissionError):
+                        _mount("proc", "/proc", "proc", 0)
                 _drop_privileges()
         for number in (*FORWARDED, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
