@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -172,6 +174,29 @@ def test_a_canary_takes_a_share_and_then_all_without_a_failed_request(deployment
     assert description["ProductionVariants"][0]["CurrentInstanceCount"] == 2
     assert "PendingDeploymentSummary" not in description
     assert {deployment.ask()["version"] for _ in range(8)} == {"2"}
+
+
+def test_updates_under_load_lose_no_request(deployment: Deployment) -> None:
+    first = deployment.deploy("1")["EndpointConfigName"]
+    second = deployment.config("2")
+    done = threading.Event()
+
+    def ask() -> int:
+        count = 0
+        while not done.is_set():
+            deployment.ask()
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(ask) for _ in range(3)]
+        for config in (second, first, second):
+            deployment.cloud.sagemaker.update_endpoint(
+                EndpointName=deployment.endpoint, EndpointConfigName=config
+            )
+            assert deployment.settled()["EndpointConfigName"] == config
+        done.set()
+        assert sum(future.result() for future in asked) > 10
 
 
 def test_an_alarm_rolls_back(deployment: Deployment) -> None:

@@ -106,7 +106,7 @@ class Endpoint:
         self._cancel.set()
         if self._thread is not None:
             self._thread.join(10)
-        for fleet in self.fleets:
+        for fleet in self._take_fleets():
             fleet.stop()
 
     # --- inside ---
@@ -277,11 +277,16 @@ class Endpoint:
         following.remove()
         self._set(EndpointStatus="InService", PendingDeploymentSummary=None, _Next=None, _Deployment=None)
 
-    def _delete(self) -> None:
-        for fleet in self.fleets:
-            fleet.remove()
+    def _take_fleets(self) -> list[Fleet]:
+        """The fleets, which get no further request."""
+        fleets = self.fleets
         with self._lock:
             self._live = self._next = None
+        return fleets
+
+    def _delete(self) -> None:
+        for fleet in self._take_fleets():
+            fleet.remove()
         self.context.store.delete(KIND, self.region, self.name)
 
     def _raise_if_cancelled(self) -> None:

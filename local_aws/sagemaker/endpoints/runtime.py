@@ -23,7 +23,7 @@ from local_aws.sagemaker.endpoints.endpoint import Cancelled, Endpoint
 from local_aws.sagemaker.endpoints.metrics import InvocationMetrics
 from local_aws.sagemaker.endpoints.operations import ENDPOINTS
 from local_aws.sagemaker.endpoints.server import ModelServer
-from local_aws.sagemaker.endpoints.variant import Unavailable, Variant
+from local_aws.sagemaker.endpoints.variant import Replaced, Unavailable, Variant
 from local_aws.settings import ACCOUNT_ID
 
 logger = logging.getLogger(__name__)
@@ -188,12 +188,17 @@ class Runtime:
             try:
                 variant = endpoint.route(params.get("TargetVariant"))
                 server = variant.pick()
+            except Replaced:
+                continue
             except Cancelled:
                 raise _not_found(params["EndpointName"]) from None
             except Unavailable as error:
                 raise AwsError("ServiceUnavailable", str(error), 503) from None
-            variant.admit()
-            server.count(1)
+            try:
+                variant.admit()
+            except AwsError:
+                server.count(-1)
+                raise
             sent = time.monotonic()
             try:
                 response = server.request("POST", "/invocations", body, _forwarded(params), timeout)

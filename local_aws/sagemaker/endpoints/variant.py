@@ -27,6 +27,10 @@ class Unavailable(Exception):
     """No server of the variant became healthy in time."""
 
 
+class Replaced(Exception):
+    """The variant was ended between routing and picking: route again."""
+
+
 @dataclass(frozen=True)
 class VariantSpec:
     """One entry of ProductionVariants with the container that it serves.
@@ -74,6 +78,7 @@ class Variant:
         self._made = 0
         self._next = 0
         self._admitted = 0
+        self._ended = False
 
     @property
     def count(self) -> int:
@@ -115,16 +120,24 @@ class Variant:
             self._end(server)
 
     def pick(self) -> ModelServer:
-        """The healthy server with the fewest outstanding requests; waits for one. Raises Unavailable."""
+        """The healthy server with the fewest outstanding requests, this one counted; waits for one.
+
+        Counted under the lock that takes servers away, so that a server is never stopped under a request.
+        Raises Unavailable, Replaced.
+        """
         deadline = time.monotonic() + PICK_SECONDS
         while True:
             with self._lock:
+                if self._ended:
+                    raise Replaced
                 healthy = [server for server in self._servers if server.healthy]
                 if healthy:
                     self._next += 1
                     start = self._next % len(healthy)
                     rotated = healthy[start:] + healthy[:start]
-                    return min(rotated, key=lambda server: server.outstanding)
+                    chosen = min(rotated, key=lambda server: server.outstanding)
+                    chosen.count(1)
+                    return chosen
             if time.monotonic() > deadline or self._context.stopping.is_set():
                 raise Unavailable(f"No server of variant {self.spec.name} is healthy.")
             time.sleep(0.05)
@@ -147,6 +160,7 @@ class Variant:
     def stop(self) -> None:
         """End every server."""
         with self._lock:
+            self._ended = True
             servers, self._servers = self._servers, []
         threads = [threading.Thread(target=self._end, args=(server,)) for server in servers]
         for thread in threads:
