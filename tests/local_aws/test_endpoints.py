@@ -322,6 +322,18 @@ def test_serverless_variants_refuse_more_than_their_concurrency(deployment: Depl
     assert summary["CurrentServerlessConfig"] == serverless
     assert deployment.ask()["version"] == "1"
 
+    def throttled() -> bool:
+        try:
+            deployment.ask()
+        except deployment.runtime.exceptions.ClientError as error:
+            return str(error.response["Error"]["Code"]) == "ThrottlingException"
+        return False
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(deployment.ask, b"slow")
+        eventually(throttled, 2.5)
+        assert slow.result()["version"] == "1"
+
 
 @pytest.mark.slow
 def test_endpoints_come_back_after_kill_9(own_cloud: Callable[..., Cloud]) -> None:
