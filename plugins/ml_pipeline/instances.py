@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -41,15 +42,26 @@ def security_group(settings: Settings, ec2: Any) -> str:
 
 
 def ensure_local_profile(iam: Any, name: str) -> None:
-    """Make the instance profile on local_aws, as infra/ makes it on AWS; EC2 refuses an unknown one on both."""
+    """Make the instance profile and its role on local_aws, as infra/ makes them on AWS; EC2 refuses an unknown
+    profile on both, and a machine has the credentials of its profile's role.
+    """
     from botocore.exceptions import ClientError
 
     try:
-        iam.get_instance_profile(InstanceProfileName=name)
+        profile = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchEntity":
             raise
-        iam.create_instance_profile(InstanceProfileName=name)
+        profile = iam.create_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+    if not profile["Roles"]:
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Service": "ec2.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy)
+        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
 
 
 def run_or_adopt(

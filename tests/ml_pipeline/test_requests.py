@@ -184,7 +184,7 @@ def test_instance_and_command() -> None:
     assert "shutdown -h +240" in request["UserData"]
     assert problems("ec2", "CreateSecurityGroup", instance.security_group("none", "vpc-1")) == []
     command = instance.send_command(
-        "ec2-train-1", "i-0123456789abcdef0", CODE, "s3://bucket/jobs/x/job.json", "bucket", 3600
+        "ec2-train-1", "i-0123456789abcdef0", CODE, "s3://bucket/jobs/x/job.json", "bucket", 3600, "eu-west-1"
     )
     assert problems("ssm", "SendCommand", command) == []
     assert command["Parameters"]["executionTimeout"] == ["3600"]

@@ -192,7 +192,13 @@ class Ec2TrainingOperator(_Ec2Operator):
         self._command_id = instances.running_command(ssm, instance_id, name)
         if self._command_id is None:
             request = instance.send_command(
-                name, instance_id, code_uri, job_uri, settings.bucket, int(self.timeout_seconds)
+                name,
+                instance_id,
+                code_uri,
+                job_uri,
+                settings.bucket,
+                int(self.timeout_seconds),
+                settings.region,
             )
             self._command_id = ssm.send_command(**request)["Command"]["CommandId"]
         self.log.info("command %s trains %s on %s", self._command_id, name, instance_id)

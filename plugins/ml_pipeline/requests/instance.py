@@ -89,7 +89,13 @@ def security_group(name: str, vpc_id: str | None = None) -> dict[str, Any]:
 
 
 def send_command(
-    name: str, instance_id: str, code_uri: str, job_uri: str, bucket: str, timeout_seconds: int
+    name: str,
+    instance_id: str,
+    code_uri: str,
+    job_uri: str,
+    bucket: str,
+    timeout_seconds: int,
+    region: str,
 ) -> dict[str, Any]:
     """The request of SendCommand that trains job `name`.
 
@@ -104,7 +110,7 @@ def send_command(
         "Comment": name,
         "TimeoutSeconds": 600,
         "Parameters": {
-            "commands": script(name, code_uri, job_uri).splitlines(),
+            "commands": script(name, code_uri, job_uri, region).splitlines(),
             "executionTimeout": [str(timeout_seconds)],
         },
         "OutputS3BucketName": bucket,
@@ -116,13 +122,14 @@ def send_command(
     }
 
 
-def script(name: str, code_uri: str, job_uri: str) -> str:
+def script(name: str, code_uri: str, job_uri: str, region: str) -> str:
     """The shell script of the command. A second command of the same name waits for the first, then finds the
     marker and does nothing.
     """
     bucket, _, key = code_uri.removeprefix("s3://").partition("/")
     fetch = f"import boto3; boto3.client('s3').download_file({bucket!r}, {key!r}, 'code.tar.gz')"
     return f"""set -eu
+export AWS_DEFAULT_REGION={region}
 work="${{HOME:-/root}}/ml-pipeline/{name}"
 mkdir -p "$work"
 cd "$work"
