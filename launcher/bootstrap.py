@@ -5,7 +5,7 @@ SyntaxError.
 """
 
 # ruff: noqa: UP031
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, union-attr"
 
 import hashlib
 import os
