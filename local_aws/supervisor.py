@@ -165,8 +165,28 @@ def _drop_privileges() -> None:
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def _become_job(spec: dict[str, Any], parent: int) -> None:
-    """In the forked child: turn into the job. Never returns."""
+def _be_init(report: int) -> None:
+    """As the first process of a namespace: fork the job, forward signals to it, reap, report its end.
+
+    The kernel withholds from a first process every signal that it has no handler for, so the job must not be it:
+    SIGTERM would never end a program that leaves it at its default. Returns in the job only.
+    """
+    job = os.fork()
+    if job == 0:
+        os.setpgid(0, 0)
+        return
+    for number in FORWARDED:
+        signal.signal(number, lambda caught, _frame: _kill(job, caught, group=True))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == job:
+            os.write(report, json.dumps(status).encode())
+            os._exit(0)
+
+
+def _become_job(spec: dict[str, Any], parent: int, report: int) -> None:
+    """In the forked child: turn into the job. Never returns. `report` takes its status where it has an init."""
     try:
         os.setpgid(0, 0)
         if LINUX:
@@ -180,6 +200,9 @@ def _become_job(spec: dict[str, Any], parent: int) -> None:
                     with contextlib.suppress(PermissionError):
                         _mount("proc", "/proc", "proc", 0)
                 _drop_privileges()
+        if os.getpid() == 1:
+            _be_init(report)
+        os.close(report)
         for number in (*FORWARDED, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
@@ -298,11 +321,13 @@ def main() -> None:
     if spec["mounts"] is not None and spec["drop_privileges"]:
         _check(_libc().unshare(CLONE_NEWPID), "unshare")
     parent = os.getpid()
+    reported, report = os.pipe()
     # A signal forwarded to a child that still has our handlers would be lost: it waits until they are gone.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     job = os.fork()
     if job == 0:
-        _become_job(spec, parent)
+        _become_job(spec, parent, report)
+    os.close(report)
     _own_group(job)
     for number in FORWARDED:
         signal.signal(number, lambda caught, _frame: _kill(job, caught, group=True))
@@ -311,7 +336,10 @@ def main() -> None:
         _kill(job, caught, group=True)
     os.close(1)
     os.close(2)
-    _exit_like(_supervise(job))
+    status = _supervise(job)
+    # The status of an init is its own; what became of the job it has written.
+    written = os.read(reported, 64)
+    _exit_like(json.loads(written) if written else status)
 
 
 if __name__ == "__main__":
