@@ -22,6 +22,7 @@ from moto.core.exceptions import AWSError, ServiceException
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.exceptions import HTTPException
 
+from local_aws.cloudformation import refuse_what_would_be_skipped
 from local_aws.errors import AwsError, Environ, StartResponse, WsgiApp, respond_error, unsupported
 from local_aws.moto_state import MotoState
 
@@ -115,6 +116,8 @@ def _create(host: str) -> MotoApp | None:
     )
     if backend in _NEVER:
         return None
+    if backend == "cloudformation":
+        refuse_what_would_be_skipped()
     try:
         app = create_backend_app(backend)
     except (ImportError, KeyError, AttributeError):

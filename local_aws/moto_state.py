@@ -81,7 +81,7 @@ class MotoState:
         with self._lock(service):
             yield
             self.save(service)
-        for follower in FOLLOWERS.get(service, ()):
+        for follower in _followers(service):
             with self._lock(follower):
                 self.save(follower)
 
@@ -140,6 +140,16 @@ class MotoState:
     def _lock(self, service: str) -> threading.RLock:
         with self._guard:
             return self._locks.setdefault(service, threading.RLock())
+
+
+def _followers(service: str) -> list[str]:
+    """Services that a request to `service` may have changed too; CloudFormation may change any that is in
+    use.
+    """
+    if service != "cloudformation":
+        return list(FOLLOWERS.get(service, ()))
+    in_use = {found.backend.__module__.split(".")[1] for found in BackendDict._instances}
+    return sorted(in_use - {service})
 
 
 def _dump(service: str) -> bytes:
