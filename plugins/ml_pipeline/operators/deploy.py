@@ -24,9 +24,6 @@ from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.endpoint import ABSENT, UNSETTLED, EndpointTrigger
 from ml_pipeline.triggers.lock import LockTrigger
 
-# XCom under which the config that served before waits for the end of the rollout.
-_PREVIOUS = "previous_config_name"
-
 
 class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
     """Create the endpoint, or update it blue/green, and wait deferred until the new model serves.
@@ -97,8 +94,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         step = next_step(serving, live)
         self.log.info("endpoint %s is %s: %s", self.endpoint_name, live["EndpointStatus"], step)
         if step == "done":
-            return self._in_service(serving, None)
-        previous = live.get("EndpointConfigName")
+            return self._in_service(serving)
         if step == "delete":
             self.hook.conn.delete_endpoint(EndpointName=self.endpoint_name)
         elif step == "create":
@@ -111,8 +107,6 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         trigger = EndpointTrigger(self.endpoint_name, settings.poll_seconds, self.access.to_dict())
         if step in ("delete", "wait"):
             raise TaskDeferred(trigger=trigger, method_name="again", timeout=self.wait_timeout)
-        if previous != serving.config_name:
-            context["ti"].xcom_push(key=_PREVIOUS, value=previous)
         raise TaskDeferred(trigger=trigger, method_name="complete", timeout=self.wait_timeout)
 
     def _lock(self, context: Any, settings: Settings) -> None:
@@ -138,8 +132,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         """The rollout is over: fail unless the endpoint serves the config that was asked for."""
         serving = self._serving(Settings.load())
         if event["status"] == "InService" and event["config"] == serving.config_name:
-            previous = context["ti"].xcom_pull(task_ids=self.task_id, key=_PREVIOUS)
-            return self._in_service(serving, previous)
+            return self._in_service(serving)
         alarms = self.access.client("cloudwatch").describe_alarms(AlarmNames=serving.alarm_names)
         reason = rollback_reason(
             serving, event, [a for a in alarms["MetricAlarms"] if a["StateValue"] == "ALARM"]
@@ -184,7 +177,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
             raise
         return response
 
-    def _in_service(self, serving: Serving, previous: str | None) -> dict[str, Any]:
+    def _in_service(self, serving: Serving) -> dict[str, Any]:
         if serving.max_count > serving.instance_count:
             target, policy = endpoint.autoscaling(serving)
             scaling = self.access.client("application-autoscaling")
@@ -193,9 +186,25 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         return {
             "endpoint_name": serving.endpoint_name,
             "endpoint_config_name": serving.config_name,
-            "previous_config_name": previous,
+            "previous_config_name": self._previous(serving),
             "model_package_arn": self.package["model_package_arn"],
         }
+
+    def _previous(self, serving: Serving) -> str | None:
+        """The newest other config of this endpoint. Asked of SageMaker, because a retry has lost its XComs."""
+        prefix = serving.config_name.rpartition("-")[0] + "-"
+        found = self.hook.conn.list_endpoint_configs(
+            NameContains=prefix, SortBy="CreationTime", SortOrder="Descending", MaxResults=100
+        )["EndpointConfigs"]
+        digits = len(serving.config_name) - len(prefix)
+        others = [
+            config["EndpointConfigName"]
+            for config in found
+            if config["EndpointConfigName"] != serving.config_name
+            and config["EndpointConfigName"].startswith(prefix)
+            and len(config["EndpointConfigName"]) == len(prefix) + digits
+        ]
+        return others[0] if others else None
 
     def _announce(self, context: Any, settings: Settings) -> None:
         context["ti"].xcom_push(
