@@ -175,6 +175,7 @@ def _be_init(report: int) -> None:
     if job == 0:
         os.setpgid(0, 0)
         return
+    _own_group(job)
     for number in FORWARDED:
         signal.signal(number, lambda caught, _frame: _kill(job, caught, group=True))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)

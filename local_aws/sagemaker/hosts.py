@@ -179,6 +179,14 @@ class Hosts:
         return take
 
 
+def error_message(tail: tuple[str, ...]) -> str:
+    """The last traceback of a log's tail, else its last lines."""
+    starts = [
+        index for index, line in enumerate(tail) if line.startswith("Traceback (most recent call last)")
+    ]
+    return "\n".join(tail[starts[-1] :] if starts else tail[-10:])
+
+
 def log_stream(context: Context, region: str, group: str, job: str, host: str) -> LogWriter:
     """The CloudWatch stream of one host: `<job>/<host>-<epoch seconds>`."""
     label = host if host.startswith("algo-") else f"algo-{host}"

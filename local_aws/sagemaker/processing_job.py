@@ -15,11 +15,19 @@ from local_aws.images import Image
 from local_aws.processes import opt_ml_seen_at
 from local_aws.sagemaker import archive, s3_data
 from local_aws.sagemaker.checkpoints import CheckpointSync
-from local_aws.sagemaker.hosts import STOP_GRACE_SECONDS, Ending, HostCommand, Hosts, host_names, log_stream
+from local_aws.sagemaker.hosts import (
+    STOP_GRACE_SECONDS,
+    Ending,
+    HostCommand,
+    Hosts,
+    error_message,
+    host_names,
+    log_stream,
+)
 from local_aws.sagemaker.job import Job, JobFailed, JobStopped, cut
+from local_aws.sagemaker.machines import machine_environment
 from local_aws.sagemaker.s3_data import DataError
 from local_aws.sagemaker.script_mode import HostPlace, resource_config
-from local_aws.sagemaker.training_job import error_message, machine_environment
 from local_aws.store import Document, Resource
 
 KIND = "processing-job"

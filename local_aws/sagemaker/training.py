@@ -12,10 +12,11 @@ from local_aws.images import Contract, Image
 from local_aws.json_service import Call, Document
 from local_aws.sagemaker import s3_data, warm_pools
 from local_aws.sagemaker.job import Jobs, must_be_stoppable
+from local_aws.sagemaker.machines import instance_groups
 from local_aws.sagemaker.metrics import check_definitions
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.sagemaker.s3_data import DataError
-from local_aws.sagemaker.training_job import KIND, TrainingJob, instance_groups
+from local_aws.sagemaker.training_job import KIND, TrainingJob
 from local_aws.sagemaker.transitions import transition
 from local_aws.store import AlreadyExists, Missing, Resource
 

@@ -6,17 +6,25 @@ import json
 import logging
 import math
 import shutil
-import socket
 import time
 from pathlib import Path
 from typing import Any
 
 from local_aws.context import Context
 from local_aws.images import Image
-from local_aws.sagemaker import archive, requirements, s3_data, script_mode, warm_pools
+from local_aws.sagemaker import archive, artefacts, requirements, s3_data, script_mode, warm_pools
 from local_aws.sagemaker.checkpoints import CheckpointSync
-from local_aws.sagemaker.hosts import STOP_GRACE_SECONDS, Ending, HostCommand, Hosts, host_names, log_stream
+from local_aws.sagemaker.hosts import (
+    STOP_GRACE_SECONDS,
+    Ending,
+    HostCommand,
+    Hosts,
+    error_message,
+    host_names,
+    log_stream,
+)
 from local_aws.sagemaker.job import Job, JobEnded, JobFailed, JobStopped, Shutdown, cut
+from local_aws.sagemaker.machines import free_port, instance_groups, machine_environment
 from local_aws.sagemaker.metrics import MetricScraper
 from local_aws.sagemaker.s3_data import DataError
 from local_aws.sagemaker.script_mode import HostPlace
@@ -171,7 +179,7 @@ class TrainingJob(Job):
         default_mode = self.request["AlgorithmSpecification"]["TrainingInputMode"]
         channels = self.request.get("InputDataConfig", [])
         config = script_mode.input_data_config(channels, default_mode)
-        port = _free_port()
+        port = free_port()
         for place in self._places(cores):
             folder = self.folder / place.host
             for name in OPT_ML_FOLDERS:
@@ -372,36 +380,18 @@ class TrainingJob(Job):
 
     def _upload(self) -> None:
         self._step("Uploading", "Uploading generated training model")
-        output = self.request["OutputDataConfig"]
+        packed = self.folder / "model.tar.gz"
         folders = [self.folder / name / "model" for name in self._names]
-        bucket, prefix = s3_data.parse_uri(output["S3OutputPath"])
-        key = s3_data.join(prefix, self.name, "output")
-        if output.get("CompressionType") == "NONE":
-            for folder in reversed(folders):
-                s3_data.upload_tree(self._s3, folder, f"s3://{bucket}/{key}/model")
-            artefact = f"s3://{bucket}/{key}/model/"
-        else:
-            packed = self.folder / "model.tar.gz"
-            archive.pack(folders, packed)
-            s3_data.upload_file(self._s3, packed, bucket, f"{key}/model.tar.gz")
-            artefact = f"s3://{bucket}/{key}/model.tar.gz"
+        uri = artefacts.upload(self._s3, self.request["OutputDataConfig"], self.name, folders, packed)
         self._upload_output()
-        self.update({"ModelArtifacts": {"S3ModelArtifacts": artefact}})
+        self.update({"ModelArtifacts": {"S3ModelArtifacts": uri}})
 
     def _upload_output(self) -> None:
         """output.tar.gz of /opt/ml/output/data, where a host left something there."""
         folders = [self.folder / name / "output/data" for name in self._names]
-        if all(archive.is_empty(folder) for folder in folders):
-            return
-        bucket, prefix = s3_data.parse_uri(self.request["OutputDataConfig"]["S3OutputPath"])
-        key = s3_data.join(prefix, self.name, "output")
-        if self.request["OutputDataConfig"].get("CompressionType") == "NONE":
-            for folder in reversed(folders):
-                s3_data.upload_tree(self._s3, folder, f"s3://{bucket}/{key}/data")
-            return
-        packed = self.folder / "output.tar.gz"
-        archive.pack(folders, packed)
-        s3_data.upload_file(self._s3, packed, bucket, f"{key}/output.tar.gz")
+        if not all(archive.is_empty(folder) for folder in folders):
+            packed = self.folder / "output.tar.gz"
+            artefacts.upload(self._s3, self.request["OutputDataConfig"], self.name, folders, packed)
 
     def _checkpoint_syncs(self) -> list[CheckpointSync]:
         checkpoints = self.request.get("CheckpointConfig")
@@ -481,51 +471,7 @@ def _note_objective(document: Document, metrics: list[Document]) -> None:
     document["FinalHyperParameterTuningJobObjectiveMetric"] = {**objective, "Value": value}
 
 
-def instance_groups(resources: Document) -> list[tuple[str, str, int]]:
-    """(group, instance type, count) of a ResourceConfig; a cluster of one type is `homogeneousCluster`."""
-    groups = resources.get("InstanceGroups")
-    if groups:
-        return [(g["InstanceGroupName"], g["InstanceType"], g["InstanceCount"]) for g in groups]
-    return [("homogeneousCluster", resources["InstanceType"], resources.get("InstanceCount", 1))]
-
-
 def checkpoint_folder(folder: Path, checkpoints: Document) -> Path:
     """Where a host keeps its checkpoints; any LocalPath but one under /opt/ml was refused at creation."""
     local = checkpoints.get("LocalPath", "/opt/ml/checkpoints")
     return s3_data.safe_path(folder, local.removeprefix("/opt/ml/"))
-
-
-def machine_environment(place: HostPlace, image: Image, port: int) -> dict[str, str]:
-    """What concerns this machine: threads by share, where the others are, where temporary files go."""
-    threads = str(place.cores)
-    return {
-        "PATH": f"{Path(image.interpreter).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "PYTHONPATH": f"{place.root}/code:{place.root}/packages",
-        "HOME": f"{place.root}/tmp",
-        "TMPDIR": f"{place.root}/tmp",
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "MASTER_ADDR": place.hosts[0],
-        "MASTER_PORT": str(port),
-        "SM_MASTER_ADDR": place.hosts[0],
-        "SM_MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-        "TP_SOCKET_IFNAME": "lo",
-    }
-
-
-def error_message(tail: tuple[str, ...]) -> str:
-    """The last traceback of a log's tail, else its last lines."""
-    starts = [
-        index for index, line in enumerate(tail) if line.startswith("Traceback (most recent call last)")
-    ]
-    return "\n".join(tail[starts[-1] :] if starts else tail[-10:])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -127,7 +127,9 @@ class Cloud:
         """Every line of a job."""
         logs = self.client("logs")
         try:
-            streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]
+            streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")[
+                "logStreams"
+            ]
         except logs.exceptions.ResourceNotFoundException:
             return []
         return [

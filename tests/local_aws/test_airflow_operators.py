@@ -1,4 +1,6 @@
-"""The Amazon provider's own SageMaker operators and sensors, sync and deferrable, unchanged, against local_aws."""
+"""The Amazon provider's own SageMaker operators and sensors, sync and deferrable, unchanged, against
+local_aws.
+"""
 
 from __future__ import annotations
 

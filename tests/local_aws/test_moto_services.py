@@ -57,7 +57,7 @@ def test_the_policy_simulator(cloud: Cloud) -> None:
         "Statement": [
             {"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"},
             {"Effect": "Deny", "Action": "s3:GetBucketPolicy", "Resource": "*"},
-        ]
+        ],
     }
     iam.put_role_policy(RoleName=role, PolicyName="p", PolicyDocument=json.dumps(document))
     actions = ["s3:GetObject", "s3:PutObject", "s3:GetBucketPolicy"]
