@@ -107,7 +107,7 @@ class Supervisor:
         with self._log(child.name) as log:
             child.process = subprocess.Popen(
                 service.argv, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self.home, start_new_session=True,
+                cwd=REPOSITORY, start_new_session=True,
             )  # fmt: skip
         child.pid = child.process.pid
         child.create_time = _create_time(child.pid)

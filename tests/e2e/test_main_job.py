@@ -74,7 +74,7 @@ def test_predict_and_status(laptop, first_run):
 
 def test_stop_leaves_no_process_and_clean_no_file(laptop, first_run):
     state = json.loads((laptop.home / "supervisor.json").read_text())
-    sessions = {child["pid"] for child in state["children"].values()}
+    sessions = {child["pid"] for child in state["children"].values() if child["pid"]}
     assert laptop.sh("make stop").returncode == 0
     deadline = time.monotonic() + 10
     while left := _of_sessions(sessions):
