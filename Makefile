@@ -40,7 +40,7 @@ check: setup ## lint, types, import walls
 	@$(BIN)/lint-imports --no-cache
 
 test: setup ## the tests, under 12 minutes on 2 cores
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 test-slow: setup ## crash matrix, IAM, clean installs: at most 45 minutes
 	@$(BIN)/python -m pytest tests -m slow --timeout=1200

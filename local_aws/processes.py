@@ -38,7 +38,8 @@ class Isolation:
     everything.
 
     hosts: host name -> address, added to /etc/hosts. hidden: folders that appear empty, but for
-    what `binds` (target -> source) shows in them. writable: when given, all but these paths and the binds is
+    what `binds` (target -> source) shows in them. shown: folders that stay where they are, though a bind or a
+    hidden folder covers their parent. writable: when given, all but these paths and the binds is
     read-only. drop_privileges: even root's group holds no capability, and sees no process but its own.
     """
 
@@ -47,9 +48,10 @@ class Isolation:
     writable: Sequence[Path] | None = None
     drop_privileges: bool = False
     binds: Mapping[str, Path] = field(default_factory=dict)
+    shown: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
-        for path in (*self.hidden, *(self.writable or ())):
+        for path in (*self.hidden, *self.shown, *(self.writable or ())):
             if not path.is_absolute():
                 raise ValueError(f"Isolation needs absolute paths, not {path}")
 
@@ -68,7 +70,7 @@ def namespaces_supported() -> bool:
             ["/bin/sh", "-c", f"test -d {OPT_ML}"],
             env={"PATH": os.defpath},
             cwd=Path("/"),
-            mounts={"binds": [(str(root), OPT_ML)], "hidden": [], "writable": None},
+            mounts={"binds": [(str(root), OPT_ML)], "hidden": [], "shown": [], "writable": None},
             record=root / "probe",
             name="probe",
             output=subprocess.DEVNULL,
@@ -250,7 +252,12 @@ def _mounts(opt_ml: Path | None, isolation: Isolation, record: Path) -> dict[str
     if not binds and not isolation.hidden and isolation.writable is None:
         return None
     writable = None if isolation.writable is None else [str(path) for path in isolation.writable]
-    return {"binds": binds, "hidden": [str(path) for path in isolation.hidden], "writable": writable}
+    return {
+        "binds": binds,
+        "hidden": [str(path) for path in isolation.hidden],
+        "shown": [str(path) for path in isolation.shown],
+        "writable": writable,
+    }
 
 
 def _launch(

@@ -20,7 +20,7 @@ import select
 import signal
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
@@ -125,15 +125,18 @@ def _ensure_mount_point(target: str, ours: list[str]) -> None:
     os.makedirs(target)
 
 
-def mount_all(binds: Iterable[tuple[str, str]], hidden: Iterable[str], writable: list[str] | None) -> None:
+def mount_all(
+    binds: Sequence[tuple[str, str]], hidden: Iterable[str], shown: Iterable[str], writable: list[str] | None
+) -> None:
     """Give this process its own view of the file system.
 
     `hidden` folders appear empty; `binds` are (source, target) pairs, mounted in order and after that, so
-    that a part of a hidden folder can be shown; with `writable` (a list, possibly empty) everything but
-    those paths and the bind targets becomes read-only.
+    that a part of a hidden folder can be shown; `shown` folders keep their place under either; with `writable`
+    (a list, possibly empty) everything but those paths and the bind targets becomes read-only.
     """
     _new_namespace()
-    opened = [(os.open(source, os.O_PATH), target) for source, target in binds]
+    pairs = [*binds, *((folder, folder) for folder in shown)]
+    opened = [(os.open(source, os.O_PATH), target) for source, target in pairs]
     ours: list[str] = []
     for folder in hidden:
         _mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
@@ -144,7 +147,7 @@ def mount_all(binds: Iterable[tuple[str, str]], hidden: Iterable[str], writable:
         os.close(descriptor)
         ours.append(target)
     if writable is not None:
-        open_paths = [*writable, *(target for _, target in opened)]
+        open_paths = [*writable, *(target for _, target in binds)]
         for path in writable:
             _mount(path, path, None, MS_BIND | MS_REC)
         try:
@@ -310,7 +313,8 @@ def main() -> None:
     if spec["mounts"] is not None:
         mounts = spec["mounts"]
         try:
-            mount_all([tuple(pair) for pair in mounts["binds"]], mounts["hidden"], mounts["writable"])
+            binds = [tuple(pair) for pair in mounts["binds"]]
+            mount_all(binds, mounts["hidden"], mounts["shown"], mounts["writable"])
         except OSError as error:
             os.write(2, f"cannot prepare the job's folders: {error}\n".encode())
             os._exit(CANNOT_MOUNT)

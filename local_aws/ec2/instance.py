@@ -8,6 +8,7 @@ import base64
 import logging
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -149,6 +150,12 @@ class Instance:
         return Isolation(
             hidden=[self.context.settings.state],
             binds={"/tmp": self.folder / "tmp", str(self.folder): self.folder},
+            # The instance's python3 is ours, wherever that is, even under /tmp.
+            shown=[
+                Path(prefix)
+                for prefix in {sys.prefix, sys.base_prefix}
+                if Path(prefix).is_relative_to("/tmp")
+            ],
             writable=[Path("/dev/shm")] if Path("/dev/shm").is_dir() else [],
             drop_privileges=True,
         )

@@ -116,9 +116,7 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
-def _by_tags(
-    ec2: Any, tags: Mapping[str, str], states: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
+def _by_tags(ec2: Any, tags: Mapping[str, str], states: Sequence[str] | None = None) -> list[dict[str, Any]]:
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     if states:
         filters.append({"Name": "instance-state-name", "Values": list(states)})

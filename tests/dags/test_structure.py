@@ -147,6 +147,8 @@ def test_no_heavy_module_and_no_network_at_import() -> None:
         "heavy = {'torch', 'torchvision', 'sagemaker', 'pandas', 'onnxruntime'} & set(sys.modules)\n"
         "print(sorted(heavy))\n"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[]"
