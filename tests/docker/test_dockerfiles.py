@@ -13,6 +13,7 @@ import pytest
 
 from tests.docker import compose
 from tests.docker.dockerfile import DOCKERFILES, copied, instructions
+from tests.docker.stack import free_port
 
 pins = compose.script("pins.py")
 LOCK = (compose.ROOT / "requirements.lock").read_text()
@@ -104,6 +105,7 @@ def test_serving_entrypoint_starts_the_server_of_model_code(arguments: list[str]
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "MODEL_DIR": str(tmp_path),
+        "SAGEMAKER_BIND_TO_PORT": str(free_port()),
     }
     done = subprocess.run(
         [str(compose.ROOT / "docker/serving/serve.sh"), *arguments],
