@@ -11,7 +11,11 @@ TIMEOUT_SECONDS = 30.0
 
 
 class AirflowError(RuntimeError):
-    """Airflow refused a request; the message carries its reason."""
+    """Airflow refused a request; the message carries its reason, `status` the HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class AirflowClient:
@@ -28,7 +32,10 @@ class AirflowClient:
     def _login(self) -> None:
         answer = self._session.post(f"{self.url}/auth/token", json=self._credentials, timeout=TIMEOUT_SECONDS)
         if answer.status_code not in (200, 201):
-            raise AirflowError(f"Airflow refused the login of {self._credentials['username']}: {answer.text}")
+            raise AirflowError(
+                f"Airflow refused the login of {self._credentials['username']}: {answer.text}",
+                answer.status_code,
+            )
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
@@ -41,7 +48,7 @@ class AirflowClient:
             self._login()
             answer = self._session.request(method, url, timeout=TIMEOUT_SECONDS, **arguments)
         if not answer.ok:
-            raise AirflowError(f"{method} {path}: {answer.status_code} {_reason(answer)}")
+            raise AirflowError(f"{method} {path}: {answer.status_code} {_reason(answer)}", answer.status_code)
         return answer.json() if answer.content else None
 
     def health(self) -> dict[str, str]:
@@ -53,7 +60,7 @@ class AirflowClient:
         try:
             self.call("GET", f"dags/{dag_id}")
         except AirflowError as error:
-            if " 404 " in str(error):
+            if error.status == 404:
                 return False
             raise
         return True
@@ -91,7 +98,7 @@ class AirflowClient:
         try:
             return self.call("GET", path, params={"deserialize": "false", "stringify": "false"})["value"]
         except AirflowError as error:
-            if " 404 " in str(error):
+            if error.status == 404:
                 return None
             raise
 

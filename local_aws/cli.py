@@ -104,10 +104,8 @@ def _start(arguments: argparse.Namespace) -> None:
 def _start_in_background(settings: Settings) -> None:
     state_folder.prepare_state(settings.state)
     images.load(settings.images)
-    if state_folder.is_locked(settings.state):
-        with state_folder.locked(settings.state):
-            """Never reached: says which one runs."""
-    (settings.state / state_folder.PORT).unlink(missing_ok=True)
+    with state_folder.locked(settings.state):  # refuses, and says which one runs, if one does
+        (settings.state / state_folder.PORT).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "local_aws", "start", "--foreground"]
     argv += ["--state", str(settings.state), "--images", str(settings.images), "--port", str(settings.port)]
     argv += ["--host", settings.host, "--region", settings.region]
