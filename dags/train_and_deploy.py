@@ -98,11 +98,7 @@ with DAG(
 
         return tasks.report(params, ti)
 
-    fixed = {
-        "strategy": p("strategy"),
-        "architecture": p("architecture"),
-        "seed": p("seed"),
-    }
+    recipe = {name: p(name) for name in ("strategy", "architecture", "seed", "hyperparameters", "ranges")}
     planned = plan()
     dataset = upload(p("data"), p("dataset_name"), p("seed"))
     pretrained = weights(p("weights"), p("architecture"))
@@ -122,8 +118,7 @@ with DAG(
         dataset=dataset,
         weights=pretrained,
         embeddings=embed.output,
-        fixed=fixed,
-        ranges=p("ranges"),
+        recipe=recipe,
         tune_mode=p("tune_mode"),
         trials=p("trials"),
         parallel_trials=p("parallel_trials"),
@@ -143,7 +138,7 @@ with DAG(
         weights=pretrained,
         embeddings=embed.output,
         tuning=tune.output,
-        fixed=fixed,
+        recipe=recipe,
         instance_type=p("train_instance_type"),
         instance_count=p("train_instance_count"),
         spot=p("spot"),
@@ -158,7 +153,7 @@ with DAG(
             weights=pretrained,
             embeddings=embed.output,
             tuning=tune.output,
-            fixed=fixed,
+            recipe=recipe,
         )
         terminate = TerminateInstanceOperator(task_id="terminate").as_teardown(setups=create)
     evaluate = EvaluateOperator(

@@ -9,8 +9,7 @@ and the form of the DAG are all read off `TABLE`. Nothing here imports torch, so
 import argparse
 import json
 import math
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 from model_code.hyperparameter import (
@@ -37,7 +36,6 @@ __all__ = [
     "Strategy",
     "Value",
     "add_arguments",
-    "form",
     "from_arguments",
     "from_environment",
     "metric_definitions",
@@ -45,6 +43,7 @@ __all__ = [
     "parameter_ranges",
     "resolve",
     "rows",
+    "schema",
     "search_space",
     "static_hyperparameters",
 ]
@@ -453,25 +452,30 @@ def metric_definitions() -> list[MetricDefinition]:
     return [{"Name": name, "Regex": rf"(?:^|\s){name}={number}"} for name in METRICS]
 
 
-def form(strategy: Strategy | str) -> dict[str, dict[str, Any]]:
-    """JSON Schema properties for a form, by name: default, type, limits, choices, title, description."""
-    json_types = {Kind.FLOAT: "number", Kind.INTEGER: "integer", Kind.CHOICE: "string", Kind.TEXT: "string"}
-    schema: dict[str, dict[str, Any]] = {}
-    for name, row in rows(strategy).items():
-        default = row.default.value if isinstance(row.default, StrEnum) else row.default
-        schema[name] = {
-            "default": default,
-            "type": json_types[row.kind],
-            "title": name.replace("_", " ").capitalize(),
-            "description": row.help,
+def schema(without: Iterable[str] = ()) -> dict[str, Any]:
+    """JSON Schema of an object of hyperparameters by name, whatever the strategy, but for those in `without`.
+
+    A name has the widest bounds that any strategy gives it; `resolve` says which names a strategy knows.
+    """
+    properties = {}
+    for name in (name for name in names() if name not in set(without)):
+        variants = [row for row in TABLE if row.name == name]
+        properties[name] = {"description": variants[0].help, **_json_type(variants)}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _json_type(variants: Sequence[Hyperparameter]) -> dict[str, Any]:
+    kind = variants[0].kind
+    if kind is Kind.CHOICE:
+        return {
+            "type": "string",
+            "enum": list(dict.fromkeys(str(c) for row in variants for c in row.choices)),
         }
-        if row.kind is Kind.CHOICE:
-            schema[name]["enum"] = [str(choice) for choice in row.choices]
-        if math.isfinite(row.low):
-            schema[name]["minimum"] = row.low
-        if math.isfinite(row.high):
-            schema[name]["maximum"] = row.high
-    return schema
+    if kind is Kind.TEXT:
+        return {"type": "string"}
+    bounds = {"minimum": min(row.low for row in variants), "maximum": max(row.high for row in variants)}
+    finite = {key: bound for key, bound in bounds.items() if math.isfinite(bound)}
+    return {"type": "integer" if kind is Kind.INTEGER else "number", **finite}
 
 
 def main() -> None:

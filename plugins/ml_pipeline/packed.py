@@ -10,15 +10,14 @@ import tarfile
 from collections.abc import Mapping
 from typing import Any
 
+from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests.tuning import TuneStrategy
 
 # What `model_code.tune` can search by.
 SEARCHES = {TuneStrategy.BAYESIAN: "bayesian", TuneStrategy.RANDOM: "random"}
 
 
-def packed_hyperparameters(
-    fixed: Mapping[str, Any], ranges: Mapping[str, Any] | None, trials: int, strategy: TuneStrategy
-) -> dict[str, str]:
+def packed_hyperparameters(recipe: Recipe, trials: int, strategy: TuneStrategy) -> dict[str, str]:
     """The hyperparameters of the job that runs `tune.py`: what is fixed, and how to search the rest.
 
     Raises:
@@ -29,11 +28,11 @@ def packed_hyperparameters(
             f"tune_mode=packed searches {' or '.join(SEARCHES)}, not {strategy}; "
             "choose one of those or tune_mode=job"
         )
-    values = {name: str(value) for name, value in fixed.items()}
+    values = {name: str(value) for name, value in recipe.fixed.items()}
     values |= {"trials": str(trials), "search": SEARCHES[strategy]}
-    if ranges:
+    if recipe.ranges:
         # The training toolkit decodes each value as JSON once; the script decodes the text that is left.
-        values["ranges"] = json.dumps(json.dumps(ranges))
+        values["ranges"] = json.dumps(json.dumps(recipe.ranges))
     return values
 
 

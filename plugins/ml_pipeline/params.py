@@ -9,6 +9,7 @@ from airflow.sdk import Param
 from ml_pipeline.gate import Burden
 from ml_pipeline.operators.approve import Approval
 from ml_pipeline.operators.tuning import TuneMode
+from ml_pipeline.recipe import APART
 from ml_pipeline.requests.tuning import TuneStrategy
 from ml_pipeline.settings import default_data
 from model_code import hyperparameters
@@ -179,6 +180,16 @@ def _model() -> dict[str, Param]:
             section=section,
         ),
         "seed": Param(0, type="integer", minimum=0, maximum=2**31 - 1, title="Seed", section=section),
+        "hyperparameters": Param(
+            {},
+            title="Fixed hyperparameters",
+            description_md=(
+                'Values that are not searched, by name: `{"epochs": 60, "dropout": 0.3}`. '
+                "`python -m model_code.hyperparameters` prints the names."
+            ),
+            section=section,
+            **hyperparameters.schema(without=APART),
+        ),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ml_pipeline import objects, rates
 from ml_pipeline.prices import Prices
 from ml_pipeline.rates import Rate
+from ml_pipeline.recipe import Recipe
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
 
@@ -41,6 +42,7 @@ def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, An
 
     Raises:
         OverBudget: The estimate is above `budget_usd`.
+        HyperparameterError: `hyperparameters` or `ranges` do not suit the strategy.
         ValueError: There are no photos at `data`.
     """
     photos = count_photos(params["data"], s3)
@@ -85,7 +87,7 @@ def estimate(
         return known.get((work, instance_type)) or prices.assumed_rate(work, instance_type)
 
     strategy = params["strategy"]
-    fixed = hyperparameters.resolve({"strategy": strategy})
+    fixed = hyperparameters.resolve(Recipe.of(params).fixed)
     epochs, views = int(fixed["epochs"]), int(params["views"])
     train, valid, test = (photos * share for share in (TRAIN_SHARE, VALID_SHARE, TEST_SHARE))
     # Every epoch sees each training row and judges each validation row.

@@ -114,7 +114,7 @@ def test_params_are_documented_and_bounded(bag: DagBag) -> None:
         assert schema.get("section"), name
         assert schema.get("title"), name
         bounded = {"enum", "pattern", "maximum", "minimum", "minLength"} & set(schema)
-        assert bounded or schema["type"] in ("boolean", ["object", "null"]) or name == "data", (name, param)
+        assert bounded or schema["type"] in ("boolean", ["object", "null"], "object") or name == "data", (name, param)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,9 @@ def test_params_are_documented_and_bounded(bag: DagBag) -> None:
         ("train_instance_type", "m5.xlarge"),
         ("keep_alive", 7200),
         ("min_accuracy", 1.5),
+        ("hyperparameters", {"epoch": 3}),
+        ("hyperparameters", {"dropout": 2}),
+        ("hyperparameters", {"epochs": 0}),
         ("endpoint_name", "-dogs"),
     ],
 )

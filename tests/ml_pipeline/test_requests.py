@@ -8,7 +8,7 @@ from ml_pipeline import images, names, registry
 from ml_pipeline.dataset import DatasetVersion, Shard, training_channels
 from ml_pipeline.operators.embed import embed_request
 from ml_pipeline.operators.evaluate import evaluate_request
-from ml_pipeline.operators.training import final_hyperparameters
+from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests import endpoint, instance
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.instance import Instance
@@ -43,7 +43,7 @@ def training(**changes: object) -> Training:
         "role_arn": SETTINGS.role_arn,
         "script": "train.py",
         "code_uri": CODE,
-        "hyperparameters": final_hyperparameters({"strategy": "head", "seed": 1}, {"learning_rate": "0.01"}),
+        "hyperparameters": Recipe("head", "resnet18", 1).of_final({"learning_rate": "0.01"}),
         "channels": training_channels(VERSION, "head", "s3://bucket/e/", "s3://bucket/weights/1", final=True),
         "compute": compute,
         "outputs_uri": SETTINGS.s3("jobs/"),

@@ -149,12 +149,20 @@ def test_metric_definitions_find_what_train_prints(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("strategy", hp.Strategy)
-def test_the_form_accepts_its_own_defaults(strategy: hp.Strategy) -> None:
+def test_the_schema_accepts_every_default(strategy: hp.Strategy) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    for name, schema in hp.form(strategy).items():
-        jsonschema.validate(schema["default"], schema)
-        assert schema["description"], name
-        assert json.loads(json.dumps(schema)) == schema
+    defaults = {name: row.default for name, row in hp.rows(strategy).items()}
+    jsonschema.validate(json.loads(json.dumps(defaults)), hp.schema())
+    assert set(hp.schema(without=["seed"])["properties"]) == set(hp.names()) - {"seed"}
+
+
+@pytest.mark.parametrize("values", [{"epoch": 3}, {"epochs": 0}, {"epochs": 2.5}, {"augmentation": "much"}])
+def test_the_schema_refuses_what_resolve_would(values: dict[str, object]) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values, hp.schema())
+    with pytest.raises(HyperparameterError):
+        hp.resolve({"strategy": "finetune", **values})
 
 
 def test_a_row_checks_itself() -> None:

@@ -18,7 +18,7 @@ from ml_pipeline import code_archive, dataset, instances, names, objects
 from ml_pipeline.clients import AwsAccess
 from ml_pipeline.errors import JobFailed, JobInterrupted, PaidWorkRetryPolicy
 from ml_pipeline.operators.job import origin_of
-from ml_pipeline.operators.training import final_hyperparameters
+from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests import instance
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.requests.job import Channel, DataType
@@ -135,12 +135,12 @@ class Ec2TrainingOperator(_Ec2Operator):
     Returns `{"training_job_name", "model_uri", "billable_seconds", "metrics"}`.
 
     :param machine: what the create task returned.
-    :param dataset, weights, embeddings, tuning, fixed: as in `TrainingOperator`.
+    :param dataset, weights, embeddings, tuning, recipe: as in `TrainingOperator`.
     :param timeout_seconds: the command is killed after this.
     """
 
     template_fields = aws_template_fields(
-        "machine", "dataset", "weights", "embeddings", "tuning", "fixed", "timeout_seconds"
+        "machine", "dataset", "weights", "embeddings", "tuning", "recipe", "timeout_seconds"
     )
 
     def __init__(
@@ -151,7 +151,7 @@ class Ec2TrainingOperator(_Ec2Operator):
         weights: Any,
         embeddings: Any,
         tuning: Any,
-        fixed: Mapping[str, Any],
+        recipe: Mapping[str, Any],
         timeout_seconds: Any = 3 * 3600,
         **kwargs: Any,
     ) -> None:
@@ -161,7 +161,7 @@ class Ec2TrainingOperator(_Ec2Operator):
         self.weights = weights
         self.embeddings = embeddings
         self.tuning = tuning
-        self.fixed = fixed
+        self.recipe = recipe
         self.timeout_seconds = timeout_seconds
         self._command_id: str | None = None
 
@@ -171,14 +171,15 @@ class Ec2TrainingOperator(_Ec2Operator):
         s3, ssm = self.access.client("s3"), self.access.client("ssm")
         code_uri = settings.s3(code_archive.publish(s3, settings.bucket).key)
         version = dataset.load(s3, self.dataset["manifest_uri"])
+        recipe = Recipe(**self.recipe)
         document = {
             "script": "train.py",
-            "hyperparameters": final_hyperparameters(self.fixed, self.tuning["best_hyperparameters"]),
+            "hyperparameters": recipe.of_final(self.tuning["best_hyperparameters"]),
             "channels": [
                 channel_document(channel)
                 for channel in dataset.training_channels(
                     version,
-                    self.fixed["strategy"],
+                    recipe.strategy,
                     self.embeddings["embeddings_uri"],
                     self.weights["uri"],
                     final=True,

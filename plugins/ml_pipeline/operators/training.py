@@ -9,6 +9,7 @@ from typing import Any
 from ml_pipeline import code_archive, dataset, images
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.settings import Settings
@@ -24,7 +25,7 @@ class TrainingOperator(SageMakerJobOperator):
     :param weights: what the weights task returned.
     :param embeddings: what the embed task returned.
     :param tuning: what the tune task returned; its best hyperparameters are used.
-    :param fixed: the other hyperparameters: strategy, architecture, seed, ...
+    :param recipe: the fields of a `Recipe`.
     :param instance_type, instance_count: machines; several train one model together.
     :param spot: managed spot with checkpoints.
     :param keep_alive: seconds the machines stay warm for the next job; billed.
@@ -37,7 +38,7 @@ class TrainingOperator(SageMakerJobOperator):
         "weights",
         "embeddings",
         "tuning",
-        "fixed",
+        "recipe",
         "instance_type",
         "instance_count",
         "spot",
@@ -51,7 +52,7 @@ class TrainingOperator(SageMakerJobOperator):
         weights: Any,
         embeddings: Any,
         tuning: Any,
-        fixed: Mapping[str, Any],
+        recipe: Mapping[str, Any],
         instance_type: Any = "ml.m5.xlarge",
         instance_count: Any = 1,
         spot: Any = False,
@@ -63,7 +64,7 @@ class TrainingOperator(SageMakerJobOperator):
         self.weights = weights
         self.embeddings = embeddings
         self.tuning = tuning
-        self.fixed = fixed
+        self.recipe = recipe
         self.instance_type = instance_type
         self.instance_count = instance_count
         self.spot = spot
@@ -74,15 +75,16 @@ class TrainingOperator(SageMakerJobOperator):
         s3 = self.access.client("s3")
         archive = code_archive.publish(s3, settings.bucket)
         version = dataset.load(s3, self.dataset["manifest_uri"])
+        recipe = Recipe(**self.recipe)
         job = Training(
             image=images.training_image(settings, self.instance_type),
             role_arn=settings.role_arn,
             script="train.py",
             code_uri=settings.s3(archive.key),
-            hyperparameters=final_hyperparameters(self.fixed, self.tuning["best_hyperparameters"]),
+            hyperparameters=recipe.of_final(self.tuning["best_hyperparameters"]),
             channels=dataset.training_channels(
                 version,
-                self.fixed["strategy"],
+                recipe.strategy,
                 self.embeddings["embeddings_uri"],
                 self.weights["uri"],
                 final=True,
@@ -109,11 +111,6 @@ class TrainingOperator(SageMakerJobOperator):
                 metric["MetricName"]: metric["Value"] for metric in description.get("FinalMetricDataList", [])
             },
         }
-
-
-def final_hyperparameters(fixed: Mapping[str, Any], best: Mapping[str, str]) -> dict[str, str]:
-    """Every hyperparameter of the final job, checked, as strings: the trial's recipe with mode=final."""
-    return hyperparameters.static_hyperparameters({**fixed, **best, "mode": "final"})
 
 
 def _request(name: str, tags: Any, *, job: Training) -> dict[str, Any]:

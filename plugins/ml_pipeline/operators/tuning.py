@@ -11,6 +11,7 @@ from ml_pipeline import code_archive, dataset, images, objects, packed
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, tuning_job
@@ -36,8 +37,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
     :param dataset: what the upload task returned.
     :param weights: what the weights task returned.
     :param embeddings: what the embed task returned.
-    :param fixed: hyperparameters that do not vary: strategy, architecture, seed, ...
-    :param ranges: changes to the search space by name, as in `hyperparameters.search_space`.
+    :param recipe: the fields of a `Recipe`.
     :param tune_mode: a value of `TuneMode`.
     :param trials: most trials.
     :param parallel_trials: trials at once.
@@ -57,8 +57,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         "dataset",
         "weights",
         "embeddings",
-        "fixed",
-        "ranges",
+        "recipe",
         "tune_mode",
         "trials",
         "parallel_trials",
@@ -81,12 +80,11 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         dataset: Any,
         weights: Any,
         embeddings: Any,
-        fixed: Mapping[str, Any],
+        recipe: Mapping[str, Any],
         trials: Any,
         tune_mode: Any = TuneMode.JOB.value,
         parallel_trials: Any = 2,
         tune_strategy: Any = TuneStrategy.BAYESIAN.value,
-        ranges: Any = None,
         early_stopping: Any = False,
         target: Any = None,
         patience_trials: Any = None,
@@ -103,8 +101,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         self.dataset = dataset
         self.weights = weights
         self.embeddings = embeddings
-        self.fixed = fixed
-        self.ranges = ranges
+        self.recipe = recipe
         self.tune_mode = tune_mode
         self.trials = trials
         self.parallel_trials = parallel_trials
@@ -130,15 +127,12 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         s3 = self.access.client("s3")
         archive = code_archive.publish(s3, settings.bucket)
         version = dataset.load(s3, self.dataset["manifest_uri"])
-        strategy = self.fixed["strategy"]
+        recipe = Recipe(**self.recipe)
         is_packed = self.kind is JobKind.TRAINING
-        ranges = hyperparameters.parameter_ranges(strategy, self.ranges or None)
         if is_packed:
-            values = packed.packed_hyperparameters(
-                self.fixed, self.ranges, int(self.trials), TuneStrategy(self.tune_strategy)
-            )
+            values = packed.packed_hyperparameters(recipe, int(self.trials), TuneStrategy(self.tune_strategy))
         else:
-            values = hyperparameters.static_hyperparameters({**self.fixed, "mode": "trial"}, ranges)
+            values = recipe.of_trials()
         trial = Training(
             image=images.training_image(settings, self.instance_type),
             role_arn=settings.role_arn,
@@ -146,7 +140,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
             code_uri=settings.s3(archive.key),
             hyperparameters=values,
             channels=dataset.training_channels(
-                version, strategy, self.embeddings["embeddings_uri"], self.weights["uri"], final=False
+                version, recipe.strategy, self.embeddings["embeddings_uri"], self.weights["uri"], final=False
             ),
             compute=Compute(
                 self.instance_type,
@@ -163,13 +157,13 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         parents = self._parents() if self.warm_start else []
         search = Tuning(
             trial=trial,
-            ranges=ranges,
+            ranges=recipe.parameter_ranges,
             objective=hyperparameters.OBJECTIVE,
             trials=int(self.trials),
             parallel_trials=min(int(self.parallel_trials), int(self.trials)),
             strategy=TuneStrategy(self.tune_strategy),
             early_stopping=bool(self.early_stopping),
-            seed=int(self.fixed.get("seed", 0)),
+            seed=recipe.seed,
             max_runtime_seconds=self.max_runtime_seconds and int(self.max_runtime_seconds),
             target=self.target,
             patience_trials=self.patience_trials,
@@ -188,8 +182,8 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         """What a later search looks for when it wants to start warm."""
         return {
             "dataset": self.dataset["name"],
-            "strategy": self.fixed["strategy"],
-            "architecture": self.fixed["architecture"],
+            "strategy": self.recipe["strategy"],
+            "architecture": self.recipe["architecture"],
         }
 
     def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:

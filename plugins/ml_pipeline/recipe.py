@@ -1,0 +1,75 @@
+"""What a run fixes of the hyperparameters, and what it leaves to the search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from model_code import hyperparameters
+from model_code.hyperparameters import HyperparameterError, Mode
+
+# Hyperparameters that are params of their own, or none of a user's business.
+APART = ("mode", "strategy", "architecture", "seed")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The params of `train_and_deploy` that say how a model is trained, checked together.
+
+    Attributes:
+        hyperparameters: Values by name; what is given here is not searched.
+        ranges: Changes to the search space by name, as in `hyperparameters.search_space`.
+
+    Raises:
+        HyperparameterError: A name that means nothing to the strategy, a value out of bounds, a name both fixed
+            and searched, or nothing left to search.
+    """
+
+    strategy: str
+    architecture: str
+    seed: int = 0
+    hyperparameters: Mapping[str, Any] | None = None
+    ranges: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if apart := sorted(set(APART) & set(self.hyperparameters or {})):
+            raise HyperparameterError(f"{apart[0]} is not one of hyperparameters: it has a param of its own")
+        for name in self.hyperparameters or {}:
+            if (self.ranges or {}).get(name) is not None:
+                raise HyperparameterError(
+                    f"{name} is in hyperparameters and in ranges: take it out of one of them"
+                )
+        hyperparameters.resolve(self.fixed)
+        hyperparameters.search_space(self.strategy, self.changes)
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Recipe:
+        """The recipe in the params of a run."""
+        return cls(**{field.name: params[field.name] for field in fields(cls)})
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """Values that every trial shares."""
+        chosen = {"strategy": self.strategy, "architecture": self.architecture, "seed": self.seed}
+        return {**chosen, **(self.hyperparameters or {})}
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Changes to the table's search space: those asked for, and without what is fixed."""
+        return {**(self.ranges or {}), **dict.fromkeys(self.hyperparameters or {})}
+
+    @property
+    def parameter_ranges(self) -> dict[str, list[dict[str, Any]]]:
+        """SageMaker's ParameterRanges."""
+        return hyperparameters.parameter_ranges(self.strategy, self.changes)
+
+    def of_trials(self) -> dict[str, str]:
+        """SageMaker's StaticHyperParameters: all that the tuner does not set."""
+        return hyperparameters.static_hyperparameters(
+            {**self.fixed, "mode": Mode.TRIAL.value}, self.parameter_ranges
+        )
+
+    def of_final(self, best: Mapping[str, str]) -> dict[str, str]:
+        """Every hyperparameter of the final job: what is fixed, and the best trial's values."""
+        return hyperparameters.static_hyperparameters({**self.fixed, **best, "mode": Mode.FINAL.value})
