@@ -5,7 +5,7 @@ money?
 from __future__ import annotations
 
 from airflow.sdk import RetryDecision, RetryPolicy
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, ErrorType
 
 # Codes of botocore's ClientError that go away by themselves.
 TRANSIENT_CODES = frozenset(
@@ -50,13 +50,15 @@ def job_error(name: str, status: str, reason: str) -> AirflowException:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another try is worth it: capacity, throttling, the network. Not quota, validation, an
-    algorithm's error.
+    """Whether another try is worth it: capacity, throttling, the network, Airflow's own server. Not quota,
+    validation, an algorithm's error.
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
     if isinstance(error, ClientError):
         return error.response.get("Error", {}).get("Code", "") in TRANSIENT_CODES
+    if isinstance(error, AirflowRuntimeError):
+        return error.error.error in (ErrorType.API_SERVER_ERROR, ErrorType.GENERIC_ERROR)
     return isinstance(error, JobInterrupted | ConnectionError | HTTPClientError | OSError)
 
 

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
 
 from ml_pipeline import gate, packed, plan, rates, retraining
 from ml_pipeline.errors import PaidWorkRetryPolicy, job_error
@@ -256,6 +258,8 @@ def test_the_last_rate_of_a_log_counts() -> None:
         (job_error("j", "Failed", "CapacityError: Unable to provision requested ML compute capacity."), True),
         (job_error("j", "Failed", "AlgorithmError: ExecuteUserScriptError"), False),
         (ConnectionRefusedError(), True),
+        (AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR)), True),
+        (AirflowRuntimeError(ErrorResponse(error=ErrorType.PERMISSION_DENIED)), False),
         (ValueError("bug"), False),
     ],
 )
