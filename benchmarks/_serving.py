@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import psutil
 
 from benchmarks import _serving_model
 from benchmarks.peers import environment
+from launcher.preflight import free_port
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0))
@@ -300,13 +300,6 @@ def load(
         p99=seen["p99"] / 1000,
         requests=int(seen["requests"]),
     )
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve_info(running: Running) -> dict[str, str]:

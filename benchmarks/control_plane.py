@@ -27,7 +27,8 @@ import boto3
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.config import Config
 
-from benchmarks.s3_rate import free_port, moto_server, running
+from benchmarks.s3_rate import moto_server, running
+from launcher.preflight import free_port
 
 LIMIT_MS = 3.0
 RECORDS = 200

@@ -17,7 +17,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,8 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+
+from launcher.preflight import free_port
 
 OBJECT_BYTES = 100_000
 KEYS = [f"photos/{number:04d}.jpg" for number in range(256)]
@@ -198,13 +199,6 @@ def answers(url: str) -> bool:
         return error.code < 500
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def report(rates: dict[tuple[str, str], Rate], arguments: argparse.Namespace) -> None:

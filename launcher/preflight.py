@@ -27,11 +27,12 @@ def check_ports(settings: Settings) -> None:
             except OSError as error:
                 raise PreflightError(
                     f"port {port} is taken ({error.strerror}): stop what listens there, "
-                    f"or choose another with make run {name}={_free_port()}"
+                    f"or choose another with make run {name}={free_port()}"
                 ) from None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -12,7 +12,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from launcher.preflight import free_port
 from tests.docker import compose
 
 # What each service listens on in its container; tests/docker/test_compose_file.py holds the file to it.
@@ -37,13 +37,6 @@ PORTS = {
 VOLUMES = {"/opt/airflow/logs": "airflow/logs", "/var/lib/local_aws": "local_aws"}
 READY_SECONDS = 180.0
 STOP_SECONDS = 40.0
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def postgres_programs() -> Path | None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.preflight import free_port
 from tests.docker import compose
 from tests.docker.dockerfile import DOCKERFILES, copied, instructions
-from tests.docker.stack import free_port
 
 pins = compose.script("pins.py")
 LOCK = (compose.ROOT / "requirements.lock").read_text()

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from launcher.preflight import free_port
 from tests.docker import compose
 from tests.docker.dockerfile import instructions
-from tests.docker.stack import free_port, wait_until
+from tests.docker.stack import wait_until
 from tests.model_code.serve import toy_bundle
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,9 @@ import psycopg2
 import pytest
 
 from launcher.airflow_api import AirflowClient
+from launcher.preflight import free_port
 from tests.docker import compose
-from tests.docker.stack import PORTS, Stack, free_port, postgres, postgres_programs, wait_until
+from tests.docker.stack import PORTS, Stack, postgres, postgres_programs, wait_until
 
 pytestmark = [
     pytest.mark.slow,

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,15 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from launcher.preflight import free_port
 from launcher.settings import REPOSITORY
 
 RUN_SECONDS = 420
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass

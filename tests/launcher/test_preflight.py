@@ -9,14 +9,8 @@ import pytest
 from rich.console import Console
 
 from launcher import preflight, run, supervisor
-from launcher.preflight import PreflightError
+from launcher.preflight import PreflightError, free_port
 from launcher.settings import Settings, SettingsError
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_taken_port_names_the_setting_that_moves_it(tmp_path):
