@@ -142,6 +142,9 @@ class Instance:
             "AWS_ENDPOINT_URL": self.context.url,
             "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self._metadata_url}/{self.id}/",
+            # SDKs give up after one try of one second, which a busy machine of two cores may not keep.
+            "AWS_METADATA_SERVICE_TIMEOUT": "10",
+            "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "3",
             "SM_NUM_CPUS": str(cores),
             "OMP_NUM_THREADS": str(cores),
         }
