@@ -102,7 +102,7 @@ def _number(value: Any) -> str:
 def _accuracy(console: Console, evaluation: Mapping[str, Any]) -> None:
     console.print(
         f"[bold]Test accuracy[/]  {evaluation['accuracy']:.4f} on {evaluation['photos']} photos, served by"
-        f" {evaluation['runtime']}\n[bold]Report[/]  {evaluation['report_uri']}"
+        f" {evaluation['runtime']}\n[bold]Report[/]  {evaluation['report_url']}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import posixpath
 import random
 from collections.abc import Iterable, Sequence
@@ -148,9 +149,11 @@ def upload_tree(
 
 
 def upload_file(s3: Any, path: Path, bucket: str, key: str) -> None:
-    """Upload one file. Raises DataError."""
+    """Upload one file, typed by its name so that a browser shows a report. Raises DataError."""
+    kind, encoding = mimetypes.guess_type(path.name)
+    extra = {"ContentType": kind} if kind and not encoding else {}
     try:
-        s3.upload_file(str(path), bucket, key)
+        s3.upload_file(str(path), bucket, key, ExtraArgs=extra)
     except Exception as error:  # boto3 wraps its own errors in several unrelated classes
         raise DataError(f"cannot upload to s3://{bucket}/{key}: {_s3_message(error)}") from error
 

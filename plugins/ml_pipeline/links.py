@@ -1,4 +1,4 @@
-"""Links from a task to the AWS console."""
+"""Links from a task to where people look: the report, and the AWS console."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
-# The XCom under which an operator leaves what its links need: {"name", "kind", "region"}.
+from ml_pipeline.settings import Settings
+
+# The XCom under which an operator leaves its `thing`.
 LINK_KEY = "job"
+
+
+def thing(settings: Settings, name: str, console: str, log_group: str | None = None) -> dict[str, Any]:
+    """What the links of an operator need. On local_aws there is no console to look at: only the name.
+
+    :param console: path of its kind in the SageMaker console, such as "jobs".
+    """
+    if settings.local:
+        return {"name": name}
+    return {"name": name, "region": settings.region, "console": console, "log_group": log_group}
 
 
 def console_domain(region: str) -> str:
@@ -35,13 +47,33 @@ def log_url(region: str, group: str, prefix: str) -> str:
     )
 
 
+def object_url(settings: Settings, uri: str) -> str:
+    """Where a browser shows the object at the s3:// `uri`: local_aws serves it, AWS has a console page."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if settings.local:
+        return f"{settings.local_aws_public_url}/{bucket}/{quote(key)}"
+    domain = console_domain(settings.region)
+    return f"https://{domain}/s3/object/{bucket}?region={settings.region}&prefix={quote(key, safe='')}"
+
+
+class ReportLink(BaseOperatorLink):
+    """The evaluation's report.html."""
+
+    name = "Report"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The address that the task returned, or an empty string before it did."""
+        value = XCom.get_value(key="return_value", ti_key=ti_key)
+        return str(value.get("report_url", "")) if isinstance(value, dict) else ""
+
+
 class _XComLink(BaseOperatorLink):
-    """A link built from what the operator left in XCom; empty until then."""
+    """A link built from what the operator left in XCom; empty until then, and where there is no console."""
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """The address, or an empty string when the task has started nothing yet."""
         value = XCom.get_value(key=LINK_KEY, ti_key=ti_key)
-        return self.url(value) if isinstance(value, dict) else ""
+        return self.url(value) if isinstance(value, dict) and "console" in value else ""
 
     def url(self, value: dict[str, str]) -> str:
         """The address for the XCom's `value`."""

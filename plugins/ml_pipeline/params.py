@@ -53,7 +53,7 @@ Test accuracy **{{ "%.4f" | format(judged["accuracy"]) }}** on {{ judged["photos
 
 Gate: {{ verdict["reason"] }}
 
-Report: `{{ judged["report_uri"] }}`, model `{{ judged["model_uri"] }}`
+[Report]({{ judged["report_url"] }}) (`{{ judged["report_uri"] }}`), model `{{ judged["model_uri"] }}`
 """
 
 

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-from ml_pipeline.links import LogLink, SageMakerLink
+from ml_pipeline.links import LogLink, ReportLink, SageMakerLink
 
 
 class MlPipelinePlugin(AirflowPlugin):
     """Registers the operator links, so that the API server may show them."""
 
     name = "ml_pipeline"
-    operator_extra_links: ClassVar[list[object]] = [SageMakerLink(), LogLink()]
+    operator_extra_links: ClassVar[list[object]] = [SageMakerLink(), LogLink(), ReportLink()]

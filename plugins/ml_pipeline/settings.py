@@ -40,6 +40,7 @@ class Settings:
         role_arn: The role that jobs, models and endpoints assume.
         region: AWS region; images and links are built from it.
         local_aws_url: Address of local_aws, or None on AWS.
+        local_aws_public_url: The same as a browser reaches it, where that differs (containers).
         poll_seconds: Pause between two Describe calls of a waiting trigger.
         aws_conn_id: Airflow connection with the credentials.
         training_image, serving_image: URIs that replace those of images.toml.
@@ -55,6 +56,7 @@ class Settings:
     role_arn: str
     region: str
     local_aws_url: str | None = None
+    local_aws_public_url: str | None = None
     poll_seconds: float = AWS_POLL_SECONDS
     aws_conn_id: str = "aws_default"
     training_image: str | None = None
@@ -114,6 +116,7 @@ class Settings:
             role_arn=read("ROLE_ARN", LOCAL_ROLE),
             region=env.get("AWS_DEFAULT_REGION") or env.get("AWS_REGION") or (LOCAL_REGION if url else ""),
             local_aws_url=url,
+            local_aws_public_url=env.get("LOCAL_AWS_PUBLIC_URL", "").strip().rstrip("/") or url,
             poll_seconds=_seconds(read("POLL_SECONDS"), LOCAL_POLL_SECONDS if url else AWS_POLL_SECONDS),
             aws_conn_id=read("AWS_CONN_ID") or "aws_default",
             training_image=read("TRAINING_IMAGE") or None,

@@ -32,7 +32,7 @@ RESULTS = {
             trial("t-3", "Failed", None, "9"),
         ],
     },
-    "evaluate": {"accuracy": 0.91, "photos": 120, "runtime": "onnx-int8", "report_uri": "s3://b/report.html"},
+    "evaluate": {"accuracy": 0.91, "photos": 120, "runtime": "onnx-int8", "report_url": "http://host/b/report.html"},
     "gate": {"passed": True, "reason": "0.91 is at least 0.5"},
     "deploy": {"endpoint_name": "dogs-live"},
     "smoke_test": {

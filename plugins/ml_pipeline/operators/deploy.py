@@ -14,7 +14,7 @@ from ml_pipeline import locks, names, registry
 from ml_pipeline.clients import AwsAccess
 from ml_pipeline.errors import DeploymentRolledBack, PaidWorkRetryPolicy
 from ml_pipeline.jobs import is_missing
-from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink
+from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink, thing
 from ml_pipeline.locks import Holder
 from ml_pipeline.operators.job import origin_of
 from ml_pipeline.requests import endpoint
@@ -207,14 +207,9 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         return others[0] if others else None
 
     def _announce(self, context: Any, settings: Settings) -> None:
+        log_group = f"/aws/sagemaker/Endpoints/{self.endpoint_name}"
         context["ti"].xcom_push(
-            key=LINK_KEY,
-            value={
-                "name": self.endpoint_name,
-                "region": settings.region,
-                "console": "endpoints",
-                "log_group": f"/aws/sagemaker/Endpoints/{self.endpoint_name}",
-            },
+            key=LINK_KEY, value=thing(settings, self.endpoint_name, "endpoints", log_group)
         )
 
 

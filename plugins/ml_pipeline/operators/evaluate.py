@@ -8,6 +8,7 @@ from typing import Any
 from ml_pipeline import code_archive, dataset, images, objects, registry
 from ml_pipeline.dataset import DatasetVersion
 from ml_pipeline.jobs import JobKind
+from ml_pipeline.links import ReportLink, object_url
 from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
 from ml_pipeline.requests.job import Channel, Compute
 from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
@@ -17,9 +18,9 @@ from ml_pipeline.settings import Settings
 class EvaluateOperator(SageMakerJobOperator):
     """Run `model_code.evaluate` on the challenger and, if there is one, the champion.
 
-    Returns `{"job_name",
-    "model_uri", "evaluation_uri", "predictions_uri", "report_uri", "accuracy", "top5_accuracy", "photos",
-    "runtime", "champion": {"model_package_arn", "accuracy", "predictions_uri"} | None}`.
+    Returns `{"job_name", "model_uri", "evaluation_uri", "predictions_uri", "report_uri", "report_url" (for a
+    browser), "accuracy", "top5_accuracy", "photos", "runtime", "champion": {"model_uri", "accuracy",
+    "predictions_uri"} | None}`.
 
     :param dataset: what the upload task returned.
     :param training: what the train tasks returned; the one that did not run is None.
@@ -28,6 +29,7 @@ class EvaluateOperator(SageMakerJobOperator):
 
     kind = JobKind.PROCESSING
     slug = "evaluate"
+    operator_extra_links = (*SageMakerJobOperator.operator_extra_links, ReportLink())
     template_fields = aws_template_fields("dataset", "training", "group", "instance_type")
 
     def __init__(
@@ -94,6 +96,7 @@ class EvaluateOperator(SageMakerJobOperator):
             "evaluation_uri": f"{folder}evaluation.json",
             "predictions_uri": f"{folder}predictions.jsonl",
             "report_uri": f"{folder}report.html",
+            "report_url": object_url(settings, f"{folder}report.html"),
             "accuracy": evaluation["accuracy"],
             "top5_accuracy": evaluation["top5_accuracy"],
             "photos": evaluation["photos"],

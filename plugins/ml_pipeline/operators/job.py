@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+from airflow.providers.common.compat.sdk import BaseOperatorLink
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
 from ml_pipeline import jobs, names
 from ml_pipeline.clients import AwsAccess
 from ml_pipeline.errors import JobFailed, PaidWorkRetryPolicy, job_error
 from ml_pipeline.jobs import JobKind, Phase, Started
-from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink
+from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink, thing
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.job import JobTrigger
 from ml_pipeline.triggers.ownership import is_over
@@ -36,7 +37,7 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
     aws_hook_class = SageMakerHook
     kind: ClassVar[JobKind]
     slug: ClassVar[str]
-    operator_extra_links = (SageMakerLink(), LogLink())
+    operator_extra_links: tuple[BaseOperatorLink, ...] = (SageMakerLink(), LogLink())
 
     def __init__(self, *, wait_timeout: timedelta = timedelta(days=1), **kwargs: Any) -> None:
         kwargs.setdefault("retries", 2)
@@ -155,14 +156,7 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
             "%s job %s (%s)", "created" if started.created else "adopted", started.name, started.status
         )
         context["ti"].xcom_push(
-            key=LINK_KEY,
-            value={
-                "name": started.name,
-                "kind": self.kind.value,
-                "region": settings.region,
-                "console": calls.console,
-                "log_group": calls.log_group,
-            },
+            key=LINK_KEY, value=thing(settings, started.name, calls.console, calls.log_group)
         )
 
     def _finish(self, settings: Settings, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from ml_pipeline import images, registry
 from ml_pipeline.errors import PaidWorkRetryPolicy
-from ml_pipeline.links import LINK_KEY, SageMakerLink
+from ml_pipeline.links import LINK_KEY, SageMakerLink, thing
 from ml_pipeline.operators.approve import Approval
 from ml_pipeline.settings import Settings
 
@@ -77,8 +77,5 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
             )
             arn = client.create_model_package(**request)["ModelPackageArn"]
             status = request["ModelApprovalStatus"]
-        context["ti"].xcom_push(
-            key=LINK_KEY,
-            value={"name": self.group, "region": settings.region, "console": "model-packages"},
-        )
+        context["ti"].xcom_push(key=LINK_KEY, value=thing(settings, self.group, "model-packages"))
         return {"model_package_arn": arn, "status": status}
