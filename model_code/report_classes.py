@@ -161,7 +161,7 @@ def _mistake(mistake: Mapping[str, Any], image: str) -> str:
     label, prediction = readable(mistake["label"]), readable(mistake["prediction"])
     hint = escape(f"a photo labelled {label}", quote=True)
     return (
-        f'<li><img src="{image}" alt="{hint}" loading="lazy"><div><b>{escape(prediction)}</b> '
+        f'<li><img src="{image}" alt="{hint}"><div><b>{escape(prediction)}</b> '
         f"{percent(mistake['confidence'], 1)}<br>labelled {escape(label)} "
         f'{percent(mistake["likelihood"], 1)}<br><code class="key">{escape(mistake["key"])}</code></div></li>'
     )
