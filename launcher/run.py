@@ -102,13 +102,10 @@ def in_force(settings: Settings, state: Mapping[str, Any]) -> Settings:
 
 
 def migrate(settings: Settings, console: Console) -> None:
-    """Create or migrate Airflow's database, and write the login that its auth manager reads."""
+    """Create or migrate Airflow's database."""
     credentials = Secrets.load_or_create(settings.home)
-    settings.airflow_home.mkdir(parents=True, exist_ok=True)
+    write_login(settings, credentials)
     settings.logs.mkdir(parents=True, exist_ok=True)
-    passwords = settings.airflow_home / "passwords.json"
-    passwords.touch(mode=0o600)
-    passwords.write_text(json.dumps({"admin": credentials.admin_password}))
     log = settings.logs / "migrate.log"
     with console.status("preparing Airflow's database"), open(log, "wb") as output:
         done = subprocess.run(
@@ -118,6 +115,14 @@ def migrate(settings: Settings, console: Console) -> None:
         )  # fmt: skip
     if done.returncode != 0:
         raise RunError(f"Airflow's database could not be prepared: see {log}, or start afresh: make clean")
+
+
+def write_login(settings: Settings, credentials: Secrets) -> None:
+    """Write the login that Airflow's auth manager reads."""
+    settings.airflow_home.mkdir(parents=True, exist_ok=True)
+    passwords = settings.airflow_home / "passwords.json"
+    passwords.touch(mode=0o600)
+    passwords.write_text(json.dumps({"admin": credentials.admin_password}))
 
 
 def wait_until_ready(settings: Settings, console: Console) -> None:
