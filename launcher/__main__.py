@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
+from launcher import preflight, supervisor
 from launcher import run as main_job
-from launcher import supervisor
 from launcher.settings import Settings
 
 
@@ -35,12 +36,19 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         settings = Settings.from_environ(os.environ)
-        return _COMMANDS[chosen.command](settings, console, chosen)
+        return _run_command(chosen, settings, console)
     except _one_line_errors() as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {escape(str(error))}", highlight=False)
         return 2
+
+
+def _run_command(chosen: argparse.Namespace, settings: Settings, console: Console) -> int:
+    try:
+        return _COMMANDS[chosen.command](settings, console, chosen)
     except KeyboardInterrupt:
-        console.print("\ninterrupted; the services are still up (make stop ends them)")
+        up = supervisor.read_state(settings.home) is not None
+        goes_on = "the services are still up and a run goes on (make status shows it, make stop ends them)"
+        console.print(f"\ninterrupted; {goes_on if up else 'nothing is up'}")
         return 130
 
 
@@ -48,7 +56,7 @@ def _one_line_errors() -> tuple[type[Exception], ...]:
     from launcher.airflow_api import AirflowError
     from model_code.dataset import DatasetError
 
-    return (*main_job.SHOWN_AS_ONE_LINE, AirflowError, DatasetError)
+    return (*main_job.SHOWN_AS_ONE_LINE, AirflowError, DatasetError, OSError)
 
 
 def _run(settings: Settings, console: Console, _: argparse.Namespace) -> int:
@@ -76,14 +84,19 @@ def _predict(settings: Settings, console: Console, chosen: argparse.Namespace) -
 
 def _stop(settings: Settings, console: Console, _: argparse.Namespace) -> int:
     was_up = supervisor.read_state(settings.home) is not None
-    left = supervisor.stop_everything(settings)
+    with console.status("stopping"):
+        left = supervisor.stop_everything(settings)
     console.print("stopped" if was_up or left else "nothing was running")
     return 0
 
 
 def _clean(settings: Settings, console: Console, _: argparse.Namespace) -> int:
-    supervisor.stop_everything(settings)
-    shutil.rmtree(settings.home, ignore_errors=True)
+    if not preflight.is_home(settings.home):
+        console.print(f"nothing to remove: {settings.home} is no folder of a run")
+        return 0
+    with console.status("stopping"):
+        supervisor.stop_everything(settings)
+    shutil.rmtree(settings.home)
     console.print(f"removed {settings.home}")
     return 0
 

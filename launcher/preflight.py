@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 from pathlib import Path
 
-from launcher.settings import Settings, SettingsError
+from launcher.settings import Secrets, Settings, SettingsError
 
 # Airflow's database and logs, the uploaded photos once more, models: 1 GB suffices for a small set.
 NEEDED_FREE_BYTES = 1 << 30
@@ -17,8 +16,32 @@ class PreflightError(RuntimeError):
     """The run cannot start; the message is one line that names the fix."""
 
 
+def claim_home(home: Path) -> None:
+    """Make the folder of a run, or take the one of an earlier run. Refuses a folder that holds anything else:
+    `make clean` removes it.
+    """
+    if not is_home(home) and home.is_dir() and any(home.iterdir()):
+        raise PreflightError(f"{home} holds files that no run made: give ML_PIPELINE_HOME a folder of its own")
+    try:
+        Secrets.load_or_create(home)
+    except OSError as error:
+        raise PreflightError(
+            f"{home} cannot be written ({error.strerror}): choose another folder with ML_PIPELINE_HOME=<folder>"
+        ) from None
+
+
+def is_home(folder: Path) -> bool:
+    """Whether a run has claimed this folder."""
+    return (folder / Secrets.FILE).exists()
+
+
 def check_ports(settings: Settings) -> None:
     """Refuse a port that something else listens on."""
+    if settings.airflow_port == settings.local_aws_port:
+        raise PreflightError(
+            f"AIRFLOW_PORT and LOCAL_AWS_PORT are both {settings.airflow_port}: "
+            f"choose another with make run LOCAL_AWS_PORT={free_port()}"
+        )
     for name, port in (("AIRFLOW_PORT", settings.airflow_port), ("LOCAL_AWS_PORT", settings.local_aws_port)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -48,9 +71,6 @@ def check_disk(home: Path, data_bytes: int = 0) -> None:
             f"{existing} has {free / 1e9:.1f} GB free and the run needs {needed / 1e9:.1f} GB: "
             "free some space, or put the run elsewhere with ML_PIPELINE_HOME=<folder>"
         )
-    home.mkdir(parents=True, exist_ok=True)
-    if not os.access(home, os.W_OK):
-        raise PreflightError(f"{home} is not writable: choose another folder with ML_PIPELINE_HOME=<folder>")
 
 
 def check_architecture(name: str) -> None:

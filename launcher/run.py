@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from launcher.settings import Secrets, Settings, SettingsError, airflow_environm
 
 DAG_ID = "train_and_deploy"
 LAST_RUN_FILE = "last_run.json"
+STARTING_FILE = "starting.lock"
 START_DEADLINE_SECONDS = 180.0
 MOST_STARTS = 3
 POLL_SECONDS = 1.0
@@ -62,6 +65,7 @@ def choose_inputs(settings: Settings, console: Console) -> inputs.Inputs:
 
     preflight.check_architecture(settings.architecture)
     preflight.check_disk(settings.home)
+    preflight.claim_home(settings.home)
     with download_bar(console) as progress:
         chosen = inputs.choose(settings, console.print, progress)
     found = look_at(chosen.data)
@@ -78,6 +82,25 @@ def choose_inputs(settings: Settings, console: Console) -> inputs.Inputs:
 
 def bring_up(settings: Settings, console: Console) -> Settings:
     """Start the services, or take those that are up; returns the settings that are in force."""
+    preflight.check_disk(settings.home)
+    preflight.claim_home(settings.home)
+    with one_at_a_time(settings.home, console):
+        return _bring_up(settings, console)
+
+
+@contextmanager
+def one_at_a_time(home: Path, console: Console) -> Iterator[None]:
+    """Of two commands that want to start the services, the second waits and then finds them up."""
+    with open(home / STARTING_FILE, "w") as lock:  # the kernel frees it however we end
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("another command is starting the services: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _bring_up(settings: Settings, console: Console) -> Settings:
     state = supervisor.read_state(settings.home)
     if state is not None:
         console.print("the services are up already")
@@ -88,7 +111,6 @@ def bring_up(settings: Settings, console: Console) -> Settings:
     if leftovers:
         console.print(f"ended {len(leftovers)} processes that an earlier run had left")
     preflight.check_ports(settings)
-    preflight.check_disk(settings.home)
     migrate(settings, console)
     supervisor.start_in_background(settings)
     wait_until_ready(settings, console)

@@ -6,8 +6,9 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 EXAMPLE_CONF = '{"strategy": "finetune"}'
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -107,9 +108,11 @@ class Secrets:
     fernet: str
     admin_password: str
 
+    FILE: ClassVar[str] = "secrets.json"
+
     @classmethod
     def load_or_create(cls, home: Path) -> Secrets:
-        path = home / "secrets.json"
+        path = home / cls.FILE
         if path.exists():
             return cls(**json.loads(path.read_text()))
         made = cls(
@@ -120,7 +123,7 @@ class Secrets:
         home.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump(made.__dict__, file)
+            json.dump(asdict(made), file)
         path.with_suffix(".new").replace(path)
         return made
 

@@ -9,8 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher import supervisor
-from launcher.run import LAST_RUN_FILE, in_force, print_addresses
+from launcher.airflow_api import AirflowError
+from launcher.progress import state_of
+from launcher.run import DAG_ID, LAST_RUN_FILE, connect, in_force, print_addresses
 from launcher.settings import Settings
+
+# State of a run -> states of the tasks that explain it.
+TOLD = {"running": ("running", "deferred", "awaiting_input", "up_for_retry"), "failed": ("failed",)}
 
 
 def print_status(settings: Settings, console: Console) -> int:
@@ -32,12 +37,27 @@ def print_status(settings: Settings, console: Console) -> int:
     console.print(table)
     running = in_force(settings, state)
     _print_local_aws(running, console)
+    _print_last_run(running, console)
     last_run = settings.home / LAST_RUN_FILE
     if last_run.exists():
         record = json.loads(last_run.read_text())
-        console.print(f"last run   {record['run_id']}, endpoint {record['endpoint_name'] or 'none'}")
+        console.print(f"endpoint   {record['endpoint_name'] or 'none'}", highlight=False)
     print_addresses(running, console)
     return 0 if everything_up else 1
+
+
+def _print_last_run(settings: Settings, console: Console) -> None:
+    """The newest run, also one that nobody watches: its state, and what it is doing."""
+    client = connect(settings)
+    try:
+        newest = {"order_by": "-run_after", "limit": 1}
+        for run in client.call("GET", f"dags/{DAG_ID}/dagRuns", params=newest)["dag_runs"]:
+            tasks = client.task_instances(DAG_ID, run["dag_run_id"])
+            told = [task["task_id"] for task in tasks if state_of(task) in TOLD.get(run["state"], ())]
+            doing = f" ({', '.join(told)})" if told else ""
+            console.print(f"last run   {run['dag_run_id']}: {run['state']}{doing}", highlight=False)
+    except (requests.RequestException, AirflowError) as error:
+        console.print(f"last run   Airflow does not answer ({type(error).__name__})")
 
 
 def _print_local_aws(settings: Settings, console: Console) -> None:

@@ -3,11 +3,14 @@
 import io
 import shutil
 import socket
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from launcher import __main__ as command_line
 from launcher import preflight, run, supervisor
 from launcher.preflight import PreflightError, free_port
 from launcher.settings import Settings, SettingsError
@@ -29,9 +32,50 @@ def test_a_full_disk_is_refused_with_the_way_out(tmp_path, monkeypatch):
         preflight.check_disk(tmp_path / "not" / "yet" / "there")
 
 
-def test_enough_disk_makes_the_home(tmp_path):
-    preflight.check_disk(tmp_path / "home")
-    assert (tmp_path / "home").is_dir()
+def test_a_home_is_made_and_taken_again(tmp_path):
+    preflight.claim_home(tmp_path / "home")
+    assert preflight.is_home(tmp_path / "home")
+    preflight.claim_home(tmp_path / "home")
+
+
+def test_a_folder_with_other_files_is_never_a_home(tmp_path, monkeypatch, capsys):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(PreflightError, match="ML_PIPELINE_HOME a folder of its own"):
+        preflight.claim_home(tmp_path)
+    monkeypatch.setenv("ML_PIPELINE_HOME", str(tmp_path))
+    assert command_line.main(["clean"]) == 0
+    assert "nothing to remove" in capsys.readouterr().out
+    assert (tmp_path / "photo.jpg").exists()
+
+
+def test_a_home_that_cannot_be_written_names_the_way_out(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PreflightError, match="ML_PIPELINE_HOME"):
+        preflight.claim_home(tmp_path / "file" / "home")
+
+
+def test_one_port_for_two_services_is_refused(tmp_path):
+    with pytest.raises(PreflightError, match=r"both 8080.*LOCAL_AWS_PORT=\d+"):
+        preflight.check_ports(Settings(home=tmp_path, airflow_port=8080, local_aws_port=8080))
+
+
+def test_the_second_of_two_starts_waits_for_the_first(tmp_path):
+    said = io.StringIO()
+    with run.one_at_a_time(tmp_path, Console(file=io.StringIO())):
+        second = threading.Thread(target=_start, args=(tmp_path, Console(file=said)))
+        second.start()
+        deadline = time.monotonic() + 20
+        while "waiting" not in said.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert second.is_alive()
+    second.join(20)
+    assert not second.is_alive()
+
+
+def _start(home, console):
+    with run.one_at_a_time(home, console):
+        pass
 
 
 def test_an_unknown_architecture_names_its_neighbours():
