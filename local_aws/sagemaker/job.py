@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 FAILURE_REASON_CHARACTERS = 1024
 """What the service model allows a FailureReason."""
+INTERNAL_ERROR = "InternalServerError"
+"""How the reason of a failure begins that is local_aws's own, after which AWS may try again."""
 END_SECONDS = 20
 
 
@@ -121,7 +123,7 @@ class Job(ABC):
             logger.info("%s %s was deleted while it ran", self.kind, self.name)
         except Exception as error:
             logger.exception("%s %s failed inside local_aws", self.kind, self.name)
-            self.mark_failed(cut(f"InternalServerError: local_aws failed: {error!r}; its log says more."))
+            self.mark_failed(cut(f"{INTERNAL_ERROR}: local_aws failed: {error!r}; its log says more."))
         finally:
             if not self.context.stopping.is_set():
                 shutil.rmtree(self.folder, ignore_errors=True)

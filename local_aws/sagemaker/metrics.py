@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from local_aws.errors import validation_error
+from local_aws.log_store import LogStore
 
 Document = dict[str, Any]
 
@@ -22,8 +23,8 @@ class MetricScraper:
         self._series: dict[str, list[tuple[float, float]]] = {}
         self._lock = threading.Lock()
 
-    def feed(self, line: str) -> dict[str, float]:
-        """Take one line; the metrics it holds, each by its last match in the line."""
+    def feed(self, line: str, when: float | None = None) -> dict[str, float]:
+        """Take one line, written at `when` (epoch seconds) or now; the metrics it holds, each by its last match."""
         found: dict[str, float] = {}
         for name, pattern in self._patterns:
             for match in pattern.finditer(line):
@@ -31,10 +32,10 @@ class MetricScraper:
                 if value is not None:
                     found[name] = value
         if found:
-            now = time.time()
+            when = time.time() if when is None else when
             with self._lock:
                 for name, value in found.items():
-                    self._series.setdefault(name, []).append((now, value))
+                    self._series.setdefault(name, []).append((when, value))
         return found
 
     def final(self) -> list[Document]:
@@ -54,6 +55,19 @@ class MetricScraper:
         """(epoch seconds, value) of every match of one metric, in order."""
         with self._lock:
             return list(self._series.get(name, []))
+
+
+def scrape_log(
+    logs: LogStore, region: str, group: str, job: str, definitions: Sequence[Document]
+) -> MetricScraper:
+    """The metrics that the log of a job holds, all its hosts and attempts together."""
+    scraper = MetricScraper(definitions)
+    after = 0
+    while events := logs.events(region, group, prefix=f"{job}/", after=after):
+        for event in events:
+            scraper.feed(event.message, event.timestamp / 1000)
+        after = events[-1].id
+    return scraper
 
 
 def check_definitions(definitions: Sequence[Document]) -> None:

@@ -7,36 +7,34 @@ import shutil
 import time
 
 from local_aws.context import Context
-from local_aws.sagemaker import training
-from local_aws.sagemaker.training_job import TrainingJob, note_retry
+from local_aws.errors import AwsError
+from local_aws.sagemaker import training, trials, tuning
+from local_aws.sagemaker.job import INTERNAL_ERROR
+from local_aws.sagemaker.training_job import TrainingJob, note_objective, note_retry
 from local_aws.sagemaker.transitions import transition
-from local_aws.store import Document, Resource
+from local_aws.sagemaker.tuning_job import KIND as TUNING_JOB
+from local_aws.sagemaker.tuning_job import TuningJob
+from local_aws.store import Document, Missing, Resource
 
 logger = logging.getLogger(__name__)
 
-REASON = (
-    "InternalServerError: local_aws ended while the job ran; its processes are gone. Start the job again."
-)
+REASON = f"{INTERNAL_ERROR}: local_aws ended while the job ran; its processes are gone. Start the job again."
 
 _OTHERS = (
     ("processing-job", "ProcessingJobStatus", "ProcessingEndTime"),
     ("transform-job", "TransformJobStatus", "TransformEndTime"),
-    ("hyper-parameter-tuning-job", "HyperParameterTuningJobStatus", "HyperParameterTuningEndTime"),
 )
 
 
 def recover(context: Context) -> None:
-    """Fail what was running, stop what was stopping, and resume managed spot jobs from their checkpoints."""
+    """Fail what was running, stop what was stopping, resume managed spot jobs from their checkpoints, go on
+    with searches.
+    """
     for leftover in context.jobs.iterdir():
         shutil.rmtree(leftover, ignore_errors=True)
-    for resource in context.store.all("training-job", status="InProgress"):
-        if resource.document.get("EnableManagedSpotTraining") and not resource.parent:
-            _resume(context, resource, "Interrupted")
-        elif not resource.parent and note_retry(context, resource.region, resource.name):
-            _resume(context, resource, "Restarting")
-        else:
-            _end_training(context, resource, "Failed", REASON)
-    for resource in context.store.all("training-job", status="Stopping"):
+    for resource in context.store.all(TrainingJob.kind, status="InProgress"):
+        _recover_training(context, resource)
+    for resource in context.store.all(TrainingJob.kind, status="Stopping"):
         _end_training(context, resource, "Stopped", "")
     for kind, status_member, end_member in _OTHERS:
         for resource in context.store.all(kind, status="InProgress"):
@@ -45,6 +43,32 @@ def recover(context: Context) -> None:
             )
         for resource in context.store.all(kind, status="Stopping"):
             _end(context, resource, {status_member: "Stopped", end_member: time.time()})
+    for resource in context.store.all(TUNING_JOB, status="InProgress"):
+        _continue_search(context, resource)
+    for resource in context.store.all(TUNING_JOB, status="Stopping"):
+        members = {
+            "HyperParameterTuningJobStatus": "Stopped",
+            "HyperParameterTuningEndTime": time.time(),
+        }
+        _end(context, resource, members)
+
+
+def _recover_training(context: Context, resource: Resource) -> None:
+    if resource.parent and _status_of_search(context, resource) != "InProgress":
+        _end_training(context, resource, "Stopped", "")
+    elif resource.document.get("EnableManagedSpotTraining"):
+        _resume(context, resource, "Interrupted")
+    elif note_retry(context, resource.region, resource.name):
+        _resume(context, resource, "Restarting")
+    else:
+        _end_training(context, resource, "Failed", REASON)
+
+
+def _status_of_search(context: Context, trial: Resource) -> str:
+    try:
+        return context.store.get(TUNING_JOB, trial.region, trial.parent).status
+    except Missing:
+        return ""
 
 
 def _resume(context: Context, resource: Resource, secondary: str) -> None:
@@ -53,7 +77,7 @@ def _resume(context: Context, resource: Resource, secondary: str) -> None:
     """
     try:
         image = training.find_image(context, resource.document["AlgorithmSpecification"])
-    except Exception as error:
+    except AwsError as error:
         logger.warning("%s cannot be resumed: %s", resource.name, error)
         _end_training(context, resource, "Failed", REASON)
         return
@@ -63,16 +87,46 @@ def _resume(context: Context, resource: Resource, secondary: str) -> None:
         resource.name,
         lambda document: transition(document, secondary, "local_aws ended; the job starts again"),
     )
-    training.JOBS.begin(TrainingJob(context, resource, image))
+    training.JOBS.begin(TrainingJob(context, resource, image, _parallel(context, resource)))
+
+
+def _parallel(context: Context, resource: Resource) -> int:
+    """How many jobs like this one run at once."""
+    if not resource.parent:
+        return 1
+    search = context.store.get(TUNING_JOB, resource.region, resource.parent).document
+    limits = search["HyperParameterTuningJobConfig"]["ResourceLimits"]
+    return int(limits["MaxParallelTrainingJobs"])
+
+
+def _continue_search(context: Context, resource: Resource) -> None:
+    """On AWS a tuning job outlives the machines of its trials: those that were lost are tried again."""
+    known = context.store.all(TrainingJob.kind, resource.region, parent=resource.name)
+    warm = tuning.parents_jobs(context, resource.region, resource.document)
+    try:
+        search = TuningJob(context, resource, warm, known)
+    except Exception:
+        logger.exception("tuning job %s cannot go on", resource.name)
+        members = {
+            "HyperParameterTuningJobStatus": "Failed",
+            "HyperParameterTuningEndTime": time.time(),
+            "FailureReason": REASON,
+        }
+        _end(context, resource, members)
+        return
+    logger.info("tuning job %s goes on after %d training jobs", resource.name, len(known))
+    training.JOBS.begin(search)
 
 
 def _end_training(context: Context, resource: Resource, status: str, reason: str) -> None:
+    metrics = trials.reported(context, resource.region, resource.document).final()
+
     def change(document: Document) -> None:
         transition(document, status, reason or "Training job stopped", ended=True)
         document["TrainingJobStatus"] = status
         document["TrainingEndTime"] = time.time()
-        if document.get("ObjectiveStatus") == "Pending":
-            document["ObjectiveStatus"] = "Failed"
+        document["FinalMetricDataList"] = metrics
+        note_objective(document, metrics)
         if reason:
             document["FailureReason"] = reason
 

@@ -78,7 +78,8 @@ class Dimension:
             value = float(text)
         except ValueError:
             return None
-        return self.to_unit(value) if self.low <= value <= self.high else None
+        # Rounding may lead past an end.
+        return min(max(self.to_unit(value), 0.0), 1.0) if self.low <= value <= self.high else None
 
 
 def read_ranges(ranges: Mapping[str, Any]) -> list[Dimension]:

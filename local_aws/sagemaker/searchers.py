@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from local_aws.sagemaker.search_space import Dimension, grid, random_point
 
@@ -19,6 +20,10 @@ class Searcher(Protocol):
 
     def ask(self) -> tuple[int, dict[str, str]] | None:
         """(a number for `tell`, hyperparameters)."""
+        ...
+
+    def replay(self, point: Mapping[str, str]) -> int:
+        """Ask once more, after a restart, for a point that was asked before; its number for `tell`."""
         ...
 
     def tell(self, number: int, objective: float | None) -> None:
@@ -49,6 +54,12 @@ class RandomSearcher:
         self._known.add(key)
         return number, point
 
+    def replay(self, point: Mapping[str, str]) -> int:
+        """Points follow from the seed and their number: the same is drawn again."""
+        number, _ = self.ask()
+        self._known.add(tuple(sorted(point.items())))
+        return number
+
     def tell(self, number: int, objective: float | None) -> None:
         """Random search learns nothing."""
 
@@ -66,6 +77,10 @@ class GridSearcher:
     def ask(self) -> tuple[int, dict[str, str]] | None:
         """The next combination."""
         return next(self._points, None)
+
+    def replay(self, point: Mapping[str, str]) -> int:
+        """The combinations come in the same order again."""
+        return next(self._points)[0]
 
     def tell(self, number: int, objective: float | None) -> None:
         """A grid learns nothing."""
@@ -85,23 +100,23 @@ class BayesianSearcher:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
-        self._dimensions = dimensions
+        self._dimensions, self._seed = dimensions, seed
         self._distributions = {
             dimension.name: optuna.distributions.CategoricalDistribution(dimension.choices)
             if dimension.kind == "categorical"
             else optuna.distributions.FloatDistribution(0.0, 1.0)
             for dimension in dimensions
         }
-        self._study = optuna.create_study(
-            direction="maximize" if maximize else "minimize",
-            sampler=optuna.samplers.TPESampler(
-                seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
-            ),
-        )
-        self._trials: dict[int, object] = {}
+        self._study = optuna.create_study(direction="maximize" if maximize else "minimize")
+        self._trials: dict[int, Any] = {}
 
     def ask(self) -> tuple[int, dict[str, str]]:
         """Where the model expects the most."""
+        # A seed per trial: a search that was interrupted goes on as if it had not been.
+        seed = random.Random(f"{self._seed}/{len(self._study.trials)}").getrandbits(32)
+        self._study.sampler = self._optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
+        )
         trial = self._study.ask(self._distributions)
         self._trials[trial.number] = trial
         point = {}
@@ -112,6 +127,12 @@ class BayesianSearcher:
             )
         return trial.number, point
 
+    def replay(self, point: Mapping[str, str]) -> int:
+        """Put the point where the model's own would be."""
+        self._study.enqueue_trial(self._params(point) or {})
+        number, _ = self.ask()
+        return number
+
     def tell(self, number: int, objective: float | None) -> None:
         """Teach the model."""
         state = self._optuna.trial.TrialState
@@ -121,16 +142,24 @@ class BayesianSearcher:
 
     def learn(self, point: Mapping[str, str], objective: float) -> None:
         """A trial of an earlier tuning job, where it lies in this search space."""
+        params = self._params(point)
+        if params is not None:
+            self._study.add_trial(
+                self._optuna.trial.create_trial(
+                    params=params, distributions=self._distributions, value=objective
+                )
+            )
+
+    def _params(self, point: Mapping[str, str]) -> dict[str, object] | None:
+        """A point as the study has it; None where it lies outside this search space."""
         params: dict[str, object] = {}
         for dimension in self._dimensions:
             text = point.get(dimension.name)
             position = None if text is None else dimension.position(text)
             if position is None:
-                return
+                return None
             params[dimension.name] = text if dimension.kind == "categorical" else position
-        self._study.add_trial(
-            self._optuna.trial.create_trial(params=params, distributions=self._distributions, value=objective)
-        )
+        return params
 
 
 def make_searcher(strategy: str, dimensions: Sequence[Dimension], seed: int, maximize: bool) -> Searcher:

@@ -23,7 +23,7 @@ from local_aws.sagemaker.hosts import (
     host_names,
     log_stream,
 )
-from local_aws.sagemaker.job import Job, JobEnded, JobFailed, JobStopped, Shutdown, cut
+from local_aws.sagemaker.job import INTERNAL_ERROR, Job, JobEnded, JobFailed, JobStopped, Shutdown, cut
 from local_aws.sagemaker.machines import free_port, instance_groups, machine_environment
 from local_aws.sagemaker.metrics import MetricScraper
 from local_aws.sagemaker.s3_data import DataError
@@ -49,7 +49,6 @@ OPT_ML_FOLDERS = (
 INTERRUPTION_GRACE_SECONDS = 5.0
 """How long an interrupted spot job may finish what it writes; AWS gives two minutes of notice."""
 TEXT_OF_COMMAND = 160
-INTERNAL_ERROR = "InternalServerError"
 
 
 class TrainingJob(Job):
@@ -432,7 +431,7 @@ class TrainingJob(Job):
             transition(document, secondary, message, ended=True)
             document["TrainingJobStatus"] = status
             document["FinalMetricDataList"] = metrics = self.scraper.final()
-            _note_objective(document, metrics)
+            note_objective(document, metrics)
             document["TrainingEndTime"] = now
             if "TrainingStartTime" in document:
                 document["TrainingTimeInSeconds"] = math.ceil(now - document["TrainingStartTime"])
@@ -458,7 +457,7 @@ def note_retry(context: Context, region: str, name: str) -> bool:
     return allowed
 
 
-def _note_objective(document: Document, metrics: list[Document]) -> None:
+def note_objective(document: Document, metrics: list[Document]) -> None:
     """For a tuning job's trial: whether it has an objective, and which."""
     objective = document.get("_Objective")
     if objective is None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from local_aws.context import Context
 from local_aws.errors import AwsError, validation_error
 from local_aws.json_service import Call, Document
 from local_aws.sagemaker import training
-from local_aws.sagemaker.job import must_be_stoppable
+from local_aws.sagemaker.job import INTERNAL_ERROR, must_be_stoppable
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.sagemaker.search_space import grid, read_ranges
 from local_aws.sagemaker.training_job import TrainingJob
-from local_aws.sagemaker.tuning_job import KIND, OBJECTIVE, TuningJob, definitions, ranges_of, trial_request
+from local_aws.sagemaker.tuning_definitions import OBJECTIVE, definitions, ranges_of, trial_request
+from local_aws.sagemaker.tuning_job import KIND, TuningJob
 from local_aws.store import AlreadyExists, Missing, Resource
 
 TERMINAL = ("Completed", "Failed", "Stopped")
@@ -23,7 +25,8 @@ def create_tuning_job(call: Call) -> Document:
     """Check, record, start."""
     params = call.params
     check_request(call, params)
-    warm = _parents(call, params.get("WarmStartConfig"))
+    _check_parents(call, params.get("WarmStartConfig"))
+    warm = parents_jobs(call.context, call.region, params)
     name, now = params["HyperParameterTuningJobName"], time.time()
     arn = call.arn(f"{KIND}/{name}")
     document: Document = {
@@ -120,12 +123,11 @@ def _check_limits(params: Document, config: Document) -> None:
         raise validation_error("MaxParallelTrainingJobs must not be greater than MaxNumberOfTrainingJobs.")
 
 
-def _parents(call: Call, warm_start: Document | None) -> list[Resource]:
-    """The training jobs that a warm start learns from. Raises ValidationException."""
+def _check_parents(call: Call, warm_start: Document | None) -> None:
+    """Raise ValidationException for a parent that a warm start cannot learn from."""
     if warm_start is None:
-        return []
+        return
     image = _image(call.params)
-    jobs: list[Resource] = []
     for entry in warm_start["ParentHyperParameterTuningJobs"]:
         parent = _get(call, entry.get("HyperParameterTuningJobName", ""))
         if parent.document["HyperParameterTuningJobStatus"] not in TERMINAL:
@@ -137,8 +139,16 @@ def _parents(call: Call, warm_start: Document | None) -> list[Resource]:
                 f"IdenticalDataAndAlgorithm needs the training image of the parent tuning job {parent.name}; "
                 "use TransferLearning."
             )
-        jobs += call.context.store.all(TrainingJob.kind, call.region, parent=parent.name)
-    return jobs
+
+
+def parents_jobs(context: Context, region: str, request: Document) -> list[Resource]:
+    """The training jobs that a tuning job's warm start learns from; none without a warm start."""
+    entries = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
+    return [
+        job
+        for entry in entries
+        for job in context.store.all(TrainingJob.kind, region, parent=entry["HyperParameterTuningJobName"])
+    ]
 
 
 def _image(document: Document) -> str:
@@ -179,7 +189,7 @@ def _status_counters(jobs: list[Resource]) -> Document:
     for job in jobs:
         status = job.document["TrainingJobStatus"]
         if status == "Failed":
-            retryable = job.document.get("FailureReason", "").startswith("InternalServerError")
+            retryable = job.document.get("FailureReason", "").startswith(INTERNAL_ERROR)
             status = "RetryableError" if retryable else "NonRetryableError"
         counters["InProgress" if status == "Stopping" else status] += 1
     return counters

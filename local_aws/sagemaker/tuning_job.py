@@ -2,56 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Sequence
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.sagemaker import pruning, training
-from local_aws.sagemaker.job import Job, JobFailed, Shutdown
-from local_aws.sagemaker.script_mode import OBJECTIVE_METRIC
-from local_aws.sagemaker.search_space import read_ranges
-from local_aws.sagemaker.searchers import Searcher, make_searcher
+from local_aws.sagemaker import pruning, training, trials
+from local_aws.sagemaker.job import INTERNAL_ERROR, Job, JobFailed, Shutdown
 from local_aws.sagemaker.training_job import TrainingJob
-from local_aws.store import Document, Resource
+from local_aws.sagemaker.trials import RETRY_OF, Draw, Trial
+from local_aws.sagemaker.tuning_definitions import OBJECTIVE, definitions, seed_of, teach, trial_request
+from local_aws.store import Document, Missing, Resource
 
 logger = logging.getLogger(__name__)
 
 KIND = "hyper-parameter-tuning-job"
-OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
 MOST_FAILURES = 5
 """SageMaker gives up when this many trials failed and none succeeded."""
+MOST_ATTEMPTS = 3
+"""How often a point is tried when its trial is lost to an error of local_aws's own."""
 WATCH_SECONDS = 0.1
-
-
-@dataclass
-class Definition:
-    """One training job definition with its own search space and objective."""
-
-    name: str
-    document: Document
-    searcher: Searcher
-    metric: str
-    maximize: bool
-    exhausted: bool = False
-
-
-@dataclass
-class Trial:
-    """A training job of this tuning job. `series` are the objective's values so far."""
-
-    name: str
-    number: int
-    definition: Definition
-    job: TrainingJob
-    series: list[float] = field(default_factory=list)
-    rungs_passed: int = 0
-    stopped_early: bool = False
 
 
 class TuningJob(Job):
@@ -59,22 +33,31 @@ class TuningJob(Job):
 
     kind = KIND
 
-    def __init__(self, context: Context, resource: Resource, warm: list[Resource]) -> None:
-        """`warm` are the finished training jobs of the parent tuning jobs."""
+    def __init__(
+        self, context: Context, resource: Resource, warm: Sequence[Resource], known: Sequence[Resource] = ()
+    ) -> None:
+        """`warm` are the finished training jobs of the parent tuning jobs; `known` those that this one started
+        before local_aws was started again.
+        """
         super().__init__(context, resource)
         self._config = self.request["HyperParameterTuningJobConfig"]
         self._limits = self._config["ResourceLimits"]
         self._tags = context.store.tags(resource.arn)
         self._definitions = definitions(self.request, seed_of(self.request))
         for definition in self._definitions:
-            _teach(definition, warm)
+            teach(definition, warm)
         self._turn = itertools.cycle(self._definitions)
-        self._running: list[Trial] = []
+        self._running = trials.recall(context, self.region, self._definitions, known)
         self._finished: list[Trial] = []
+        self._lost: deque[Draw] = deque()
         self._objectives: list[float] = []
-        self._started = self._succeeded = self._failed = 0
+        self._launched = len(known)
+        self._drawn = sum(RETRY_OF not in resource.document for resource in known)
+        for _ in range(self._drawn % len(self._definitions)):
+            next(self._turn)
+        self._succeeded = self._failed = 0
         self._enough = False
-        self._deadline = time.time() + self._limits.get("MaxRuntimeInSeconds", float("inf"))
+        self._deadline = resource.created + self._limits.get("MaxRuntimeInSeconds", float("inf"))
 
     def execute(self) -> None:
         """Until every trial has ended."""
@@ -113,34 +96,43 @@ class TuningJob(Job):
 
     def _launch(self) -> None:
         while len(self._running) < self._limits["MaxParallelTrainingJobs"] and not self._nothing_left():
-            definition = next(self._turn)
-            if definition.exhausted:
+            draw = self._next()
+            if draw is None:
                 continue
-            asked = definition.searcher.ask()
-            if asked is None:
-                definition.exhausted = True
-                continue
-            number, point = asked
             try:
-                self._running.append(self._start(definition, number, point))
+                self._running.append(self._start(draw))
             except AwsError as error:
-                definition.searcher.tell(number, None)
                 if error.code == "ResourceLimitExceeded" and self._running:
+                    self._lost.appendleft(draw)
                     return
                 raise
-            self._started += 1
+
+    def _next(self) -> Draw | None:
+        """A point that lost its trial, else a new one; None when the definition whose turn it is has none left."""
+        if self._lost:
+            return self._lost.popleft()
+        definition = next(self._turn)
+        asked = None if definition.exhausted else definition.searcher.ask()
+        if asked is None:
+            definition.exhausted = True
+            return None
+        self._drawn += 1
+        return Draw(definition, *asked)
 
     def _nothing_left(self) -> bool:
         most = self._limits.get("MaxNumberOfTrainingJobs")
-        return (most is not None and self._started >= most) or all(d.exhausted for d in self._definitions)
+        enough = (most is not None and self._drawn >= most) or all(d.exhausted for d in self._definitions)
+        return enough and not self._lost
 
-    def _start(self, definition: Definition, number: int, point: Mapping[str, str]) -> Trial:
-        name = f"{self.name}-{self._started + 1:03d}-{uuid.uuid4().hex[:8]}"
+    def _start(self, draw: Draw) -> Trial:
+        definition = draw.definition
+        name = f"{self.name}-{self._launched + 1:03d}-{uuid.uuid4().hex[:8]}"
         members = {
             "TuningJobArn": self.arn,
             "TuningJobName": self.name,
             **({"TrainingJobDefinitionName": definition.name} if definition.name else {}),
-            "TunedHyperParameters": dict(point),
+            **({RETRY_OF: draw.retry_of} if draw.retry_of else {}),
+            "TunedHyperParameters": dict(draw.point),
             "ObjectiveStatus": "Pending",
             "_Objective": {
                 "MetricName": definition.metric,
@@ -150,36 +142,44 @@ class TuningJob(Job):
         training.create(
             self.context,
             self.region,
-            trial_request(definition, name, point),
+            trial_request(definition, name, draw.point),
             self._tags,
             parent=self.name,
             parallel=self._limits["MaxParallelTrainingJobs"],
             members=members,
         )
-        job = training.JOBS.get(TrainingJob.kind, self.region, name)
-        if not isinstance(job, TrainingJob):
-            # It ended before we could look: its record has all that is needed.
-            resource = self.context.store.get(TrainingJob.kind, self.region, name)
-            image = training.find_image(self.context, resource.document["AlgorithmSpecification"])
-            job = TrainingJob(self.context, resource, image)
-            job.finished.set()
-        return Trial(name, number, definition, job)
+        self._launched += 1
+        return trials.watch(self.context, self.region, name, draw)
 
     def _collect(self) -> None:
         """Tell the searchers what has ended."""
-        for trial in [trial for trial in self._running if trial.job.finished.is_set()]:
+        for trial in [trial for trial in self._running if trial.finished.is_set()]:
             self._running.remove(trial)
+            document = self._record(trial)
+            status = document["TrainingJobStatus"]
+            if (
+                status == "Failed"
+                and document.get("FailureReason", "").startswith(INTERNAL_ERROR)
+                and trial.draw.attempt < MOST_ATTEMPTS
+            ):
+                self._lost.append(trial.draw.again(trial.name))
+                continue
+            trial.look()
             self._finished.append(trial)
-            trial.series = [value for _, value in trial.job.scraper.series(trial.definition.metric)]
-            document = self.context.store.get(TrainingJob.kind, self.region, trial.name).document
             value = document.get(OBJECTIVE, {}).get("Value")
-            trial.definition.searcher.tell(trial.number, value)
+            trial.definition.searcher.tell(trial.draw.number, value)
             if value is not None:
                 self._succeeded += 1
                 self._objectives.append(value)
-            elif document["TrainingJobStatus"] == "Failed":
+            elif status == "Failed":
                 self._failed += 1
             self._check_completion()
+
+    def _record(self, trial: Trial) -> Document:
+        try:
+            return self.context.store.get(TrainingJob.kind, self.region, trial.name).document
+        except Missing:  # a client deleted it as soon as it had ended
+            return {"TrainingJobStatus": "Stopped"}
 
     def _judge(self) -> None:
         """Stop trials that are not worth going on with."""
@@ -187,7 +187,7 @@ class TuningJob(Job):
         if not hyperband and self._config.get("TrainingJobEarlyStoppingType", "Off") != "Auto":
             return
         for trial in self._running:
-            trial.series = [value for _, value in trial.job.scraper.series(trial.definition.metric)]
+            trial.look()
         for trial in self._running:
             if not trial.stopped_early and (self._hyperband(trial) if hyperband else self._median(trial)):
                 trial.stopped_early = True
@@ -240,21 +240,22 @@ class TuningJob(Job):
 
     def _stop_trials(self) -> None:
         for trial in self._running:
-            if not trial.job.stop_requested.is_set():
+            if not trial.stop_asked:
+                trial.stop_asked = True
                 training.stop(self.context, self.region, trial.name)
 
     def _drain(self) -> None:
         """Stop the trials and wait for their end."""
         self._stop_trials()
         for trial in self._running:
-            while not trial.job.finished.wait(WATCH_SECONDS):
+            while not trial.finished.wait(WATCH_SECONDS):
                 if self.context.stopping.is_set():
                     raise Shutdown
 
     def _pause(self) -> None:
         """Until a trial ends, at most WATCH_SECONDS."""
         if self._running:
-            self._running[0].job.finished.wait(WATCH_SECONDS)
+            self._running[0].finished.wait(WATCH_SECONDS)
         else:
             self.context.stopping.wait(WATCH_SECONDS)
 
@@ -277,98 +278,6 @@ class TuningJob(Job):
             document.update(members)
 
         self.context.store.update(self.kind, self.region, self.name, change)
-
-
-def definitions(request: Document, seed: int) -> list[Definition]:
-    """The definitions of a request, each with a searcher of its own. Raises ValidationException."""
-    config = request["HyperParameterTuningJobConfig"]
-    found = []
-    for index, document in enumerate(
-        request.get("TrainingJobDefinitions") or [request["TrainingJobDefinition"]]
-    ):
-        ranges = ranges_of(document, config)
-        objective = document.get("TuningObjective", config.get("HyperParameterTuningJobObjective"))
-        maximize = objective["Type"] == "Maximize"
-        found.append(
-            Definition(
-                name=document.get("DefinitionName", ""),
-                document=document,
-                searcher=make_searcher(config["Strategy"], read_ranges(ranges), seed + index, maximize),
-                metric=objective["MetricName"],
-                maximize=maximize,
-            )
-        )
-    return found
-
-
-def ranges_of(document: Document, config: Document) -> Document:
-    """The parameter ranges of a definition: its own, or those of the whole job."""
-    ranges: Document = document.get("HyperParameterRanges") or config.get("ParameterRanges") or {}
-    return ranges
-
-
-def seed_of(request: Document) -> int:
-    """RandomSeed, or a number drawn from the job's name and time, so that two jobs search differently."""
-    seed = request["HyperParameterTuningJobConfig"].get("RandomSeed")
-    if seed is not None:
-        return int(seed)
-    text = f"{request['HyperParameterTuningJobName']}{request.get('CreationTime')}"
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
-
-
-_PASSED_ON = (
-    "AlgorithmSpecification",
-    "RoleArn",
-    "InputDataConfig",
-    "VpcConfig",
-    "OutputDataConfig",
-    "StoppingCondition",
-    "EnableNetworkIsolation",
-    "EnableInterContainerTrafficEncryption",
-    "EnableManagedSpotTraining",
-    "RetryStrategy",
-    "Environment",
-)
-
-
-def trial_request(definition: Definition, name: str, point: Mapping[str, str]) -> Document:
-    """The CreateTrainingJob request of one trial."""
-    document = definition.document
-    request: Document = {member: document[member] for member in _PASSED_ON if member in document}
-    request["TrainingJobName"] = name
-    request["StoppingCondition"] = dict(document["StoppingCondition"])
-    request["HyperParameters"] = {
-        **document.get("StaticHyperParameters", {}),
-        **point,
-        OBJECTIVE_METRIC: definition.metric,
-    }
-    request["ResourceConfig"] = resources(document)
-    if "CheckpointConfig" in document:
-        checkpoints = document["CheckpointConfig"]
-        request["CheckpointConfig"] = {**checkpoints, "S3Uri": f"{checkpoints['S3Uri'].rstrip('/')}/{name}"}
-    return request
-
-
-def resources(document: Document) -> Document:
-    """ResourceConfig of a definition; of HyperParameterTuningResourceConfig's instance list the first is
-    taken.
-    """
-    if "ResourceConfig" in document:
-        return dict(document["ResourceConfig"])
-    tuning = document["HyperParameterTuningResourceConfig"]
-    first = tuning["InstanceConfigs"][0] if tuning.get("InstanceConfigs") else tuning
-    return {
-        "InstanceType": first["InstanceType"],
-        "InstanceCount": first["InstanceCount"],
-        "VolumeSizeInGB": first.get("VolumeSizeInGB", tuning.get("VolumeSizeInGB", 30)),
-    }
-
-
-def _teach(definition: Definition, warm: list[Resource]) -> None:
-    for resource in warm:
-        value = resource.document.get(OBJECTIVE, {}).get("Value")
-        if value is not None:
-            definition.searcher.learn(resource.document["TunedHyperParameters"], value)
 
 
 def _note_convergence(document: Document) -> None:

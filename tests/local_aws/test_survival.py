@@ -6,13 +6,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.local_aws.conftest import Cloud, eventually, training_request, unique
+from tests.local_aws.serving import Deployment
+from tests.local_aws.test_processing import request as processing_request
 from tests.local_aws.test_training import SLEEPER, SPOT, artefact
+from tests.local_aws.test_tuning import SCORE
+from tests.local_aws.test_tuning import ended as tuning_ended
+from tests.local_aws.test_tuning import request as tuning_request
+from tests.local_aws.test_tuning import trials as tuning_trials
 
 Start = Callable[..., Cloud]
 
@@ -86,12 +93,105 @@ def test_jobs_that_were_running_get_a_truthful_end_and_no_process_is_left(own_cl
     end = cloud.training_ended(killed)
     assert end["TrainingJobStatus"] == "Failed"
     assert end["FailureReason"].startswith("InternalServerError: local_aws ended while the job ran")
-    tuning = cloud.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=tuned)
-    assert tuning["HyperParameterTuningJobStatus"] == "Failed"
-    assert tuning["TrainingJobStatusCounters"]["InProgress"] == 0
+
+    # The search goes on, as on AWS: its lost trials are tried again.
+    def search() -> Any:
+        return cloud.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=tuned)
+
+    eventually(lambda: search()["TrainingJobStatusCounters"]["InProgress"] == 2)
+    assert search()["TrainingJobStatusCounters"]["RetryableError"] == 2
+    cloud.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=tuned)
+    eventually(lambda: search()["HyperParameterTuningJobStatus"] == "Stopped")
     # The name is taken, as on AWS; a new one runs.
     with pytest.raises(ClientError, match="already exists"):
         cloud.sagemaker.create_training_job(**training_request(killed, bucket, code))
+
+
+SLOW_SCORE = """
+import argparse, time
+parser = argparse.ArgumentParser(); parser.add_argument("--rate", type=float); options = parser.parse_args()
+print("score=%.6f" % options.rate, flush=True)
+time.sleep(1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["Random", "Bayesian"])
+def test_a_search_goes_on_after_kill(own_cloud: Start, strategy: str) -> None:
+    cloud = own_cloud("--cores", "4")
+    limits = {"MaxNumberOfTrainingJobs": 6, "MaxParallelTrainingJobs": 2}
+    tuning = tuning_request(cloud, SLOW_SCORE, Strategy=strategy, RandomSeed=5, ResourceLimits=limits)
+    name = tuning["HyperParameterTuningJobName"]
+    cloud.sagemaker.create_hyper_parameter_tuning_job(**tuning)
+
+    def by_status(status: str) -> list[Any]:
+        return tuning_trials(cloud, name, StatusEquals=status)
+
+    eventually(lambda: len(by_status("Completed")) >= 2 and by_status("InProgress"))
+    cloud.kill()
+    eventually(lambda: not job_processes(cloud))
+    cloud.start()
+    job = tuning_ended(cloud, name)
+    assert job["HyperParameterTuningJobStatus"] == "Completed", job["FailureReason"]
+    counters = job["TrainingJobStatusCounters"]
+    lost = counters["RetryableError"]
+    assert 1 <= lost <= 2
+    assert counters == {
+        "Completed": 6, "InProgress": 0, "RetryableError": lost, "NonRetryableError": 0, "Stopped": 0,
+    }  # fmt: skip
+    assert job["ObjectiveStatusCounters"] == {"Succeeded": 6, "Pending": 0, "Failed": lost}
+    for trial in by_status("Failed"):
+        assert trial["FailureReason"].startswith("InternalServerError: local_aws ended while the job ran")
+    points = {trial["TunedHyperParameters"]["rate"] for trial in by_status("Completed")}
+    assert len(points) == 6
+    assert float(job["BestTrainingJob"]["TunedHyperParameters"]["rate"]) == max(map(float, points))
+    if strategy == "Random":
+        again = tuning_request(cloud, SCORE, RandomSeed=5, ResourceLimits=limits)
+        cloud.sagemaker.create_hyper_parameter_tuning_job(**again)
+        tuning_ended(cloud, again["HyperParameterTuningJobName"])
+        other = tuning_trials(cloud, again["HyperParameterTuningJobName"])
+        assert {trial["TunedHyperParameters"]["rate"] for trial in other} == points
+
+
+@pytest.mark.slow
+def test_processing_and_transform_jobs_end_truthfully_and_endpoints_come_back(own_cloud: Start) -> None:
+    cloud = own_cloud("--cores", "4")
+    processing = processing_request(
+        cloud, cloud.bucket(), SLEEPER.replace("SM_MODEL_DIR", "HOME"), ProcessingInputs=[]
+    )
+    cloud.sagemaker.create_processing_job(**processing)
+    name = processing["ProcessingJobName"]
+    eventually(lambda: "running" in cloud.log_of(name, "/aws/sagemaker/ProcessingJobs"))
+    deployment = Deployment(cloud)
+    deployment.deploy("one")
+    before = deployment.ask()
+    cloud.s3.put_object(Bucket=deployment.bucket, Key="in/a", Body=b"slow")
+    transform = unique("transform")
+    location = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{deployment.bucket}/in/"}}
+    cloud.sagemaker.create_transform_job(
+        TransformJobName=transform,
+        ModelName=deployment.model("one"),
+        TransformInput={"DataSource": location},
+        TransformOutput={"S3OutputPath": f"s3://{deployment.bucket}/out"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    )
+    eventually(
+        lambda: any("invoked" in line for line in cloud.log_of(transform, "/aws/sagemaker/TransformJobs"))
+    )
+    cloud.kill()
+    eventually(lambda: not job_processes(cloud))
+    cloud.start()
+    for found, status in (
+        (cloud.sagemaker.describe_processing_job(ProcessingJobName=name), "ProcessingJobStatus"),
+        (cloud.sagemaker.describe_transform_job(TransformJobName=transform), "TransformJobStatus"),
+    ):
+        assert found[status] == "Failed"
+        assert found["FailureReason"].startswith("InternalServerError: local_aws ended while the job ran")
+    deployment.runtime = cloud.client("sagemaker-runtime")
+    assert deployment.settled()["EndpointStatus"] == "InService"
+    after = deployment.ask()
+    assert after["version"] == "one"
+    assert after["pid"] != before["pid"]
 
 
 @pytest.mark.slow
