@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,6 @@ from numpy.typing import NDArray
 
 from model_code import shards
 from model_code.architectures import ArchitectureError, build_backbone
-from model_code.dataset import ordered_map
 from model_code.embeddings import (
     NO_WEIGHTS,
     Embedder,
@@ -26,9 +27,9 @@ from model_code.embeddings import (
     write_embeddings,
 )
 from model_code.forward import Forward, best_forward, cores
-from model_code.photos import PhotoError
+from model_code.photos import PhotoError, Pixels
 from model_code.progress import Progress
-from model_code.shards import Sample, ShardError, Split
+from model_code.shards import Entry, ShardError, Split
 from model_code.transform import Transform, for_architecture
 
 _INPUT = Path("/opt/ml/processing/input")
@@ -40,34 +41,49 @@ class EmbedError(RuntimeError):
 
 
 class _Batch(NamedTuple):
-    """Some photos of a shard; `features` has a row per photo and view."""
+    """The photos of a shard that could be decoded, of those taken together; `features` has a row per view."""
 
-    keys: list[str]
-    labels: list[str]
+    photos: Sequence[Entry]
     features: NDArray[np.float16]
 
 
 def embed_shard(
     path: Path, embedder: Embedder, forward: Forward, progress: Progress, batch_size: int | None = None
 ) -> Embeddings:
-    """Embed one shard; memory holds its embeddings and a few batches of photos.
+    """Embed one shard; memory holds its embeddings and, per core, one batch of photos.
+
+    Every core takes batches until none is left and does all of a batch itself: what it has decoded is in its
+    cache when the network reads it, and no core waits for another.
 
     :param batch_size: photos per forward pass, all views included.
     :raises shards.ShardError: when the shard is damaged.
     :raises EmbedError: when the backbone gives numbers that float16 cannot hold.
     """
-    split = shards.read_split(path)
+    split, entries = shards.read_split(path), shards.index_shard(path)
     views = embedder.views_of(split)
-
-    def run(samples: list[Sample]) -> _Batch:
-        return _embed_batch(samples, embedder, views, forward)
-
-    batches = []
     size = max(1, (batch_size or forward.batch_size) // views)
-    for batch in ordered_map(run, chunks(shards.read_shard(path), size), cores()):
-        batches.append(batch)
-        progress.advance(len(batch.keys))
-    return _collect(batches, path, embedder, split, views)
+    batches = [entries[start : start + size] for start in range(0, len(entries), size)]
+    done = [_Batch((), np.empty((0, 0), np.float16))] * len(batches)
+    queue = iter(enumerate(batches))  # its next is atomic under the interpreter's lock
+    saying, failed = threading.Lock(), threading.Event()
+
+    def work() -> None:
+        pixels = np.empty((size * views, embedder.transform.crop, embedder.transform.crop, 3), np.uint8)
+        for number, photos in queue:
+            if failed.is_set():
+                return
+            try:
+                done[number] = _embed_batch(file.fileno(), photos, embedder, views, forward, pixels)
+            except BaseException:
+                failed.set()
+                raise
+            with saying:
+                progress.advance(len(photos))
+
+    with path.open("rb") as file, ThreadPoolExecutor(cores()) as pool:
+        for worker in [pool.submit(work) for _ in range(cores())]:
+            worker.result()
+    return _collect(done, path, embedder, split, views)
 
 
 def embed(
@@ -97,28 +113,23 @@ def embed(
     return rows / (time.monotonic() - started)
 
 
-def chunks(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Lists of `size` samples, the last one shorter."""
-    iterator = iter(samples)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def _embed_batch(samples: list[Sample], embedder: Embedder, views: int, forward: Forward) -> _Batch:
-    transform = embedder.transform
-    pixels = np.empty((len(samples) * views, transform.crop, transform.crop, 3), np.uint8)
-    decoded: list[Sample] = []
-    for sample in samples:
+def _embed_batch(
+    descriptor: int, photos: Sequence[Entry], embedder: Embedder, views: int, forward: Forward, pixels: Pixels
+) -> _Batch:
+    """Embed some photos of an open shard; `pixels` has room for all their views."""
+    decoded: list[Entry] = []
+    for entry in photos:
         row = len(decoded) * views
         try:
-            pixels[row : row + views] = transform.views(sample.data, sample.key, range(views))
-            decoded.append(sample)
+            data = os.pread(descriptor, entry.size, entry.offset)
+            for view, image in enumerate(embedder.transform.views(data, entry.key, range(views))):
+                pixels[row + view] = image
+            decoded.append(entry)
         except PhotoError as error:  # upload has decoded it: another release of the codec
-            print(f"skipped key={sample.key} reason={error}", flush=True)
-    features = (
-        _half(forward(pixels[: len(decoded) * views]), embedder) if decoded else np.empty((0, 0), np.float16)
-    )
-    return _Batch([sample.key for sample in decoded], [sample.label for sample in decoded], features)
+            print(f"skipped key={entry.key} reason={error}", flush=True)
+    if not decoded:
+        return _Batch((), np.empty((0, 0), np.float16))
+    return _Batch(decoded, _half(forward(pixels[: len(decoded) * views]), embedder))
 
 
 def _half(features: NDArray[np.float32], embedder: Embedder) -> NDArray[np.float16]:
@@ -129,11 +140,14 @@ def _half(features: NDArray[np.float32], embedder: Embedder) -> NDArray[np.float
     return half
 
 
-def _collect(batches: list[_Batch], path: Path, embedder: Embedder, split: Split, views: int) -> Embeddings:
-    filled = [batch for batch in batches if batch.keys]
+def _collect(
+    batches: Sequence[_Batch], path: Path, embedder: Embedder, split: Split, views: int
+) -> Embeddings:
+    filled = [batch for batch in batches if batch.photos]
     if not filled:
         raise EmbedError(f"no photo in {path.name} can be decoded; upload the data set again")
-    names = [label for batch in filled for label in batch.labels]
+    photos = [entry for batch in filled for entry in batch.photos]
+    names = [entry.label for entry in photos]
     classes = tuple(sorted(set(names)))
     index = {name: position for position, name in enumerate(classes)}
     labels = np.array([index[name] for name in names], np.int32)
@@ -142,7 +156,7 @@ def _collect(batches: list[_Batch], path: Path, embedder: Embedder, split: Split
         photo=np.repeat(np.arange(len(names), dtype=np.int32), views),
         view=np.tile(np.arange(views, dtype=np.int32), len(names)),
         label=np.repeat(labels, views),
-        keys=tuple(key for batch in filled for key in batch.keys),
+        keys=tuple(entry.key for entry in photos),
         classes=classes,
         embedder=embedder,
         shard=path.stem,

@@ -21,7 +21,7 @@ from model_code.transform import Transform
 Features = NDArray[np.float32]
 
 # Small enough to stay in a core's cache; measured best for mobilenet_v2 among 1 to 32.
-_CPU_BATCH = 2
+_CPU_BATCH = 1
 _GPU_BATCH = 128
 
 

@@ -1,4 +1,4 @@
-"""One hyperparameter: its type, limits and search range. Their table is `model_code.hyperparameters`."""
+"""One hyperparameter: its type, limits and search range. Their table is `model_code.hyperparameter_table`."""
 
 import math
 from dataclasses import dataclass, field

@@ -9,7 +9,6 @@ import hashlib
 import os
 import random
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from model_code import photos
 from model_code.distributed import World
-from model_code.shards import ShardError, shards_in
+from model_code.shards import ShardError, index_shard, shards_in
 from model_code.torchvision_compat import torchvision  # noqa: F401  (before torchvision.transforms)
 from model_code.transform import Transform
 
@@ -94,12 +93,12 @@ def index_shards(folders: Sequence[Path], classes: Sequence[str]) -> PhotoIndex:
     rows: list[tuple[int, int, int]] = []
     keys: list[str] = []
     for number, path in enumerate(paths):
-        for key, offset, size, label in _index_shard(path):
-            if label not in numbers:
-                raise ShardError(f"{path} holds photos of {label!r}, which the manifest does not list")
+        for entry in index_shard(path):
+            if entry.label not in numbers:
+                raise ShardError(f"{path} holds photos of {entry.label!r}, which the manifest does not list")
             shard.append(number)
-            rows.append((offset, size, numbers[label]))
-            keys.append(key)
+            rows.append((entry.offset, entry.size, numbers[entry.label]))
+            keys.append(entry.key)
     columns = np.asarray(rows, np.int64).reshape(-1, 3)
     return PhotoIndex(
         shards=tuple(paths),
@@ -109,23 +108,6 @@ def index_shards(folders: Sequence[Path], classes: Sequence[str]) -> PhotoIndex:
         labels=columns[:, 2],
         keys=tuple(keys),
     )
-
-
-def _index_shard(path: Path) -> Iterator[tuple[str, int, int, str]]:
-    photo: tuple[str, int, int] | None = None
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                key, _, suffix = member.name.rpartition(".")
-                if suffix != "cls":
-                    photo = (key, member.offset_data, member.size)
-                    continue
-                body = tar.extractfile(member)
-                if photo is None or photo[0] != key or body is None:
-                    raise ShardError(f"{path}: {member.name} does not follow its photo")
-                yield *photo, body.read().decode()
-    except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
-        raise ShardError(f"{path} is damaged: {error}") from error
 
 
 class Plan:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 KEY_DIGITS = 20
 MAX_BYTES = 64 * 2**20
@@ -118,34 +118,58 @@ def read_split(path: Path) -> Split:
         return _split_of(path, tar)
 
 
-def read_shard(path: Path) -> Iterator[Sample]:
-    """The samples of a shard in their order, by one sequential read; memory holds one photo.
+class Entry(NamedTuple):
+    """Where a photo lies in its shard: `size` bytes from `offset`."""
+
+    key: str
+    label: str
+    suffix: str
+    offset: int
+    size: int
+
+
+def index_shard(path: Path) -> list[Entry]:
+    """The photos of a shard in their order, from its headers and labels; the photos are skipped over.
 
     :raises ShardError: when the file is damaged, cut short or not one of our shards.
     """
+    entries: list[Entry] = []
     with path.open("rb") as file, _opened(path, file) as tar:
-        photo: tuple[str, str, bytes] | None = None
+        photo: tarfile.TarInfo | None = None
         try:
             for member in tar:
-                tar.members.clear()  # type: ignore[attr-defined]
                 key, _, suffix = member.name.rpartition(".")
-                body = tar.extractfile(member)
-                if body is None:
+                if not member.isreg():
                     raise ShardError(f"{path}: {member.name} is not a plain file")
-                data = body.read()
                 if suffix != "cls":
-                    photo = (key, suffix, data)
-                elif photo is not None and photo[0] == key:
-                    yield Sample(key, data.decode(), photo[2], photo[1])
-                    photo = None
-                else:
+                    photo = member
+                    continue
+                if photo is None or photo.name.rpartition(".")[0] != key:
                     raise ShardError(f"{path}: {member.name} does not follow its photo")
+                label = os.pread(file.fileno(), member.size, member.offset_data).decode()
+                entries.append(
+                    Entry(key, label, photo.name.rpartition(".")[2], photo.offset_data, photo.size)
+                )
+                photo = None
         except (tarfile.TarError, EOFError, OSError, UnicodeDecodeError) as error:
             raise ShardError(f"{path} is damaged: {error}") from error
         # tarfile takes a file cut between two members for a whole one.
         if photo is not None or path.stat().st_size < tar.offset + 2 * _BLOCK:
             raise ShardError(f"{path} is cut short")
         _split_of(path, tar)
+    return entries
+
+
+def read_shard(path: Path) -> Iterator[Sample]:
+    """The samples of a shard in their order; memory holds its index and one photo.
+
+    :raises ShardError: when the file is damaged, cut short or not one of our shards.
+    """
+    entries = index_shard(path)
+    with path.open("rb") as file:
+        for entry in entries:
+            data = os.pread(file.fileno(), entry.size, entry.offset)
+            yield Sample(entry.key, entry.label, data, entry.suffix)
 
 
 def count_photos(path: Path) -> int:

@@ -31,6 +31,13 @@ def test_temperature_is_the_minimum() -> None:
         assert log_loss(logits, labels, best) <= log_loss(logits, labels, other)
 
 
+def test_photos_that_are_all_right_do_not_make_every_answer_certain() -> None:
+    logits, labels = np.eye(3).repeat(20, axis=0), np.arange(3).repeat(20)
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(0.25, rel=1e-3)
+    assert 0.9 < probabilities(logits, temperature).max() < 0.99
+
+
 def test_temperature_keeps_the_answers() -> None:
     logits, labels = overconfident(200)
     calibration = calibrate(logits, labels)
