@@ -74,6 +74,11 @@ class AirflowClient:
         run = self.call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf)})
         return str(run["dag_run_id"])
 
+    def active_runs(self) -> int:
+        """How many runs of any DAG have not ended."""
+        states = {"state": ["running", "queued"], "limit": 1}
+        return int(self.call("GET", "dags/~/dagRuns", params=states)["total_entries"])
+
     def run_state(self, dag_id: str, run_id: str) -> str:
         return str(self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"])
 

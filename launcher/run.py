@@ -21,7 +21,7 @@ from rich.markup import escape
 from launcher import inputs, preflight, summary, supervisor
 from launcher.airflow_api import AirflowClient, AirflowError
 from launcher.progress import FINISHED, ProgressView, latest_count, state_of
-from launcher.services import is_ready, services
+from launcher.services import code_version, is_ready, services
 from launcher.settings import Secrets, Settings, SettingsError, airflow_environment
 
 DAG_ID = "train_and_deploy"
@@ -103,18 +103,30 @@ def one_at_a_time(home: Path, console: Console) -> Iterator[None]:
 def _bring_up(settings: Settings, console: Console) -> Settings:
     state = supervisor.read_state(settings.home)
     if state is not None:
-        console.print("the services are up already")
         settings = in_force(settings, state)
         wait_until_ready(settings, console)  # one of them may be starting again
-        return settings
+        if may_stay(settings, state, console):
+            return settings
     leftovers = supervisor.stop_everything(settings)  # of a supervisor that was killed
-    if leftovers:
+    if leftovers and state is None:
         console.print(f"ended {len(leftovers)} processes that an earlier run had left")
     preflight.check_ports(settings)
     migrate(settings, console)
     supervisor.start_in_background(settings)
     wait_until_ready(settings, console)
     return settings
+
+
+def may_stay(settings: Settings, state: Mapping[str, Any], console: Console) -> bool:
+    """Whether the services that are up will do. Those with older code end, but never in the middle of a run."""
+    if state.get("code") == code_version():
+        console.print("the services are up already")
+        return True
+    if connect(settings).active_runs():
+        console.print("[yellow]note[/]  a run is going on: the services keep the code they were started with")
+        return True
+    console.print("the code has changed since the services were started: starting them again")
+    return False
 
 
 def in_force(settings: Settings, state: Mapping[str, Any]) -> Settings:
@@ -214,11 +226,13 @@ def run_conf(settings: Settings, chosen: inputs.Inputs) -> dict[str, object]:
 def watch(client: AirflowClient, run_id: str, console: Console) -> str:
     """Show the run until it ends; its final state. Survives an api-server that restarts."""
     unreachable_since: float | None = None
+    asked: set[str] = set()
     with ProgressView(console) as view:
         while True:
             try:
                 tasks = sorted(client.task_instances(DAG_ID, run_id), key=_task_order)
                 view.update(tasks, _counts(client, run_id, tasks))
+                ask_person(client, run_id, tasks, asked, console)
                 state = client.run_state(DAG_ID, run_id)
                 unreachable_since = None
             except (requests.ConnectionError, requests.Timeout):
@@ -229,6 +243,18 @@ def watch(client: AirflowClient, run_id: str, console: Console) -> str:
             if state in ("success", "failed"):
                 return state
             time.sleep(POLL_SECONDS)
+
+
+def ask_person(
+    client: AirflowClient, run_id: str, tasks: list[dict[str, Any]], asked: set[str], console: Console
+) -> None:
+    """Say once where a task that waits for a person is answered; `asked` holds those already said."""
+    for task in tasks:
+        name = task["task_id"]
+        if state_of(task) == "awaiting_input" and name not in asked:
+            asked.add(name)
+            where = f"{client.url}/dags/{DAG_ID}/runs/{run_id}/tasks/{name}/required_actions"
+            console.print(f"[yellow]{name} waits for you[/]: {where}", soft_wrap=True, highlight=False)
 
 
 def _task_order(task: Mapping[str, Any]) -> tuple[int, str]:

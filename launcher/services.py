@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.settings import REPOSITORY, Settings
+
+# What the services import once and keep; Airflow itself looks for changes of the DAG files.
+LOADED_ONCE = ("launcher", "local_aws", "model_code", "plugins", "requirements.lock")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,18 @@ def services(settings: Settings) -> tuple[Service, ...]:
         Service("triggerer", (airflow, "triggerer", "--skip-serve-logs")),
         Service("dag-processor", (airflow, "dag-processor")),
     )  # fmt: skip
+
+
+def code_version() -> str:
+    """Changes with any file that a service which is up would have to be started again for."""
+    digest = hashlib.sha256()
+    for name in LOADED_ONCE:
+        top = REPOSITORY / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.suffix in (".py", ".toml", ".json", ".lock"):
+                digest.update(str(path.relative_to(REPOSITORY)).encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def is_ready(service: Service, timeout: float = 2.0) -> bool:

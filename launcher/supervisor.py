@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import psutil
 
-from launcher.services import Service, services
+from launcher.services import Service, code_version, services
 from launcher.settings import REPOSITORY, Secrets, Settings, airflow_environment
 
 FIRST_BACKOFF_SECONDS = 1.0
@@ -77,6 +77,7 @@ class Supervisor:
         self.environ = dict(environ)
         self.home = home
         self.ports = dict(ports)
+        self.code = code_version()
         self.stopping = threading.Event()
         (home / "logs").mkdir(parents=True, exist_ok=True)
 
@@ -134,6 +135,7 @@ class Supervisor:
             "pid": os.getpid(),
             "create_time": _create_time(os.getpid()),
             "ports": self.ports,
+            "code": self.code,
             "children": {name: child.record() for name, child in self.children.items()},
         }
         new = self.home / f"{STATE_FILE}.new"
