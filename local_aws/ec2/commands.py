@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from local_aws.ec2.instance import Instance, tags_of
+from local_aws.ec2.rollout import DEFAULT_CONCURRENCY, DEFAULT_ERRORS, Rollout, limits
 from local_aws.ec2.run_command import DEFAULT_EXECUTION_SECONDS, ENDED, KIND, Script, output_key
 from local_aws.ec2.running import RUNNING, operation
 from local_aws.errors import AwsError
@@ -20,6 +21,8 @@ DOCUMENT = "AWS-RunShellScript"
 PLUGIN = "aws:runShellScript"
 DELIVERY_SECONDS = 3600
 LONGEST_EXECUTION_SECONDS = 172_800
+_UNSUPPORTED_MEMBERS = ("NotificationConfig", "AlarmConfiguration")
+"""They would have effects that a caller relies on: a notification that is never sent must not be promised."""
 
 
 @operation("SendCommand")
@@ -31,17 +34,25 @@ def send_command(call: Call) -> Document:
             "InvalidDocument",
             f"Document {params['DocumentName']} is not supported by local_aws: use {DOCUMENT}.",
         )
+    for member in _UNSUPPORTED_MEMBERS:
+        if member in params:
+            raise AwsError(
+                "UnsupportedOperation", f"{member} is not supported by local_aws: leave it out.", 501
+            )
     script = _script(call)
     instances = _targets(call)
     now = time.time()
+    delivery = params.get("TimeoutSeconds", DELIVERY_SECONDS)
     document: Document = {
         **{member: value for member, value in params.items() if member != "TimeoutSeconds"},
         "CommandId": script.command_id,
         "InstanceIds": params.get("InstanceIds", []),
         "Targets": params.get("Targets", []),
         "RequestedDateTime": now,
-        "TimeoutSeconds": params.get("TimeoutSeconds", DELIVERY_SECONDS),
-        "ExpiresAfter": now + params.get("TimeoutSeconds", DELIVERY_SECONDS) + script.execution_seconds,
+        "TimeoutSeconds": delivery,
+        "ExpiresAfter": now + delivery + script.execution_seconds,
+        "MaxConcurrency": params.get("MaxConcurrency", DEFAULT_CONCURRENCY),
+        "MaxErrors": params.get("MaxErrors", DEFAULT_ERRORS),
         "Parameters": params.get("Parameters", {}),
         "DocumentVersion": params.get("DocumentVersion", "$DEFAULT"),
         "Comment": params.get("Comment", ""),
@@ -67,8 +78,7 @@ def send_command(call: Call) -> Document:
         }
         arn = call.arn(f"command/{name}", "ssm")
         store.create(Resource(KIND, region, name, arn, record, now, parent=script.command_id))
-    for instance in instances:
-        RUNNING.begin(instance, script)
+    Rollout(instances, script, limits(params, len(instances), now + delivery))
     return {"Command": _command(call, store.get(COMMAND_KIND, region, script.command_id))}
 
 
@@ -155,7 +165,7 @@ def cancel_command(call: Call) -> None:
     wanted = call.params.get("InstanceIds")
     for invocation in _invocations(call, call.params["CommandId"]):
         if not wanted or invocation.document["InstanceId"] in wanted:
-            RUNNING.cancel(invocation.name)
+            RUNNING.cancel(call.context, call.region, invocation.name)
 
 
 def _script(call: Call) -> Script:
@@ -234,7 +244,8 @@ def _invocations(call: Call, command_id: str) -> list[Resource]:
 
 def _command(call: Call, resource: Resource) -> Document:
     """A command with its status as its invocations make it."""
-    states = [invocation.document["Status"] for invocation in _invocations(call, resource.name)]
+    invocations = _invocations(call, resource.name)
+    states = [invocation.document["Status"] for invocation in invocations]
     status = command_status(states)
     return {
         **resource.document,
@@ -243,7 +254,7 @@ def _command(call: Call, resource: Resource) -> Document:
         "TargetCount": len(states),
         "CompletedCount": sum(state in ENDED for state in states),
         "ErrorCount": sum(state in ("Failed", "TimedOut") for state in states),
-        "DeliveryTimedOutCount": 0,
+        "DeliveryTimedOutCount": sum(i.document["StatusDetails"] == "DeliveryTimedOut" for i in invocations),
     }
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
+from local_aws.context import Context
 from local_aws.ec2.instance import Instance
 from local_aws.ec2.instances import Instances
-from local_aws.ec2.run_command import Invocation, Script
+from local_aws.ec2.run_command import KIND, Invocation, Script
 from local_aws.json_service import Operations
+from local_aws.store import Document
 
 operation = Operations("ssm")
 
 
 class Running:
-    """The commands that run in this process."""
+    """The commands that run in this process. Thread-safe: a command is begun, left out or cancelled, never two of
+    these.
+    """
 
     def __init__(self) -> None:
         self.instances: Instances | None = None
         self._invocations: dict[str, Invocation] = {}
+        self._lock = threading.Lock()
 
     @property
     def on(self) -> Instances:
@@ -23,22 +31,47 @@ class Running:
         assert self.instances is not None, "SSM is built before it is asked"
         return self.instances
 
-    def begin(self, instance: Instance, script: Script) -> None:
-        """Start one."""
-        self._invocations = {name: known for name, known in self._invocations.items() if known.alive}
-        invocation = Invocation(instance, script)
-        self._invocations[invocation.name] = invocation
+    def begin(self, instance: Instance, script: Script) -> bool:
+        """Start one; False when it was cancelled before."""
+        with self._lock:
+            if not _is_pending(instance.context, instance.region, f"{script.command_id}/{instance.id}"):
+                return False
+            self._invocations = {name: known for name, known in self._invocations.items() if known.alive}
+            invocation = Invocation(instance, script)
+            self._invocations[invocation.name] = invocation
+            return True
 
-    def cancel(self, name: str) -> None:
-        """End one early."""
-        invocation = self._invocations.get(name)
-        if invocation is not None:
-            invocation.cancel()
+    def leave_out(self, instance: Instance, name: str, end: Document) -> None:
+        """Record the end of one that is not to be begun any more."""
+        with self._lock:
+            _end(instance.context, instance.region, name, end)
+
+    def cancel(self, context: Context, region: str, name: str) -> None:
+        """End one early, whether it has begun or not."""
+        with self._lock:
+            invocation = self._invocations.get(name)
+            if invocation is not None:
+                invocation.cancel()
+            else:
+                _end(context, region, name, {"Status": "Cancelled", "StatusDetails": "Cancelled"})
 
     def join(self) -> None:
         """Wait for all."""
-        for invocation in list(self._invocations.values()):
+        with self._lock:
+            invocations = list(self._invocations.values())
+        for invocation in invocations:
             invocation.join(5)
+
+
+def _is_pending(context: Context, region: str, name: str) -> bool:
+    return bool(context.store.get(KIND, region, name).document["Status"] == "Pending")
+
+
+def _end(context: Context, region: str, name: str, end: Document) -> None:
+    if _is_pending(context, region, name):
+        context.store.update(
+            KIND, region, name, lambda document: document.update({**end, "Ended": time.time()})
+        )
 
 
 RUNNING = Running()

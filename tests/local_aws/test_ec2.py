@@ -197,6 +197,74 @@ def test_targets_and_what_run_command_reaches(machines: Machines) -> None:
     assert {item["PingStatus"] for item in online} == {"Online"}
 
 
+def fleet_results(machines: Machines, count: int, commands: list[str], **more: Any) -> dict[str, str]:
+    """Send to a new fleet; instance -> status details, once all have ended."""
+    tag = unique("fleet")
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "fleet", "Value": tag}]}]
+    ids = [machines.run(TagSpecifications=tags) for _ in range(count)]
+    sent = machines.ssm.send_command(
+        DocumentName="AWS-RunShellScript",
+        Targets=[{"Key": "tag:fleet", "Values": [tag]}],
+        Parameters={"commands": commands},
+        **more,
+    )["Command"]
+
+    def look() -> Any:
+        listed = machines.ssm.list_command_invocations(CommandId=sent["CommandId"])["CommandInvocations"]
+        return listed if all(item["Status"] in ENDED for item in listed) else None
+
+    found = {item["InstanceId"]: item["StatusDetails"] for item in eventually(look)}
+    assert set(found) == set(ids)
+    return found
+
+
+def test_commands_spread_at_the_rate_asked_for(machines: Machines) -> None:
+    bucket = machines.cloud.bucket()
+    # Each instance sees how many others are at work: S3 is what they share.
+    script = """python3 - <<'END'
+import boto3, os, time, uuid
+s3 = boto3.client("s3", aws_access_key_id="any", aws_secret_access_key="any")
+key = "at-work/" + uuid.uuid4().hex
+s3.put_object(Bucket="BUCKET", Key=key)
+assert s3.list_objects_v2(Bucket="BUCKET", Prefix="at-work/")["KeyCount"] == 1
+s3.delete_object(Bucket="BUCKET", Key=key)
+END""".replace("BUCKET", bucket)
+    found = fleet_results(machines, 3, [script], MaxConcurrency="1")
+    assert set(found.values()) == {"Success"}
+
+
+def test_too_many_errors_end_a_command(machines: Machines) -> None:
+    found = fleet_results(machines, 4, ["exit 1"], MaxConcurrency="25%", MaxErrors="1")
+    assert sorted(found.values()) == ["Failed", "Failed", "Terminated", "Terminated"]
+
+
+def test_cancelling_reaches_instances_that_still_wait(machines: Machines) -> None:
+    tag = unique("fleet")
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "fleet", "Value": tag}]}]
+    for _ in range(3):
+        machines.run(TagSpecifications=tags)
+    command = machines.ssm.send_command(
+        DocumentName="AWS-RunShellScript",
+        Targets=[{"Key": "tag:fleet", "Values": [tag]}],
+        Parameters={"commands": ["sleep 300"]},
+        MaxConcurrency="1",
+    )["Command"]["CommandId"]
+    machines.ssm.cancel_command(CommandId=command)
+
+    def states() -> list[str]:
+        listed = machines.ssm.list_command_invocations(CommandId=command)["CommandInvocations"]
+        return [item["StatusDetails"] for item in listed]
+
+    eventually(lambda: states() == ["Cancelled"] * 3)
+
+
+def test_what_a_command_cannot_promise_is_refused(machines: Machines) -> None:
+    topic = {"NotificationArn": "arn:aws:sns:us-east-1:123456789012:t", "NotificationEvents": ["All"]}
+    name = machines.run()
+    with pytest.raises(ClientError, match="NotificationConfig is not supported by local_aws"):
+        machines.send(name, "true", NotificationConfig=topic)
+
+
 @pytest.mark.parametrize(("behaviour", "state"), [("terminate", "terminated"), ("stop", "stopped")])
 def test_shutdown_from_inside(machines: Machines, behaviour: str, state: str) -> None:
     name = machines.run("#!/bin/sh\nshutdown -h +240\n", InstanceInitiatedShutdownBehavior=behaviour)

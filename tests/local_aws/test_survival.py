@@ -195,12 +195,16 @@ def test_processing_and_transform_jobs_end_truthfully_and_endpoints_come_back(ow
 
 
 @pytest.mark.slow
-def test_a_spot_job_resumes_after_kill(own_cloud: Start) -> None:
+@pytest.mark.parametrize("secondary", ["Interrupted", "Restarting"])
+def test_a_spot_job_and_one_that_may_be_retried_resume_after_kill(own_cloud: Start, secondary: str) -> None:
     cloud = own_cloud()
     bucket, name = cloud.bucket(), unique("spot")
     request = training_request(name, bucket, cloud.put_code(bucket, train=SPOT))
-    request["EnableManagedSpotTraining"] = True
-    request["StoppingCondition"] = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120}
+    if secondary == "Interrupted":
+        request["EnableManagedSpotTraining"] = True
+        request["StoppingCondition"] = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120}
+    else:
+        request["RetryStrategy"] = {"MaximumRetryAttempts": 1}
     request["CheckpointConfig"] = {"S3Uri": f"s3://{bucket}/checkpoints"}
     cloud.sagemaker.create_training_job(**request)
     eventually(lambda: cloud.s3.list_objects_v2(Bucket=bucket, Prefix="checkpoints/")["KeyCount"])
@@ -209,7 +213,7 @@ def test_a_spot_job_resumes_after_kill(own_cloud: Start) -> None:
     job = cloud.training_ended(name)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert artefact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"from": b"half"}
-    assert "Interrupted" in [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
+    assert secondary in [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
 
 
 def test_stop_leaves_no_process(own_cloud: Start) -> None:

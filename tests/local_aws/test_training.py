@@ -5,12 +5,31 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import TRAINING_IMAGE, Cloud, channel, eventually, training_request, unique
+from local_aws import images
+from local_aws.capacity import Capacity
+from local_aws.context import Context
+from local_aws.log_store import LogStore
+from local_aws.sagemaker import training
+from local_aws.sagemaker.operations import status_member
+from local_aws.sagemaker.training_job import TrainingJob
+from local_aws.settings import Settings
+from local_aws.store import Resource, Store
+from tests.local_aws.conftest import (
+    IMAGES,
+    TRAINING_IMAGE,
+    Cloud,
+    channel,
+    eventually,
+    training_request,
+    unique,
+)
 
 REPORT = """
 import json, os, sys
@@ -306,6 +325,44 @@ def test_jobs_over_capacity_are_pending_and_run_later(cloud: Cloud, bucket: str)
     cloud.training_reaches(names[2], "Training")
     cloud.sagemaker.stop_training_job(TrainingJobName=names[2])
     assert cloud.training_ended(names[2])["TrainingJobStatus"] == "Stopped"
+
+
+def test_a_spot_job_waits_no_longer_than_it_may(cloud: Cloud, bucket: str) -> None:
+    code = cloud.put_code(bucket, train=SLEEPER)
+    holders = [unique("holder"), unique("holder")]
+    for holder in holders:
+        cloud.sagemaker.create_training_job(**training_request(holder, bucket, code))
+    name = unique("spot")
+    request = training_request(name, bucket, code) | {"EnableManagedSpotTraining": True}
+    request["StoppingCondition"] = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 2}
+    cloud.sagemaker.create_training_job(**request)
+    job = cloud.training_ended(name)
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
+    assert "TrainingStartTime" not in job
+    for holder in holders:
+        cloud.sagemaker.stop_training_job(TrainingJobName=holder)
+
+
+def test_a_job_is_pending_no_longer_than_it_may(tmp_path: Path) -> None:
+    """Not over HTTP: the model's least MaxPendingTimeInSeconds is two hours."""
+    settings = Settings(tmp_path, IMAGES, cores=1)
+    store = Store(tmp_path / "metadata.sqlite", status_member)
+    logs = LogStore(tmp_path / "logs.sqlite")
+    context = Context(settings, "http://127.0.0.1:1", store, images.load(IMAGES), Capacity(1), logs)
+    request = training_request("late", "b", "s3://b/code.tar.gz")
+    request["StoppingCondition"]["MaxPendingTimeInSeconds"] = 0.2
+    members = {"TrainingJobStatus": "InProgress", "CreationTime": time.time()}
+    resource = store.create(Resource("training-job", "us-east-1", "late", "arn", request | members))
+    image = training.find_image(context, request["AlgorithmSpecification"])
+    with context.capacity.acquire(1, cancelled=lambda: False) or pytest.fail("no cores"):
+        job = TrainingJob(context, resource, image)
+        job.begin()
+        assert job.finished.wait(30)
+    document = job.document()
+    assert (document["TrainingJobStatus"], document["SecondaryStatus"]) == ("Stopped", "Stopped")
+    assert document["FailureReason"].startswith("CapacityError: no capacity within MaxPendingTimeInSeconds")
+    store.close()
+    logs.close()
 
 
 def _changed(**changes: Any) -> Any:

@@ -268,3 +268,12 @@ def test_requests_that_aws_refuses(cloud: Cloud, change: dict[str, Any], message
     with pytest.raises(ClientError, match=message) as caught:
         cloud.sagemaker.create_hyper_parameter_tuning_job(**request(cloud, SCORE, **change))
     assert caught.value.response["Error"]["Code"] == "ValidationException"
+
+
+def test_autotune_is_refused_for_sagemaker_keeps_its_ranges_to_itself(cloud: Cloud) -> None:
+    tuning = request(cloud, SCORE) | {"Autotune": {"Mode": "Enabled"}}
+    with pytest.raises(ClientError, match="Autotune is not supported by local_aws: give parameter ranges"):
+        cloud.sagemaker.create_hyper_parameter_tuning_job(**tuning)
+    auto = {"AutoParameters": [{"Name": "rate", "ValueHint": "0.1"}]}
+    with pytest.raises(ClientError, match="AutoParameters need Autotune"):
+        cloud.sagemaker.create_hyper_parameter_tuning_job(**request(cloud, SCORE, ParameterRanges=auto))
