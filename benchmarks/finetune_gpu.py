@@ -94,7 +94,7 @@ def main() -> int:
     transform = for_architecture(options.architecture)
     with tempfile.TemporaryDirectory(prefix="finetune-gpu-") as scratch:
         write_shards(source, photos, Path(scratch))
-        index = index_shards([Path(scratch)], classes)
+        index = index_shards((Path(scratch),), classes)
         # Whole batches only, so that both sides do the same number of photos per step.
         plan = Plan(index, options.batch_size, 0, World())
         sizes = {plan.batch_photos(step) for step in range(plan.steps)}

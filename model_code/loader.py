@@ -11,7 +11,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -37,7 +37,7 @@ Position = tuple[int, int]
 Batch = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PhotoIndex:
     """Where the photos of some shards are.
 
@@ -79,8 +79,11 @@ def _descriptor(path: Path) -> int:
     return os.open(path, os.O_RDONLY)
 
 
-def index_shards(folders: Sequence[Path], classes: Sequence[str]) -> PhotoIndex:
+@lru_cache(maxsize=4)
+def index_shards(folders: tuple[Path, ...], classes: tuple[str, ...]) -> PhotoIndex:
     """Index every shard below `folders` by its headers; no photo is read.
+
+    Kept in memory, because the trials of a packed search all read the same.
 
     Raises:
         ShardError: No shards, a damaged one, or a class that is not one of `classes`.

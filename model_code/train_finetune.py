@@ -4,15 +4,18 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model_code.architectures import Backbone, attach_head, build_backbone
 from model_code.checkpoints import Checkpoints, fingerprint
+from model_code.dataset import ordered_map
 from model_code.distributed import World
 from model_code.embed import find_weights
 from model_code.embeddings import NO_WEIGHTS
@@ -56,14 +59,14 @@ class _Start:
 
 def prepare(job: Job) -> tuple[Judged, Refit]:
     """Fine-tune on the training shards; the returned call does it again on training and validation shards."""
-    train = index_shards([job.folders.train], job.manifest.classes)
-    valid = index_shards([job.folders.valid], job.manifest.classes)
+    train = index_shards((job.folders.train,), job.manifest.classes)
+    valid = index_shards((job.folders.valid,), job.manifest.classes)
     start = _start(job, train, valid)
     task, fit = _fit(start, "fit", train, valid, None)
     judged = _judge(start, task, fit, valid, len(train))
 
     def refit() -> Refitted:
-        both = index_shards([job.folders.train, job.folders.valid], job.manifest.classes)
+        both = index_shards((job.folders.train, job.folders.valid), job.manifest.classes)
         print(f"refitting on {len(both)} photos for {fit.epochs} epochs", flush=True)
         refitted, _ = _fit(start, "refit", both, None, fit.epochs)
         return Refitted(
@@ -85,7 +88,7 @@ def _start(job: Job, train: PhotoIndex, valid: PhotoIndex) -> _Start:
     weights_sha256 = NO_WEIGHTS if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
     backbone = build_backbone(architecture, path)
     transform = for_architecture(architecture)
-    head = _starting_head(job, recipe, backbone, transform, weights_sha256, train, valid)
+    head = _starting_head(job, recipe, backbone, transform, path, weights_sha256, train, valid)
     on_gpu = job.world.device.type == "cuda"
     # On a CPU the network takes all cores' time, so one decoder is plenty; a GPU needs all that there are.
     workers = max(1, cores() - 1) if on_gpu else min(1, cores() - 1)
@@ -97,6 +100,7 @@ def _starting_head(
     recipe: FinetuneRecipe,
     backbone: Backbone,
     transform: Transform,
+    weights: Path | None,
     weights_sha256: str,
     train: PhotoIndex,
     valid: PhotoIndex,
@@ -111,8 +115,9 @@ def _starting_head(
     if saved is None:
         if job.world.is_main:
             print("fitting a head on frozen features first", flush=True)
-        train_features = _features(job.world, train, backbone, transform)
-        valid_features = _features(job.world, valid, backbone, transform)
+        train_features, valid_features = (
+            _features(job.world, index, backbone.architecture, weights, transform) for index in (train, valid)
+        )
         head = None
         if job.world.is_main:
             alone = Checkpoints(None, "")
@@ -137,16 +142,29 @@ def _silent(metrics: Metrics) -> None:
     del metrics
 
 
-def _features(world: World, index: PhotoIndex, backbone: Backbone, transform: Transform) -> Features:
-    """Embeddings of the evaluation view, gathered from all ranks."""
+@lru_cache(maxsize=2)
+def _features(
+    world: World, index: PhotoIndex, architecture: str, weights: Path | None, transform: Transform
+) -> Features:
+    """Embeddings of the evaluation view, gathered from all ranks.
+
+    Kept in memory, because the trials of a packed search all start from the same.
+    """
     mine = Plan(index, len(index), 0, world).share()[: _HEAD_PHOTOS // world.size]
     # Below so many photos, turning the network into a faster one costs more than it saves.
     few = len(mine) < _WORTH_CONVERTING and world.device.type != "cuda"
-    forward = best_forward(backbone, transform, "torch" if few else "auto")
-    parts = [
-        (forward(pixels.numpy()).astype(np.float16), labels.numpy())
-        for pixels, labels in stream_once(Photos(index, transform), mine, _VALID_BATCH, 0)
-    ]
+    photos = Photos(index, transform)
+    threads = torch.get_num_threads()
+    forward = best_forward(build_backbone(architecture, weights), transform, "torch" if few else "auto")
+
+    def embed(numbers: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+        pixels, labels = photos.__getitems__([(0, int(number)) for number in numbers])
+        return forward(pixels.numpy()).astype(np.float16), labels.numpy()
+
+    try:
+        parts = list(ordered_map(embed, np.array_split(mine, -(-len(mine) // forward.batch_size)), cores()))
+    finally:
+        torch.set_num_threads(threads)  # a forward pass of torch takes one thread per call, training all
     gathered = [part for parts_of_rank in world.gather(parts) for part in parts_of_rank]
     rows = torch.from_numpy(np.concatenate([rows for rows, _ in gathered]))
     labels = torch.from_numpy(np.concatenate([labels for _, labels in gathered]))

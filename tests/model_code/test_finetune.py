@@ -176,19 +176,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_index_reads_what_was_written(folder: Path) -> None:
-    index = index_shards([folder], toys.CLASSES)
+    index = index_shards((folder,), toys.CLASSES)
     assert len(index) == 45
     assert Counter(index.labels.tolist()) == {0: 15, 1: 15, 2: 15}
     written = {toys.photo(label, number) for label in toys.CLASSES for number in range(15)}
     assert {index.read(photo) for photo in range(45)} == written
     with pytest.raises(ShardError, match="red"):
-        index_shards([folder], ("blue", "green"))
+        index_shards((folder,), ("blue", "green"))
     with pytest.raises(ShardError, match=r"no \.tar"):
-        index_shards([folder / "nowhere"], toys.CLASSES)
+        index_shards((folder / "nowhere",), toys.CLASSES)
 
 
 def test_an_epoch_takes_every_photo_once_and_each_epoch_differs(folder: Path) -> None:
-    index = index_shards([folder], toys.CLASSES)
+    index = index_shards((folder,), toys.CLASSES)
     plan = Plan(index, 8, 0, World())
     epochs = [[int(p) for step in range(plan.steps) for p in plan.batch(epoch, step)] for epoch in (0, 1)]
     assert all(sorted(epoch) == list(range(45)) for epoch in epochs)
@@ -215,7 +215,7 @@ class Sharded(Replicated):
 
 
 def test_ranks_take_disjoint_parts_of_the_batch_that_one_process_would(folder: Path) -> None:
-    index = index_shards([folder], toys.CLASSES)
+    index = index_shards((folder,), toys.CLASSES)
     alone = Plan(index, 8, 0, World())
     ranks = [Plan(index, 8, 0, Replicated(rank, 2)) for rank in range(2)]
     for step in range(alone.steps):
@@ -226,7 +226,7 @@ def test_ranks_take_disjoint_parts_of_the_batch_that_one_process_would(folder: P
 
 
 def test_ranks_with_their_own_shards_use_all_of_them(folder: Path) -> None:
-    index = index_shards([folder], toys.CLASSES)
+    index = index_shards((folder,), toys.CLASSES)
     plan = Plan(index, 18, 0, Sharded(1, 2))
     assert not plan.replicated
     assert plan.photos == 90
@@ -237,7 +237,7 @@ def test_ranks_with_their_own_shards_use_all_of_them(folder: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_can_begin_anywhere(folder: Path, workers: int) -> None:
-    index = index_shards([folder], toys.CLASSES)
+    index = index_shards((folder,), toys.CLASSES)
     plan = Plan(index, 8, 0, World())
     photos = Photos(index, TRANSFORM, "trivial", seed=3)
     whole = TrainingStream(photos, plan, 2, 0)
@@ -253,7 +253,7 @@ def test_a_stream_can_begin_anywhere(folder: Path, workers: int) -> None:
 def test_augmentations_keep_the_shape_and_follow_from_seed_epoch_and_photo(
     folder: Path, augmentation: str
 ) -> None:
-    index = index_shards([folder], toys.CLASSES)
+    index = index_shards((folder,), toys.CLASSES)
 
     def batch(seed: int, epoch: int) -> torch.Tensor:
         photos = Photos(index, TRANSFORM, augmentation, seed)
@@ -268,7 +268,7 @@ def test_augmentations_keep_the_shape_and_follow_from_seed_epoch_and_photo(
 
 
 def test_validation_photos_come_once_as_they_are_served(folder: Path) -> None:
-    index = index_shards([folder], toys.CLASSES)
+    index = index_shards((folder,), toys.CLASSES)
     batches = list(stream_once(Photos(index, TRANSFORM), np.arange(45), 10, 0))
     assert [len(labels) for _, labels in batches] == [10, 10, 10, 10, 5]
     served = TRANSFORM.normalise(TRANSFORM.pixels(index.read(7)))

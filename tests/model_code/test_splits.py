@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from model_code.dataset import DatasetError, Photo
@@ -163,3 +164,19 @@ def test_near_duplicates_are_those_of_brute_force() -> None:
 
 def test_ten_thousand_equal_hashes_are_no_quadratic_affair() -> None:
     assert len(near_duplicates([5] * 10_000)) == 9_999
+
+
+def test_hundred_thousand_photos_are_compared_with_few_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(3)
+    hashes = draw.integers(0, 2**64, 100_000, dtype=np.uint64).tolist()
+    for number in range(50):
+        for bit in draw.choice(64, 8, replace=False).tolist():
+            hashes[number] ^= 1 << bit
+        hashes.append(hashes[number])
+        hashes[number] ^= 0b1011 << int(draw.integers(60))
+    compared = []
+    count = np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", lambda bits: compared.append(bits.size) or count(bits))
+    found = set(near_duplicates(hashes))
+    assert {(number, 100_000 + number) for number in range(50)} <= found
+    assert sum(compared) < 100_000**2 / 2 / 500

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 
@@ -77,6 +78,8 @@ def test_a_trial_writes_trial_json_alone_and_prints_the_epoch_kept_last(
     assert train.main(argv, {}) == 0
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["trial.json"]
     trial = json.loads((tmp_path / "model" / "trial.json").read_text())
+    schema = Path(train.__file__).parent / "schemas" / "trial.schema.json"
+    jsonschema.validate(trial, json.loads(schema.read_text()))
     assert len(trial["history"]) == 4
     assert trial["hyperparameters"]["epochs"] == 4
     assert trial["dataset"]["name"] == "toy"

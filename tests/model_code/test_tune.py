@@ -2,9 +2,11 @@ import json
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
+import torch
 
-from model_code import tune
+from model_code import train_finetune, tune
 from model_code.fitting import Diverged
 from model_code.hyperparameters import HyperparameterError, search_space
 from model_code.tune import Search, Status, Trial, propose
@@ -73,6 +75,8 @@ def test_a_search_writes_all_trials_and_the_best(
 ) -> None:
     assert tune.main(argv, {}) == 0
     found = json.loads((tmp_path / "model" / "trials.json").read_text())
+    schema = Path(tune.__file__).parent / "schemas" / "trials.schema.json"
+    jsonschema.validate(found, json.loads(schema.read_text()))
     assert len(found["trials"]) == 6
     best = max(trial["metrics"]["valid_accuracy"] for trial in found["trials"])
     assert found["best"]["metrics"]["valid_accuracy"] == best
@@ -136,3 +140,23 @@ def test_wrong_ranges_are_refused(argv: list[str], capsys: pytest.CaptureFixture
 def test_what_is_given_is_not_searched(argv: list[str]) -> None:
     arguments = tune.parser({}).parse_args([*argv, "--dropout", "0.2"])
     assert "dropout" not in tune.tuning_from(arguments, {}).space
+
+
+def test_trials_of_a_packed_finetune_search_share_the_frozen_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+    real = train_finetune.best_forward
+    monkeypatch.setattr(train_finetune, "best_forward", lambda *a: computed.append(a) or real(*a))
+    argv = toys.arguments(
+        toys.photo_channels(tmp_path / "data", train=2, valid=1, shards=1), strategy="finetune",
+        architecture="squeezenet1_1", epochs=1, batch_size=6, blocks=1, trials=2, model_dir=tmp_path / "model",
+    )  # fmt: skip
+    monkeypatch.setenv("SM_NUM_CPUS", "2")
+    threads = torch.get_num_threads()
+    try:
+        assert tune.main(argv, {}) == 0
+        assert torch.get_num_threads() == 2  # embedding has not left training with a single one
+    finally:
+        torch.set_num_threads(threads)
+    assert len(computed) == 2  # of the training photos and of the validation photos
