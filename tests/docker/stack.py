@@ -23,7 +23,10 @@ from typing import Any
 
 import psutil
 
+from launcher.airflow_api import AirflowClient
 from launcher.preflight import free_port
+from launcher.run import DAG_ID
+from model_code import sample_data
 from tests.docker import compose
 
 # What each service listens on in its container; tests/docker/test_compose_file.py holds the file to it.
@@ -37,6 +40,8 @@ PORTS = {
 VOLUMES = {"/opt/airflow/logs": "airflow/logs", "/var/lib/local_aws": "local_aws"}
 READY_SECONDS = 180.0
 STOP_SECONDS = 40.0
+PARSE_SECONDS = 90.0
+RUN_SECONDS = 600.0
 
 
 def postgres_programs() -> Path | None:
@@ -158,7 +163,8 @@ class Stack:
         kind, *words = self.services[service]["healthcheck"]["test"]
         if kind == "CMD-SHELL":
             # The programs of the virtual environment are on the PATH, as they are in the image.
-            words = ["sh", "-c", words[0].replace("python ", f"{sys.executable} ")]
+            script = words[0].replace("python ", f"{sys.executable} ")
+            words = ["sh", "-c", script.replace("redis-cli", f"redis-cli -p {self.ports['redis']}")]
         argv = [self.here(word) for word in words]
         done = subprocess.run(
             self._python(argv), env=self._env(service), cwd=compose.ROOT, capture_output=True
@@ -197,13 +203,17 @@ class Stack:
 
     def _command(self, service: str) -> list[str]:
         argv = [self._argument(service, word) for word in self.services[service]["command"]]
-        if "entrypoint" not in self.services[service]:
+        # The images of others have entry points of their own, which change nothing about these commands.
+        if "build" in self.services[service] and "entrypoint" not in self.services[service]:
             argv = ["python", "docker/airflow/entrypoint.py", *argv]
         return self._python(argv)
 
     def _argument(self, service: str, word: str) -> str:
         if word == "0.0.0.0":  # a test listens on loopback only
             return "127.0.0.1"
+        if service == "redis":
+            here = f"--bind 127.0.0.1 --port {self.ports[service]} --dir {self.folder}"
+            return word.replace("redis-server", f"redis-server {here}")
         return str(self.ports[service]) if word == str(PORTS.get(service)) else self.here(word)
 
     def _python(self, argv: list[str]) -> list[str]:
@@ -225,6 +235,30 @@ class Stack:
             **written,
             **{name: value for name, value in names.items() if name in written},
         }
+
+
+def run_to_success(client: AirflowClient, photos: Path) -> list[dict[str, Any]]:
+    """A run of the main DAG on photos drawn into a folder; its task instances.
+
+    Raises AssertionError with the end of the log of the task that failed.
+    """
+    sample_data.draw(photos, photos=60, classes=4)
+    wait_until(lambda: client.dag_exists(DAG_ID), PARSE_SECONDS, DAG_ID)
+    run_id = client.trigger(
+        DAG_ID,
+        {
+            "data": str(photos), "dataset_name": "drawn", "weights": "none", "trials": 2,
+            "architecture": "squeezenet1_1", "min_accuracy": 0.0,
+        },
+    )  # fmt: skip
+    wait_until(lambda: client.run_state(DAG_ID, run_id) in ("success", "failed"), RUN_SECONDS, "the run")
+    tasks = client.task_instances(DAG_ID, run_id)
+    for task in tasks:
+        assert task["state"] != "failed", "\n".join(
+            [task["task_id"], *client.log(DAG_ID, run_id, task)[-30:]]
+        )
+    assert client.run_state(DAG_ID, run_id) == "success"
+    return tasks
 
 
 def image_environment(airflow_home: Path) -> dict[str, str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +11,8 @@ import pytest
 
 from launcher.airflow_api import AirflowClient
 from launcher.preflight import free_port
-from tests.docker import compose
-from tests.docker.stack import PORTS, Stack, postgres, postgres_programs, wait_until
+from launcher.run import DAG_ID
+from tests.docker.stack import PORTS, Stack, postgres_programs, run_to_success, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,25 +20,7 @@ pytestmark = [
     pytest.mark.skipif(postgres_programs() is None, reason="needs apt-get install postgresql"),
 ]
 
-new_env = compose.script("new_env.py")
-DAG_ID = "train_and_deploy"
 HEARTBEAT_SECONDS = 60
-RUN_SECONDS = 900
-
-
-@pytest.fixture(scope="module")
-def environ() -> dict[str, str]:
-    """The .env of a new installation, without a word changed."""
-    return compose.read_env(new_env.filled((compose.ROOT / ".env.example").read_text()))
-
-
-@pytest.fixture(scope="module")
-def database(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    programs = postgres_programs()
-    assert programs is not None
-    folder = tmp_path_factory.mktemp("database") / "postgres"
-    with postgres(programs, folder, environ["POSTGRES_PASSWORD"]) as port:
-        yield port
 
 
 @pytest.fixture(scope="module")
@@ -107,20 +87,8 @@ def test_local_aws_answers_under_its_name_in_the_network(
     assert s3.get_object(Bucket="named", Key="folder/key")["Body"].read() == b"bytes"
 
 
-def test_dag_is_green(stack: Stack, client: AirflowClient, tmp_path: Path) -> None:
-    from model_code import sample_data
-
-    photos = tmp_path / "photos"
-    sample_data.draw(photos)
-    conf = {"data": str(photos), "dataset_name": "drawn", "weights": "none", "trials": 2}
-    run_id = client.trigger(DAG_ID, conf)
-    wait_until(lambda: client.run_state(DAG_ID, run_id) in ("success", "failed"), RUN_SECONDS, "the run")
-    tasks = client.task_instances(DAG_ID, run_id)
-    for task in tasks:
-        assert task["state"] != "failed", "\n".join(
-            [task["task_id"], *client.log(DAG_ID, run_id, task)[-30:]]
-        )
-    assert client.run_state(DAG_ID, run_id) == "success"
+def test_dag_is_green(client: AirflowClient, tmp_path: Path) -> None:
+    run_to_success(client, tmp_path / "photos")
 
 
 def test_only_logs_are_written_beside_the_database(stack: Stack) -> None:
@@ -128,24 +96,3 @@ def test_only_logs_are_written_beside_the_database(stack: Stack) -> None:
     home = stack.folder / "airflow"
     written = {path.relative_to(home).parts[0] for path in home.rglob("*") if path.is_file()}
     assert written <= {"airflow.cfg", "logs"}
-
-
-def test_celery_worker_answers_its_health_check(
-    environ: dict[str, str], database: int, stack: Stack, tmp_path: Path
-) -> None:
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("no Redis: apt-get install redis-server")
-    profiles = {**environ, "COMPOSE_PROFILES": "local-aws,celery"}
-    celery = Stack(tmp_path, profiles, {**stack.ports, "redis": free_port()})
-    _, _, script = celery.services["redis"]["command"]
-    here = f"{program} --bind 127.0.0.1 --port {celery.ports['redis']} --dir {tmp_path}"
-    secret = {"PATH": "/usr/bin:/bin", "REDIS_PASSWORD": environ["REDIS_PASSWORD"]}
-    redis = subprocess.Popen(["sh", "-c", script.replace("redis-server", here)], env=secret)
-    try:
-        celery.start("airflow-worker")
-    finally:
-        celery.stop()
-        redis.terminate()
-        redis.wait(10)
-    assert celery.leftovers() == []

@@ -38,7 +38,7 @@ QUICK_TO_NOTICE = {
 }
 UP_SECONDS = 90.0
 # A component that is starting again refuses connections; SageMaker's and Airflow's clients say so in these ways.
-AWAY = (requests.RequestException, AirflowError, BotoCoreError, ClientError)
+AWAY = (requests.RequestException, AirflowError, BotoCoreError, ClientError, psutil.NoSuchProcess)
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 180.0, pause: float = 0.2) -> Any:
@@ -88,23 +88,29 @@ class Stage:
 
     def kill(self, component: str) -> None:
         """kill -9, and wait until the supervisor has started another that answers."""
-        if component == "worker":
-            self.kill_workers()
-            return
         before = self.pid(component)
         os.kill(before, signal.SIGKILL)
         wait_for(lambda: self.pid(component) not in (0, before), f"{component} up again", UP_SECONDS, 0.05)
         service = next(found for found in services(self.settings) if found.name == component)
         wait_for(lambda: is_ready(service), f"{component} ready", UP_SECONDS)
 
-    def kill_workers(self) -> int:
-        """kill -9 of every worker process, idle ones included, and of the tasks in them; how many had a task."""
-        workers = psutil.Process(self.pid("scheduler")).children()
-        tasks = [task for worker in workers for task in worker.children(recursive=True)]
-        for process in [*workers, *tasks]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        return len(tasks)
+    def kill_worker(self, run_id: str, task: str) -> None:
+        """kill -9 of the worker that has the task. One that deferred already is cleared, so that it runs again."""
+        killed = 0
+        with suppress(psutil.NoSuchProcess):
+            killed = self._kill_busy_workers()
+        if not killed:
+            self.wait_for_task(run_id, task, "deferred")
+            self.clear(run_id, task)
+            wait_for(self._kill_busy_workers, f"a worker with {task}", pause=0.01)
+
+    def _kill_busy_workers(self) -> int:
+        """How many had a task. Never an idle one: it may hold the lock of LocalExecutor's queue, and then none
+        that is started later ever gets a task (a SimpleQueue of Python's multiprocessing)."""
+        busy = [worker for worker in psutil.Process(self.pid("scheduler")).children() if worker.children()]
+        for worker in busy:
+            worker.kill()
+        return len(busy)
 
     def jobs(self, run_id: str, task: str) -> list[Job]:
         """The jobs that a task of a run created, oldest first; for `tune` without its trials."""

@@ -35,7 +35,10 @@ def test_kill_9_in_the_middle_of_tuning_and_of_training_pays_no_job_twice(stage,
         # A worker has its task only for moments after the job was created; the others are hit while it works.
         seen = stage.running if component == "worker" else stage.at_work
         wait_for(lambda task=task, seen=seen: seen(run_id, task), f"{task} job in progress", pause=0.01)
-        stage.kill(component)
+        if component == "worker":
+            stage.kill_worker(run_id, task)
+        else:
+            stage.kill(component)
     assert stage.end(run_id) == "success"
     for task in ("tune", "train"):
         jobs = stage.jobs(run_id, task)
@@ -53,9 +56,9 @@ def test_cleared_and_retried_tasks_adopt_their_job(stage):
     (job,) = wait_for(lambda: stage.running(run_id, "tune"), "tuning in progress")
     stage.wait_for_task(run_id, "tune", "deferred")
     stage.clear(run_id, "tune")
-    # The second try dies on its worker: no exception, no on_kill, only a heartbeat that stops.
     stage.wait_for_task(run_id, "tune", "running")
-    assert stage.kill_workers() > 0
+    # The try after the clear dies with its worker: no exception, no on_kill, only a heartbeat that stops.
+    stage.kill_worker(run_id, "tune")
     assert stage.end(run_id) == "success"
     assert stage.task(run_id, "tune")["try_number"] >= 3
     assert [(found.name, found.status) for found in stage.jobs(run_id, "tune")] == [(job.name, "Completed")]
