@@ -189,7 +189,8 @@ def workers(services: Running) -> list[psutil.Process]:
 
 def busy_workers(services: Running) -> int:
     """Worker processes that have a task."""
-    return sum(bool(worker.children()) for worker in workers(services))
+    tasks = (task for worker in workers(services) for task in worker.children())
+    return sum(task.status() != psutil.STATUS_ZOMBIE for task in tasks)
 
 
 def count(services: Running, dag_id: str, state: str) -> int:

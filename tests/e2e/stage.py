@@ -107,7 +107,8 @@ class Stage:
     def _kill_busy_workers(self) -> int:
         """How many had a task. Never an idle one: it may hold the lock of LocalExecutor's queue, and then none
         that is started later ever gets a task (a SimpleQueue of Python's multiprocessing)."""
-        busy = [worker for worker in psutil.Process(self.pid("scheduler")).children() if worker.children()]
+        workers = psutil.Process(self.pid("scheduler")).children()
+        busy = [worker for worker in workers if any(map(_lives, worker.children()))]
         for worker in busy:
             worker.kill()
         return len(busy)
@@ -191,3 +192,7 @@ class Stage:
             found["CreationTime"], found.get("HyperParameterTuningEndTime"),
             any(trial["TrainingJobStatus"] == "InProgress" for trial in trials),
         )  # fmt: skip
+
+
+def _lives(process: psutil.Process) -> bool:
+    return process.status() != psutil.STATUS_ZOMBIE
