@@ -95,13 +95,12 @@ class Stage:
         wait_for(lambda: is_ready(service), f"{component} ready", UP_SECONDS)
 
     def kill_worker(self, run_id: str, task: str) -> None:
-        """kill -9 of the worker that has the task. One that deferred already is cleared, so that it runs again."""
-        killed = 0
+        """kill -9 of the worker that has the task. A task that had deferred before is cleared, to run again."""
         with suppress(psutil.NoSuchProcess):
-            killed = self._kill_busy_workers()
-        if not killed:
-            self.wait_for_task(run_id, task, "deferred")
+            self._kill_busy_workers()
+        if wait_for(lambda: self.task(run_id, task)["state"], task) == "deferred":
             self.clear(run_id, task)
+            self.wait_for_task(run_id, task, "running")
             wait_for(self._kill_busy_workers, f"a worker with {task}", pause=0.01)
 
     def _kill_busy_workers(self) -> int:

@@ -36,7 +36,7 @@ def test_kill_9_in_the_middle_of_tuning_and_of_training_pays_no_job_twice(stage,
         seen = stage.running if component == "worker" else stage.at_work
         wait_for(lambda task=task, seen=seen: seen(run_id, task), f"{task} job in progress", pause=0.01)
         if component == "worker":
-            stage.kill_worker(run_id, task)
+            stage.kill_worker(run_id, task)  # no exception, no on_kill, only a heartbeat that stops
         else:
             stage.kill(component)
     assert stage.end(run_id) == "success"
@@ -57,7 +57,6 @@ def test_cleared_and_retried_tasks_adopt_their_job(stage):
     stage.wait_for_task(run_id, "tune", "deferred")
     stage.clear(run_id, "tune")
     stage.wait_for_task(run_id, "tune", "running")
-    # The try after the clear dies with its worker: no exception, no on_kill, only a heartbeat that stops.
     stage.kill_worker(run_id, "tune")
     assert stage.end(run_id) == "success"
     assert stage.task(run_id, "tune")["try_number"] >= 3
