@@ -14,7 +14,7 @@ from model_code.serve import metrics, payload
 from model_code.serve.access_log import AccessLog
 from model_code.serve.answers import Outcome, Writer, refusal
 from model_code.serve.batching import BatchDone, Batcher, Job
-from model_code.serve.messages import HttpError, Request, Response
+from model_code.serve.messages import CLIENT_GONE, HttpError, Request, Response
 from model_code.serve.metrics import Board, Metrics
 from model_code.serve.model import ServedModel
 from model_code.serve.payload import Format
@@ -136,6 +136,9 @@ class Application:
             raise HttpError(403, "explain", self._model.no_explanation)
 
         def done(outcomes: list[Outcome]) -> None:
+            if exchange.cancelled:
+                exchange.reply(CLIENT_GONE)
+                return
             try:
                 response = self._writer.response(query, outcomes)
             except Exception as error:

@@ -49,6 +49,10 @@ class Response:
         return head + self.body if with_body else head
 
 
+CLIENT_GONE = Response(499, reason="client_gone")
+"""What the log and the metrics are told when the client left before its answer; never sent (nginx's number)."""
+
+
 @dataclass
 class HttpError(Exception):
     """A request that is answered with an error: `reason` is a short code, `message` a line for people."""

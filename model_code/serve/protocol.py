@@ -1,7 +1,8 @@
-"""HTTP/1.1 on one connection: parsing, limits, keep-alive, pipelining, half-closed and slow peers, draining.
+"""HTTP/1.1 on one connection: keep-alive, pipelining, half-closed and slow peers, draining.
 
-httptools (llhttp) parses; this module decides what a client may cost. Requests of one connection are answered
-one after another in order; while one is worked on, nothing more is read from that connection.
+`reading` parses; this module decides when a request may start and how long a client may take. Requests of one
+connection are answered one after another in order; while one is worked on, nothing more is read from that
+connection.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-import httptools
-
-from model_code.serve.messages import HttpError, Request, Response, busy
+from model_code.serve.messages import CLIENT_GONE, HttpError, Request, Response, busy
+from model_code.serve.reading import Budget, RequestReader
 from model_code.serve.settings import Limits
 
 _LINGER = 2.0
@@ -37,9 +37,8 @@ class Exchange:
         self.started = time.perf_counter()
 
     def reply(self, response: Response) -> None:
-        """Send the answer; on the event loop's thread, once. Does nothing when the client is gone."""
-        if not self.cancelled:
-            self._connection.answer(self, response)
+        """Send the answer, or only account for it when the client is gone; on the event loop's thread, once."""
+        self._connection.answer(self, response)
 
 
 class Application(Protocol):
@@ -62,8 +61,10 @@ class Server:
     application: Application
     limits: Limits
     connections: set[Connection] = field(default_factory=set)
-    buffered: int = 0
     draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.budget = Budget(self.limits.buffered)
 
     def connection(self) -> Connection:
         """A protocol for a new connection."""
@@ -89,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._limits = server.limits
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpRequestParser(self)
+        self._reader = RequestReader(self._limits, server.budget, self._head_arrived, self._arrived)
         self._waiting: deque[Request] = deque()
         self._current: Exchange | None = None
         self._deadline = time.monotonic() + self._limits.head_timeout
@@ -97,20 +98,8 @@ class Connection(asyncio.Protocol):
         self._closing = False
         self._half_closed = False
         self._writable = True
-        self._receiving = False
-        self._in_head = True
         self._idle = True
         self._answering = False
-        self._begin()
-
-    def _begin(self) -> None:
-        self._url = b""
-        self._headers: dict[str, str] = {}
-        self._header_count = 0
-        self._head_bytes = 0
-        self._head_received = 0
-        self._body: list[bytes] = []
-        self._body_bytes = 0
 
     # -- asyncio.Protocol --------------------------------------------------------------------------------------------
 
@@ -126,40 +115,33 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._server.connections.discard(self)
         self._transport = None
-        self._release_body()
+        self._reader.discard()
         if self._current is not None:
+            # Its photo is still held by the workers: the answer, when it comes, gives its bytes back.
             self._current.cancelled = True
             self._current = None
-        self._server.buffered -= sum(len(request.body) for request in self._waiting)
+        self._server.budget.give_back(sum(len(request.body) for request in self._waiting))
         self._waiting.clear()
 
     def data_received(self, data: bytes) -> None:
         if self._closing or self._refusal is not None:
             return
-        if self._current is not None and self._transport is not None:
+        if (self._current is not None or not self._writable) and self._transport is not None:
             # Only a pipelining client gets here: let it wait in the kernel's buffer, not in ours.
             self._transport.pause_reading()
         if self._idle:
             self._idle = False
             self._deadline = time.monotonic() + self._limits.head_timeout
         try:
-            self._parser.feed_data(data)
-            self._check_head(len(data))
+            self._reader.feed(data)
         except HttpError as error:
             self._refuse(error)
-        except httptools.HttpParserUpgrade:
-            pass  # the request itself is complete and gets its answer, after which the connection closes
-        except httptools.HttpParserCallbackError as wrapped:
-            cause = wrapped.__context__
-            self._refuse(cause if isinstance(cause, HttpError) else _malformed(wrapped))
-        except httptools.HttpParserError as error:
-            self._refuse(_malformed(error))
 
     def eof_received(self) -> bool:
         self._half_closed = True
         if self._closing:
             return False
-        if self._receiving:
+        if self._reader.receiving:
             self._refuse(
                 HttpError(400, "incomplete", "the connection was closed before the request was complete")
             )
@@ -174,59 +156,22 @@ class Connection(asyncio.Protocol):
         self._writable = True
         self._next()
 
-    # -- httptools callbacks -----------------------------------------------------------------------------------------
+    # -- the reader's callbacks --------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        self._begin()
-        self._receiving = self._in_head = True
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-        self._count_head(len(url), 414, "the URL is too long")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_count += 1
-        self._count_head(len(name) + len(value), 431, f"more than {self._limits.head} bytes of headers")
-        if self._header_count > self._limits.headers:
-            raise HttpError(431, "headers", f"more than {self._limits.headers} headers")
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        if self._parser.get_http_version() not in ("1.0", "1.1"):
-            raise HttpError(505, "version", "this server speaks HTTP/1.1")
-        length = self._headers.get("content-length", "")
-        declared = int(length) if length.isdecimal() else 0
-        self._check_body(declared)
-        if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def _head_arrived(self) -> None:
         if self._current is None:
             self._deadline = time.monotonic() + self._limits.body_timeout
+            self._invite()
 
-    def on_body(self, data: bytes) -> None:
-        self._check_body(self._body_bytes + len(data))
-        if self._server.buffered + len(data) > self._limits.buffered:
-            raise busy("too many bytes are waiting in this server")
-        self._body.append(data)
-        self._body_bytes += len(data)
-        self._server.buffered += len(data)
-
-    def on_message_complete(self) -> None:
-        self._receiving = False
-        path, _, query = self._url.partition(b"?")
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._waiting.append(
-            Request(
-                self._parser.get_method().decode("latin-1"),
-                path.decode("latin-1"),
-                query.decode("latin-1"),
-                self._headers,
-                body,
-                self._parser.should_keep_alive() and not self._parser.should_upgrade(),
-            )
-        )
-        self._body, self._body_bytes = [], 0
+    def _arrived(self, request: Request) -> None:
+        self._waiting.append(request)
         self._next()
+
+    def _invite(self) -> None:
+        """Ask for the body that the client holds back; never before the answers to earlier requests."""
+        if self._reader.expects_continue and self._transport is not None and not self._waiting:
+            self._reader.expects_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # -- requests and answers ----------------------------------------------------------------------------------------
 
@@ -249,10 +194,11 @@ class Connection(asyncio.Protocol):
     def answer(self, exchange: Exchange, response: Response) -> None:
         """Write the answer to `exchange` and go on with the next request."""
         transport, request = self._transport, exchange.request
+        self._server.budget.give_back(len(request.body))
         if transport is None or exchange is not self._current:
+            self._server.application.answered(exchange, CLIENT_GONE, 0)
             return
         self._current = None
-        self._server.buffered -= len(request.body)
         last = self._half_closed and not self._waiting
         keep = request.keep_alive and not self._server.draining and not last
         payload = response.encode(keep, with_body=request.method != "HEAD")
@@ -268,19 +214,19 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         if self._refusal is not None:
             self._refuse(self._refusal)
-        elif self._half_closed or (self._server.draining and not self._receiving):
+        elif self._half_closed or (self._server.draining and not self._reader.receiving):
             self._close()
         else:
             now = time.monotonic()
-            self._idle = not self._receiving
+            self._idle = not self._reader.receiving
+            self._invite()
             self._deadline = now + (self._limits.idle_timeout if self._idle else self._limits.body_timeout)
             if not self._transport.is_reading():
                 self._transport.resume_reading()
 
     def _refuse(self, error: HttpError) -> None:
         """Answer with an error, after the requests before it, and close, whatever the client still sends."""
-        self._release_body()
-        self._receiving = False
+        self._reader.discard()
         self._refusal = error
         transport = self._transport
         if transport is None or self._current is not None or self._waiting:
@@ -303,29 +249,6 @@ class Connection(asyncio.Protocol):
         self._deadline = time.monotonic() + self._limits.write_timeout
         self._transport.close()
 
-    def _release_body(self) -> None:
-        self._server.buffered -= self._body_bytes
-        self._body, self._body_bytes = [], 0
-
-    def _check_body(self, size: int) -> None:
-        if size > self._limits.body:
-            limit = self._limits.body >> 20
-            raise HttpError(
-                413, "body_too_large", f"the body is larger than {limit} MiB: send fewer or smaller photos"
-            )
-
-    def _check_head(self, received: int) -> None:
-        """llhttp keeps an unfinished header line however long it grows, so unfinished heads are counted here."""
-        if self._in_head:
-            self._head_received += received
-            if self._head_received > 2 * self._limits.head:
-                raise HttpError(431, "headers", f"more than {self._limits.head} bytes of headers")
-
-    def _count_head(self, size: int, status: int, message: str) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._limits.head:
-            raise HttpError(status, "headers", message)
-
     # -- time --------------------------------------------------------------------------------------------------------
 
     def check_deadline(self, now: float) -> None:
@@ -343,11 +266,6 @@ class Connection(asyncio.Protocol):
         """For draining: close unless a request is being received or answered."""
         if self._may_start() and self._idle:
             self._close()
-
-
-def _malformed(error: Exception) -> HttpError:
-    first = (str(error).splitlines() or ["malformed"])[0]
-    return HttpError(400, "malformed", f"not a valid HTTP request: {first[:120]}")
 
 
 def ticker(loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]) -> None:

@@ -90,7 +90,7 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
     parsed.add_argument(
         "--port",
         type=int,
-        default=int(environment.get("SAGEMAKER_BIND_TO_PORT") or 8080),
+        default=environment.get("SAGEMAKER_BIND_TO_PORT") or 8080,
         help="0 takes a free one and prints it (environment: SAGEMAKER_BIND_TO_PORT)",
     )
     parsed.add_argument(

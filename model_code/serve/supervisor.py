@@ -5,6 +5,7 @@ It imports no numpy and starts no thread, so forking is safe and cheap.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -25,6 +26,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _HEALTHY_SECONDS = 10.0
 """A process that lived this long starts with a clean record."""
+_STOP_GRACE = 5.0
+"""Seconds beyond the drain time-out after which a process that is still there is stuck, and killed."""
 
 
 class ServeError(Exception):
@@ -76,7 +79,8 @@ class Supervisor:
         self._restarts: list[tuple[float, int]] = []
         self._arrangement: Arrangement | None = None
         self._announced = False
-        self._stopping = False
+        self._stop_by: float | None = None
+        """When the stop is over, on the monotonic clock; None while nobody asked for one."""
 
     def run(self) -> int:
         """Serve; the exit status.
@@ -109,22 +113,27 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _on_stop(self, *_: object) -> None:
-        if self._stopping:
-            for child in self._children.values():
-                os.kill(child.pid, signal.SIGKILL)
-        self._stopping = True
+        again = self._stop_by is not None
         for child in self._children.values():
-            os.kill(child.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL if again else signal.SIGTERM)
+        if not again:
+            self._stop_by = time.monotonic() + self._settings.limits.drain_timeout + _STOP_GRACE
+            # While any process holds the port open, the kernel takes connections that nobody will answer.
+            self._listener.close()
 
     def _loop(self) -> int:
-        while self._children or (self._restarts and not self._stopping):
-            for key, _ in self._selector.select(self._next_restart()):
+        while self._children or (self._restarts and self._stop_by is None):
+            for key, _ in self._selector.select(self._next_deadline()):
                 if key.data == "signal":
                     os.read(key.fd, 4096)
                 else:
                     self._hear(key.data)
             self._reap()
             self._restart_due()
+            if self._stop_by is not None and time.monotonic() >= self._stop_by and self._children:
+                print("warning: killed a server process that did not stop", file=sys.stderr, flush=True)
+                self._end_all()
         return 0
 
     def _start(self, row: int) -> None:
@@ -180,6 +189,8 @@ class Supervisor:
             self._understand(child, json.loads(child.heard))
 
     def _understand(self, child: Child, message: dict[str, Any]) -> None:
+        if self._stop_by is not None:
+            return
         if "error" in message:
             raise BundleError(message["error"])
         child.ready = True
@@ -198,7 +209,7 @@ class Supervisor:
             if pid == 0:
                 return
             child = self._children.pop(pid, None)
-            if child is not None and not self._stopping:
+            if child is not None and self._stop_by is None:
                 self._mourn(child, os.waitstatus_to_exitcode(status))
 
     def _mourn(self, child: Child, code: int) -> None:
@@ -218,18 +229,19 @@ class Supervisor:
         )
         self._restarts.append((time.monotonic() + wait, child.row))
 
-    def _next_restart(self) -> float | None:
-        if not self._restarts or self._stopping:
-            return None
-        return max(0.0, min(due for due, _ in self._restarts) - time.monotonic())
+    def _next_deadline(self) -> float | None:
+        """Seconds until something has to be done that no process tells of."""
+        dues = [due for due, _ in self._restarts] if self._stop_by is None else [self._stop_by]
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     def _restart_due(self) -> None:
         now = time.monotonic()
-        for entry in [entry for entry in self._restarts if entry[0] <= now and not self._stopping]:
+        for entry in [entry for entry in self._restarts if entry[0] <= now and self._stop_by is None]:
             self._restarts.remove(entry)
             self._start(entry[1])
 
     def _end_all(self) -> None:
-        for pid in self._children:
+        while self._children:
+            pid, _ = self._children.popitem()
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

@@ -148,7 +148,7 @@ class Worker:
             server.sweep()
             self._metrics.set(metrics.QUEUE, batcher.outstanding)
             self._metrics.set(metrics.CONNECTIONS, len(server.connections))
-            self._metrics.set(metrics.BUFFERED, server.buffered)
+            self._metrics.set(metrics.BUFFERED, server.budget.held)
             self._metrics.set(metrics.MEMORY, resident_bytes())
             self._metrics.set(metrics.LOST_LOG_LINES, log.lost)
 

@@ -86,6 +86,22 @@ def test_expect_100_continue(server: Server) -> None:
         assert label(connection) == "red"
 
 
+def test_a_body_is_asked_for_after_the_answers_before_it(server: Server) -> None:
+    with server.raw() as connection:
+        connection.sendall(post(RED) + post(b"", "Expect: 100-continue", length=len(BLUE)))
+        assert label(connection) == "red"
+        file = connection.makefile("rb")
+        assert [file.readline(), file.readline()] == [b"HTTP/1.1 100 Continue\r\n", b"\r\n"]
+        connection.sendall(BLUE)
+        assert label(connection) == "blue"
+
+
+def test_trailers_are_no_headers(server: Server) -> None:
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = b"%x\r\n%s\r\n0\r\nContent-Type: text/html\r\n\r\n" % (len(RED), RED)
+    assert server.exchange(head + body).status == 200
+
+
 def test_a_client_that_closed_its_sending_side_gets_its_answer(server: Server) -> None:
     with server.raw() as connection:
         connection.sendall(post(RED))

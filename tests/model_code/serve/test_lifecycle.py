@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -150,6 +151,12 @@ def test_refuses_a_model_that_no_runtime_reproduces(tmp_path: Path) -> None:
 
 
 def test_senseless_settings_are_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "model_code.serve", str(tmp_path)],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "SAGEMAKER_BIND_TO_PORT": "http"},
+    )  # fmt: skip
+    assert "invalid int value: 'http'" in done.stderr.splitlines()[-1]
     assert "workers must be at least 1" in refusal(str(write_toy(tmp_path)), "--workers", "0")
     assert "port must be" in refusal(str(tmp_path), "--port", "70000")
 
@@ -194,6 +201,35 @@ def test_sigterm_finishes_what_has_begun(tmp_path: Path) -> None:
         assert server.process.wait(10) == 0
 
 
+def test_new_clients_are_refused_while_the_old_ones_are_finished(tmp_path: Path) -> None:
+    with Server(write_toy(tmp_path / "toy"), tmp_path, *FIXED) as server:
+        with server.raw() as begun:
+            begun.sendall(post(RED)[:80])
+            wait_for(lambda: server.metric("serve_connections") >= 2, "the request to be seen")
+            server.process.send_signal(signal.SIGTERM)
+
+            def refused() -> bool:
+                try:
+                    server.raw().close()
+                except ConnectionRefusedError:
+                    return True
+                return False
+
+            wait_for(refused, "the port to be closed")
+            begun.sendall(post(RED)[80:])
+            assert label(read_reply(begun)) == "red"
+        assert server.process.wait(10) == 0
+
+
+def test_a_process_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+    with Server(write_toy(tmp_path / "toy"), tmp_path, *FIXED, "--drain-timeout", "0.1") as server:
+        (child,) = server.children()
+        os.kill(child, signal.SIGSTOP)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        assert not Path(f"/proc/{child}").exists()
+
+
 def test_a_full_queue_answers_503_and_the_rest_right(tmp_path: Path) -> None:
     toy = write_toy(tmp_path / "toy", slow=True)
     with Server(toy, tmp_path, *FIXED, "--queue", "4") as server:
@@ -208,6 +244,22 @@ def test_a_full_queue_answers_503_and_the_rest_right(tmp_path: Path) -> None:
         assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
         assert all(label(reply) == "red" for reply in replies if reply.status != 503)
         assert server.request("GET", "/ping").status == 200
+
+
+def test_bodies_of_clients_that_left_are_given_back(tmp_path: Path) -> None:
+    with Server(write_toy(tmp_path / "toy", slow=True), tmp_path, *FIXED) as server:
+        clients = [server.raw() for _ in range(20)]
+        for client in clients:
+            client.sendall(post(RED))
+        wait_for(lambda: server.metric("serve_buffered_bytes") >= 3 * len(RED), "requests to wait")
+        for client in clients:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        wait_for(lambda: server.metric("serve_queue_photos") == 0, "the queue to be empty")
+        wait_for(lambda: server.metric("serve_buffered_bytes") == 0, "the bodies to be given back")
+        assert 'serve_requests_total{status="499"}' in server.request("GET", "/metrics").body.decode()
+        assert label(server.invoke(RED)) == "red"
+        assert "error" not in server.errors.read_text()
 
 
 def test_batches_form_under_load_only(tmp_path: Path) -> None:

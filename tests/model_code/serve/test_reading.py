@@ -1,0 +1,67 @@
+"""Bytes into requests, whatever way the network cuts them."""
+
+from __future__ import annotations
+
+import pytest
+
+from model_code.serve.messages import HttpError, Request
+from model_code.serve.reading import Budget, RequestReader
+from model_code.serve.settings import Limits
+
+
+class Received:
+    """A reader and what came out of it."""
+
+    def __init__(self, buffered: int = 1 << 30) -> None:
+        self.budget = Budget(buffered)
+        self.requests: list[Request] = []
+        self.reader = RequestReader(Limits(), self.budget, lambda: None, self.requests.append)
+
+    def feed_without_end(self, data: bytes) -> None:
+        """The same bytes again and again, up to a bound that no limit should let pass."""
+        for _ in range(100):
+            self.reader.feed(data)
+
+
+def post(body: bytes) -> bytes:
+    return b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def test_a_head_that_begins_in_the_read_of_a_big_body() -> None:
+    received = Received()
+    data = post(bytes(200_000)) + post(b"second")
+    cut = data.rindex(b"Host")
+    received.reader.feed(data[:cut])
+    assert received.reader.receiving
+    received.reader.feed(data[cut:])
+    assert [len(request.body) for request in received.requests] == [200_000, 6]
+    assert not received.reader.receiving
+
+
+def test_a_head_without_end_is_refused_in_every_cut() -> None:
+    for size in (1000, 50_000):
+        received = Received()
+        received.reader.feed(post(b"first") + b"GET /ping HTTP/1.1\r\nX: ")
+        with pytest.raises(HttpError) as refusal:
+            received.feed_without_end(b"y" * size)
+        assert refusal.value.status == 431
+        assert len(received.requests) == 1
+
+
+def test_a_body_counts_until_its_size_is_given_back() -> None:
+    received = Received(buffered=1000)
+    received.reader.feed(post(bytes(600)))
+    assert received.budget.held == 600
+    with pytest.raises(HttpError) as refusal:
+        received.reader.feed(post(bytes(600)))
+    assert (refusal.value.status, refusal.value.headers) == (503, (("Retry-After", "1"),))
+    received.budget.give_back(600)
+    assert received.budget.held == 0
+
+
+def test_a_discarded_body_no_longer_counts() -> None:
+    received = Received()
+    received.reader.feed(post(bytes(600))[:-100])
+    assert received.budget.held == 500
+    received.reader.discard()
+    assert received.budget.held == 0
