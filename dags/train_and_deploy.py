@@ -208,5 +208,6 @@ with DAG(
 
     planned >> [dataset, pretrained]
     tune >> choose(p("train_on")) >> [train, create]
-    train_on_ec2 >> terminate
+    # The bill of the machine is the terminate task's.
+    train_on_ec2 >> terminate >> bill
     evaluate >> gate >> register >> approve >> deploy >> answers >> bill >> stop_leftovers

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from ml_pipeline import names
@@ -14,6 +15,8 @@ from ml_pipeline.requests.instance import Instance
 from ml_pipeline.settings import Settings
 
 ALIVE = ("pending", "running", "stopping", "stopped")
+# Linux on EC2 is billed by the second, from a minute on (EC2 On-Demand pricing).
+LEAST_BILLED_SECONDS = 60.0
 _GROUP = "ml-pipeline-no-inbound"
 _ACTIVE_COMMANDS = frozenset({"Pending", "InProgress", "Delayed"})
 
@@ -86,13 +89,34 @@ def run_or_adopt(
         attempt += 1
 
 
-def terminate(ec2: Any, dag_id: str, run_id: str) -> list[str]:
-    """Terminate every living machine of the run; returns their ids."""
+@dataclass(frozen=True)
+class Ended:
+    """A machine that is gone, and the seconds it is billed for: from its launch to its end."""
+
+    instance_id: str
+    instance_type: str
+    seconds: float
+
+
+def terminate(ec2: Any, dag_id: str, run_id: str) -> list[Ended]:
+    """Terminate every living machine of the run; returns all that the run ever had, those that ended before too."""
     wanted = {tag["Key"]: tag["Value"] for tag in names.tags(names.Origin(dag_id, run_id, ""))}
-    alive = [entry["InstanceId"] for entry in _by_tags(ec2, wanted, ALIVE)]
+    found = _by_tags(ec2, wanted)
+    alive = [entry["InstanceId"] for entry in found if entry["State"]["Name"] in ALIVE]
     if alive:
         ec2.terminate_instances(InstanceIds=alive)
-    return alive
+    now = datetime.now(UTC)
+    return [Ended(entry["InstanceId"], entry["InstanceType"], billed_seconds(entry, now)) for entry in found]
+
+
+def billed_seconds(described: Mapping[str, Any], now: datetime) -> float:
+    """Seconds from an instance's launch to its end, or to `now` if it has none yet."""
+    end = now
+    # "User initiated (2026-11-22 21:00:00 GMT)": EC2 tells the time of an end nowhere else.
+    if found := re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", described.get("StateTransitionReason", "")):
+        end = datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
+    lived = (end - described["LaunchTime"]).total_seconds()
+    return max(LEAST_BILLED_SECONDS, lived)
 
 
 def running_command(ssm: Any, instance_id: str, comment: str) -> str | None:
@@ -104,22 +128,8 @@ def running_command(ssm: Any, instance_id: str, comment: str) -> str | None:
     return None
 
 
-def seconds(invocation: Mapping[str, Any]) -> float:
-    """How long a command ran, from GetCommandInvocation; 0 where SSM does not say."""
-    start, end = invocation.get("ExecutionStartDateTime"), invocation.get("ExecutionEndDateTime")
-    if not start or not end:
-        return 0.0
-    return (_moment(end) - _moment(start)).total_seconds()
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
-def _by_tags(ec2: Any, tags: Mapping[str, str], states: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def _by_tags(ec2: Any, tags: Mapping[str, str]) -> list[dict[str, Any]]:
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
-    if states:
-        filters.append({"Name": "instance-state-name", "Values": list(states)})
     pages = ec2.get_paginator("describe_instances").paginate(Filters=filters)
     return [
         entry for page in pages for reservation in page["Reservations"] for entry in reservation["Instances"]

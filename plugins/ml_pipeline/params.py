@@ -11,7 +11,7 @@ from ml_pipeline.operators.approve import Approval
 from ml_pipeline.operators.tuning import TuneMode
 from ml_pipeline.recipe import APART
 from ml_pipeline.requests.tuning import TuneStrategy
-from ml_pipeline.settings import default_data
+from ml_pipeline.settings import param_defaults
 from model_code import hyperparameters
 
 DOC = """\
@@ -43,7 +43,7 @@ RETRAINING_DOC = """\
 Compares the photos at `data` with the version that the champion was trained on. The same: it skips and says
 so. Others: it starts `train_and_deploy` with `conf` and waits for it.
 
-Set `ML_PIPELINE_DATA` for scheduled runs, and `ML_PIPELINE_QUEUE_URL` to be woken by new objects in S3.
+Set `ML_PIPELINE_DEFAULTS` for scheduled runs, and `ML_PIPELINE_QUEUE_URL` to be woken by new objects in S3.
 """
 
 APPROVAL_BODY = """\
@@ -69,52 +69,67 @@ _MACHINE = {"type": "string", "pattern": r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"}
 
 def train_and_deploy() -> dict[str, Param]:
     """The params of `train_and_deploy`, by name, in the order of the form."""
-    return {**_photos(), **_model(), **_search(), **_machines(), **_service(), **_run()}
+    return _with_defaults({**_photos(), **_model(), **_search(), **_machines(), **_service(), **_run()})
 
 
 def batch_predict() -> dict[str, Param]:
     """The params of `batch_predict`."""
-    return {
-        "photos": Param(
-            "",
-            type="string",
-            title="Photos",
-            description_md="A folder on this machine, or `s3://bucket/prefix`.",
-        ),
-        "dataset_name": _photos()["dataset_name"],
-        "instance_type": Param("ml.m5.large", title="Predict on", **_MACHINE),
-        "instance_count": Param(1, type="integer", minimum=1, maximum=20, title="Machines"),
-    }
+    return _with_defaults(
+        {
+            "photos": Param(
+                "",
+                type="string",
+                title="Photos",
+                description_md="A folder on this machine, or `s3://bucket/prefix`.",
+            ),
+            "dataset_name": _photos()["dataset_name"],
+            "instance_type": Param("ml.m5.large", title="Predict on", **_MACHINE),
+            "instance_count": Param(1, type="integer", minimum=1, maximum=20, title="Machines"),
+        }
+    )
 
 
 def janitor() -> dict[str, Param]:
     """The params of `janitor`."""
-    return {
-        "dry_run": Param(
-            True, type="boolean", title="Only look", description_md="Off: what is found is removed."
-        ),
-        "days": Param(7, type="number", minimum=0, title="Unused for (days)"),
-        "instance_hours": Param(12, type="number", minimum=0, title="Machines older than (hours)"),
-    }
+    return _with_defaults(
+        {
+            "dry_run": Param(
+                True, type="boolean", title="Only look", description_md="Off: what is found is removed."
+            ),
+            "days": Param(7, type="number", minimum=0, title="Unused for (days)"),
+            "instance_hours": Param(12, type="number", minimum=0, title="Machines older than (hours)"),
+        }
+    )
 
 
 def teardown() -> dict[str, Param]:
     """The params of `teardown`."""
-    return {"endpoint_name": _service()["endpoint_name"]}
+    return _with_defaults({"endpoint_name": _service()["endpoint_name"]})
 
 
 def scheduled_retraining() -> dict[str, Param]:
     """The params of `scheduled_retraining`."""
+    return _with_defaults(
+        {
+            **{name: param for name, param in _photos().items() if name != "weights"},
+            "seed": _model()["seed"],
+            "force": _run()["force"],
+            "conf": Param(
+                {},
+                type="object",
+                title="Params of the training run",
+                description_md='Params of `train_and_deploy` by name: `{"trials": 20, "endpoint_name": "dogs"}`.',
+            ),
+        }
+    )
+
+
+def _with_defaults(params: dict[str, Param]) -> dict[str, Param]:
+    """The params with the team's own defaults; one that its schema refuses stops the DAG file from being parsed."""
+    chosen = param_defaults()
     return {
-        **{name: param for name, param in _photos().items() if name != "weights"},
-        "seed": _model()["seed"],
-        "force": _run()["force"],
-        "conf": Param(
-            {},
-            type="object",
-            title="Params of the training run",
-            description_md='Params of `train_and_deploy` by name: `{"trials": 20, "endpoint_name": "dogs"}`.',
-        ),
+        name: Param(chosen[name], description=param.description, **param.schema) if name in chosen else param
+        for name, param in params.items()
     }
 
 
@@ -122,7 +137,7 @@ def _photos() -> dict[str, Param]:
     section = "Photos"
     return {
         "data": Param(
-            default_data(),
+            "",
             type="string",
             title="Photos",
             description_md=(

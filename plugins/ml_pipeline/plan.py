@@ -74,6 +74,8 @@ def estimate(
 ) -> list[Step]:
     """The paid steps of a run over `photos` photos. seconds = start-up + work / (rate x machines).
 
+    Machines that are kept alive are counted as if nobody took them over.
+
     Args:
         measured: Rates that jobs recorded; where there is none, prices.toml's assumption counts.
     """
@@ -83,36 +85,38 @@ def estimate(
         if rate.architecture == params["architecture"]
     }
 
-    def speed(work: str, instance_type: str) -> float:
-        return known.get((work, instance_type)) or prices.assumed_rate(work, instance_type)
+    def seconds(work: str, machine: str, amount: float) -> float:
+        return amount / (known.get((work, machine)) or prices.assumed_rate(work, machine))
 
-    strategy = params["strategy"]
-    fixed = hyperparameters.resolve(Recipe.of(params).fixed)
-    epochs, views = int(fixed["epochs"]), int(params["views"])
+    recipe = Recipe.of(params)
     train, valid, test = (photos * share for share in (TRAIN_SHARE, VALID_SHARE, TEST_SHARE))
-    # Every epoch sees each training row and judges each validation row.
-    rows = epochs * (train * (views if strategy == "head" else 1) + valid)
-    trials = int(params["trials"])
-    tuning, training = params["tune_instance_type"], params["train_instance_type"]
-    spot = bool(params.get("spot"))
-    steps = []
-    if strategy == "head":
-        work = (train * views + valid) / speed("embed", params["embed_instance_type"])
-        steps.append(
-            _step(prices, "embed", params["embed_instance_type"], params["embed_instance_count"], work)
-        )
-    trial = rows / speed(strategy, tuning)
-    startup = float(prices.assumed["startup_seconds"])
-    if params.get("tune_mode") == "packed":
-        steps.append(_step(prices, "tune", tuning, 1, trials * trial, spot))
-    else:
-        seconds = trials * (startup + trial)
-        steps.append(Step("tune", tuning, 1, round(seconds, 1), prices.usd(tuning, seconds, spot=spot)))
+    epochs, views = int(hyperparameters.resolve(recipe.fixed)["epochs"]), int(params["views"])
+    # Rates are per training photo, judging the validation split included; an epoch draws one view of each photo.
+    trial = epochs * train
     # The recipe is fitted twice: on train alone, to be judged, and on train + valid, to be served.
-    final = 2 * rows / speed(strategy, training) + EXPORT_SECONDS
-    steps.append(_step(prices, "train", training, params["train_instance_count"], final, spot))
-    judged = test / speed("evaluate", params["evaluate_instance_type"])
-    steps.append(_step(prices, "evaluate", params["evaluate_instance_type"], 1, judged))
+    final = epochs * (train + train + valid)
+    spot, idle = bool(params["spot"]), float(params["keep_alive"])
+    tuning, training = params["tune_instance_type"], params["train_instance_type"]
+    embedding, judging = params["embed_instance_type"], params["evaluate_instance_type"]
+    machines = int(params["train_instance_count"])
+    steps = []
+    if recipe.strategy == "head":
+        work = seconds("embed", embedding, train * views + valid)
+        steps.append(_step(prices, "embed", embedding, work, int(params["embed_instance_count"])))
+    trials, work = int(params["trials"]), seconds(recipe.strategy, tuning, trial)
+    if params["tune_mode"] == "packed":
+        steps.append(_step(prices, "tune", tuning, trials * work, spot=spot, idle=idle))
+    else:
+        pools = min(trials, int(params["parallel_trials"]))
+        steps.append(
+            _step(prices, "tune", tuning, trials * work, spot=spot, idle=idle * pools, starts=trials)
+        )
+    work = seconds(recipe.strategy, training, final) + EXPORT_SECONDS
+    if params["train_on"] == "ec2":
+        steps.append(_step(prices, "ec2", training.removeprefix("ml."), work))
+    else:
+        steps.append(_step(prices, "train", training, work, machines, spot=spot, idle=idle))
+    steps.append(_step(prices, "evaluate", judging, seconds("evaluate", judging, test)))
     return steps
 
 
@@ -164,9 +168,18 @@ def ensure_bucket(settings: Settings, s3: Any) -> None:
         ) from error
 
 
-def _step(prices: Prices, step: str, instance_type: str, count: Any, work: float, spot: bool = False) -> Step:
-    machines = int(count)
-    seconds = float(prices.assumed["startup_seconds"]) + work / machines
-    return Step(
-        step, instance_type, machines, round(seconds, 1), prices.usd(instance_type, seconds, machines, spot)
-    )
+def _step(
+    prices: Prices,
+    step: str,
+    instance_type: str,
+    work: float,
+    machines: int = 1,
+    *,
+    spot: bool = False,
+    idle: float = 0.0,
+    starts: int = 1,
+) -> Step:
+    """A step of `work` machine-seconds, started `starts` times, its machines kept `idle` seconds after it."""
+    seconds = starts * float(prices.assumed["startup_seconds"]) + work / machines + idle
+    usd = prices.usd(instance_type, seconds, machines, spot)
+    return Step(step, instance_type, machines, round(seconds, 1), usd)

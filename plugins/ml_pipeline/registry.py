@@ -115,6 +115,11 @@ def reject(client: Any, arn: str, reason: str) -> None:
     )
 
 
+def note(client: Any, arn: str, **metadata: str) -> None:
+    """Add to a package's metadata: there it outlives the XComs of the task that knew it."""
+    client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=metadata)
+
+
 def describe(client: Any, arn: str) -> Package:
     """The package with this ARN."""
     description = client.describe_model_package(ModelPackageName=arn)

@@ -25,14 +25,8 @@ class Line:
     usd: float | None
 
 
-def make(
-    client: Any, prices: Prices, results: Mapping[str, Mapping[str, Any] | None], ec2_type: str = ""
-) -> dict[str, Any]:
-    """The bill of a run from what its tasks returned, by task id; what the report task returns.
-
-    Args:
-        ec2_type: The machine of the EC2 branch; its command's seconds are billed at EC2's price.
-    """
+def make(client: Any, prices: Prices, results: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
+    """The bill of a run from what its tasks returned, by task id; what the report task returns."""
     lines: list[Line] = []
     for step, kind, key in (
         ("embed", JobKind.PROCESSING, "job_name"),
@@ -43,11 +37,9 @@ def make(
         description = jobs.describe(client, kind, name) if name else None
         if description:
             lines.append(job_line(step, kind, description, prices))
-    on_ec2 = results.get("ec2.train")
-    if on_ec2:
-        machine = ec2_type.removeprefix("ml.")
-        name, seconds = on_ec2["training_job_name"], on_ec2["billable_seconds"]
-        lines.append(_line("ec2.train", name, machine, 1, seconds, prices))
+    for machine in (results.get("ec2.terminate") or {}).get("machines", []):
+        kind, seconds = machine["instance_type"], machine["seconds"]
+        lines.append(_line("ec2", machine["instance_id"], kind, 1, seconds, prices))
     tune = results.get("tune") or {}
     if tune.get("tuning_job_name"):
         lines.append(tuning_line(client, tune, prices))

@@ -15,11 +15,18 @@ def roll_back(sagemaker: Any, deployment: Mapping[str, Any], reason: str) -> str
     Args:
         deployment: What the deploy task returned.
     """
+    from botocore.exceptions import ClientError
+
     registry.reject(sagemaker, deployment["model_package_arn"], reason)
     endpoint, previous = deployment["endpoint_name"], deployment.get("previous_config_name")
     if not previous:
         return f"endpoint {endpoint} keeps the model that failed: there is none before it to go back to"
-    sagemaker.update_endpoint(EndpointName=endpoint, EndpointConfigName=previous)
+    try:
+        sagemaker.update_endpoint(EndpointName=endpoint, EndpointConfigName=previous)
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+        return f"endpoint {endpoint} keeps the model that failed: {previous}, which served before it, was removed"
     return f"endpoint {endpoint} goes back to {previous}"
 
 

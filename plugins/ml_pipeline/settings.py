@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
+
+from ml_pipeline.network import OPEN, Network
 
 LOCAL_ACCOUNT = "123456789012"
 LOCAL_REGION = "us-east-1"
@@ -50,6 +53,7 @@ class Settings:
         subnet_id: Subnet of EC2 instances; None for the default VPC.
         security_group_id: Security group of EC2 instances; None: one without inbound rules is made.
         instance_image: AMI of EC2 instances, or a public SSM parameter that holds it.
+        network: Subnets, security groups, disk key and isolation of SageMaker jobs and models.
     """
 
     bucket: str
@@ -67,6 +71,7 @@ class Settings:
     subnet_id: str | None = None
     security_group_id: str | None = None
     instance_image: str = INSTANCE_IMAGE
+    network: Network = OPEN
 
     def __post_init__(self) -> None:
         if not self.bucket:
@@ -127,6 +132,7 @@ class Settings:
             subnet_id=read("SUBNET_ID") or None,
             security_group_id=read("SECURITY_GROUP_ID") or None,
             instance_image=read("INSTANCE_IMAGE", LOCAL_INSTANCE_IMAGE) or INSTANCE_IMAGE,
+            network=_network(read),
         )
 
 
@@ -167,10 +173,24 @@ def watched_queue(environment: Mapping[str, str] | None = None) -> WatchedQueue 
     )
 
 
-def default_data(environment: Mapping[str, str] | None = None) -> str:
-    """ML_PIPELINE_DATA: the photos of runs that nobody gave any, such as scheduled ones; "" if unset."""
+def param_defaults(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """ML_PIPELINE_DEFAULTS: values of the DAGs' params where nobody gives one, as in scheduled runs; {} if unset.
+
+    Raises:
+        SettingsError: It is not a JSON object.
+    """
     env = os.environ if environment is None else environment
-    return env.get("ML_PIPELINE_DATA", "").strip()
+    text = env.get("ML_PIPELINE_DEFAULTS", "").strip() or "{}"
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError:
+        values = None
+    if not isinstance(values, dict):
+        raise SettingsError(
+            f"ML_PIPELINE_DEFAULTS is {text!r}: give a JSON object, for example "
+            '{"data": "s3://team-photos/dogs", "dataset_name": "dogs"}'
+        )
+    return values
 
 
 def airflow_connection(url: str, region: str = LOCAL_REGION) -> str:
@@ -192,6 +212,26 @@ def airflow_connection(url: str, region: str = LOCAL_REGION) -> str:
             },
         }
     )
+
+
+def _network(read: Callable[[str], str]) -> Network:
+    def ids(name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in read(name).split(",") if part.strip())
+
+    def switch(name: str) -> bool:
+        text = read(name).lower()
+        if text not in ("", "true", "false"):
+            raise SettingsError(f"ML_PIPELINE_{name} is {text!r}: give true or false")
+        return text == "true"
+
+    isolated, encrypted = switch("ISOLATE_JOBS"), switch("ENCRYPT_TRAFFIC")
+    subnets, groups = ids("JOB_SUBNET_IDS"), ids("JOB_SECURITY_GROUP_IDS")
+    try:
+        return Network(subnets, groups, read("VOLUME_KEY") or None, isolated, encrypted)
+    except ValueError as error:
+        raise SettingsError(
+            f"{error}: see ML_PIPELINE_JOB_SUBNET_IDS, ML_PIPELINE_JOB_SECURITY_GROUP_IDS"
+        ) from None
 
 
 def _seconds(text: str, default: float) -> float:

@@ -82,9 +82,9 @@ def report(params: Mapping[str, Any], ti: Any) -> dict[str, Any]:
 
     settings = Settings.load()
     prices, s3 = Prices.load(settings), _client(settings, "s3")
-    steps = ("embed", "tune", "train", "ec2.train", "evaluate")
+    steps = ("embed", "tune", "train", "ec2.terminate", "evaluate")
     results = {step: ti.xcom_pull(task_ids=step) for step in steps}
-    bill = report.make(_client(settings, "sagemaker"), prices, results, params["train_instance_type"])
+    bill = report.make(_client(settings, "sagemaker"), prices, results)
     for rate in report.measured(_client(settings, "logs"), settings, bill["steps"], results, params):
         rates.record(s3, settings, rate)
     table = rates.comparison(rates.load(s3, settings), prices, params["architecture"])

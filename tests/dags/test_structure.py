@@ -21,7 +21,7 @@ EDGES = {
     "train": {"evaluate"},
     "ec2.create": {"ec2.train", "ec2.terminate"},
     "ec2.train": {"evaluate", "ec2.terminate"},
-    "ec2.terminate": set(),
+    "ec2.terminate": {"report"},
     "evaluate": {"gate", "register", "smoke_test"},
     "gate": {"register"},
     "register": {"approve", "deploy"},

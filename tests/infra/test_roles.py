@@ -12,6 +12,7 @@ from botocore import xform_name
 
 import ml_pipeline
 from ml_pipeline import names
+from ml_pipeline.network import Network
 from ml_pipeline.requests import endpoint, instance
 from ml_pipeline.settings import Settings
 from tests.infra import stacks
@@ -253,6 +254,10 @@ def test_private_refuses_what_is_outside_the_network_or_has_another_key() -> Non
     assert not train(VpcSecurityGroupIds=["sg-of-others"])
     assert not train(VolumeKmsKey=[])
     assert not train(VolumeKmsKey="arn:aws:kms:eu-west-1:999999999999:key/x")
+    network = Network(("subnet-a", "subnet-b"), ("sg-machines",), KEY)
+    assert network.vpc
+    asked = {"VpcSubnets": network.vpc["Subnets"], "VpcSecurityGroupIds": network.vpc["SecurityGroupIds"]}
+    assert train(**asked, VolumeKmsKey=network.volume("ml.m5.xlarge")["VolumeKmsKeyId"])
     attach = Request("ec2:CreateNetworkInterface")
     assert allowed(Template("jobs", {"Private": "true"}).role_policies("Job"), attach)
     assert not allowed(JOB, attach)

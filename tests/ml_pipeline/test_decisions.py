@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType, ParamValidationError
 from airflow.sdk.execution_time.comms import ErrorResponse
 
-from ml_pipeline import gate, packed, plan, rates, retraining
+from ml_pipeline import gate, packed, params, plan, rates, retraining
 from ml_pipeline.errors import PaidWorkRetryPolicy, job_error
 from ml_pipeline.gate import Burden, Difference
 from ml_pipeline.notifier import text
+from ml_pipeline.operators.aws import AwsOperator
 from ml_pipeline.operators.deploy import next_step, rollback_reason
 from ml_pipeline.prices import PriceError, Prices
 from ml_pipeline.rates import Rate
@@ -40,6 +41,10 @@ PARAMS: dict[str, Any] = {
     "views": 1,
     "trials": 12,
     "tune_mode": "job",
+    "parallel_trials": 2,
+    "spot": False,
+    "keep_alive": 0,
+    "train_on": "sagemaker",
     "embed_instance_type": "ml.g4dn.xlarge",
     "embed_instance_count": 2,
     "tune_instance_type": "ml.m5.xlarge",
@@ -215,6 +220,29 @@ def test_an_estimate_counts_start_up_and_packing_saves_it() -> None:
     assert fine == {"tune", "train", "evaluate"}
 
 
+def test_views_are_embedded_but_an_epoch_draws_one_of_each_photo() -> None:
+    one, four = (
+        {s.step: s for s in plan.estimate({**PARAMS, "views": v}, 10**6, Prices.load())} for v in (1, 4)
+    )
+    assert four["embed"].seconds > 2 * one["embed"].seconds
+    assert four["tune"] == one["tune"]
+    assert four["train"] == one["train"]
+
+
+def test_what_changes_the_machines_changes_the_estimate() -> None:
+    prices = Prices.load()
+
+    def step(name: str, **changes: object) -> plan.Step:
+        return {s.step: s for s in plan.estimate({**PARAMS, **changes}, 12_000, prices)}[name]
+
+    assert step("tune", spot=True).usd == pytest.approx(0.55 * step("tune").usd)
+    assert step("tune", keep_alive=600).seconds == pytest.approx(step("tune").seconds + 2 * 600)
+    assert step("ec2", train_on="ec2").instance_type == "m5.xlarge"
+    assert step("ec2", train_on="ec2").usd < step("train").usd
+    longer = step("train", hyperparameters={"epochs": 300})
+    assert longer.seconds > step("train").seconds
+
+
 def test_what_a_job_measured_replaces_the_assumption() -> None:
     fast = Rate("embed", "mobilenet_v2", "ml.g4dn.xlarge", 1e9, rates.AWS, "embed-1")
     prices = Prices.load()
@@ -330,6 +358,45 @@ def test_local_settings_need_nothing_and_aws_needs_its_own() -> None:
         }
     )
     assert (aws.local, aws.poll_seconds) == (False, 30.0)
+
+
+def test_the_network_of_jobs_is_read_from_the_environment() -> None:
+    environment = {
+        "LOCAL_AWS_URL": "http://127.0.0.1:4566",
+        "ML_PIPELINE_JOB_SUBNET_IDS": "subnet-a, subnet-b",
+        "ML_PIPELINE_JOB_SECURITY_GROUP_IDS": "sg-1",
+        "ML_PIPELINE_VOLUME_KEY": "alias/x",
+        "ML_PIPELINE_ISOLATE_JOBS": "true",
+    }
+    network = Settings.load(environment).network
+    assert network.vpc == {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-a", "subnet-b"]}
+    assert (network.volume_key, network.isolated, network.encrypt_traffic) == ("alias/x", True, False)
+    with pytest.raises(SettingsError, match="ISOLATE_JOBS is 'yes'"):
+        Settings.load({**environment, "ML_PIPELINE_ISOLATE_JOBS": "yes"})
+    with pytest.raises(SettingsError, match="JOB_SECURITY_GROUP_IDS"):
+        Settings.load({**environment, "ML_PIPELINE_JOB_SECURITY_GROUP_IDS": ""})
+
+
+def test_a_team_has_its_own_defaults_of_params(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_PIPELINE_DEFAULTS", '{"trials": 20, "data": "s3://team/photos", "dry_run": false}')
+    training = params.train_and_deploy()
+    assert (training["trials"].value, training["data"].value) == (20, "s3://team/photos")
+    assert training["trials"].schema["maximum"] == 750
+    assert params.scheduled_retraining()["data"].value == "s3://team/photos"
+    assert params.janitor()["dry_run"].value is False
+    monkeypatch.setenv("ML_PIPELINE_DEFAULTS", "[]")
+    with pytest.raises(SettingsError, match="give a JSON object"):
+        params.train_and_deploy()
+    monkeypatch.setenv("ML_PIPELINE_DEFAULTS", '{"trials": 0}')
+    with pytest.raises(ParamValidationError):
+        params.train_and_deploy()["trials"].resolve()
+
+
+def test_operators_take_the_connection_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_AWS_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("ML_PIPELINE_AWS_CONN_ID", "team_aws")
+    assert AwsOperator(task_id="a").access.aws_conn_id == "team_aws"
+    assert AwsOperator(task_id="b", aws_conn_id="own").access.aws_conn_id == "own"
 
 
 def test_the_connection_reaches_every_service_at_one_address() -> None:

@@ -97,10 +97,21 @@ def test_one_machine_per_name_and_a_new_one_only_after_a_dead_one(aws: Any) -> N
     assert created
     assert start() == (first, False)
     assert instances.terminate(ec2, "train_and_deploy", "another run") == []
-    assert instances.terminate(ec2, ORIGIN.dag_id, ORIGIN.run_id) == [first]
+    (ended,) = instances.terminate(ec2, ORIGIN.dag_id, ORIGIN.run_id)
+    assert (ended.instance_id, ended.instance_type, ended.seconds) == (first, "m5.xlarge", 60.0)
+    assert instances.terminate(ec2, ORIGIN.dag_id, ORIGIN.run_id) == [ended]
     second, created = start()
     assert created
     assert second != first
+
+
+def test_a_machine_is_billed_from_its_launch_to_its_end() -> None:
+    launched = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
+    running = {"LaunchTime": launched, "StateTransitionReason": ""}
+    assert instances.billed_seconds(running, launched + timedelta(hours=2)) == 7200
+    ended = {**running, "StateTransitionReason": "User initiated (2026-11-22 20:30:00 GMT)"}
+    assert instances.billed_seconds(ended, launched + timedelta(hours=2)) == 1800
+    assert instances.billed_seconds(running, launched) == 60
 
 
 def test_one_deployment_at_a_time(aws: Any) -> None:

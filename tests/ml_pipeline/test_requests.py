@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ml_pipeline import images, names, registry
 from ml_pipeline.dataset import DatasetVersion, Shard, training_channels
+from ml_pipeline.network import Network
 from ml_pipeline.operators.embed import embed_request
 from ml_pipeline.operators.evaluate import evaluate_request
 from ml_pipeline.recipe import Recipe
@@ -14,6 +17,7 @@ from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training, training_job
+from ml_pipeline.requests.transform import transform_job
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, tuning_job
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
@@ -33,6 +37,11 @@ VERSION = DatasetVersion(
     shards=(Shard("1" * 64, "train", 8, 10), Shard("2" * 64, "valid", 2, 10), Shard("3" * 64, "test", 2, 10)),
 )
 CODE = "s3://bucket/code/abc.tar.gz"
+
+
+PRIVATE = Network(
+    ("subnet-a", "subnet-b"), ("sg-1",), "alias/ml-pipeline", isolated=True, encrypt_traffic=True
+)
 
 
 def training(**changes: object) -> Training:
@@ -66,8 +75,9 @@ def training(**changes: object) -> Training:
             channels=training_channels(VERSION, "finetune", None, "s3://bucket/weights/1", final=False),
             environment={"A": "b"},
         ),
+        training(network=PRIVATE),
     ],
-    ids=["plain", "spot", "warm", "finetune"],
+    ids=["plain", "spot", "warm", "finetune", "private"],
 )
 def test_training(job: Training) -> None:
     request = training_job("train-0123456789ab-1", job, TAGS)
@@ -151,6 +161,64 @@ def test_serving() -> None:
         assert problems("sagemaker", "UpdateEndpoint", update) == []
     for alarm in endpoint.alarms(serving):
         assert problems("cloudwatch", "PutMetricAlarm", alarm) == []
+
+
+VPC = {"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-a", "subnet-b"]}
+SWITCHES = {"EnableNetworkIsolation": True, "EnableInterContainerTrafficEncryption": True}
+
+
+def test_a_private_network_is_asked_for_everywhere() -> None:
+    settings = replace(SETTINGS, network=PRIVATE)
+    ranges = hyperparameters.parameter_ranges("head")
+    search = Tuning(training(network=PRIVATE), ranges, hyperparameters.OBJECTIVE, trials=1, parallel_trials=1)
+    tuning = tuning_job("tune-0123456789ab-1", search)
+    assert problems("sagemaker", "CreateHyperParameterTuningJob", tuning) == []
+    for job in (training_job("train-1", training(network=PRIVATE)), tuning["TrainingJobDefinition"]):
+        assert {name: job.get(name) for name in ("VpcConfig", *SWITCHES)} == {"VpcConfig": VPC, **SWITCHES}
+        assert job["ResourceConfig"]["VolumeKmsKeyId"] == "alias/ml-pipeline"
+    embed = embed_request(
+        "embed-1", [], settings=settings, code_uri=CODE, embeddings_uri="s3://b/e/", architecture="resnet18",
+        weights_uri=None, views=1, compute=Compute("ml.m5.xlarge"),
+    )  # fmt: skip
+    evaluate = evaluate_request(
+        "evaluate-1", [], settings=settings, code_uri=CODE, version=VERSION, model_uri="s3://b/m.tar.gz",
+        champion_uri=None, compute=Compute("ml.m5.xlarge"),
+    )  # fmt: skip
+    for job in (embed, evaluate):
+        assert problems("sagemaker", "CreateProcessingJob", job) == []
+        assert job["NetworkConfig"] == {"VpcConfig": VPC, **SWITCHES}
+        assert job["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == "alias/ml-pipeline"
+    transform = transform_job(
+        "predict-1", "model", "s3://b/p/", "s3://b/a/", Compute("ml.m5.large"), network=PRIVATE
+    )
+    assert problems("sagemaker", "CreateTransformJob", transform) == []
+    assert transform["TransformResources"]["VolumeKmsKeyId"] == "alias/ml-pipeline"
+    serving = Serving("dogs", "s3://b/m.tar.gz", "image", SETTINGS.role_arn, "ml.m5.large", network=PRIVATE)
+    assert problems("sagemaker", "CreateModel", endpoint.model(serving)) == []
+    assert endpoint.model(serving)["VpcConfig"] == VPC
+    assert problems("sagemaker", "CreateEndpointConfig", endpoint.endpoint_config(serving)) == []
+    assert endpoint.endpoint_config(serving)["KmsKeyId"] == "alias/ml-pipeline"
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "has_key"),
+    [("ml.m5.xlarge", True), ("ml.c6i.large", True), ("ml.p3.2xlarge", True), ("ml.m5d.large", False),
+     ("ml.g4dn.xlarge", False), ("ml.g5.xlarge", False), ("ml.p4de.24xlarge", False)],
+)  # fmt: skip
+def test_disks_that_encrypt_themselves_take_no_key(instance_type: str, has_key: bool) -> None:
+    assert bool(PRIVATE.volume(instance_type)) is has_key
+
+
+def test_half_a_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="go together"):
+        Network(subnet_ids=("subnet-a",))
+
+
+def test_the_code_comes_as_a_channel_because_an_isolated_container_reaches_nothing() -> None:
+    request = training_job("train-1", training())
+    assert "code" in {channel["ChannelName"] for channel in request["InputDataConfig"]}
+    directory = request["HyperParameters"]["sagemaker_submit_directory"]
+    assert directory == '"/opt/ml/input/data/code/abc.tar.gz"'
 
 
 def test_registry() -> None:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
-from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
-from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow.sdk.exceptions import TaskDeferred
 
-from ml_pipeline import locks, names, registry
-from ml_pipeline.clients import AwsAccess
-from ml_pipeline.errors import DeploymentRolledBack, PaidWorkRetryPolicy
+from ml_pipeline import locks, names, registry, rollback
+from ml_pipeline.errors import DeploymentRolledBack
 from ml_pipeline.jobs import is_missing
 from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink, thing
 from ml_pipeline.locks import Holder
-from ml_pipeline.operators.job import origin_of
+from ml_pipeline.operators.aws import AwsOperator, origin_of
 from ml_pipeline.requests import endpoint
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.runs import run_is_over
@@ -24,8 +20,11 @@ from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.endpoint import ABSENT, UNSETTLED, EndpointTrigger
 from ml_pipeline.triggers.lock import LockTrigger
 
+# Metadata of a package: the endpoint config that served before it.
+_REPLACED = "replaced_config"
 
-class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
+
+class DeployEndpointOperator(AwsOperator):
     """Create the endpoint, or update it blue/green, and wait deferred until the new model serves.
 
     A rollback is a failure: after the rollout the live config must be the one asked for.
@@ -40,9 +39,8 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
     :param wait_timeout: longest wait for a rollout.
     """
 
-    aws_hook_class = SageMakerHook
     operator_extra_links = (SageMakerLink(), LogLink())
-    template_fields = aws_template_fields(
+    template_fields = (
         "endpoint_name",
         "package",
         "instance_type",
@@ -65,8 +63,6 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         wait_timeout: timedelta = timedelta(hours=2),
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("retries", 2)
-        kwargs.setdefault("retry_policy", PaidWorkRetryPolicy())
         super().__init__(**kwargs)
         self.endpoint_name = endpoint_name
         self.package = package
@@ -76,11 +72,6 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         self.canary_percent = canary_percent
         self.bake_seconds = bake_seconds
         self.wait_timeout = wait_timeout
-
-    @property
-    def access(self) -> AwsAccess:
-        """How to reach AWS, for clients and triggers."""
-        return AwsAccess(self.aws_conn_id, self.region_name, self.verify, self.botocore_config)
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Start the rollout, or join the one that an earlier try started."""
@@ -96,18 +87,24 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         if step == "done":
             return self._in_service(serving)
         if step == "delete":
-            self.hook.conn.delete_endpoint(EndpointName=self.endpoint_name)
+            self.client("sagemaker").delete_endpoint(EndpointName=self.endpoint_name)
         elif step == "create":
-            self.hook.conn.create_endpoint(**endpoint.create_endpoint(serving, tags))
+            self.client("sagemaker").create_endpoint(**endpoint.create_endpoint(serving, tags))
         elif step == "update":
-            for alarm in endpoint.alarms(serving):
-                self.access.client("cloudwatch").put_metric_alarm(**alarm)
-            instances = live["ProductionVariants"][0]["CurrentInstanceCount"]
-            self.hook.conn.update_endpoint(**endpoint.update_endpoint(serving, instances))
+            self._update(serving, live)
         trigger = EndpointTrigger(self.endpoint_name, settings.poll_seconds, self.access.to_dict())
         if step in ("delete", "wait"):
             raise TaskDeferred(trigger=trigger, method_name="again", timeout=self.wait_timeout)
         raise TaskDeferred(trigger=trigger, method_name="complete", timeout=self.wait_timeout)
+
+    def _update(self, serving: Serving, live: dict[str, Any]) -> None:
+        sagemaker = self.client("sagemaker")
+        replaced = {_REPLACED: live["EndpointConfigName"]}
+        registry.note(sagemaker, self.package["model_package_arn"], **replaced)
+        for alarm in endpoint.alarms(serving):
+            self.client("cloudwatch").put_metric_alarm(**alarm)
+        instances = live["ProductionVariants"][0]["CurrentInstanceCount"]
+        sagemaker.update_endpoint(**endpoint.update_endpoint(serving, instances))
 
     def _lock(self, context: Any, settings: Settings) -> None:
         """Take the endpoint's lock, or defer until it is worth another try. `stop_leftovers` gives it
@@ -116,7 +113,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         lock_uri = locks.uri(settings.bucket, self.endpoint_name)
         me = Holder(context["ti"].dag_id, context["ti"].run_id)
         holder = locks.acquire(
-            self.access.client("s3"), lock_uri, me, lambda other: run_is_over(other.dag_id, other.run_id)
+            self.client("s3"), lock_uri, me, lambda other: run_is_over(other.dag_id, other.run_id)
         )
         if holder is None:
             return
@@ -133,21 +130,24 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         serving = self._serving(Settings.load())
         if event["status"] == "InService" and event["config"] == serving.config_name:
             return self._in_service(serving)
-        alarms = self.access.client("cloudwatch").describe_alarms(AlarmNames=serving.alarm_names)
+        alarms = self.client("cloudwatch").describe_alarms(AlarmNames=serving.alarm_names)
         reason = rollback_reason(
             serving, event, [a for a in alarms["MetricAlarms"] if a["StateValue"] == "ALARM"]
         )
         # The champion is the newest approved package: one that does not serve must not be it.
-        registry.reject(self.hook.conn, self.package["model_package_arn"], reason)
+        registry.reject(self.client("sagemaker"), self.package["model_package_arn"], reason)
+        if event["config"] != serving.config_name:
+            rollback.retire(self.client("sagemaker"), serving.config_name)
         raise DeploymentRolledBack(reason)
 
     def _serving(self, settings: Settings) -> Serving:
-        package = registry.describe(self.hook.conn, self.package["model_package_arn"])
+        package = registry.describe(self.client("sagemaker"), self.package["model_package_arn"])
         return Serving(
             endpoint_name=self.endpoint_name,
             model_uri=package.model_uri,
             image=package.image,
             role_arn=settings.role_arn,
+            network=settings.network,
             instance_type=self.instance_type,
             instance_count=int(self.instance_count),
             max_count=int(self.max_count),
@@ -156,7 +156,7 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         )
 
     def _ensure_parts(self, serving: Serving, tags: list[dict[str, str]]) -> None:
-        client = self.hook.conn
+        client = self.client("sagemaker")
         _ensure(
             lambda: client.describe_model(ModelName=serving.model_name),
             lambda: client.create_model(**endpoint.model(serving, tags)),
@@ -170,7 +170,9 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
         from botocore.exceptions import ClientError
 
         try:
-            response: dict[str, Any] = self.hook.conn.describe_endpoint(EndpointName=self.endpoint_name)
+            response: dict[str, Any] = self.client("sagemaker").describe_endpoint(
+                EndpointName=self.endpoint_name
+            )
         except ClientError as error:
             if is_missing(error):
                 return {"EndpointStatus": ABSENT}
@@ -180,31 +182,20 @@ class DeployEndpointOperator(AwsBaseOperator[SageMakerHook]):
     def _in_service(self, serving: Serving) -> dict[str, Any]:
         if serving.max_count > serving.instance_count:
             target, policy = endpoint.autoscaling(serving)
-            scaling = self.access.client("application-autoscaling")
+            scaling = self.client("application-autoscaling")
             scaling.register_scalable_target(**target)
             scaling.put_scaling_policy(**policy)
         return {
             "endpoint_name": serving.endpoint_name,
             "endpoint_config_name": serving.config_name,
-            "previous_config_name": self._previous(serving),
+            "previous_config_name": self._previous(),
             "model_package_arn": self.package["model_package_arn"],
         }
 
-    def _previous(self, serving: Serving) -> str | None:
-        """The newest other config of this endpoint. Asked of SageMaker, because a retry has lost its XComs."""
-        prefix = serving.config_name.rpartition("-")[0] + "-"
-        found = self.hook.conn.list_endpoint_configs(
-            NameContains=prefix, SortBy="CreationTime", SortOrder="Descending", MaxResults=100
-        )["EndpointConfigs"]
-        digits = len(serving.config_name) - len(prefix)
-        others = [
-            config["EndpointConfigName"]
-            for config in found
-            if config["EndpointConfigName"] != serving.config_name
-            and config["EndpointConfigName"].startswith(prefix)
-            and len(config["EndpointConfigName"]) == len(prefix) + digits
-        ]
-        return others[0] if others else None
+    def _previous(self) -> str | None:
+        """The config that this deployment replaced. Kept in the registry, because a retry has lost its XComs."""
+        package = registry.describe(self.client("sagemaker"), self.package["model_package_arn"])
+        return package.metadata.get(_REPLACED)
 
     def _announce(self, context: Any, settings: Settings) -> None:
         log_group = f"/aws/sagemaker/Endpoints/{self.endpoint_name}"

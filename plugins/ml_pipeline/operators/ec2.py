@@ -6,18 +6,15 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, astuple
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
-from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
 from ml_pipeline import code_archive, dataset, instances, names, objects
-from ml_pipeline.clients import AwsAccess
-from ml_pipeline.errors import JobFailed, JobInterrupted, PaidWorkRetryPolicy
-from ml_pipeline.operators.job import origin_of
+from ml_pipeline.errors import JobFailed, JobInterrupted
+from ml_pipeline.operators.aws import AwsOperator, origin_of
 from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests import instance
 from ml_pipeline.requests.instance import Instance
@@ -32,21 +29,12 @@ from model_code import hyperparameters
 _NAME = "training_name"
 
 
-class _Ec2Operator(AwsBaseOperator[AwsBaseHook]):
+class _Ec2Operator(AwsOperator):
     """What the three operators share."""
 
-    aws_hook_class = AwsBaseHook
-
     def __init__(self, *, wait_timeout: timedelta = timedelta(hours=4), **kwargs: Any) -> None:
-        kwargs.setdefault("retries", 2)
-        kwargs.setdefault("retry_policy", PaidWorkRetryPolicy())
         super().__init__(**kwargs)
         self.wait_timeout = wait_timeout
-
-    @property
-    def access(self) -> AwsAccess:
-        """How to reach AWS, for clients and triggers."""
-        return AwsAccess(self.aws_conn_id, self.region_name, self.verify, self.botocore_config)
 
 
 class CreateInstanceOperator(_Ec2Operator):
@@ -58,7 +46,7 @@ class CreateInstanceOperator(_Ec2Operator):
     :param lifetime_minutes: the machine ends itself after this.
     """
 
-    template_fields = aws_template_fields("instance_type", "lifetime_minutes")
+    template_fields = ("instance_type", "lifetime_minutes")
 
     def __init__(self, *, instance_type: Any, lifetime_minutes: Any = 240, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -71,12 +59,12 @@ class CreateInstanceOperator(_Ec2Operator):
         """Start or adopt, then wait."""
         settings, origin = Settings.load(), origin_of(context)
         self._task_instance = context["ti"]
-        ec2 = self.access.client("ec2")
+        ec2 = self.client("ec2")
         if settings.local:
-            instances.ensure_local_profile(self.access.client("iam"), settings.instance_profile)
+            instances.ensure_local_profile(self.client("iam"), settings.instance_profile)
         template = Instance(
             name=names.PLACEHOLDER,
-            image_id=instances.image_id(settings, self.access.client("ssm")),
+            image_id=instances.image_id(settings, self.client("ssm")),
             instance_type=self.instance_type.removeprefix("ml."),
             profile=settings.instance_profile,
             security_group_id=instances.security_group(settings, ec2),
@@ -111,7 +99,7 @@ class CreateInstanceOperator(_Ec2Operator):
             ti = context["ti"]
             instance_id = ti.xcom_pull(task_ids=self.task_id, key="instance_id", map_indexes=ti.map_index)
             if instance_id:
-                self.access.client("ec2").terminate_instances(InstanceIds=[instance_id])
+                self.client("ec2").terminate_instances(InstanceIds=[instance_id])
             raise JobFailed(f"instance {instance_id} was not online within {self.wait_timeout}") from None
 
     def on_kill(self) -> None:
@@ -125,23 +113,21 @@ class CreateInstanceOperator(_Ec2Operator):
             )
             if not is_over(states, ti.run_id):
                 return
-        self.access.client("ec2").terminate_instances(InstanceIds=[self._instance_id])
+        self.client("ec2").terminate_instances(InstanceIds=[self._instance_id])
 
 
 class Ec2TrainingOperator(_Ec2Operator):
     """Train on a machine as `TrainingOperator` does on SageMaker: same script, same hyperparameters, same layout
     of the result, so that the models are interchangeable.
 
-    Returns `{"training_job_name", "model_uri", "billable_seconds", "metrics"}`.
+    Returns `{"training_job_name", "model_uri", "metrics"}`; what the machine costs, the terminate task tells.
 
     :param machine: what the create task returned.
     :param dataset, weights, embeddings, tuning, recipe: as in `TrainingOperator`.
     :param timeout_seconds: the command is killed after this.
     """
 
-    template_fields = aws_template_fields(
-        "machine", "dataset", "weights", "embeddings", "tuning", "recipe", "timeout_seconds"
-    )
+    template_fields = ("machine", "dataset", "weights", "embeddings", "tuning", "recipe", "timeout_seconds")
 
     def __init__(
         self,
@@ -168,7 +154,7 @@ class Ec2TrainingOperator(_Ec2Operator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Send the command, or find the one an earlier try sent, and wait deferred."""
         settings = Settings.load()
-        s3, ssm = self.access.client("s3"), self.access.client("ssm")
+        s3, ssm = self.client("s3"), self.client("ssm")
         code_uri = settings.s3(code_archive.publish(s3, settings.bucket).key)
         version = dataset.load(s3, self.dataset["manifest_uri"])
         recipe = Recipe(**self.recipe)
@@ -217,36 +203,36 @@ class Ec2TrainingOperator(_Ec2Operator):
                 f"{event['exit_code']}: {event['error']}"
             )
         uri = model_uri(settings, name)
-        if not objects.exists(self.access.client("s3"), uri):
+        if not objects.exists(self.client("s3"), uri):
             raise JobFailed(f"training {name} succeeded but left no {uri}")
-        found = self.access.client("ssm").get_command_invocation(
+        found = self.client("ssm").get_command_invocation(
             CommandId=event["command_id"], InstanceId=self.machine["instance_id"]
         )
         return {
             "training_job_name": name,
             "model_uri": uri,
-            "billable_seconds": instances.seconds(found),
             "metrics": metrics_in(found.get("StandardOutputContent", "")),
         }
 
     def on_kill(self) -> None:
         """Cancel the command; the machine itself is ended by the teardown."""
         if self._command_id:
-            self.access.client("ssm").cancel_command(CommandId=self._command_id)
+            self.client("ssm").cancel_command(CommandId=self._command_id)
 
 
 class TerminateInstanceOperator(_Ec2Operator):
     """End every machine of the run; found by tag, so that one is found whose create task died.
 
-    Returns `{"terminated": [instance ids]}`.
+    Returns `{"machines": [{"instance_id", "instance_type", "seconds"}]}`; the seconds are those that are billed.
     """
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Terminate; a machine that is gone already is no error."""
         run = context["dag_run"]
-        terminated = instances.terminate(self.access.client("ec2"), run.dag_id, run.run_id)
-        self.log.info("terminated %s", ", ".join(terminated) or "nothing: no machine was running")
-        return {"terminated": terminated}
+        ended = instances.terminate(self.client("ec2"), run.dag_id, run.run_id)
+        for machine in ended:
+            self.log.info("%s (%s) is terminated after %.0f s", *astuple(machine))
+        return {"machines": [asdict(machine) for machine in ended]}
 
 
 def model_uri(settings: Settings, name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from ml_pipeline import code_archive, dataset, images, objects
 from ml_pipeline.dataset import DatasetVersion, Shard
 from ml_pipeline.jobs import JobKind
-from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.requests.job import Channel, Compute, DataType, Distribution
 from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
 from ml_pipeline.settings import Settings
@@ -35,8 +35,15 @@ class EmbedOperator(SageMakerJobOperator):
 
     kind = JobKind.PROCESSING
     slug = "embed"
-    template_fields = aws_template_fields(
-        "dataset", "weights", "strategy", "architecture", "views", "force", "instance_type", "instance_count"
+    template_fields = (
+        "dataset",
+        "weights",
+        "strategy",
+        "architecture",
+        "views",
+        "force",
+        "instance_type",
+        "instance_count",
     )
 
     def __init__(
@@ -73,7 +80,7 @@ class EmbedOperator(SageMakerJobOperator):
         """The processing job; which shards are missing is no part of it, so that every retry has the same
         name.
         """
-        archive = code_archive.publish(self.access.client("s3"), settings.bucket)
+        archive = code_archive.publish(self.client("s3"), settings.bucket)
         return partial(
             embed_request,
             settings=settings,
@@ -93,7 +100,7 @@ class EmbedOperator(SageMakerJobOperator):
         """Write the ManifestFile of the shards that are missing."""
         version = self._version()
         objects.write_manifest(
-            self.access.client("s3"),
+            self.client("s3"),
             missing_manifest(settings, name),
             version.shards_uri,
             [f"{shard.sha256}.tar" for shard in self._missing(settings)],
@@ -102,7 +109,7 @@ class EmbedOperator(SageMakerJobOperator):
     def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
         """Check that nothing is missing any more and publish the version's manifests."""
         name = description["ProcessingJobName"]
-        wanted = objects.read_json(self.access.client("s3"), missing_manifest(settings, name))[1:]
+        wanted = objects.read_json(self.client("s3"), missing_manifest(settings, name))[1:]
         missing = self._absent(settings)
         if missing:
             raise RuntimeError(
@@ -112,7 +119,7 @@ class EmbedOperator(SageMakerJobOperator):
         return self._publish(settings, embedded=len(wanted), job_name=name)
 
     def _version(self) -> DatasetVersion:
-        return dataset.load(self.access.client("s3"), self.dataset["manifest_uri"])
+        return dataset.load(self.client("s3"), self.dataset["manifest_uri"])
 
     def _embedder_id(self) -> str:
         from model_code.embeddings import embedder_id
@@ -128,7 +135,7 @@ class EmbedOperator(SageMakerJobOperator):
         return self._shards() if self.force else self._absent(settings)
 
     def _absent(self, settings: Settings) -> list[Shard]:
-        there = set(objects.keys(self.access.client("s3"), self._folder(settings)))
+        there = set(objects.keys(self.client("s3"), self._folder(settings)))
         return [shard for shard in self._shards() if f"{shard.sha256}.safetensors" not in there]
 
     def _shards(self) -> list[Shard]:
@@ -136,7 +143,7 @@ class EmbedOperator(SageMakerJobOperator):
         return [shard for split in EMBEDDED_SPLITS for shard in version.of(split)]
 
     def _publish(self, settings: Settings, embedded: int, job_name: str | None) -> dict[str, Any]:
-        s3, version, folder = self.access.client("s3"), self._version(), self._folder(settings)
+        s3, version, folder = self.client("s3"), self._version(), self._folder(settings)
         of_version = f"{folder}versions/{version.version}"
         for split in EMBEDDED_SPLITS:
             files = [f"{shard.sha256}.safetensors" for shard in version.of(split)]
@@ -179,6 +186,7 @@ def embed_request(
     job = Processing(
         image=images.training_image(settings, compute.instance_type),
         role_arn=settings.role_arn,
+        network=settings.network,
         module="embed",
         code_uri=code_uri,
         channels=channels,

@@ -9,7 +9,7 @@ from ml_pipeline import code_archive, dataset, images, objects, registry
 from ml_pipeline.dataset import DatasetVersion
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.links import ReportLink, object_url
-from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.requests.job import Channel, Compute
 from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
 from ml_pipeline.settings import Settings
@@ -30,7 +30,7 @@ class EvaluateOperator(SageMakerJobOperator):
     kind = JobKind.PROCESSING
     slug = "evaluate"
     operator_extra_links = (*SageMakerJobOperator.operator_extra_links, ReportLink())
-    template_fields = aws_template_fields("dataset", "training", "group", "instance_type")
+    template_fields = ("dataset", "training", "group", "instance_type")
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class EvaluateOperator(SageMakerJobOperator):
 
     def request(self, settings: Settings) -> Request:
         """The processing job."""
-        s3 = self.access.client("s3")
+        s3 = self.client("s3")
         archive = code_archive.publish(s3, settings.bucket)
         return partial(
             evaluate_request,
@@ -69,7 +69,7 @@ class EvaluateOperator(SageMakerJobOperator):
 
     def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
         """The figures of evaluation.json."""
-        s3 = self.access.client("s3")
+        s3 = self.client("s3")
         folder = settings.s3(f"jobs/{description['ProcessingJobName']}/evaluation/")
         evaluation = objects.read_json(s3, f"{folder}evaluation.json")
         champions = [
@@ -105,7 +105,7 @@ class EvaluateOperator(SageMakerJobOperator):
         }
 
     def _champion_uri(self) -> str | None:
-        champion = registry.champion(self.hook.conn, self.group)
+        champion = registry.champion(self.client("sagemaker"), self.group)
         return champion.model_uri if champion else None
 
 
@@ -134,6 +134,7 @@ def evaluate_request(
     job = Processing(
         image=images.training_image(settings, compute.instance_type),
         role_arn=settings.role_arn,
+        network=settings.network,
         module="evaluate",
         code_uri=code_uri,
         channels=channels,

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
-from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow.sdk import SkipMixin
 
 from ml_pipeline import gate, objects
 from ml_pipeline.gate import Burden, Difference
+from ml_pipeline.operators.aws import AwsOperator
 
 
-class GateOperator(AwsBaseOperator[S3Hook], SkipMixin):
+class GateOperator(AwsOperator, SkipMixin):
     """Decide with `ml_pipeline.gate`; on a refusal, skip what is downstream.
 
     Returns `{"passed", "reason"}`; the reason is also in the log.
@@ -25,9 +23,8 @@ class GateOperator(AwsBaseOperator[S3Hook], SkipMixin):
     :param burden: a value of `Burden`.
     """
 
-    aws_hook_class = S3Hook
     inherits_from_skipmixin = True
-    template_fields = aws_template_fields("dataset", "evaluation", "min_accuracy", "margin", "burden")
+    template_fields = ("dataset", "evaluation", "min_accuracy", "margin", "burden")
 
     def __init__(
         self,
@@ -68,7 +65,7 @@ class GateOperator(AwsBaseOperator[S3Hook], SkipMixin):
         champion = self.evaluation["champion"]
         if champion is None:
             return None
-        s3 = self.hook.conn
+        s3 = self.client("s3")
         return gate.paired_difference(
             gate.correct(objects.read(s3, self.evaluation["predictions_uri"])),
             gate.correct(objects.read(s3, champion["predictions_uri"])),

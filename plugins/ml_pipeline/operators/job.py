@@ -8,17 +8,14 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
-from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
-from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
 from ml_pipeline import jobs, names
-from ml_pipeline.clients import AwsAccess
-from ml_pipeline.errors import JobFailed, PaidWorkRetryPolicy, job_error
+from ml_pipeline.errors import JobFailed, job_error
 from ml_pipeline.jobs import JobKind, Phase, Started
 from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink, thing
+from ml_pipeline.operators.aws import AwsOperator, origin_of
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.job import JobTrigger
 from ml_pipeline.triggers.ownership import is_over
@@ -26,7 +23,7 @@ from ml_pipeline.triggers.ownership import is_over
 Request = Callable[[str, Sequence[dict[str, str]]], dict[str, Any]]
 
 
-class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
+class SageMakerJobOperator(AwsOperator):
     """Run one SageMaker job: create or adopt it, wait deferred, return a small result.
 
     A subclass says what the job is (`kind`, `slug`, `request`) and what is worth keeping of it (`result`).
@@ -34,14 +31,11 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
     :param wait_timeout: longest wait; then the job is stopped and the task fails.
     """
 
-    aws_hook_class = SageMakerHook
     kind: ClassVar[JobKind]
     slug: ClassVar[str]
     operator_extra_links: tuple[BaseOperatorLink, ...] = (SageMakerLink(), LogLink())
 
     def __init__(self, *, wait_timeout: timedelta = timedelta(days=1), **kwargs: Any) -> None:
-        kwargs.setdefault("retries", 2)
-        kwargs.setdefault("retry_policy", PaidWorkRetryPolicy())
         super().__init__(**kwargs)
         self.wait_timeout = wait_timeout
         self._job_name: str | None = None
@@ -72,11 +66,6 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
     def before_create(self, settings: Settings, name: str) -> None:
         """Write what job `name` will read. Called just before it is created."""
 
-    @property
-    def access(self) -> AwsAccess:
-        """How to reach AWS, for clients and triggers."""
-        return AwsAccess(self.aws_conn_id, self.region_name, self.verify, self.botocore_config)
-
     def execute(self, context: Any) -> dict[str, Any]:
         """Create or adopt the job, then wait for it in the triggerer."""
         settings = Settings.load()
@@ -89,12 +78,12 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
         def name_of(attempt: int) -> str:
             return names.job_name(self.slug, origin, template, attempt, limit)
 
-        if jobs.status_of(self.hook.conn, self.kind, name_of(1)) is None:
+        if jobs.status_of(self.client("sagemaker"), self.kind, name_of(1)) is None:
             done = self.without_job(settings)
             if done is not None:
                 return done
         started = jobs.create_or_adopt(
-            self.hook.conn,
+            self.client("sagemaker"),
             self.kind,
             name_of,
             lambda name: build(name, names.tags(origin, **self.tags())),
@@ -129,7 +118,7 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
                 task_ids=self.task_id, key=LINK_KEY, map_indexes=context["ti"].map_index
             )
             if job:
-                jobs.stop(self.hook.conn, self.kind, job["name"])
+                jobs.stop(self.client("sagemaker"), self.kind, job["name"])
             raise JobFailed(
                 f"waited {self.wait_timeout} for job {job and job['name']} and stopped it; "
                 "raise wait_timeout or give the job more or larger machines"
@@ -148,7 +137,7 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
             if not is_over(states, ti.run_id):
                 return
         self.log.info("stopping job %s", self._job_name)
-        jobs.stop(self.hook.conn, self.kind, self._job_name)
+        jobs.stop(self.client("sagemaker"), self.kind, self._job_name)
 
     def _announce(self, context: Any, settings: Settings, started: Started) -> None:
         calls = self.kind.calls
@@ -160,16 +149,7 @@ class SageMakerJobOperator(AwsBaseOperator[SageMakerHook]):
         )
 
     def _finish(self, settings: Settings, name: str) -> dict[str, Any]:
-        description = jobs.describe(self.hook.conn, self.kind, name)
+        description = jobs.describe(self.client("sagemaker"), self.kind, name)
         if description is None:
             raise JobFailed(f"job {name} was deleted while this task waited for it")
         return self.result(settings, description)
-
-
-def origin_of(context: Any) -> names.Origin:
-    """The identity under which a task instance starts its jobs."""
-    ti = context["ti"]
-    return names.Origin(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-
-
-__all__ = ["Request", "SageMakerJobOperator", "aws_template_fields", "origin_of"]

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
-from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
-from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
-
 from ml_pipeline import images, registry
-from ml_pipeline.errors import PaidWorkRetryPolicy
 from ml_pipeline.links import LINK_KEY, SageMakerLink, thing
 from ml_pipeline.operators.approve import Approval
+from ml_pipeline.operators.aws import AwsOperator
 from ml_pipeline.settings import Settings
 
 
-class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
+class RegisterModelOperator(AwsOperator):
     """Create a model package, or find the one that an earlier try created.
 
     Returns `{"model_package_arn", "status"}`.
@@ -27,9 +23,8 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
     :param approval: "human" leaves the package pending until the approve task.
     """
 
-    aws_hook_class = SageMakerHook
     operator_extra_links = (SageMakerLink(),)
-    template_fields = aws_template_fields("group", "dataset", "evaluation", "instance_type", "approval")
+    template_fields = ("group", "dataset", "evaluation", "instance_type", "approval")
 
     def __init__(
         self,
@@ -41,8 +36,6 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
         approval: Any = Approval.AUTO.value,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("retries", 2)
-        kwargs.setdefault("retry_policy", PaidWorkRetryPolicy())
         super().__init__(**kwargs)
         self.group = group
         self.dataset = dataset
@@ -52,7 +45,7 @@ class RegisterModelOperator(AwsBaseOperator[SageMakerHook]):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Create or find the package."""
-        settings, client = Settings.load(), self.hook.conn
+        settings, client = Settings.load(), self.client("sagemaker")
         registry.ensure_group(client, self.group, f"Classifiers of the data set {self.dataset['name']}")
         found = registry.find(client, self.group, self.evaluation["model_uri"])
         if found:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_pipeline import code_archive, dataset, images
 from ml_pipeline.jobs import JobKind
-from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training, training_job
@@ -33,7 +33,7 @@ class TrainingOperator(SageMakerJobOperator):
 
     kind = JobKind.TRAINING
     slug = "train"
-    template_fields = aws_template_fields(
+    template_fields = (
         "dataset",
         "weights",
         "embeddings",
@@ -72,13 +72,14 @@ class TrainingOperator(SageMakerJobOperator):
 
     def request(self, settings: Settings) -> Request:
         """The training job; see `requests.training`."""
-        s3 = self.access.client("s3")
+        s3 = self.client("s3")
         archive = code_archive.publish(s3, settings.bucket)
         version = dataset.load(s3, self.dataset["manifest_uri"])
         recipe = Recipe(**self.recipe)
         job = Training(
             image=images.training_image(settings, self.instance_type),
             role_arn=settings.role_arn,
+            network=settings.network,
             script="train.py",
             code_uri=settings.s3(archive.key),
             hyperparameters=recipe.of_final(self.tuning["best_hyperparameters"]),

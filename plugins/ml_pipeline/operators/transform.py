@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_pipeline import names, registry
 from ml_pipeline.jobs import JobKind, is_missing
-from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.requests import endpoint
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.job import Compute
@@ -27,7 +27,7 @@ class TransformOperator(SageMakerJobOperator):
 
     kind = JobKind.TRANSFORM
     slug = "predict"
-    template_fields = aws_template_fields("group", "staged", "instance_type", "instance_count")
+    template_fields = ("group", "staged", "instance_type", "instance_count")
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class TransformOperator(SageMakerJobOperator):
 
     def request(self, settings: Settings) -> Request:
         """The transform job with the champion's model."""
-        champion = registry.champion(self.hook.conn, self.group)
+        champion = registry.champion(self.client("sagemaker"), self.group)
         if champion is None:
             raise ValueError(
                 f"{self.group!r} has no approved model; run train_and_deploy with dataset_name={self.group}"
@@ -79,18 +79,20 @@ class TransformOperator(SageMakerJobOperator):
             model_uri=champion.model_uri,
             image=champion.image,
             role_arn=settings.role_arn,
+            network=settings.network,
             instance_type=self.instance_type,
         )
         try:
-            self.hook.conn.describe_model(ModelName=serving.model_name)
+            self.client("sagemaker").describe_model(ModelName=serving.model_name)
         except ClientError as error:
             if not is_missing(error):
                 raise
-            self.hook.conn.create_model(**endpoint.model(serving))
+            self.client("sagemaker").create_model(**endpoint.model(serving))
         return serving.model_name
 
 
 def _request(
     name: str, tags: Any, *, model_name: str, photos_uri: str, settings: Settings, compute: Compute
 ) -> dict[str, Any]:
-    return transform_job(name, model_name, photos_uri, settings.s3(f"batch/{name}/answers/"), compute, tags)
+    answers_uri = settings.s3(f"batch/{name}/answers/")
+    return transform_job(name, model_name, photos_uri, answers_uri, compute, tags, settings.network)

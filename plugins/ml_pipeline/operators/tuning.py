@@ -10,7 +10,7 @@ from typing import Any
 from ml_pipeline import code_archive, dataset, images, objects, packed
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.jobs import JobKind
-from ml_pipeline.operators.job import Request, SageMakerJobOperator, aws_template_fields
+from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training, training_job
@@ -53,7 +53,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
     """
 
     slug = "tune"
-    template_fields = aws_template_fields(
+    template_fields = (
         "dataset",
         "weights",
         "embeddings",
@@ -124,7 +124,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
 
     def request(self, settings: Settings) -> Request:
         """The tuning job, or the training job that runs `tune.py`."""
-        s3 = self.access.client("s3")
+        s3 = self.client("s3")
         archive = code_archive.publish(s3, settings.bucket)
         version = dataset.load(s3, self.dataset["manifest_uri"])
         recipe = Recipe(**self.recipe)
@@ -136,6 +136,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         trial = Training(
             image=images.training_image(settings, self.instance_type),
             role_arn=settings.role_arn,
+            network=settings.network,
             script="tune.py" if is_packed else "train.py",
             code_uri=settings.s3(archive.key),
             hyperparameters=values,
@@ -189,9 +190,7 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
     def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
         """The best trial and the table of all of them."""
         if self.kind is JobKind.TRAINING:
-            archive = objects.read(
-                self.access.client("s3"), description["ModelArtifacts"]["S3ModelArtifacts"]
-            )
+            archive = objects.read(self.client("s3"), description["ModelArtifacts"]["S3ModelArtifacts"])
             return packed.result(description["TrainingJobName"], packed.read_trials(archive))
         name = description["HyperParameterTuningJobName"]
         trials = self._trials(name)
@@ -212,12 +211,15 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         }
 
     def _parents(self) -> list[str]:
-        found = self.hook.conn.list_hyper_parameter_tuning_jobs(
+        found = self.client("sagemaker").list_hyper_parameter_tuning_jobs(
             StatusEquals="Completed", SortBy="CreationTime", SortOrder="Descending", MaxResults=50
         )["HyperParameterTuningJobSummaries"]
         for summary in found:
             arn = summary["HyperParameterTuningJobArn"]
-            tags = {tag["Key"]: tag["Value"] for tag in self.hook.conn.list_tags(ResourceArn=arn)["Tags"]}
+            tags = {
+                tag["Key"]: tag["Value"]
+                for tag in self.client("sagemaker").list_tags(ResourceArn=arn)["Tags"]
+            }
             if tags.items() >= self.tags().items():
                 self.log.info("starting warm from %s", summary["HyperParameterTuningJobName"])
                 return [summary["HyperParameterTuningJobName"]]
@@ -225,8 +227,10 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         return []
 
     def _trials(self, name: str) -> list[dict[str, Any]]:
-        pages = self.hook.conn.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
-            HyperParameterTuningJobName=name
+        pages = (
+            self.client("sagemaker")
+            .get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
+            .paginate(HyperParameterTuningJobName=name)
         )
         return [trial for page in pages for trial in page["TrainingJobSummaries"]]
 

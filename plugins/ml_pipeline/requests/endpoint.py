@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_pipeline import names
+from ml_pipeline.network import OPEN, Network
 
 # A new config must keep the variant's name, or UpdateEndpoint cannot shift traffic.
 VARIANT = "main"
@@ -29,6 +30,7 @@ class Serving:
         bake_seconds: How long the canary (or the whole new fleet) is watched before the rollout goes on.
         latency_alarm_ms: p99 model latency that rolls an update back.
         error_alarm: 5xx answers within a minute that roll an update back.
+        network: See `Network`.
     """
 
     endpoint_name: str
@@ -42,6 +44,7 @@ class Serving:
     bake_seconds: int = 120
     latency_alarm_ms: int = 2000
     error_alarm: int = 5
+    network: Network = OPEN
 
     def __post_init__(self) -> None:
         if names.slug(self.endpoint_name, names.LIMIT) != self.endpoint_name.lower():
@@ -57,14 +60,14 @@ class Serving:
     @property
     def model_name(self) -> str:
         """The model's name: the same parts give the same model."""
-        return names.content_name(self.endpoint_name, self.model_uri, self.image, self.role_arn)
+        parts = (self.model_uri, self.image, self.role_arn, self.network.vpc)
+        return names.content_name(self.endpoint_name, *parts)
 
     @property
     def config_name(self) -> str:
         """The endpoint config's name: the same model on the same machines is the same config."""
-        return names.content_name(
-            self.endpoint_name, self.model_name, self.instance_type, self.instance_count
-        )
+        parts = (self.model_name, self.instance_type, self.instance_count, self.network.volume_key)
+        return names.content_name(self.endpoint_name, *parts)
 
     @property
     def alarm_names(self) -> list[str]:
@@ -80,6 +83,7 @@ def model(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
         "ExecutionRoleArn": serving.role_arn,
         "EnableNetworkIsolation": True,
         "Tags": list(tags),
+        **({"VpcConfig": serving.network.vpc} if serving.network.vpc else {}),
     }
 
 
@@ -98,6 +102,7 @@ def endpoint_config(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
             }
         ],
         "Tags": list(tags),
+        **serving.network.volume(serving.instance_type, "KmsKeyId"),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ml_pipeline.network import OPEN, Network
 from ml_pipeline.requests.job import Channel, Compute
 
 INPUT = "/opt/ml/processing/input"
@@ -33,6 +34,7 @@ class Processing:
         module: The module of `model_code` to run: "embed" or "evaluate".
         code_uri: s3:// URI of the code archive.
         arguments: Command line of the module.
+        network: See `Network`.
     """
 
     image: str
@@ -44,6 +46,7 @@ class Processing:
     compute: Compute
     arguments: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    network: Network = OPEN
 
     def __post_init__(self) -> None:
         if self.compute.spot or self.compute.keep_alive_seconds:
@@ -79,10 +82,12 @@ def processing_job(name: str, job: Processing, tags: Sequence[Mapping[str, str]]
                 "InstanceType": job.compute.instance_type,
                 "InstanceCount": job.compute.instance_count,
                 "VolumeSizeInGB": job.compute.volume_gb,
+                **job.network.volume(job.compute.instance_type),
             }
         },
         "StoppingCondition": {"MaxRuntimeInSeconds": job.compute.max_runtime_seconds},
         "Tags": list(tags),
+        **job.network.processing(),
     }
     if job.arguments:
         request["AppSpecification"]["ContainerArguments"] = list(job.arguments)

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ml_pipeline.network import OPEN, Network
 from ml_pipeline.requests.job import Channel, Compute
 
 # Above this many hyperparameters CreateTrainingJob answers ValidationException.
 MAX_HYPERPARAMETERS = 100
+_CODE = "code"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Training:
         outputs_uri: Folder under which `<job name>/output/model.tar.gz` is written.
         metrics: MetricDefinitions.
         checkpoint_uri: Where /opt/ml/checkpoints is mirrored; required with spot.
+        network: See `Network`.
     """
 
     image: str
@@ -37,6 +40,7 @@ class Training:
     metrics: Sequence[Mapping[str, object]] = ()
     checkpoint_uri: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    network: Network = OPEN
 
     def __post_init__(self) -> None:
         if self.compute.spot and not self.checkpoint_uri:
@@ -54,13 +58,14 @@ def training_job(name: str, job: Training, tags: Sequence[Mapping[str, str]] = (
         "HyperParameters": {**job.hyperparameters, **script_mode(job)},
         "AlgorithmSpecification": algorithm(job),
         "RoleArn": job.role_arn,
-        "InputDataConfig": [channel.training_input() for channel in job.channels],
+        "InputDataConfig": inputs(job),
         "OutputDataConfig": {"S3OutputPath": job.outputs_uri},
-        "ResourceConfig": job.compute.resource_config(),
+        "ResourceConfig": resources(job),
         "StoppingCondition": job.compute.stopping_condition(),
         "EnableManagedSpotTraining": job.compute.spot,
         "RetryStrategy": {"MaximumRetryAttempts": 2},
         "Tags": list(tags),
+        **job.network.training(),
     }
     if job.environment:
         request["Environment"] = dict(job.environment)
@@ -69,11 +74,21 @@ def training_job(name: str, job: Training, tags: Sequence[Mapping[str, str]] = (
     return request
 
 
+def inputs(job: Training) -> list[dict[str, Any]]:
+    """InputDataConfig of `job`. Its code comes as a channel: an isolated container could not fetch it itself."""
+    return [channel.training_input() for channel in [*job.channels, Channel(_CODE, job.code_uri)]]
+
+
+def resources(job: Training) -> dict[str, Any]:
+    """ResourceConfig of `job`."""
+    return {**job.compute.resource_config(), **job.network.volume(job.compute.instance_type)}
+
+
 def script_mode(job: Training) -> dict[str, str]:
     """The hyperparameters by which the training toolkit finds the script; each value is JSON."""
     values = {
         "sagemaker_program": job.script,
-        "sagemaker_submit_directory": job.code_uri,
+        "sagemaker_submit_directory": f"/opt/ml/input/data/{_CODE}/{job.code_uri.rpartition('/')[2]}",
         "sagemaker_container_log_level": 20,
     }
     if job.compute.instance_count > 1:

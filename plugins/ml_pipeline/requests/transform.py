@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_pipeline.network import OPEN, Network
 from ml_pipeline.requests.job import Compute
 
 
@@ -15,6 +16,7 @@ def transform_job(
     output_uri: str,
     compute: Compute,
     tags: Sequence[Mapping[str, str]] = (),
+    network: Network = OPEN,
 ) -> dict[str, Any]:
     """The request of CreateTransformJob over every object under `photos_uri`.
 
@@ -37,6 +39,7 @@ def transform_job(
         "TransformResources": {
             "InstanceType": compute.instance_type,
             "InstanceCount": compute.instance_count,
+            **network.volume(compute.instance_type),
         },
         "Tags": list(tags),
     }

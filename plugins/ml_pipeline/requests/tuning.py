@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ml_pipeline.requests.training import Training, algorithm, script_mode
+from ml_pipeline.requests.training import Training, algorithm, inputs, resources, script_mode
 
 
 class TuneStrategy(StrEnum):
@@ -128,12 +128,13 @@ def _definition(trial: Training) -> dict[str, Any]:
         "StaticHyperParameters": {**trial.hyperparameters, **script_mode(trial)},
         "AlgorithmSpecification": algorithm(trial),
         "RoleArn": trial.role_arn,
-        "InputDataConfig": [channel.training_input() for channel in trial.channels],
+        "InputDataConfig": inputs(trial),
         "OutputDataConfig": {"S3OutputPath": trial.outputs_uri},
-        "ResourceConfig": trial.compute.resource_config(),
+        "ResourceConfig": resources(trial),
         "StoppingCondition": trial.compute.stopping_condition(),
         "EnableManagedSpotTraining": trial.compute.spot,
         "RetryStrategy": {"MaximumRetryAttempts": 2},
+        **trial.network.training(),
     }
     if trial.environment:
         definition["Environment"] = dict(trial.environment)
