@@ -43,7 +43,7 @@ test: setup ## the tests, under 12 minutes on 2 cores
 	@$(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 test-slow: setup ## crash matrix, IAM, clean installs: at most 45 minutes
-	@$(BIN)/python -m pytest tests -m slow --timeout=1200
+	@$(BIN)/python -m pytest tests -m slow -n 2 --dist loadfile --timeout=1200
 
 bench: setup ## every program in benchmarks/, or ONLY=<name>
 	@$(BIN)/python -m benchmarks $(ONLY)

@@ -18,7 +18,7 @@ from launcher.settings import Settings
 def predict(settings: Settings, console: Console, image: Path, endpoint: str | None) -> int:
     """Print the endpoint's classes for a photo. Raises RunError with the fix."""
     if not image.is_file():
-        raise RunError(f"IMAGE={image} is no file: give the path of a photo")
+        raise RunError(f"IMAGE={image} is no file: give the path of a photo, make predict IMAGE=photo.jpg")
     name = endpoint or _last_endpoint(settings)
     answer = _invoke(settings, name, image)
     table = Table(title=f"{image.name} by {name}", title_justify="left")
