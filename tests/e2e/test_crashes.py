@@ -41,14 +41,10 @@ def test_kill_9_in_the_middle_of_tuning_and_of_training_pays_no_job_twice(stage,
             stage.kill(component)
     assert stage.end(run_id) == "success"
     for task in ("tune", "train"):
+        # Also after the end of local_aws, where the job itself was lost: it starts again under its name.
         jobs = stage.jobs(run_id, task)
-        if component == "local_aws" and task == "train":
-            # The machine that ran the job died with it: its end is told, and only then a new one was created.
-            assert [job.status for job in jobs] == ["Failed", "Completed"], jobs
-            assert jobs[0].reason.startswith("InternalServerError"), jobs
-            assert jobs[0].end <= jobs[1].created
-        else:
-            assert [job.status for job in jobs] == ["Completed"], jobs
+        assert [job.status for job in jobs] == ["Completed"], jobs
+        assert component != "worker" or stage.task(run_id, task)["try_number"] > 1
 
 
 def test_cleared_and_retried_tasks_adopt_their_job(stage):
