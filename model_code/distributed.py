@@ -166,6 +166,7 @@ def join(environment: Mapping[str, str] | None = None) -> Iterator[World]:
         rank=place.rank,
         world_size=place.size,
         timeout=_TIMEOUT,
+        device_id=device if device.type == "cuda" else None,
     )
     try:
         yield World(rank=place.rank, size=place.size, device=device)

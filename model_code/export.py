@@ -22,11 +22,11 @@ from model_code import bundle
 from model_code.architectures import ArchitectureError, Classifier, attach_head, build_backbone
 from model_code.calibration import calibrate
 from model_code.card import ModelCard
+from model_code.guard import Verdict
 from model_code.head import Head
 from model_code.int8 import Int8, make_int8
 from model_code.onnx_graph import export_onnx
 from model_code.photos import PhotoError, decode
-from model_code.quantize import Verdict
 from model_code.serve.predictor import Predictor
 from model_code.shards import read_shard
 

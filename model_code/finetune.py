@@ -63,8 +63,10 @@ class Network(nn.Module):
         self.head = head
 
     def forward(self, photos: Tensor, masks: tuple[Tensor, ...] = ()) -> Tensor:
-        """Logits; see `Head.forward` for the masks."""
-        return self.head(self.backbone(photos).float(), masks)
+        """Logits, float32 whatever the arithmetic of the backbone; see `Head.forward` for the masks."""
+        features = self.backbone(photos).float()
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features, masks)
 
 
 def unfreeze(backbone: Backbone, blocks: int) -> list[nn.Module]:
@@ -184,6 +186,7 @@ class FinetuneTask:
     ) -> None:
         self._recipe, self._source, self._world = recipe, source, world
         device = world.device
+        torch.backends.cudnn.benchmark = device.type == "cuda"  # photos are all of one size
         self._trained_modules = unfreeze(network.backbone, recipe.blocks)
         self.network = network.to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -262,7 +265,7 @@ class FinetuneTask:
         device = self._world.device
         photos = self._normalised(pixels)
         labels, shares = labels.to(device, non_blocking=True), shares.to(device, non_blocking=True)
-        partner = partners(len(labels)).to(device)
+        partner = partners(len(labels), device)
         if self._recipe.mixup > 0 or self._recipe.cutmix > 0:
             photos = mix(photos, partner, shares, box)
         with torch.autocast(device.type, self._dtype, enabled=self._dtype is not torch.float32):

@@ -242,7 +242,7 @@ class HeadTask:
         rows = train.first[photos] + draws % train.views[photos]
         if self._recipe.mixup <= 0:
             return self._rows(rows), labels, labels, share
-        partner = partners(len(photos)).to(photos.device)
+        partner = partners(len(photos), photos.device)
         if self._table is None:
             mixed = torch.lerp(self._rows(rows[partner]), self._rows(rows), share[:, None])
         else:

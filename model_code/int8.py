@@ -19,9 +19,10 @@ from model_code import bundle
 from model_code.activations import Floats, observe
 from model_code.architectures import Classifier
 from model_code.forward import cores
+from model_code.guard import Readout, Verdict, search
 from model_code.onnx_graph import export_onnx
 from model_code.photos import PhotoError, Pixels
-from model_code.quantize import Readout, Verdict, quantise, search
+from model_code.quantize import quantise_corrected
 from model_code.shards import read_shard
 from model_code.transform import Transform
 
@@ -73,24 +74,25 @@ def make_int8(
     def seen() -> Iterator[Floats]:
         return batches(photos, transform, _CALIBRATION_BATCH)
 
-    def valid(start: int, stop: int) -> Iterator[Floats]:
-        return batches(pixels[start:stop], transform, _BATCH)
+    def valid() -> Iterator[Floats]:
+        return batches(pixels, transform, _BATCH)
 
     with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
         folder = Path(scratch)
         if shares_backbone(model, reference_model):
             assert isinstance(reference_model, Classifier)
             readout = _head_on_features(reference_model.head)
-            outcome = search(final, folder, seen(), valid, labels, readout, cores())
+            outcome = search(final, folder, seen, valid, labels, readout, cores())
             if outcome.kept is not None:
                 shutil.copyfile(outcome.kept.path, int8)
         else:
             reference = folder / "reference.onnx"
             export_onnx(reference_model, transform.crop, reference)
-            outcome = search(reference, folder, seen(), valid, labels, _logits, cores())
+            outcome = search(reference, folder, seen, valid, labels, _logits, cores())
             if outcome.kept is not None:
                 recipe = outcome.kept.recipe
-                quantise(final, observe(final, seen(), cores()).ranges(recipe.calibration), recipe, int8)
+                ranges = observe(final, seen(), cores()).ranges(recipe.calibration)
+                quantise_corrected(final, ranges, recipe, int8, seen, cores())
     return Int8(outcome.verdict, None if outcome.kept is None else outcome.kept.logits, labels)
 
 

@@ -44,9 +44,9 @@ class Loss:
         return loss if self.class_weights is None else loss * self.class_weights[labels]
 
 
-def partners(count: int) -> Tensor:
+def partners(count: int, device: torch.device | None = None) -> Tensor:
     """For each of `count` photos the index of its partner; the last of an odd number is its own."""
-    index = torch.arange(count) ^ 1
+    index = torch.arange(count, device=device) ^ 1
     return index.clamp_(max=max(count - 1, 0))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from model_code import quantize
+from model_code import guard
 from model_code.architectures import Backbone, Classifier, attach_head, build_backbone
 from model_code.code_version import code_version
 from model_code.export import export_bundle
@@ -102,7 +102,7 @@ def export(folder: Path) -> Colours:
     # The reference saw fewer photos, as in training.
     reference = attach_head(backbone, centroid_head(backbone, made[Split.TRAIN], sharpness=7.0))
     # A network this small gains little from int8 on some processors; the bundle shall have it on all.
-    with mock.patch.object(quantize, "speed_up", return_value=2.0):
+    with mock.patch.object(guard, "speed_up", return_value=2.0):
         export_bundle(
             output=folder / "model",
             model=model,

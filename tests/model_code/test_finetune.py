@@ -1,5 +1,6 @@
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,8 +148,25 @@ def test_precision_on_a_cpu_is_float32_unless_bfloat16_is_native() -> None:
     cpu = torch.device("cpu")
     assert pick_precision("auto", cpu) is (torch.bfloat16 if native else torch.float32)
     assert pick_precision("bfloat16", cpu) is torch.bfloat16
+
+
+def test_under_autocast_the_backbone_computes_in_bfloat16_and_the_head_in_float32() -> None:
     tuned = task(precision="bfloat16", blocks=1)
+    seen: dict[str, tuple[torch.dtype, bool]] = {}
+
+    def note(name: str) -> Any:
+        def hook(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            channels_last = output.ndim == 4 and output.is_contiguous(memory_format=torch.channels_last)
+            seen[name] = (output.dtype, channels_last)
+
+        return hook
+
+    first = next(m for m in tuned.network.backbone.modules() if isinstance(m, torch.nn.Conv2d))
+    first.register_forward_hook(note("first convolution"))
+    tuned.network.head.register_forward_hook(note("head"))
     assert np.isfinite(tuned.train_step(0, 0).mean_loss)
+    assert seen["first convolution"] == (torch.bfloat16, True)
+    assert seen["head"][0] is torch.float32
 
 
 def test_pieces_are_whole_and_keep_pairs() -> None:

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from model_code import int8, quantize
-from model_code.activations import Activations, Calibration, squared_error
+from model_code import guard, int8, quantize
+from model_code.activations import Activations, Calibration, observe, squared_error
 from model_code.architectures import attach_head, build_backbone
+from model_code.guard import Verdict
 from model_code.onnx_graph import session
-from model_code.quantize import Recipe, Verdict
+from model_code.quantize import Recipe
 from model_code.shards import Split
 from tests.model_code import colours
 from tests.model_code.colours import Colours
 
-SPEED_UP = quantize.speed_up
+SPEED_UP = guard.speed_up
 CHEAP = (Recipe(Calibration.MIN_MAX), Recipe(Calibration.PERCENTILE, float_first=3))
 
 
@@ -30,25 +31,27 @@ def pixels(bundle: Colours, split: Split) -> tuple[list[np.ndarray], np.ndarray]
 @pytest.fixture(autouse=True)
 def _fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a toy gains time depends on the processor."""
-    monkeypatch.setattr(quantize, "speed_up", lambda *_: 2.0)
+    monkeypatch.setattr(guard, "speed_up", lambda *_: 2.0)
 
 
-def search(bundle: Colours, folder: Path, labels: np.ndarray | None = None) -> quantize.Outcome:
+def search(bundle: Colours, folder: Path, labels: np.ndarray | None = None) -> guard.Outcome:
     photos, truth = pixels(bundle, Split.VALID)
     seen, _ = pixels(bundle, Split.TRAIN)
 
-    def valid(start: int, stop: int) -> Iterator[np.ndarray]:
-        return int8.batches(photos[start:stop], colours.TRANSFORM, 16)
+    def valid() -> Iterator[np.ndarray]:
+        return int8.batches(photos, colours.TRANSFORM, 16)
 
-    return quantize.search(
+    def calibration() -> Iterator[np.ndarray]:
+        return int8.batches(seen, colours.TRANSFORM, 4)
+
+    return guard.search(
         bundle.folder / "model.onnx",
         folder,
-        int8.batches(seen, colours.TRANSFORM, 4),
+        calibration,
         valid,
         truth if labels is None else labels,
         lambda outputs: outputs["logits"],
         workers=1,
-        screen=20,
         recipes=CHEAP,
         last_resorts=(),
     )
@@ -61,7 +64,7 @@ def test_good_int8_is_kept_with_its_accuracies(colour_bundle: Colours, tmp_path:
     assert verdict.kept
     assert verdict.accuracy_float is not None
     assert verdict.accuracy_int8 is not None
-    assert verdict.accuracy_int8 >= verdict.accuracy_float - quantize.MAX_DROP
+    assert verdict.accuracy_int8 >= verdict.accuracy_float - guard.MAX_DROP
     assert set(verdict.distances or {}) == {str(recipe) for recipe in CHEAP}
     assert outcome.kept.logits.shape == (60, 3)
     assert outcome.kept.path.stat().st_size < (colour_bundle.folder / "model.onnx").stat().st_size / 2
@@ -72,7 +75,7 @@ def test_int8_that_costs_accuracy_is_dropped_after_the_last_resort(
 ) -> None:
     tried: list[str] = []
     _, labels = pixels(colour_bundle, Split.VALID)
-    real = quantize.infer
+    real = guard.infer
 
     def spoilt(model: Path, *arguments: object) -> np.ndarray:
         logits = real(model, *arguments)  # type: ignore[arg-type]
@@ -81,7 +84,7 @@ def test_int8_that_costs_accuracy_is_dropped_after_the_last_resort(
         tried.append(model.name)
         return np.roll(logits, 1, axis=1)
 
-    monkeypatch.setattr(quantize, "infer", spoilt)
+    monkeypatch.setattr(guard, "infer", spoilt)
     outcome = search(colour_bundle, tmp_path, labels)
     assert outcome.kept is None
     assert not outcome.verdict.kept
@@ -92,7 +95,7 @@ def test_int8_that_costs_accuracy_is_dropped_after_the_last_resort(
 def test_int8_that_gains_no_time_is_dropped(
     colour_bundle: Colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantize, "speed_up", lambda *_: 1.05)
+    monkeypatch.setattr(guard, "speed_up", lambda *_: 1.05)
     outcome = search(colour_bundle, tmp_path)
     assert outcome.kept is None
     assert outcome.verdict.reason == "int8 is hardly faster than float32 here"
@@ -110,9 +113,61 @@ def test_guard_allows_half_a_point(wrong: int, kept: bool) -> None:
     before = np.tile(np.float32([1, 0]), (200, 1))
     after = before.copy()
     after[:wrong] = [0, 1]
-    verdict = quantize.judge(before, after, labels, CHEAP[0], {})
+    verdict, chosen = guard.judge([guard.compare(CHEAP[0], after, before, labels)], before, labels)
     assert verdict.kept is kept
+    assert (chosen is not None) is kept
     assert verdict.agreement == 1 - wrong / 200
+
+
+def answers(*wrong: int) -> np.ndarray:
+    """Logits of 1,000 photos of class 0, all right but the photos `wrong`."""
+    logits = np.tile(np.float32([1, 0]), (1000, 1))
+    logits[list(wrong)] = [0, 1]
+    return logits
+
+
+def test_the_comparison_is_paired() -> None:
+    labels = np.zeros(1000, np.int64)
+    before = answers(*range(100))
+    attempt = guard.compare(CHEAP[0], answers(*range(2, 106)), before, labels)
+    assert (attempt.lost, attempt.gained) == (6, 2)
+    assert attempt.drop == pytest.approx(0.004)
+    assert attempt.drop_error == pytest.approx(8**0.5 / 1000, rel=1e-2)
+    assert attempt.passes
+
+
+def test_of_recipes_that_pass_the_nearest_is_kept_not_the_luckiest() -> None:
+    labels = np.zeros(1000, np.int64)
+    before = answers(*range(10))
+    lucky = guard.compare(CHEAP[0], 2 * answers(), before, labels)
+    near = guard.compare(CHEAP[1], answers(*range(11)), before, labels)
+    failed = guard.compare(Recipe(Calibration.MIN_MAX, float_last=1), answers(*range(16)), before, labels)
+    verdict, chosen = guard.judge([lucky, near, failed], before, labels)
+    assert chosen is near
+    assert verdict.drops == {
+        str(lucky.recipe): -0.01, str(near.recipe): 0.001, str(failed.recipe): 0.006,
+    }  # fmt: skip
+    nothing, none = guard.judge([failed], before, labels)
+    assert none is None
+    assert "16 photos" not in nothing.reason
+    assert "6 photos lost, 0 gained of 1000" in nothing.reason
+
+
+def test_shifted_features_have_the_mean_of_the_float_graph(colour_bundle: Colours, tmp_path: Path) -> None:
+    model, output = colour_bundle.folder / "model.onnx", tmp_path / "int8.onnx"
+    seen, _ = pixels(colour_bundle, Split.TRAIN)
+
+    def photos() -> Iterator[np.ndarray]:
+        return int8.batches(seen, colours.TRANSFORM, 4)
+
+    ranges = observe(model, photos(), 1).ranges(Calibration.MIN_MAX)
+    quantize.quantise(model, ranges, CHEAP[0], output)
+    wanted, before = (quantize.mean_embedding(path, photos, 1) for path in (model, output))
+    quantize.quantise_corrected(model, ranges, CHEAP[0], output, photos, 1)
+    after = quantize.mean_embedding(output, photos, 1)
+    assert wanted is not None
+    assert np.abs(wanted - before).max() > 1e-3
+    assert np.abs(wanted - after).max() < 1e-4
 
 
 def test_squared_error_of_representable_values_is_zero() -> None:
@@ -147,7 +202,7 @@ def test_finetuned_models_are_quantised_from_their_own_graphs(
     colour_bundle: Colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With different backbones the reference finds the recipe, and the model's own graph is quantised by it."""
-    monkeypatch.setattr(int8, "search", partial(quantize.search, recipes=CHEAP, last_resorts=()))
+    monkeypatch.setattr(int8, "search", partial(guard.search, recipes=CHEAP, last_resorts=()))
     reference = build_backbone(colours.ARCHITECTURE, seed=1)
     other = attach_head(reference, colours.centroid_head(reference, colour_bundle.shards[Split.TRAIN]))
     assert not int8.shares_backbone(colour_bundle.model, other)
