@@ -53,7 +53,9 @@ function done(summary, latency, requests)
 end
 """
 
-# Exponential think times on many connections: arrivals nearly independent of the answers, as users are (open loop).
+# wrk is a closed loop: a connection asks again after its answer. Exponential think times on many connections, each far
+# longer than an answer takes, make Poisson arrivals that hardly depend on the answers: an open loop. wrk starts a
+# request's clock when it writes it, in whole milliseconds after the answer before.
 _DELAY = "function delay() return math.floor(-math.log(1 - math.random()) * %f + 0.5) end"
 
 
@@ -309,19 +311,17 @@ def serve_info(running: Running) -> dict[str, str]:
     return dict(re.findall(r'(\w+)="([^"]*)"', line))
 
 
-def in_process(bundle: Path, runtime: str, workers: int, threads: int) -> dict[str, float]:
+def in_process(bundle: Path, info: dict[str, str]) -> dict[str, float]:
     """Cost of the same work without a server, in a process of its own.
 
-    :return: `cpu_ms`: CPU time per photo with `workers` threads at work; `ms`: median time of one photo alone.
+    :param info: `serve_info` of the server to compare with: runtime, workers, threads and batch size are its own.
+    :return: `cpu_ms`: CPU time per photo with all workers busy; `per_second`: their rate; `ms`: median time of one
+        photo alone.
     """
+    workers = int(info["processes"]) * int(info["workers"])
     command = [
-        sys.executable,
-        "-m",
-        "benchmarks._serving_in_process",
-        str(bundle),
-        runtime,
-        str(workers),
-        str(threads),
+        *(sys.executable, "-m", "benchmarks._serving_in_process", str(bundle), info["runtime"]),
+        *(str(workers), info["threads"], info["max_batch"]),
     ]
     output = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     result: dict[str, float] = json.loads(output.splitlines()[-1])

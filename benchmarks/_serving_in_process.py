@@ -1,4 +1,11 @@
-"""The work of one photo (decode, transform, session) without a server: its CPU time, and its time alone."""
+"""The work of one photo (decode, transform, session) without a server: its CPU time, and its time alone.
+
+The same predictor on the same photos, in a process of its own on the machine that is otherwise at rest:
+
+- alone: one thread, one photo after another, each with as many runtime threads as the server uses; the median.
+- busy: as many threads, and photos per run of the network, as the server works with when saturated, so that both
+  share the same caches and memory between the same number of cores.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +20,11 @@ from benchmarks._serving_model import load_photos
 
 
 def main() -> None:
-    """Arguments: bundle, runtime, worker threads, threads per session."""
+    """Arguments: bundle, runtime, worker threads, threads per session, photos per batch."""
     from model_code.serve.predictor import Predictor
 
-    bundle, runtime, workers, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    bundle, runtime = Path(sys.argv[1]), sys.argv[2]
+    workers, threads, batch = map(int, sys.argv[3:6])
     predictor = Predictor.open(bundle, runtime=runtime, threads=threads)
     photos = [path.read_bytes() for path in load_photos()]
     predictor.predict(photos[:16])
@@ -27,8 +35,8 @@ def main() -> None:
         alone.append(time.perf_counter() - started)
 
     def repeat() -> None:
-        for photo in photos:
-            predictor.predict([photo])
+        for start in range(0, len(photos), batch):
+            predictor.predict(photos[start : start + batch])
 
     busy = [threading.Thread(target=repeat) for _ in range(workers)]
     cpu, wall = time.process_time(), time.perf_counter()

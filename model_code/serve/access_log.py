@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 _CAPACITY = 10_000
+_INTERVAL = 0.1
+"""Seconds between writes: waking the thread for every line costs more than the line."""
 # POSIX keeps writes of up to PIPE_BUF bytes whole when several processes share a pipe.
 _ATOMIC = 4096
 
@@ -19,7 +21,8 @@ class AccessLog:
 
     def __init__(self, target: str) -> None:
         self.lost = 0
-        self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._lines: deque[dict[str, Any]] = deque()
+        self._stop = threading.Event()
         self._file = -1
         if target != "off":
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -31,40 +34,35 @@ class AccessLog:
         """Queue a line."""
         if self._file < 0:
             return
-        if self._queue.qsize() >= _CAPACITY:
+        if len(self._lines) >= _CAPACITY:
             self.lost += 1
         else:
-            self._queue.put(fields)
+            self._lines.append(fields)
 
     def close(self) -> None:
         """Write what is queued, for at most a second."""
         if self._file >= 0:
-            self._queue.put(None)
+            self._stop.set()
             self._thread.join(1.0)
 
     def _write(self) -> None:
-        while (fields := self._queue.get()) is not None:
-            for part in self._parts(fields):
+        stopping = False
+        while not stopping:
+            stopping = self._stop.wait(_INTERVAL)
+            for part in self._parts():
                 try:
                     os.write(self._file, part)
                 except OSError:
                     self.lost += part.count(b"\n")
 
-    def _parts(self, fields: dict[str, Any]) -> Iterator[bytes]:
-        """`fields` and all that is waiting, as lines in pieces that are written whole."""
-        part = _line(fields)
-        while self._queue.qsize():
-            more = self._queue.get()
-            if more is None:
-                self._queue.put(None)
-                break
-            line = _line(more)
+    def _parts(self) -> Iterator[bytes]:
+        """All that is waiting, as lines in pieces that are written whole."""
+        part = b""
+        while self._lines:
+            line = json.dumps(self._lines.popleft()).encode() + b"\n"
             if len(part) + len(line) > _ATOMIC:
                 yield part
                 part = b""
             part += line
-        yield part
-
-
-def _line(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields).encode() + b"\n"
+        if part:
+            yield part

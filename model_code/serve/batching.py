@@ -3,14 +3,19 @@
 A worker that is free takes a photo at once, so nothing is added to the latency of a quiet server; under load
 photos pile up while the workers are busy, and each takes its share of the pile as one batch. Decoding and the
 network release the GIL, so one process keeps its cores busy from a single copy of the weights.
+
+The standard library's queues wake one waiting thread after another until none finds work, and each of them
+takes the GIL and a core from the one that did. Here a photo wakes exactly one worker: the last to become idle,
+whose caches are the warmest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
+import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -87,7 +92,9 @@ class Batcher:
         self._max_batch = max_batch
         self._capacity = capacity
         self._observe = observe
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._pending: deque[_Item] = deque()
+        self._idle: list[threading.Lock] = []
+        """What idle workers sleep on, locked; releasing one wakes its worker."""
         self.outstanding = 0
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(workers)
@@ -115,22 +122,19 @@ class Batcher:
             job.next += 1
             if job.outcomes[index] is _PENDING:
                 self.outstanding += 1
-                self._queue.put((job, index, time.perf_counter()))
+                self._pending.append((job, index, time.perf_counter()))
+                with contextlib.suppress(IndexError):  # none is idle, or the last one has just seen the photo
+                    self._idle.pop().release()
                 return True
         return False
-
-    def close(self) -> None:
-        """Stop the workers once the queue is empty."""
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
 
     # -- worker threads ----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            items = [item, *self._share()]
+        sleep = threading.Lock()
+        sleep.acquire()
+        while True:
+            items = self._take(sleep)
             started = time.perf_counter()
             outcomes = self._run(items)
             report = BatchDone(len(items), started - items[0][2], time.perf_counter() - started)
@@ -139,20 +143,27 @@ class Batcher:
             except RuntimeError:  # the loop is closed: the process is on its way out
                 return
 
-    def _share(self) -> list[_Item]:
-        """This worker's part of what is waiting beside the photo it holds."""
-        share = min(self._max_batch - 1, self._queue.qsize() // self._workers)
-        items: list[_Item] = []
-        while len(items) < share:
+    def _take(self, sleep: threading.Lock) -> list[_Item]:
+        """This worker's share of what is waiting, at least one photo."""
+        while True:
+            share = max(1, min(self._max_batch, 1 + (len(self._pending) - 1) // self._workers))
+            items: list[_Item] = []
             try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:
-                self._queue.put(None)
-                break
-            items.append(item)
-        return items
+                while len(items) < share:
+                    items.append(self._pending.popleft())
+            except IndexError:  # the other workers were quicker
+                pass
+            if items:
+                return items
+            self._idle.append(sleep)
+            if self._pending:
+                # A photo came between the look and the sleep: whoever brought it may not have seen us idle.
+                try:
+                    self._idle.remove(sleep)
+                    continue
+                except ValueError:
+                    pass  # it has: the lock is released, or about to be
+            sleep.acquire()
 
     def _run(self, items: list[_Item]) -> list[Outcome]:
         outcomes: list[Outcome] = [_PENDING] * len(items)
