@@ -115,14 +115,16 @@ class Router:
         self._services: dict[str, Service] = {}
         self._fallback: Service | None = None
         self._admin: dict[str, AdminHandler] = {}
+        self.guard: Callable[[Service], Service] = lambda service: service
+        """What every service that is registered from now on is put behind."""
 
     def register(self, name: str, service: Service) -> None:
         """Answer requests of a signing name with `service`; it replaces moto's."""
-        self._services[name] = service
+        self._services[name] = self.guard(service)
 
     def register_fallback(self, service: Service) -> None:
         """Answer requests of every signing name that is not registered."""
-        self._fallback = service
+        self._fallback = self.guard(service)
 
     def admin(self, name: str, handler: AdminHandler) -> None:
         """Answer /_local_aws/<name>[/...] with the handler's document."""

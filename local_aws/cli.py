@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--quota", action="append", default=[], metavar="TYPE=N", help="at most N such instances"
     )
+    start.add_argument(
+        "--iam", choices=["off", "enforce"], default="off",
+        help="enforce: requests need permissions, jobs have their role's; DIR/credentials are the account's own",
+    )  # fmt: skip
     start.add_argument("--foreground", action="store_true", help="stay in this terminal")
     start.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
 
@@ -88,6 +92,7 @@ def _start(arguments: argparse.Namespace) -> None:
         cores=arguments.cores,
         quotas=dict(parse_quota(text) for text in arguments.quota),
         log_level=arguments.log_level,
+        enforce_iam=arguments.iam == "enforce",
     )
     if arguments.foreground:
         from local_aws.daemon import run
@@ -110,6 +115,7 @@ def _start_in_background(settings: Settings) -> None:
     argv += ["--state", str(settings.state), "--images", str(settings.images), "--port", str(settings.port)]
     argv += ["--host", settings.host, "--region", settings.region]
     argv += ["--cores", str(settings.cores), "--log-level", settings.log_level]
+    argv += ["--iam", "enforce" if settings.enforce_iam else "off"]
     for instance_type, limit in settings.quotas.items():
         argv += ["--quota", f"{instance_type}={limit}"]
     log = settings.state / state_folder.LOG

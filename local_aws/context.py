@@ -5,6 +5,7 @@ clients to itself.
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +20,27 @@ from local_aws.log_store import LogStore
 from local_aws.settings import ACCOUNT_ID, Settings
 from local_aws.store import Store
 
-# Credentials for our own calls and for jobs; by default any are accepted.
-ACCESS_KEY_ID = "AKIALOCALAWSJOBS0000"
-SECRET_ACCESS_KEY = "local-aws"
+SESSION_SECONDS = 12 * 3600
+"""How long a job's credentials are valid, at most what a role allows."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """An access key: its id, its secret, and a session's token or ""."""
+
+    id: str
+    secret: str
+    token: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """As SDKs read it from the environment."""
+        token = {"AWS_SESSION_TOKEN": self.token} if self.token else {}
+        return {"AWS_ACCESS_KEY_ID": self.id, "AWS_SECRET_ACCESS_KEY": self.secret, **token}
+
+
+ANY_KEY = Key("AKIALOCALAWSJOBS0000", "local-aws")
+"""For our own calls and for jobs where IAM is not enforced: any credentials are accepted then."""
 
 
 @dataclass
@@ -38,27 +57,49 @@ class Context:
     images: Images
     capacity: Capacity
     logs: LogStore
+    root_key: Key = ANY_KEY
     stopping: threading.Event = field(default_factory=threading.Event)
-    _clients: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _clients: dict[tuple[str, str, str], Any] = field(default_factory=dict)
+    _sessions: dict[str, tuple[float, Key]] = field(default_factory=dict)
     _clients_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def arn(self, region: str, resource: str, service: str = "sagemaker") -> str:
         """`training-job/a` -> `arn:aws:sagemaker:us-east-1:123456789012:training-job/a`."""
         return f"arn:aws:{service}:{region}:{ACCOUNT_ID}:{resource}"
 
-    def client(self, service: str, region: str | None = None) -> Any:
-        """A boto3 client of this very local_aws. Clients are thread-safe and kept."""
+    def key_of(self, role: str) -> Key:
+        """What a job that runs with a role may do: the role's where IAM is enforced, else anything.
+
+        Raises botocore's ClientError when the role cannot be taken.
+        """
+        if not (self.settings.enforce_iam and role):
+            return self.root_key
+        end, key = self._sessions.get(role, (0.0, self.root_key))
+        if end < time.time() + SESSION_SECONDS / 2:
+            issued = self.client("sts").assume_role(
+                RoleArn=role, RoleSessionName="SageMaker", DurationSeconds=SESSION_SECONDS
+            )["Credentials"]
+            key = Key(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
+            self._sessions[role] = (time.time() + SESSION_SECONDS, key)
+        return key
+
+    def client(self, service: str, region: str | None = None, role: str = "") -> Any:
+        """A boto3 client of this very local_aws, acting as the account or with a job's role. Clients are
+        thread-safe and kept.
+        """
         region = region or self.settings.region
+        key = self.key_of(role)
         with self._clients_lock:
-            client = self._clients.get((service, region))
+            client = self._clients.get((service, region, key.id))
             if client is None:
                 session: Any = boto3.session.Session()
                 client = session.client(
                     service,
                     region_name=region,
                     endpoint_url=self.url,
-                    aws_access_key_id=ACCESS_KEY_ID,
-                    aws_secret_access_key=SECRET_ACCESS_KEY,
+                    aws_access_key_id=key.id,
+                    aws_secret_access_key=key.secret,
+                    aws_session_token=key.token or None,
                     config=Config(
                         s3={"addressing_style": "path"},
                         max_pool_connections=32,
@@ -68,7 +109,7 @@ class Context:
                         response_checksum_validation="when_required",
                     ),
                 )
-                self._clients[(service, region)] = client
+                self._clients[(service, region, key.id)] = client
         return client
 
     @cached_property
@@ -81,8 +122,8 @@ class Context:
         """Where process groups keep their records (see processes.end_orphans)."""
         return self._folder("run")
 
-    def job_environment(self, region: str) -> dict[str, str]:
-        """What any process started for a client needs to reach this AWS, and nothing of our own
+    def job_environment(self, region: str, role: str) -> dict[str, str]:
+        """What any process started for a client needs to reach this AWS with its role, and nothing of our own
         environment.
         """
         return {
@@ -92,8 +133,7 @@ class Context:
             "AWS_ENDPOINT_URL": self.url,
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+            **self.key_of(role).environment,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 

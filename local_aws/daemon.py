@@ -11,9 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 from local_aws import images, services
+from local_aws.access.credentials import root_key
 from local_aws.app import Router
 from local_aws.capacity import Capacity
-from local_aws.context import Context
+from local_aws.context import ANY_KEY, Context
 from local_aws.log_store import LogStore
 from local_aws.processes import end_orphans
 from local_aws.sagemaker.operations import status_member
@@ -39,7 +40,8 @@ def run(settings: Settings) -> None:
         open_things.callback(server.stop)
         # Jobs and the CLI are on this machine, whatever else may reach it.
         url = f"http://{DEFAULT_HOST if settings.host == EVERY_ADDRESS else settings.host}:{server.port}"
-        context = Context(settings, url, store, known_images, Capacity(settings.cores), logs)
+        key = root_key(settings.state) if settings.enforce_iam else ANY_KEY
+        context = Context(settings, url, store, known_images, Capacity(settings.cores), logs, key)
         ended = end_orphans(context.records)
         if ended:
             logger.warning("ended what an earlier local_aws left running: %s", ", ".join(ended))

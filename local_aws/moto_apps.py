@@ -12,7 +12,7 @@ import io
 import logging
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -22,7 +22,6 @@ from moto.core.exceptions import AWSError, ServiceException
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.exceptions import HTTPException
 
-from local_aws.cloudformation import refuse_what_would_be_skipped
 from local_aws.errors import AwsError, Environ, StartResponse, WsgiApp, respond_error, unsupported
 from local_aws.moto_state import MotoState
 
@@ -52,8 +51,9 @@ class MotoApps:
     changed.
     """
 
-    def __init__(self, state: MotoState) -> None:
-        self._state = state
+    def __init__(self, state: MotoState, prepare: Mapping[str, Callable[[], None]]) -> None:
+        """`prepare` holds, by moto's name of a service, what is done before its app is used."""
+        self._state, self._prepare = state, prepare
         # Only its pure function from a request to a host name is used.
         self._names = DomainDispatcherApplication(create_backend_app)
         self._apps: dict[str, MotoApp | None] = {}
@@ -105,19 +105,19 @@ class MotoApps:
     def _app(self, host: str) -> MotoApp | None:
         with self._lock:
             if host not in self._apps:
-                self._apps[host] = _create(host)
+                self._apps[host] = _create(host, self._prepare)
             return self._apps[host]
 
 
-def _create(host: str) -> MotoApp | None:
+def _create(host: str, prepare: Mapping[str, Callable[[], None]]) -> MotoApp | None:
     backend = next(
         (name for name, pattern in backend_index.backend_url_patterns if pattern.match(f"http://{host}")),
         host,
     )
     if backend in _NEVER:
         return None
-    if backend == "cloudformation":
-        refuse_what_would_be_skipped()
+    if backend in prepare:
+        prepare[backend]()
     try:
         app = create_backend_app(backend)
     except (ImportError, KeyError, AttributeError):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_aws import status
+from local_aws import cloudformation, status
+from local_aws.access.gate import Gate
+from local_aws.access.simulator import PolicySimulator
 from local_aws.alarms import Monitoring
 from local_aws.app import Router
 from local_aws.autoscaling import AutoScaling
 from local_aws.context import Context
 from local_aws.ec2.service import Ec2
 from local_aws.ec2.ssm import Ssm
-from local_aws.iam import Iam
 from local_aws.logs_service import Logs
 from local_aws.moto_apps import MotoApps
 from local_aws.moto_state import MotoState
@@ -26,9 +27,14 @@ from local_aws.sagemaker.service import SageMaker
 def build(context: Context) -> Router:
     """The router with every service registered. Nothing runs before `router.start()`."""
     router = Router(context.settings.region)
-    moto = MotoApps(MotoState(context.settings.state / "moto"))
+    if context.settings.enforce_iam:
+        router.guard = lambda app: Gate(context, app)
+    moto = MotoApps(
+        MotoState(context.settings.state / "moto"),
+        {"cloudformation": lambda: cloudformation.install(context)},
+    )
     router.register_fallback(moto)
-    router.register("iam", Iam(context, moto))
+    router.register("iam", PolicySimulator(context, moto))
     s3 = S3App(S3Store(context.settings.state / "s3"), send=queue_sender(context))
     router.register("s3", s3)
     sagemaker = SageMaker(context)

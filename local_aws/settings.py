@@ -28,6 +28,7 @@ class Settings:
     state: folder of everything that must survive a restart. images: `images.toml` (docs/contracts.md). port:
     0 picks a free one. cores: how many cores jobs may use together. quotas: instance type -> most instances
     at once, over which Create calls answer ResourceLimitExceeded; types not named have no limit but `cores`.
+    enforce_iam: requests need the permissions that they need on AWS, else any credentials may do anything.
     """
 
     state: Path
@@ -38,6 +39,7 @@ class Settings:
     quotas: Mapping[str, int] = field(default_factory=dict)
     log_level: str = "INFO"
     host: str = DEFAULT_HOST
+    enforce_iam: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -79,7 +79,12 @@ def render(status: dict[str, Any]) -> str:
     for endpoint in status["endpoints"]:
         lines.append(f"{'endpoint':<27} {endpoint['name']:<64} {endpoint['status']} ({endpoint['config']})")
     for instance in status["instances"]:
-        lines.append(f"{'instance':<27} {instance['id']:<64} {instance['state']}")
+        label = f"{instance['id']} {instance['name']}".rstrip()
+        pids = ", ".join(map(str, instance["pids"])) or "none"
+        lines.append(
+            f"{'instance':<27} {label:<64} {instance['state']} for {instance['seconds']} s, pids {pids}, "
+            f"SSM {instance['ssm']}"
+        )
     return "\n".join(lines)
 
 

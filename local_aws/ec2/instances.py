@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.ec2.models import ec2_backends
 
 from local_aws.context import Context
-from local_aws.ec2.instance import KIND, Instance, moto_instance, user_data_of
+from local_aws.ec2.instance import KIND, Instance, moto_instance, tags_of, user_data_of
 from local_aws.settings import ACCOUNT_ID
 from local_aws.store import AlreadyExists, Missing, Resource
 
@@ -102,11 +102,23 @@ class Instances:
             self._announce(region, instance_id, "running")
 
     def status(self) -> list[dict[str, Any]]:
-        """For `local_aws status`."""
-        return [
-            {"id": i.id, "region": i.region, "state": _state(i.region, i.id), "pids": i.pids}
-            for i in self.all()
-        ]
+        """For `local_aws status`: `seconds` since the launch, `pids` of what runs on it now."""
+        launched = {resource.name: resource.created for resource in self.context.store.all(KIND)}
+        entries = []
+        for instance in self.all():
+            state = _state(instance.region, instance.id)
+            entries.append(
+                {
+                    "id": instance.id,
+                    "name": tags_of(instance.region, instance.id).get("Name", ""),
+                    "region": instance.region,
+                    "state": state,
+                    "seconds": round(time.time() - launched.get(instance.id, time.time())),
+                    "pids": instance.pids,
+                    "ssm": "Online" if state == "running" else "ConnectionLost",
+                }
+            )
+        return entries
 
     def _make(self, region: str, instance_id: str) -> Instance:
         return Instance(self.context, region, instance_id, self._metadata_url)

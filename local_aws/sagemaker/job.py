@@ -150,6 +150,22 @@ class Jobs:
             job = self._jobs.get((kind, region, name))
         return job if job and not job.finished.is_set() else None
 
+    def stop(self, context: Context, resource: Resource, status: str, what: str) -> None:
+        """Mark a job as Stopping and tell it. `status` is the document's member for it, `what` is "training job", ...
+
+        Raises ValidationException for one that has ended; one that just ends stays as it is.
+        """
+        must_be_stoppable(resource.document, status, what)
+
+        def change(document: Document) -> None:
+            if document[status] == "InProgress":
+                document[status] = "Stopping"
+
+        context.store.update(resource.kind, resource.region, resource.name, change)
+        job = self.get(resource.kind, resource.region, resource.name)
+        if job:
+            job.request_stop()
+
     def running(self) -> list[Job]:
         """Every job that runs now."""
         with self._lock:

@@ -12,6 +12,8 @@ from local_aws.sagemaker.packages import package_containers
 from local_aws.store import AlreadyExists, Missing, Resource
 
 KIND = "model"
+ROLE = "_RoleArn"
+"""The member of a container, resolved by `container_of`, that holds its model's role, or ""."""
 
 
 @operation("CreateModel")
@@ -82,3 +84,20 @@ def get(call: Call, name: str) -> Resource:
         return call.context.store.get(KIND, call.region, name)
     except Missing:
         raise validation_error(f'Could not find model "{call.arn(f"model/{name}")}".') from None
+
+
+def container_of(call: Call, name: str) -> Document:
+    """The one container of a model, its package resolved, with its role. Raises ValidationException."""
+    model = get(call, name).document
+    parts = [model["PrimaryContainer"]] if "PrimaryContainer" in model else model["Containers"]
+    if len(parts) != 1:
+        raise validation_error(
+            f"Model {name} is an inference pipeline of {len(parts)} containers; local_aws runs models of one "
+            "container."
+        )
+    container: Document = {**parts[0], ROLE: model.get("ExecutionRoleArn", "")}
+    if "ModelPackageName" not in container:
+        return container
+    inner = package_containers(call.context, call.region, container["ModelPackageName"])[0]
+    environment = {**inner.get("Environment", {}), **container.get("Environment", {})}
+    return {**inner, "Environment": environment, ROLE: container[ROLE]}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 
-from local_aws.capacity import check_quota
 from local_aws.context import Context
 from local_aws.errors import AwsError, validation_error
 from local_aws.images import Contract, Image
 from local_aws.json_service import Call, Document
-from local_aws.sagemaker.job import must_be_stoppable
+from local_aws.sagemaker import quotas
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.sagemaker.processing_job import KIND, ROOT, ProcessingJob
 from local_aws.sagemaker.training import JOBS, check_output
@@ -21,7 +20,7 @@ def create_processing_job(call: Call) -> Document:
     """Check, record, start."""
     params = call.params
     image = check_request(call.context, params)
-    check_quotas(call.context, call.region, params["ProcessingResources"]["ClusterConfig"])
+    quotas.check(call.context, call.region, KIND, params, _instances)
     name = params["ProcessingJobName"]
     arn = call.arn(f"{KIND}/{name}")
     now = time.time()
@@ -100,15 +99,9 @@ def _check_local(path: str | None, where: str) -> None:
         raise validation_error(f"LocalPath of {where} must be an absolute path under {ROOT}.")
 
 
-def check_quotas(context: Context, region: str, cluster: Document) -> None:
-    """Raise ResourceLimitExceeded when the instances asked for exceed a quota."""
-    instance_type = cluster["InstanceType"]
-    if instance_type not in context.settings.quotas:
-        return
-    active = context.store.all(KIND, region, "InProgress") + context.store.all(KIND, region, "Stopping")
-    clusters = [job.document["ProcessingResources"]["ClusterConfig"] for job in active]
-    in_use = sum(c["InstanceCount"] for c in clusters if c["InstanceType"] == instance_type)
-    check_quota(context.settings.quotas, instance_type, in_use, cluster["InstanceCount"], "processing job")
+def _instances(document: Document) -> list[tuple[str, int]]:
+    cluster = document["ProcessingResources"]["ClusterConfig"]
+    return [(cluster["InstanceType"], cluster["InstanceCount"])]
 
 
 @operation("DescribeProcessingJob")
@@ -126,17 +119,7 @@ def list_processing_jobs(call: Call) -> Document:
 @operation("StopProcessingJob")
 def stop_processing_job(call: Call) -> None:
     """SIGTERM now, SIGKILL after 120 s."""
-    resource = _get(call)
-    must_be_stoppable(resource.document, "ProcessingJobStatus", "processing job")
-
-    def change(document: Document) -> None:
-        if document["ProcessingJobStatus"] == "InProgress":
-            document["ProcessingJobStatus"] = "Stopping"
-
-    call.context.store.update(KIND, call.region, resource.name, change)
-    job = JOBS.get(KIND, call.region, resource.name)
-    if job:
-        job.request_stop()
+    JOBS.stop(call.context, _get(call), "ProcessingJobStatus", "processing job")
 
 
 @operation("DeleteProcessingJob")

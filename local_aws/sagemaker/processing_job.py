@@ -44,7 +44,7 @@ class ProcessingJob(Job):
     def __init__(self, context: Context, resource: Resource, image: Image) -> None:
         super().__init__(context, resource)
         self._image = image
-        self._s3 = context.client("s3", self.region)
+        self._s3 = context.client("s3", self.region, self.request["RoleArn"])
         cluster = self.request["ProcessingResources"]["ClusterConfig"]
         self._instance_type, self._names = cluster["InstanceType"], host_names(cluster["InstanceCount"])
         self._hosts = Hosts(context, self.kind, f"{self.region}/{self.name}")
@@ -119,7 +119,9 @@ class ProcessingJob(Job):
             local_folder(folder, output["LocalPath"]).mkdir(parents=True, exist_ok=True)
         (folder / "config/resourceconfig.json").write_text(json.dumps(resource_config(place)))
         (folder / "config/processingjobconfig.json").write_text(json.dumps(config_of(self.request)))
-        env = self.context.job_environment(self.region) | machine_environment(place, self._image, port=0)
+        env = self.context.job_environment(self.region, self.request["RoleArn"]) | machine_environment(
+            place, self._image, port=0
+        )
         env |= {
             "PYTHONPATH": "",
             "PROCESSING_JOB_NAME": self.name,

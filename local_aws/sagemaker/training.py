@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from local_aws.capacity import check_quota
 from local_aws.context import Context
 from local_aws.errors import AwsError, validation_error
 from local_aws.images import Contract, Image
 from local_aws.json_service import Call, Document
-from local_aws.sagemaker import s3_data, warm_pools
+from local_aws.sagemaker import quotas, s3_data, warm_pools
 from local_aws.sagemaker.job import Jobs, must_be_stoppable
 from local_aws.sagemaker.machines import instance_groups
 from local_aws.sagemaker.metrics import check_definitions
@@ -54,7 +53,7 @@ def create(
     its document, such as TuningJobArn. Raises AwsError as CreateTrainingJob answers.
     """
     image = check_request(context, params)
-    check_quotas(context, region, params["ResourceConfig"])
+    quotas.check(context, region, KIND, params, _instances)
     name = params["TrainingJobName"]
     now = time.time()
     document: Document = {
@@ -208,20 +207,8 @@ def _check_resources(resources: Document) -> None:
         raise validation_error("InstanceType and InstanceCount must be given in ResourceConfig.")
 
 
-def check_quotas(context: Context, region: str, resources: Document) -> None:
-    """Raise ResourceLimitExceeded when the instances asked for exceed a quota."""
-    for _, instance_type, count in instance_groups(resources):
-        if instance_type in context.settings.quotas:
-            active = context.store.all(KIND, region, status="InProgress") + context.store.all(
-                KIND, region, "Stopping"
-            )
-            in_use = sum(
-                used
-                for job in active
-                for _, kind, used in instance_groups(job.document["ResourceConfig"])
-                if kind == instance_type
-            )
-            check_quota(context.settings.quotas, instance_type, in_use, count, "training job")
+def _instances(document: Document) -> list[tuple[str, int]]:
+    return [(kind, count) for _, kind, count in instance_groups(document["ResourceConfig"])]
 
 
 @operation("DescribeTrainingJob")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 from local_aws.context import Context
 from local_aws.images import Image
-from local_aws.sagemaker import archive, artefacts, requirements, s3_data, script_mode, warm_pools
+from local_aws.sagemaker import archive, artefacts, warm_pools
 from local_aws.sagemaker.checkpoints import CheckpointSync
 from local_aws.sagemaker.hosts import (
     STOP_GRACE_SECONDS,
@@ -21,13 +19,12 @@ from local_aws.sagemaker.hosts import (
     Hosts,
     error_message,
     host_names,
-    log_stream,
 )
 from local_aws.sagemaker.job import INTERNAL_ERROR, Job, JobEnded, JobFailed, JobStopped, Shutdown, cut
-from local_aws.sagemaker.machines import free_port, instance_groups, machine_environment
+from local_aws.sagemaker.machines import instance_groups
 from local_aws.sagemaker.metrics import MetricScraper
 from local_aws.sagemaker.s3_data import DataError
-from local_aws.sagemaker.script_mode import HostPlace
+from local_aws.sagemaker.training_setup import TrainingSetup, checkpoint_folder
 from local_aws.sagemaker.transitions import transition
 from local_aws.store import Document, Resource
 from local_aws.supervisor import CANNOT_MOUNT
@@ -35,17 +32,6 @@ from local_aws.supervisor import CANNOT_MOUNT
 logger = logging.getLogger(__name__)
 
 KIND = "training-job"
-LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-OPT_ML_FOLDERS = (
-    "input/config",
-    "input/data",
-    "model",
-    "output/data",
-    "code",
-    "checkpoints",
-    "tmp",
-    "packages",
-)
 INTERRUPTION_GRACE_SECONDS = 5.0
 """How long an interrupted spot job may finish what it writes; AWS gives two minutes of notice."""
 TEXT_OF_COMMAND = 160
@@ -67,8 +53,7 @@ class TrainingJob(Job):
         self._seconds_before = 0.0  # on instances, in attempts before this one
         self._attempt_started: float | None = None
         self.scraper = MetricScraper(self.request["AlgorithmSpecification"].get("MetricDefinitions", []))
-        self._hyperparameters: dict[str, str] = self.request.get("HyperParameters", {})
-        self._s3 = context.client("s3", self.region)
+        self._s3 = context.client("s3", self.region, self.request["RoleArn"])
         self._hosts = Hosts(context, self.kind, f"{self.region}/{self.name}", self.scraper.feed)
         self._commands: dict[str, HostCommand] = {}
         self._groups = instance_groups(self.request["ResourceConfig"])
@@ -175,141 +160,9 @@ class TrainingJob(Job):
 
     def _prepare(self, cores: dict[str, int]) -> None:
         self._step("Downloading", "Downloading input data")
-        default_mode = self.request["AlgorithmSpecification"]["TrainingInputMode"]
-        channels = self.request.get("InputDataConfig", [])
-        config = script_mode.input_data_config(channels, default_mode)
-        port = free_port()
-        for place in self._places(cores):
-            folder = self.folder / place.host
-            for name in OPT_ML_FOLDERS:
-                (folder / name).mkdir(parents=True, exist_ok=True)
-            for channel in channels:
-                self.check_running()
-                self._download(channel, place, folder)
-            self._download_checkpoints(folder)
-            self._write_config(folder, place, config)
-            self._commands[place.host] = self._command(place, folder, config, port)
-
-    def _places(self, cores: dict[str, int]) -> list[HostPlace]:
-        from local_aws.processes import opt_ml_seen_at
-
-        names = iter(self._names)
-        groups = tuple(
-            (group, kind, tuple(next(names) for _ in range(count))) for group, kind, count in self._groups
-        )
-        return [
-            HostPlace(
-                root=opt_ml_seen_at(self.folder / host),
-                host=host,
-                hosts=self._names,
-                cores=cores[group],
-                instance_type=kind,
-                instance_group=group,
-                instance_groups=groups,
-            )
-            for group, kind, hosts in groups
-            for host in hosts
-        ]
-
-    def _download(self, channel: Document, place: HostPlace, folder: Path) -> None:
-        source = channel["DataSource"]["S3DataSource"]
-        wanted = source.get("InstanceGroupNames")
-        if wanted and place.instance_group not in wanted:
-            return
-        try:
-            objects = s3_data.list_source(self._s3, source["S3Uri"], source["S3DataType"])
-            if source.get("S3DataDistributionType") == "ShardedByS3Key":
-                seed = channel.get("ShuffleConfig", {}).get("Seed")
-                objects = s3_data.shard(objects, place.hosts.index(place.host), len(place.hosts), seed)
-            s3_data.download(self._s3, objects, folder / "input/data" / channel["ChannelName"])
-        except DataError as error:
-            raise DataError(f"Data download failed:{error}") from error
-
-    def _download_checkpoints(self, folder: Path) -> None:
-        checkpoints = self.request.get("CheckpointConfig")
-        if checkpoints and len(self._names) >= 1:
-            CheckpointSync(self._s3, checkpoints["S3Uri"], checkpoint_folder(folder, checkpoints)).download()
-
-    def _write_config(self, folder: Path, place: HostPlace, channels: Document) -> None:
-        for name, content in (
-            ("hyperparameters", self._hyperparameters),
-            ("inputdataconfig", channels),
-            ("resourceconfig", script_mode.resource_config(place)),
-        ):
-            (folder / "input/config" / f"{name}.json").write_text(json.dumps(content))
-
-    def _command(self, place: HostPlace, folder: Path, channels: Document, port: int) -> HostCommand:
-        specification = self.request["AlgorithmSpecification"]
-        decoded = script_mode.decode(self._hyperparameters)
-        module_uri = str(decoded.get(script_mode.SUBMIT_DIRECTORY, ""))
-        entrypoint = specification.get("ContainerEntrypoint")
-        arguments = list(specification.get("ContainerArguments", []))
-        if entrypoint:
-            argv = self._image.command([*entrypoint, *arguments])
-        else:
-            argv = self._script_command(place, folder, decoded, port)
-        env = self.context.job_environment(self.region)
-        env |= script_mode.environment(place, self.name, self._hyperparameters, channels, module_uri)
-        env |= machine_environment(place, self._image, port)
-        env |= {"TRAINING_JOB_NAME": self.name, "TRAINING_JOB_ARN": self.arn, "SAGEMAKER_REGION": self.region}
-        env |= self.request.get("Environment", {})
-        cwd = folder if entrypoint else folder / "code"
-        return HostCommand(
-            place.host,
-            argv,
-            env,
-            cwd,
-            folder,
-            log_stream(self.context, self.region, LOG_GROUP, self.name, place.host),
-        )
-
-    def _script_command(self, place: HostPlace, folder: Path, decoded: Document, port: int) -> list[str]:
-        user, framework = script_mode.split(decoded)
-        program = framework.get(script_mode.PROGRAM)
-        if not program:
-            raise JobFailed(
-                "AlgorithmError: the image is run in script mode: set the hyperparameters sagemaker_program and "
-                "sagemaker_submit_directory, or AlgorithmSpecification.ContainerEntrypoint"
-            )
-        self._unpack_code(str(framework.get(script_mode.SUBMIT_DIRECTORY, "")), folder)
-        if not (folder / "code" / str(program)).exists() and str(program).endswith((".py", ".sh")):
-            raise JobFailed(f"AlgorithmError: {script_mode.SUBMIT_DIRECTORY} holds no {program}")
-        self._install_requirements(place, folder)
-        has_setup = (folder / "code/setup.py").exists()
-        argv = script_mode.command(self._image.interpreter, str(program), has_setup) + script_mode.arguments(
-            user
-        )
-        if script_mode.runs_torchrun(framework, place):
-            return script_mode.torchrun(self._image.interpreter, place, port, argv[1:])
-        return argv
-
-    def _install_requirements(self, place: HostPlace, folder: Path) -> None:
-        wanted = folder / "code/requirements.txt"
-        if not wanted.is_file():
-            return
-        log = log_stream(self.context, self.region, LOG_GROUP, self.name, place.host)
-        offline = bool(self.request.get("EnableNetworkIsolation"))
-        try:
-            requirements.install(self._image.interpreter, wanted, folder / "packages", offline, log)
-        except requirements.InstallFailed as error:
-            raise JobFailed(cut(f"AlgorithmError: InstallRequirementsError: {error}")) from error
-        finally:
-            log.flush()
-
-    def _unpack_code(self, source: str, folder: Path) -> None:
-        code = folder / "code"
-        if source.startswith("s3://"):
-            bucket, key = s3_data.parse_uri(source)
-            packed = folder / "tmp/sourcedir.tar.gz"
-            s3_data.download(self._s3, [s3_data.S3Object(bucket, key, packed.name)], packed.parent)
-            archive.unpack(packed, code)
-            packed.unlink()
-        elif source.startswith("/opt/ml/"):
-            local = s3_data.safe_path(folder, source.removeprefix("/opt/ml/"))
-            if local.is_dir():
-                shutil.copytree(local, code, dirs_exist_ok=True)
-            else:
-                archive.unpack(local, code)
+        setup = TrainingSetup(self.context, self.region, self.request, self._image, self._s3, self.folder)
+        for place in setup.places(self._groups, self._names, cores):
+            self._commands[place.host] = setup.prepare(place, self.check_running)
 
     # --- training and after ---
 
@@ -468,9 +321,3 @@ def note_objective(document: Document, metrics: list[Document]) -> None:
         return
     document["ObjectiveStatus"] = "Succeeded"
     document["FinalHyperParameterTuningJobObjectiveMetric"] = {**objective, "Value": value}
-
-
-def checkpoint_folder(folder: Path, checkpoints: Document) -> Path:
-    """Where a host keeps its checkpoints; any LocalPath but one under /opt/ml was refused at creation."""
-    local = checkpoints.get("LocalPath", "/opt/ml/checkpoints")
-    return s3_data.safe_path(folder, local.removeprefix("/opt/ml/"))

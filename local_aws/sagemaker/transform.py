@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 
-from local_aws.capacity import check_quota
 from local_aws.errors import AwsError, validation_error
 from local_aws.json_service import Call, Document
-from local_aws.sagemaker import models
+from local_aws.sagemaker import models, quotas
 from local_aws.sagemaker.batches import BatchPlan
-from local_aws.sagemaker.job import must_be_stoppable
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
-from local_aws.sagemaker.packages import package_containers
 from local_aws.sagemaker.training import JOBS, check_output
 from local_aws.sagemaker.transform_job import KIND, TransformJob
 from local_aws.store import AlreadyExists, Missing, Resource
@@ -21,9 +18,9 @@ from local_aws.store import AlreadyExists, Missing, Resource
 def create_transform_job(call: Call) -> Document:
     """Check, record, start."""
     params = call.params
-    container = _container(call, models.get(call, params["ModelName"]).document)
+    container = _container(call, params["ModelName"])
     _check(params)
-    _check_quota(call, params["TransformResources"])
+    quotas.check(call.context, call.region, KIND, params, _instances)
     name, now = params["TransformJobName"], time.time()
     arn = call.arn(f"{KIND}/{name}")
     document: Document = {
@@ -47,23 +44,12 @@ def create_transform_job(call: Call) -> Document:
     return {"TransformJobArn": arn}
 
 
-def _container(call: Call, model: Document) -> Document:
-    """The model's container, its package resolved. Raises ValidationException for what a transform job cannot
-    run.
-    """
-    containers = model.get("Containers") or [model["PrimaryContainer"]]
-    if len(containers) > 1:
-        raise validation_error(
-            "local_aws runs models of one container: inference pipelines are not supported."
-        )
-    container: Document = containers[0]
+def _container(call: Call, name: str) -> Document:
+    """The model's container. Raises ValidationException for what a transform job cannot run."""
+    container = models.container_of(call, name)
     if container.get("ModelDataSource"):
         raise validation_error("ModelDataSource is not supported by batch transform: give ModelDataUrl.")
-    if "ModelPackageName" not in container:
-        return container
-    packaged = package_containers(call.context, call.region, container["ModelPackageName"])[0]
-    environment = {**packaged.get("Environment", {}), **container.get("Environment", {})}
-    return {**packaged, "Environment": environment}
+    return container
 
 
 def _check(params: Document) -> None:
@@ -75,15 +61,9 @@ def _check(params: Document) -> None:
     BatchPlan.of(params)
 
 
-def _check_quota(call: Call, resources: Document) -> None:
-    instance_type = resources["InstanceType"]
-    store = call.context.store
-    active = store.all(KIND, call.region, "InProgress") + store.all(KIND, call.region, "Stopping")
-    used = [job.document["TransformResources"] for job in active]
-    in_use = sum(entry["InstanceCount"] for entry in used if entry["InstanceType"] == instance_type)
-    check_quota(
-        call.context.settings.quotas, instance_type, in_use, resources["InstanceCount"], "transform job"
-    )
+def _instances(document: Document) -> list[tuple[str, int]]:
+    resources = document["TransformResources"]
+    return [(resources["InstanceType"], resources["InstanceCount"])]
 
 
 @operation("DescribeTransformJob")
@@ -101,17 +81,7 @@ def list_transform_jobs(call: Call) -> Document:
 @operation("StopTransformJob")
 def stop_transform_job(call: Call) -> None:
     """End after the requests in flight."""
-    resource = _get(call)
-    must_be_stoppable(resource.document, "TransformJobStatus", "transform job")
-
-    def change(document: Document) -> None:
-        if document["TransformJobStatus"] == "InProgress":
-            document["TransformJobStatus"] = "Stopping"
-
-    call.context.store.update(KIND, call.region, resource.name, change)
-    job = JOBS.get(KIND, call.region, resource.name)
-    if job:
-        job.request_stop()
+    JOBS.stop(call.context, _get(call), "TransformJobStatus", "transform job")
 
 
 def _get(call: Call) -> Resource:

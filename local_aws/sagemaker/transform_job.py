@@ -20,6 +20,7 @@ from local_aws.sagemaker.batches import BatchError, BatchPlan, answer, assemble,
 from local_aws.sagemaker.endpoints import model_data
 from local_aws.sagemaker.endpoints.server import ModelServer, ServerFailed, ServerSpec
 from local_aws.sagemaker.job import Job, JobFailed, cut
+from local_aws.sagemaker.models import ROLE
 from local_aws.sagemaker.s3_data import DataError, S3Object
 from local_aws.store import Document, Resource
 
@@ -39,7 +40,7 @@ class TransformJob(Job):
         super().__init__(context, resource)
         self._container = container
         self._plan = BatchPlan.of(self.request)
-        self._s3 = context.client("s3", self.region)
+        self._s3 = context.client("s3", self.region, container[ROLE])
         resources = self.request["TransformResources"]
         self._instances, self._instance_type = resources["InstanceCount"], resources["InstanceType"]
         self._servers: list[ModelServer] = []
@@ -150,7 +151,7 @@ class TransformJob(Job):
             name=f"transform {self.name} {number}",
             argv=tuple(image.command(image.argv)),
             env={
-                **self.context.job_environment(self.region),
+                **self.context.job_environment(self.region, self._container[ROLE]),
                 **self._container.get("Environment", {}),
                 "SAGEMAKER_BATCH": "true",
                 "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(self._plan.max_bytes // 2**20),

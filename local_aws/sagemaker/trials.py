@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from local_aws.context import Context
 from local_aws.sagemaker import training
 from local_aws.sagemaker.metrics import MetricScraper, scrape_log
-from local_aws.sagemaker.training_job import LOG_GROUP, TrainingJob
+from local_aws.sagemaker.training_job import TrainingJob
+from local_aws.sagemaker.training_setup import LOG_GROUP
 from local_aws.sagemaker.tuning_definitions import Definition
 from local_aws.store import Document, Resource
 

@@ -9,7 +9,7 @@ from local_aws.context import Context
 from local_aws.errors import AwsError, validation_error
 from local_aws.json_service import Call, Document
 from local_aws.sagemaker import training
-from local_aws.sagemaker.job import INTERNAL_ERROR, must_be_stoppable
+from local_aws.sagemaker.job import INTERNAL_ERROR
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.sagemaker.search_space import grid, read_ranges
 from local_aws.sagemaker.training_job import TrainingJob
@@ -261,16 +261,7 @@ def list_training_jobs_for_tuning_job(call: Call) -> Document:
 def stop_tuning_job(call: Call) -> None:
     """No new trials; those that run are stopped."""
     resource = _get(call, call.params["HyperParameterTuningJobName"])
-    must_be_stoppable(resource.document, "HyperParameterTuningJobStatus", "hyperparameter tuning job")
-
-    def change(document: Document) -> None:
-        if document["HyperParameterTuningJobStatus"] == "InProgress":
-            document["HyperParameterTuningJobStatus"] = "Stopping"
-
-    call.context.store.update(KIND, call.region, resource.name, change)
-    job = training.JOBS.get(KIND, call.region, resource.name)
-    if job:
-        job.request_stop()
+    training.JOBS.stop(call.context, resource, "HyperParameterTuningJobStatus", "hyperparameter tuning job")
 
 
 @operation("DeleteHyperParameterTuningJob")

@@ -55,7 +55,7 @@ class Template:
         """Parameter and pseudo parameter -> value; a CommaDelimitedList is a list."""
         given = {}
         for name, entry in self.source["Parameters"].items():
-            value = self.parameters.get(name, entry.get("Default", ""))
+            value = str(self.parameters.get(name, entry.get("Default", "")))
             given[str(name)] = value.split(",") if entry["Type"] == "CommaDelimitedList" else value
         return given | _PSEUDO
 

@@ -68,6 +68,17 @@ SERVER = SERVER.replace(
 )
 
 
+def pack(version: str) -> bytes:
+    """A model.tar.gz that answers with its version."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in (("version", version), ("code/server.py", SERVER)):
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return packed.getvalue()
+
+
 class Deployment:
     """Models, configurations and one endpoint in a cloud."""
 
@@ -79,14 +90,8 @@ class Deployment:
 
     def model(self, version: str) -> str:
         """A model that answers with its version; its name."""
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-            for name, text in (("version", version), ("code/server.py", SERVER)):
-                member = tarfile.TarInfo(name)
-                member.size = len(text.encode())
-                archive.addfile(member, io.BytesIO(text.encode()))
         key = f"models/{version}/model.tar.gz"
-        self.cloud.s3.put_object(Bucket=self.bucket, Key=key, Body=packed.getvalue())
+        self.cloud.s3.put_object(Bucket=self.bucket, Key=key, Body=pack(version))
         name = unique("model")
         self.cloud.sagemaker.create_model(
             ModelName=name,

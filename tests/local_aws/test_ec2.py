@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from local_aws import processes
+from local_aws import cli, processes
 from tests.local_aws.conftest import Cloud, eventually, unique
 
 ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
@@ -272,6 +273,15 @@ def test_shutdown_from_inside(machines: Machines, behaviour: str, state: str) ->
     assert machines.state(name) == "running"
     machines.send(name, "sudo shutdown -h now; sleep 100")
     eventually(lambda: machines.state(name) == state)
+
+
+def test_status_tells_of_instances(machines: Machines, capsys: pytest.CaptureFixture[str]) -> None:
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "worker"}]}]
+    name = machines.run("#!/bin/sh\ntouch $HOME/up; exec sleep 300\n", TagSpecifications=tags)
+    eventually((machines.folder(name) / "home" / "up").exists)
+    assert cli.main(["status", "--state", str(machines.cloud.state)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if name in line)
+    assert re.search(rf"{name} worker +running for \d+ s, pids \d+, SSM Online", line)
 
 
 def test_terminate_kills_what_runs(machines: Machines) -> None:

@@ -8,7 +8,6 @@ from local_aws.errors import validation_error
 from local_aws.json_service import Call, Document
 from local_aws.sagemaker import models
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
-from local_aws.sagemaker.packages import package_containers
 from local_aws.store import AlreadyExists, Missing, Resource
 
 KIND = "endpoint-config"
@@ -79,25 +78,8 @@ def get(call: Call, name: str) -> Resource:
 
 def containers(call: Call, config: Document) -> dict[str, Document]:
     """Model name -> the one container that serves it, for every variant. Raises ValidationException."""
-    found: dict[str, Document] = {}
-    for variant in config["ProductionVariants"]:
-        model = models.get(call, variant["ModelName"]).document
-        parts = [model["PrimaryContainer"]] if "PrimaryContainer" in model else model["Containers"]
-        if len(parts) != 1:
-            raise validation_error(
-                f"Model {variant['ModelName']} is an inference pipeline of {len(parts)} containers; local_aws serves "
-                "models of one container."
-            )
-        found[variant["ModelName"]] = _resolved(call, parts[0])
-    return found
-
-
-def _resolved(call: Call, container: Document) -> Document:
-    if "ModelPackageName" not in container:
-        return container
-    inner = package_containers(call.context, call.region, container["ModelPackageName"])[0]
-    environment = {**inner.get("Environment", {}), **container.get("Environment", {})}
-    return {**inner, "Environment": environment}
+    names = {variant["ModelName"] for variant in config["ProductionVariants"]}
+    return {name: models.container_of(call, name) for name in names}
 
 
 def _check_variants(call: Call, variants: list[Document]) -> None:

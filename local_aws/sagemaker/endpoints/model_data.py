@@ -9,6 +9,7 @@ from local_aws.context import Context
 from local_aws.json_service import Document
 from local_aws.sagemaker import s3_data
 from local_aws.sagemaker.archive import unpack
+from local_aws.sagemaker.models import ROLE
 from local_aws.sagemaker.s3_data import DataError
 
 _COMPLETE = ".complete"
@@ -28,7 +29,7 @@ def prepare(context: Context, region: str, container: Document, opt_ml: Path) ->
     source = container.get("ModelDataSource", {}).get("S3DataSource")
     url = container.get("ModelDataUrl") or (source or {}).get("S3Uri")
     if url:
-        s3 = context.client("s3", region)
+        s3 = context.client("s3", region, container.get(ROLE, ""))
         if source and source.get("CompressionType") == "None":
             s3_data.download(s3, s3_data.list_prefix(s3, url), model)
         else:

@@ -63,6 +63,15 @@ class Answer:
         self.variant.release()
 
 
+def operation_of(environ: Environ) -> tuple[str, str]:
+    """The operation and the endpoint's name of a request. Raises UnknownOperationException."""
+    match = _PATH.match(environ.get("PATH_INFO", ""))
+    operation = _PATHS.get(match.group(2)) if match else None
+    if match is None or operation is None or environ["REQUEST_METHOD"] != "POST":
+        raise AwsError("UnknownOperationException", "sagemaker-runtime has no such operation.", 404)
+    return operation, match.group(1)
+
+
 class Runtime:
     """The WSGI app."""
 
@@ -254,12 +263,9 @@ class Runtime:
         return endpoint
 
     def _parse(self, environ: Environ) -> tuple[str, dict[str, Any]]:
-        match = _PATH.match(environ.get("PATH_INFO", ""))
-        operation = _PATHS.get(match.group(2)) if match else None
-        if match is None or operation is None or environ["REQUEST_METHOD"] != "POST":
-            raise AwsError("UnknownOperationException", "sagemaker-runtime has no such operation.", 404)
+        operation, endpoint = operation_of(environ)
         params = self._header_members(operation, environ)
-        params["EndpointName"] = match.group(1)
+        params["EndpointName"] = endpoint
         try:
             body = (
                 {} if operation == "InvokeEndpointAsync" else {"Body": ""}

@@ -17,6 +17,7 @@ from local_aws.json_service import Document
 from local_aws.log_store import LogWriter
 from local_aws.sagemaker.endpoints import model_data
 from local_aws.sagemaker.endpoints.server import ModelServer, ServerFailed, ServerSpec
+from local_aws.sagemaker.models import ROLE
 
 DEFAULT_STARTUP_SECONDS = 480
 """How long SageMaker waits for a container's first healthy ping."""
@@ -193,7 +194,7 @@ class Variant:
             name=f"endpoint {self._endpoint} {name}",
             argv=tuple(image.command(image.argv)),
             env={
-                **self._context.job_environment(self._region),
+                **self._context.job_environment(self._region, container.get(ROLE, "")),
                 **container.get("Environment", {}),
                 "SM_NUM_CPUS": str(cores),
                 "OMP_NUM_THREADS": str(cores),

@@ -17,9 +17,9 @@ from xml.sax.saxutils import escape
 
 from botocore.exceptions import ClientError
 
+from local_aws.access.policy import Access, Decision, decide
 from local_aws.context import Context
 from local_aws.errors import AwsError, Environ, StartResponse, WsgiApp, respond, respond_error
-from local_aws.iam_policy import Decision, decide
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ TRUST = {
 }
 
 
-class Iam:
+class PolicySimulator:
     """A WSGI app before moto's: it answers SimulatePrincipalPolicy and passes everything else on."""
 
     def __init__(self, context: Context, moto: WsgiApp) -> None:
@@ -56,7 +56,7 @@ class Iam:
         policies = self._policies(arn.rpartition("/")[2], form)
         resources = _members(form, "ResourceArns") or ["*"]
         results = [
-            (action, resource, decide(policies, action, resource) if policies else Decision.ALLOWED)
+            (action, resource, decide(policies, Access(action, resource)) if policies else Decision.ALLOWED)
             for action in _members(form, "ActionNames")
             for resource in resources
         ]

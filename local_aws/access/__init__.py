@@ -1,0 +1,1 @@
+"""IAM: who asks, what a request needs, and whether policies allow it."""

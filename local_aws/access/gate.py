@@ -1,0 +1,167 @@
+"""`--iam enforce`: every request is judged by the policies of whoever signed it, before any service sees it.
+
+Identity-based policies, permissions boundaries and session policies are evaluated; resource-based policies (of
+buckets, queues, keys) are not. Access keys are looked up; signatures are not recomputed, for whoever can reach
+loopback could read the keys as well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+from local_aws.access import s3_requests, sagemaker_requests, service_requests
+from local_aws.access.policy import Access, Decision
+from local_aws.access.principals import ROOT, Principal, may_be_taken, principal_of
+from local_aws.context import Context
+from local_aws.ec2.instance import tags_of
+from local_aws.errors import AwsError, Environ, StartResponse, WsgiApp, respond_error
+from local_aws.moto_apps import protocol
+from local_aws.s3.errors import S3Error
+from local_aws.s3.http import Request, drain
+from local_aws.sagemaker.endpoints.runtime import operation_of
+
+MOST_KEYS_BYTES = 8 * 2**20
+"""Of a DeleteObjects body: 1,000 keys of 1,024 characters, escaped."""
+
+
+class Gate:
+    """Before a service's app: lets through what the caller may do. Anyone may use a presigned or anonymous URL only
+    as whoever signed it; nobody's requests are denied.
+    """
+
+    def __init__(self, context: Context, app: WsgiApp) -> None:
+        self._context, self._app = context, app
+
+    def start(self) -> None:
+        """Start the service behind."""
+        getattr(self._app, "start", lambda: None)()
+
+    def stop(self) -> None:
+        """Stop the service behind."""
+        getattr(self._app, "stop", lambda: None)()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        service, region = environ["local_aws.service"], environ["local_aws.region"]
+        try:
+            principal = self._principal(service, environ["local_aws.access_key"])
+            if not principal.is_root:
+                for access in self._needs(environ, service, region):
+                    check(principal, access, service)
+            if service == "sagemaker":
+                _check_trust(environ)
+        except AwsError as error:
+            drain(environ["wsgi.input"])
+            return _refuse(start_response, service, error)
+        return self._app(environ, start_response)
+
+    def _principal(self, service: str, access_key: str) -> Principal:
+        if access_key == self._context.root_key.id:
+            return ROOT
+        principal = principal_of(access_key) if access_key else None
+        if principal is None:
+            raise unknown_key(service, access_key)
+        return principal
+
+    def _needs(self, environ: Environ, service: str, region: str) -> Iterator[Access]:
+        if service == "s3":
+            request = Request.from_environ(environ)
+            deletes = request.method == "POST" and "delete" in request.query
+            yield from s3_requests.needs(request, _read(environ, MOST_KEYS_BYTES) if deletes else b"")
+        elif service == "sagemaker-runtime":
+            operation, endpoint = operation_of(environ)
+            yield from sagemaker_requests.needs(
+                operation, {"EndpointName": endpoint}, region, self._context.store.tags
+            )
+        elif service == "sagemaker":
+            operation, params = call_of(environ)
+            yield from sagemaker_requests.needs(operation, params, region, self._context.store.tags)
+        else:
+            operation, params = call_of(environ)
+            yield from service_requests.needs(
+                service, operation, params, region, lambda name: tags_of(region, name)
+            )
+
+
+def _check_trust(environ: Environ) -> None:
+    """Raise AWS's ValidationException for a role that SageMaker may not take, whoever hands it over."""
+    _, params = call_of(environ)
+    for role in sagemaker_requests.roles(params):
+        if not may_be_taken(role, sagemaker_requests.SERVICE):
+            raise AwsError(
+                "ValidationException",
+                f"Could not assume role {role}. Please ensure that the role exists and allows principal "
+                f"'{sagemaker_requests.SERVICE}' to assume the role.",
+            )
+
+
+def check(principal: Principal, access: Access, service: str) -> None:
+    """Raise AWS's error when a principal may not do what a request needs."""
+    decision, by = principal.decide(access)
+    if decision is Decision.ALLOWED:
+        return
+    why = (
+        f"with an explicit deny in {by}"
+        if decision is Decision.EXPLICIT_DENY
+        else f"because no {by.removeprefix('an ').removeprefix('a ')} allows the {access.action} action"
+    )
+    resource = "" if access.resource == "*" else f" on resource: {access.resource}"
+    text = f"User: {principal.arn} is not authorized to perform: {access.action}{resource} {why}"
+    if service == "ec2":
+        text = f"You are not authorized to perform this operation. {text}"
+        raise AwsError("UnauthorizedOperation", text, status=403)
+    if service == "s3":
+        raise S3Error("AccessDenied", text)
+    if protocol(service) in ("json", "rest-json"):
+        raise AwsError("AccessDeniedException", text, status=400)
+    raise AwsError("AccessDenied", text, status=403)
+
+
+def unknown_key(service: str, access_key: str) -> AwsError:
+    """What AWS answers to a key that it does not know."""
+    if service == "s3":
+        if not access_key:
+            return S3Error("AccessDenied")
+        text = "The AWS Access Key Id you provided does not exist in our records."
+        return AwsError("InvalidAccessKeyId", text, status=403, fields={"AWSAccessKeyId": access_key})
+    if service == "ec2":
+        return AwsError("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+    json_error = protocol(service) in ("json", "rest-json")
+    code = "UnrecognizedClientException" if json_error else "InvalidClientTokenId"
+    return AwsError(
+        code, "The security token included in the request is invalid.", 400 if json_error else 403
+    )
+
+
+def call_of(environ: Environ) -> tuple[str, dict[str, Any]]:
+    """Operation and parameters of a JSON or query request, whose body stays readable."""
+    body = _read(environ, None)
+    target = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
+    if target:
+        try:
+            params = json.loads(body or b"{}")
+        except ValueError:
+            params = {}
+        return target, params if isinstance(params, dict) else {}
+    path = str(environ.get("PATH_INFO", ""))
+    if "/operation/" in path:
+        return path.rpartition("/")[2], {}
+    text = body.decode("utf-8", "replace") or str(environ.get("QUERY_STRING", ""))
+    form = dict(parse_qsl(text, keep_blank_values=True))
+    return form.pop("Action", ""), form
+
+
+def _read(environ: Environ, most: int | None) -> bytes:
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    body: bytes = environ["wsgi.input"].read(length if most is None else min(length, most))
+    rest = environ["wsgi.input"].read(length - len(body)) if len(body) < length else b""
+    environ["wsgi.input"] = io.BytesIO(body + rest)
+    return body
+
+
+def _refuse(start_response: StartResponse, service: str, error: AwsError) -> Iterable[bytes]:
+    wire = "rest-xml" if service == "s3" else protocol(service)
+    return respond_error(start_response, error, wire)

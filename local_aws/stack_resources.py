@@ -1,0 +1,292 @@
+"""Resource types of CloudFormation that moto lacks or would keep to itself, made by calls to local_aws's own APIs.
+
+A type is an entry of TYPES: how it is made, brought to new properties, and removed. A property that is not known
+here is refused, never left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Properties = dict[str, Any]
+Client = Callable[[str], Any]
+"""A service's name -> a boto3 client of this local_aws in the stack's region."""
+
+
+class Unsupported(Exception):
+    """A property or a change of one that cannot be applied; the text says which."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made: its physical id (what Ref gives) and its attributes (Fn::GetAtt)."""
+
+    id: str
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ResourceType:
+    """`create(client, name, properties)` makes a resource, `name` being one for a resource without any;
+    `configure(client, id, properties)` sets what may change later; `delete(client, id)` removes it.
+    """
+
+    properties: frozenset[str]
+    create: Callable[[Client, str, Properties], Made]
+    delete: Callable[[Client, str], None]
+    configure: Callable[[Client, str, Properties], None] | None = None
+    fixed: frozenset[str] = frozenset()
+    """Properties that cannot change without another resource."""
+
+
+def check(kind: str, properties: Properties) -> ResourceType:
+    """The type of that name. Raises Unsupported for a property that it does not have here."""
+    found = TYPES[kind]
+    unknown = sorted(set(properties) - found.properties)
+    if unknown:
+        raise Unsupported(f"local_aws does not support these properties of {kind}: {', '.join(unknown)}")
+    return found
+
+
+# --- S3 ---
+
+
+def _create_bucket(client: Client, name: str, properties: Properties) -> Made:
+    s3 = client("s3")
+    bucket = properties.get("BucketName") or name.lower()
+    region = s3.meta.region_name
+    place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    s3.create_bucket(Bucket=bucket, **place)
+    try:
+        _configure_bucket(client, bucket, properties)
+    except Exception:
+        s3.delete_bucket(Bucket=bucket)
+        raise
+    domain = f"{bucket}.s3.{region}.amazonaws.com"
+    attributes = {
+        "Arn": f"arn:aws:s3:::{bucket}",
+        "DomainName": f"{bucket}.s3.amazonaws.com",
+        "RegionalDomainName": domain,
+    }
+    return Made(bucket, attributes)
+
+
+def _configure_bucket(client: Client, bucket: str, properties: Properties) -> None:
+    s3 = client("s3")
+    for name, apply in _BUCKET_SETTINGS.items():
+        if name in properties:
+            apply(s3, bucket, properties[name])
+
+
+_BUCKET_SETTINGS: dict[str, Callable[[Any, str, Any], Any]] = {
+    "BucketEncryption": lambda s3, bucket, value: s3.put_bucket_encryption(
+        Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": encryption_rules(value)}
+    ),
+    "VersioningConfiguration": lambda s3, bucket, value: s3.put_bucket_versioning(
+        Bucket=bucket, VersioningConfiguration=value
+    ),
+    "PublicAccessBlockConfiguration": lambda s3, bucket, value: s3.put_public_access_block(
+        Bucket=bucket, PublicAccessBlockConfiguration={key: is_true(each) for key, each in value.items()}
+    ),
+    "OwnershipControls": lambda s3, bucket, value: s3.put_bucket_ownership_controls(
+        Bucket=bucket, OwnershipControls=value
+    ),
+    "LifecycleConfiguration": lambda s3, bucket, value: s3.put_bucket_lifecycle_configuration(
+        Bucket=bucket, LifecycleConfiguration={"Rules": [lifecycle_rule(rule) for rule in value["Rules"]]}
+    ),
+    "NotificationConfiguration": lambda s3, bucket, value: s3.put_bucket_notification_configuration(
+        Bucket=bucket, NotificationConfiguration=notification(value)
+    ),
+    "Tags": lambda s3, bucket, value: s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": value}),
+}
+
+
+def is_true(value: Any) -> bool:
+    """CloudFormation's booleans, which templates may write as text."""
+    return str(value).lower() == "true"
+
+
+def encryption_rules(value: Properties) -> list[Properties]:
+    """BucketEncryption as PutBucketEncryption wants it."""
+    return [
+        {
+            "ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"],
+            "BucketKeyEnabled": is_true(rule.get("BucketKeyEnabled", False)),
+        }
+        for rule in value["ServerSideEncryptionConfiguration"]
+    ]
+
+
+def lifecycle_rule(rule: Properties) -> Properties:
+    """A rule of LifecycleConfiguration as PutBucketLifecycleConfiguration wants it."""
+    given = dict(rule)
+    found: Properties = {"Status": given.pop("Status"), "Filter": {"Prefix": given.pop("Prefix", "")}}
+    for name, convert in _LIFECYCLE.items():
+        if name in given:
+            found |= convert(given.pop(name))
+    if given:
+        raise Unsupported(f"local_aws does not support these members of a lifecycle rule: {', '.join(given)}")
+    return found
+
+
+_LIFECYCLE: dict[str, Callable[[Any], Properties]] = {
+    "Id": lambda value: {"ID": value},
+    "AbortIncompleteMultipartUpload": lambda value: {
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": int(value["DaysAfterInitiation"])}
+    },
+    "NoncurrentVersionExpiration": lambda value: {
+        "NoncurrentVersionExpiration": {"NoncurrentDays": int(value["NoncurrentDays"])}
+    },
+    "ExpirationInDays": lambda value: {"Expiration": {"Days": int(value)}},
+    "Transitions": lambda value: {
+        "Transitions": [
+            {"StorageClass": each["StorageClass"], "Days": int(each["TransitionInDays"])} for each in value
+        ]
+    },
+}
+
+
+def notification(value: Properties) -> Properties:
+    """NotificationConfiguration as PutBucketNotificationConfiguration wants it."""
+    if set(value) - {"QueueConfigurations"}:
+        raise Unsupported("local_aws announces objects to SQS queues only: give QueueConfigurations")
+    return {
+        "QueueConfigurations": [
+            {
+                "QueueArn": each["Queue"],
+                "Events": [each["Event"]],
+                **(
+                    {"Filter": {"Key": {"FilterRules": each["Filter"]["S3Key"]["Rules"]}}}
+                    if "Filter" in each
+                    else {}
+                ),
+            }
+            for each in value.get("QueueConfigurations", [])
+        ]
+    }
+
+
+def _put_bucket_policy(client: Client, bucket: str, properties: Properties) -> None:
+    client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(properties["PolicyDocument"]))
+
+
+def _create_bucket_policy(client: Client, _name: str, properties: Properties) -> Made:
+    _put_bucket_policy(client, properties["Bucket"], properties)
+    return Made(properties["Bucket"], {})
+
+
+# --- queues and topics ---
+
+
+def _create_queue_policy(client: Client, name: str, properties: Properties) -> Made:
+    urls = " ".join(properties["Queues"])
+    _put_queue_policy(client, urls, properties)
+    return Made(urls, {"Id": name})
+
+
+def _put_queue_policy(client: Client, urls: str, properties: Properties) -> None:
+    policy = json.dumps(properties["PolicyDocument"])
+    for url in urls.split():
+        client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+
+
+def _delete_queue_policy(client: Client, urls: str) -> None:
+    for url in urls.split():
+        client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": ""})
+
+
+def _create_topic_policy(client: Client, name: str, properties: Properties) -> Made:
+    arns = " ".join(properties["Topics"])
+    _put_topic_policy(client, arns, properties)
+    return Made(arns, {"Id": name})
+
+
+def _put_topic_policy(client: Client, arns: str, properties: Properties) -> None:
+    policy = json.dumps(properties["PolicyDocument"])
+    for arn in arns.split():
+        client("sns").set_topic_attributes(TopicArn=arn, AttributeName="Policy", AttributeValue=policy)
+
+
+def _delete_topic_policy(_client: Client, _arns: str) -> None:
+    """SNS gives a topic its default policy back; moto's topics have none that anyone evaluates."""
+
+
+def _create_subscription(client: Client, _name: str, properties: Properties) -> Made:
+    found = client("sns").subscribe(ReturnSubscriptionArn=True, **properties)
+    return Made(found["SubscriptionArn"], {})
+
+
+# --- logs and the registry ---
+
+
+def _create_log_group(client: Client, name: str, properties: Properties) -> Made:
+    logs = client("logs")
+    group = properties.get("LogGroupName") or name
+    logs.create_log_group(logGroupName=group)
+    _configure_log_group(client, group, properties)
+    return Made(group, {"Arn": f"arn:aws:logs:{logs.meta.region_name}:123456789012:log-group:{group}:*"})
+
+
+def _configure_log_group(client: Client, group: str, properties: Properties) -> None:
+    if "RetentionInDays" in properties:
+        days = int(properties["RetentionInDays"])
+        client("logs").put_retention_policy(logGroupName=group, retentionInDays=days)
+
+
+def _create_package_group(client: Client, _name: str, properties: Properties) -> Made:
+    arn = client("sagemaker").create_model_package_group(**properties)["ModelPackageGroupArn"]
+    return Made(arn, {"ModelPackageGroupArn": arn})
+
+
+TYPES: dict[str, ResourceType] = {
+    "AWS::S3::Bucket": ResourceType(
+        frozenset({"BucketName", *_BUCKET_SETTINGS}),
+        _create_bucket,
+        lambda client, bucket: client("s3").delete_bucket(Bucket=bucket),
+        _configure_bucket,
+        frozenset({"BucketName"}),
+    ),
+    "AWS::S3::BucketPolicy": ResourceType(
+        frozenset({"Bucket", "PolicyDocument"}),
+        _create_bucket_policy,
+        lambda client, bucket: client("s3").delete_bucket_policy(Bucket=bucket),
+        _put_bucket_policy,
+        frozenset({"Bucket"}),
+    ),
+    "AWS::SQS::QueuePolicy": ResourceType(
+        frozenset({"Queues", "PolicyDocument"}),
+        _create_queue_policy,
+        _delete_queue_policy,
+        _put_queue_policy,
+        frozenset({"Queues"}),
+    ),
+    "AWS::SNS::TopicPolicy": ResourceType(
+        frozenset({"Topics", "PolicyDocument"}),
+        _create_topic_policy,
+        _delete_topic_policy,
+        _put_topic_policy,
+        frozenset({"Topics"}),
+    ),
+    "AWS::SNS::Subscription": ResourceType(
+        frozenset({"TopicArn", "Protocol", "Endpoint"}),
+        _create_subscription,
+        lambda client, arn: client("sns").unsubscribe(SubscriptionArn=arn),
+    ),
+    "AWS::Logs::LogGroup": ResourceType(
+        frozenset({"LogGroupName", "RetentionInDays"}),
+        _create_log_group,
+        lambda client, group: client("logs").delete_log_group(logGroupName=group),
+        _configure_log_group,
+        frozenset({"LogGroupName"}),
+    ),
+    "AWS::SageMaker::ModelPackageGroup": ResourceType(
+        frozenset({"ModelPackageGroupName", "ModelPackageGroupDescription", "Tags"}),
+        _create_package_group,
+        lambda client, arn: client("sagemaker").delete_model_package_group(
+            ModelPackageGroupName=arn.rpartition("/")[2]
+        ),
+    ),
+}
