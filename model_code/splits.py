@@ -94,10 +94,12 @@ def _groups(
             names = " and ".join(sorted(splits))
             rejected.append(Rejected(photos[index].path, f"near-duplicate of photos in {names}"))
             continue
-        merged = _Group([index], own or next(iter(splits), None))
-        for group in near.values():
-            merged.members.extend(group.members)
-        groups.update((member, merged) for member in merged.members)
+        # The largest takes in the others, so that a long burst of look-alikes is not copied at each of its photos.
+        merged = max(near.values(), key=lambda group: len(group.members), default=_Group([], None))
+        merged.split = own or next(iter(splits), None)
+        added = [index, *(member for group in near.values() if group is not merged for member in group.members)]
+        merged.members.extend(added)
+        groups.update((member, merged) for member in added)
     return groups, rejected
 
 
@@ -139,12 +141,13 @@ def _fill(
         known = groups[index].split
         if known is not None and index not in splits:
             put(groups[index], known)
-    place = {index: position for position, index in enumerate(used)}
     fresh = [index for index in used if index not in splits]
-    first_members = [index for index in fresh if index == min(groups[index].members, key=place.__getitem__)]
-    for index in first_members:
+    first_members: dict[int, int] = {}
+    for index in fresh:
+        first_members.setdefault(id(groups[index]), index)
+    for index in first_members.values():
         fills[photos[index].label].waiting += 1
-    for index in first_members:
+    for index in first_members.values():
         fill = fills[photos[index].label]
         put(groups[index], fill.wanted(len(groups[index].members)))
         fill.waiting -= 1
