@@ -7,15 +7,17 @@ Rules, all on the same validation photos for int8 and float32:
   say nothing, only those lost (float32 alone is right) and gained (int8 alone is right) count. The drop's standard
   error, sqrt(lost + gained) / photos, is a third of what two separate accuracies would have; it is stated, and not
   added to the limit: the user was promised half a point of what was measured.
-- Among the recipes that pass, the one whose logits are nearest to the float graph's is kept. A thousand photos tell
-  recipes apart by distance, while their accuracies differ by luck, and taking the luckiest would flatter int8.
+- Among the candidates that pass, the one whose logits are nearest to the float graph's is kept. A thousand photos tell
+  them apart by distance, while their accuracies differ by luck, and taking the luckiest would flatter int8.
+- A candidate is a recipe as it is, or, for the two nearest, with the head refitted to it (`model_code.refit`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,13 @@ from numpy.typing import NDArray
 from model_code.activations import Floats, observe
 from model_code.dataset import ordered_map
 from model_code.onnx_graph import session
-from model_code.quantize import LAST_RESORTS, RECIPES, Batches, Recipe, quantise_corrected
+from model_code.quantize import LAST_RESORTS, RECIPES, Recipe, quantise
+from model_code.refit import Refit, fit
 
-Readout = Callable[[Mapping[str, Floats]], Floats]
-"""A graph's outputs by name to logits [n, classes]."""
+Batches = Callable[[], Iterator[Floats]]
+"""A pass over photos, normalised, float32 [n, 3, h, w] a batch."""
+Readout = Callable[[Floats], Floats]
+"""Embeddings [n, dim] to logits [n, classes] of the model that is judged."""
 
 MAX_DROP = 0.005
 """Accuracy that int8 may cost on the validation split (issue 3: half a point)."""
@@ -41,9 +46,11 @@ _TIMED_PHOTOS = 4
 
 @dataclass(frozen=True)
 class Attempt:
-    """A recipe on the validation photos.
+    """A candidate on the validation photos.
 
     Args:
+        recipe: How the graph was quantised.
+        refit: What is done to its embeddings before the head; None: nothing.
         logits: [photos, classes], of the reference model.
         distance: |logits - float logits| / |float logits|.
         lost: Photos that float32 alone gets right.
@@ -55,6 +62,10 @@ class Attempt:
     distance: float
     lost: int
     gained: int
+    refit: Refit | None = None
+
+    def __str__(self) -> str:
+        return f"{self.recipe}, head refitted" if self.refit else str(self.recipe)
 
     @property
     def drop(self) -> float:
@@ -98,10 +109,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Kept:
-    """An int8 graph that passed: its file, its recipe, and its logits on the validation photos."""
+    """What passed: the int8 graph (its head not refitted yet), how it came about, logits of the validation photos."""
 
     path: Path
     recipe: Recipe
+    refit: Refit | None
     logits: Floats
 
 
@@ -117,9 +129,10 @@ def search(
     model: Path,
     folder: Path,
     calibration: Batches,
+    training: Batches,
     valid: Batches,
     labels: NDArray[np.int64],
-    readout: Readout,
+    readout: Readout | None,
     workers: int,
     recipes: Sequence[Recipe] = RECIPES,
     last_resorts: Sequence[Recipe] = LAST_RESORTS,
@@ -131,9 +144,10 @@ def search(
         folder: scratch space; the graph found is written here.
         calibration: a pass over normalised training photos, in small batches: all activations of one are in
             memory at once.
+        training: a pass over more of them, to refit the head with.
         valid: a pass over the validation photos.
         labels: their classes, [photos].
-        readout: the graph's outputs to the logits that are judged.
+        readout: the head that is judged, on the embeddings; None: `model`'s own logits, and no refitting.
         workers: cores to use.
         recipes: tried all; the first decides whether int8 is fast enough.
         last_resorts: tried in order where none of those passes.
@@ -141,37 +155,81 @@ def search(
     Raises:
         ValueError: there is no photo to calibrate with.
     """
-    activations = observe(model, calibration(), workers)
-
-    def make(recipe: Recipe) -> Path:
-        path = folder / recipe.file_name
-        if not path.exists():
-            ranges = activations.ranges(recipe.calibration)
-            quantise_corrected(model, ranges, recipe, path, calibration, workers)
-        return path
-
-    timed = next(valid())[:_TIMED_PHOTOS]
-    gain = speed_up(model, make(recipes[0]), timed)
-    if gain < MIN_SPEED_UP:
+    bench = _Bench(model, folder, calibration, valid, labels, readout, workers)
+    if not bench.pays(recipes[0]):
         return Outcome(Verdict(False, "int8 is hardly faster than float32 here", None, len(labels)))
-    reference = infer(model, valid(), readout, workers)
-    attempts: list[Attempt] = []
-    for recipe in (*recipes, *last_resorts):
-        if recipe in last_resorts and any(attempt.passes for attempt in attempts):
-            break
-        logits = infer(make(recipe), valid(), readout, workers)
-        attempts.append(compare(recipe, logits, reference, labels))
-    verdict, chosen = judge(attempts, reference, labels)
+    attempts = [bench.attempt(recipe) for recipe in recipes]
+    if readout is not None:
+        exact = bench.answers(model, training)
+        for near in sorted(attempts, key=lambda attempt: attempt.distance)[:2]:
+            refit = fit(bench.answers(bench.make(near.recipe), training), exact)
+            attempts.append(bench.attempt(near.recipe, refit))
+    for recipe in last_resorts:
+        if not any(attempt.passes for attempt in attempts):
+            attempts.append(bench.attempt(recipe))
+    verdict, chosen = judge(attempts, bench.reference, labels)
     if chosen is None:
         return Outcome(verdict)
-    if chosen.recipe in last_resorts and speed_up(model, make(chosen.recipe), timed) < MIN_SPEED_UP:
-        reason = f"int8 that costs little ({chosen.recipe}) is hardly faster than float32 here"
-        return Outcome(Verdict(False, reason, None, len(labels), drops=verdict.drops))
-    return Outcome(verdict, Kept(make(chosen.recipe), chosen.recipe, chosen.logits))
+    if chosen.recipe in last_resorts and not bench.pays(chosen.recipe):
+        reason = f"int8 that costs little ({chosen}) is hardly faster than float32 here"
+        return Outcome(replace(verdict, kept=False, reason=reason))
+    return Outcome(verdict, Kept(bench.make(chosen.recipe), chosen.recipe, chosen.refit, chosen.logits))
 
 
-def compare(recipe: Recipe, logits: Floats, reference: Floats, labels: NDArray[np.int64]) -> Attempt:
-    """A recipe's logits beside the float graph's, [photos, classes] each, photo by photo."""
+class _Bench:
+    """Makes candidates and tries them; what several candidates need is computed once. See `search`."""
+
+    def __init__(
+        self,
+        model: Path,
+        folder: Path,
+        calibration: Batches,
+        valid: Batches,
+        labels: NDArray[np.int64],
+        readout: Readout | None,
+        workers: int,
+    ) -> None:
+        self._model, self._folder, self._workers = model, folder, workers
+        self._valid, self._labels, self._readout = valid, labels, readout
+        self._activations = observe(model, calibration(), workers)
+        self._found: dict[Recipe, Floats] = {}
+
+    @cached_property
+    def reference(self) -> Floats:
+        """The float graph's logits of the validation photos."""
+        return self._head(self.answers(self._model, self._valid))
+
+    def make(self, recipe: Recipe) -> Path:
+        """The graph of a recipe."""
+        path = self._folder / recipe.file_name
+        if not path.exists():
+            quantise(self._model, self._activations.ranges(recipe.calibration), recipe, path)
+        return path
+
+    def pays(self, recipe: Recipe) -> bool:
+        """Whether the graph of a recipe is enough faster than the float graph."""
+        timed = next(self._valid())[:_TIMED_PHOTOS]
+        return speed_up(self._model, self.make(recipe), timed) >= MIN_SPEED_UP
+
+    def answers(self, path: Path, photos: Batches) -> Floats:
+        """What `readout` reads of a graph: embeddings, or without one the logits."""
+        return infer(path, photos(), self._workers, "logits" if self._readout is None else "features")
+
+    def attempt(self, recipe: Recipe, refit: Refit | None = None) -> Attempt:
+        """A candidate on the validation photos."""
+        if recipe not in self._found:
+            self._found[recipe] = self.answers(self.make(recipe), self._valid)
+        found = self._found[recipe] if refit is None else refit(self._found[recipe])
+        return compare(recipe, self._head(found), self.reference, self._labels, refit)
+
+    def _head(self, found: Floats) -> Floats:
+        return found if self._readout is None else self._readout(found)
+
+
+def compare(
+    recipe: Recipe, logits: Floats, reference: Floats, labels: NDArray[np.int64], refit: Refit | None = None
+) -> Attempt:
+    """A candidate's logits beside the float graph's, [photos, classes] each, photo by photo."""
     right, right_float = logits.argmax(1) == labels, reference.argmax(1) == labels
     return Attempt(
         recipe=recipe,
@@ -179,13 +237,14 @@ def compare(recipe: Recipe, logits: Floats, reference: Floats, labels: NDArray[n
         distance=distance(logits, reference),
         lost=int((right_float & ~right).sum()),
         gained=int((right & ~right_float).sum()),
+        refit=refit,
     )
 
 
 def judge(
     attempts: Sequence[Attempt], reference: Floats, labels: NDArray[np.int64]
 ) -> tuple[Verdict, Attempt | None]:
-    """The nearest of the recipes that pass; the verdict tells of it, or of the one that failed by least."""
+    """The nearest of the candidates that pass; the verdict tells of it, or of the one that failed by least."""
     passed = [attempt for attempt in attempts if attempt.passes]
     chosen = min(passed, key=lambda attempt: attempt.distance) if passed else None
     shown = chosen or min(attempts, key=lambda attempt: attempt.drop)
@@ -198,14 +257,14 @@ def judge(
             f"({shown.lost} photos lost, {shown.gained} gained of {len(labels)}: "
             f"{100 * shown.drop:.2f} ± {100 * shown.drop_error:.2f} points)"
         ),
-        method=str(shown.recipe),
+        method=str(shown),
         photos=len(labels),
         accuracy_float=accuracy,
         accuracy_int8=accuracy - shown.drop,
         drop_error=round(shown.drop_error, 6),
         agreement=float((shown.logits.argmax(1) == reference.argmax(1)).mean()),
-        drops={str(attempt.recipe): round(attempt.drop, 6) for attempt in attempts},
-        distances={str(attempt.recipe): round(attempt.distance, 4) for attempt in attempts},
+        drops={str(attempt): round(attempt.drop, 6) for attempt in attempts},
+        distances={str(attempt): round(attempt.distance, 4) for attempt in attempts},
     )
     return verdict, chosen
 
@@ -231,12 +290,15 @@ def distance(logits: Floats, reference: Floats) -> float:
     return float(np.linalg.norm(logits - reference)) / max(float(np.linalg.norm(reference)), 1e-12)
 
 
-def infer(model: Path, batches: Iterable[Floats], readout: Readout, workers: int) -> Floats:
-    """Logits [photos, classes] of `model` over `batches`, each batch on one core."""
+def infer(model: Path, batches: Iterable[Floats], workers: int, output: str = "logits") -> Floats:
+    """Logits [photos, classes], or embeddings [photos, dim] (the mean of the map) where `output` is "features".
+
+    Each batch is computed on one core.
+    """
     runtime = session(model, threads=1)
-    names = [output.name for output in runtime.get_outputs()]
 
-    def logits(batch: Floats) -> Floats:
-        return readout(dict(zip(names, runtime.run(None, {"input": batch}), strict=True)))
+    def answer(batch: Floats) -> Floats:
+        (values,) = runtime.run([output], {"input": batch})
+        return values.mean((2, 3)) if output == "features" else values
 
-    return np.concatenate(list(ordered_map(logits, batches, workers)))
+    return np.concatenate(list(ordered_map(answer, batches, workers)))

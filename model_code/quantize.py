@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from model_code.activations import Calibration, Floats, Ranges
-from model_code.dataset import ordered_map
-from model_code.onnx_graph import session
-
-Batches = Callable[[], Iterator[Floats]]
-"""A pass over photos, normalised, float32 [n, 3, h, w] a batch."""
+from model_code.activations import Calibration, Ranges
 
 # Elementwise and pooling operators ride along, so that a block stays in int8 from end to end. Softmax,
 # norms and gates stay float: they cost int8 its accuracy, and take little of the time.
@@ -110,53 +105,6 @@ def _head_nodes(graph: Any) -> set[str]:
             reached.update(node.output)
             head.add(node.name)
     return head
-
-
-def quantise_corrected(
-    model: Path, ranges: Ranges, recipe: Recipe, output: Path, photos: Batches, workers: int
-) -> None:
-    """`quantise`, then shift the feature map so that its mean over `photos` is the float graph's.
-
-    Rounding moves the means of activations, layer upon layer, and every photo's alike (Nagel et al. 2019,
-    arXiv:1906.04721, "bias correction"); for mobilenet_v2 this takes away a twelfth of the distance to the float
-    logits. A graph without `features` is left as it is.
-    """
-    quantise(model, ranges, recipe, output)
-    wanted = mean_embedding(model, photos, workers)
-    if wanted is not None:
-        got = mean_embedding(output, photos, workers)
-        assert got is not None
-        _shift_features(output, wanted - got)
-
-
-def mean_embedding(model: Path, photos: Batches, workers: int) -> Floats | None:
-    """The mean of the feature map over `photos` and positions, [channels]; None where the graph does not give it."""
-    runtime = session(model, threads=1)
-    if "features" not in [output.name for output in runtime.get_outputs()]:
-        return None
-
-    def sums(batch: Floats) -> tuple[int, Floats]:
-        (features,) = runtime.run(["features"], {"input": batch})
-        return len(batch), features.mean((2, 3)).sum(0)
-
-    counts, totals = zip(*ordered_map(sums, photos(), workers), strict=True)
-    mean: Floats = np.sum(totals, axis=0) / np.float32(sum(counts))
-    return mean
-
-
-def _shift_features(path: Path, shift: Floats) -> None:
-    import onnx
-
-    model = onnx.load(str(path))
-    graph = model.graph
-    place, producer = next((at, node) for at, node in enumerate(graph.node) if "features" in node.output)
-    producer.output[list(producer.output).index("features")] = "features_rounded"
-    constant = onnx.numpy_helper.from_array(shift.reshape(1, -1, 1, 1).astype(np.float32), "features_shift")
-    graph.initializer.append(constant)
-    graph.node.insert(
-        place + 1, onnx.helper.make_node("Add", ["features_rounded", "features_shift"], ["features"], "shift")
-    )
-    onnx.save(model, str(path))
 
 
 @contextmanager

@@ -97,7 +97,10 @@ def _groups(
         # The largest takes in the others, so that a long burst of look-alikes is not copied at each of its photos.
         merged = max(near.values(), key=lambda group: len(group.members), default=_Group([], None))
         merged.split = own or next(iter(splits), None)
-        added = [index, *(member for group in near.values() if group is not merged for member in group.members)]
+        added = [
+            index,
+            *(member for group in near.values() if group is not merged for member in group.members),
+        ]
         merged.members.extend(added)
         groups.update((member, merged) for member in added)
     return groups, rejected

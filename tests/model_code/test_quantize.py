@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from model_code import guard, int8, quantize
-from model_code.activations import Activations, Calibration, observe, squared_error
+from model_code import guard, int8, quantize, refit
+from model_code.activations import Activations, Calibration, squared_error
 from model_code.architectures import attach_head, build_backbone
 from model_code.guard import Verdict
-from model_code.onnx_graph import session
+from model_code.onnx_graph import export_onnx, session
 from model_code.quantize import Recipe
+from model_code.refit import Refit
 from model_code.shards import Split
 from tests.model_code import colours
 from tests.model_code.colours import Colours
@@ -48,9 +49,10 @@ def search(bundle: Colours, folder: Path, labels: np.ndarray | None = None) -> g
         bundle.folder / "model.onnx",
         folder,
         calibration,
+        calibration,
         valid,
         truth if labels is None else labels,
-        lambda outputs: outputs["logits"],
+        int8._readout(bundle.model),
         workers=1,
         recipes=CHEAP,
         last_resorts=(),
@@ -65,7 +67,9 @@ def test_good_int8_is_kept_with_its_accuracies(colour_bundle: Colours, tmp_path:
     assert verdict.accuracy_float is not None
     assert verdict.accuracy_int8 is not None
     assert verdict.accuracy_int8 >= verdict.accuracy_float - guard.MAX_DROP
-    assert set(verdict.distances or {}) == {str(recipe) for recipe in CHEAP}
+    refitted = {f"{recipe}, head refitted" for recipe in CHEAP}
+    assert set(verdict.distances or {}) == {str(recipe) for recipe in CHEAP} | refitted
+    assert set(verdict.drops or {}) == set(verdict.distances or {})
     assert outcome.kept.logits.shape == (60, 3)
     assert outcome.kept.path.stat().st_size < (colour_bundle.folder / "model.onnx").stat().st_size / 2
 
@@ -78,11 +82,11 @@ def test_int8_that_costs_accuracy_is_dropped_after_the_last_resort(
     real = guard.infer
 
     def spoilt(model: Path, *arguments: object) -> np.ndarray:
-        logits = real(model, *arguments)  # type: ignore[arg-type]
+        answers = real(model, *arguments)  # type: ignore[arg-type]
         if model.name == "model.onnx":
-            return logits
+            return answers
         tried.append(model.name)
-        return np.roll(logits, 1, axis=1)
+        return np.zeros_like(answers)
 
     monkeypatch.setattr(guard, "infer", spoilt)
     outcome = search(colour_bundle, tmp_path, labels)
@@ -153,21 +157,37 @@ def test_of_recipes_that_pass_the_nearest_is_kept_not_the_luckiest() -> None:
     assert "6 photos lost, 0 gained of 1000" in nothing.reason
 
 
-def test_shifted_features_have_the_mean_of_the_float_graph(colour_bundle: Colours, tmp_path: Path) -> None:
-    model, output = colour_bundle.folder / "model.onnx", tmp_path / "int8.onnx"
-    seen, _ = pixels(colour_bundle, Split.TRAIN)
+def test_a_linear_error_is_undone_and_noise_is_not_believed() -> None:
+    draw = np.random.default_rng(0)
+    exact = draw.normal(size=(2000, 6)).astype(np.float32) * 3 + 1
+    mixing = np.eye(6) + 0.2 * draw.normal(size=(6, 6))
+    rounded = (exact @ mixing + 0.5).astype(np.float32)
+    back = refit.fit(rounded[:1500], exact[:1500])
+    before, after = (np.abs(values[1500:] - exact[1500:]).mean() for values in (rounded, back(rounded)))
+    assert after < before / 2
+    few = refit.fit(exact[:20] + draw.normal(size=(20, 6)).astype(np.float32), exact[:20])
+    assert np.abs(few.matrix - np.eye(6)).max() < 0.6
+    same = refit.fit(exact, exact)
+    assert np.allclose(same(exact), exact, atol=1e-4)
 
-    def photos() -> Iterator[np.ndarray]:
-        return int8.batches(seen, colours.TRANSFORM, 4)
 
-    ranges = observe(model, photos(), 1).ranges(Calibration.MIN_MAX)
-    quantize.quantise(model, ranges, CHEAP[0], output)
-    wanted, before = (quantize.mean_embedding(path, photos, 1) for path in (model, output))
-    quantize.quantise_corrected(model, ranges, CHEAP[0], output, photos, 1)
-    after = quantize.mean_embedding(output, photos, 1)
-    assert wanted is not None
-    assert np.abs(wanted - before).max() > 1e-3
-    assert np.abs(wanted - after).max() < 1e-4
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_refit_is_folded_into_the_head(colour_bundle: Colours, tmp_path: Path, hidden: bool) -> None:
+    backbone = colour_bundle.model.backbone
+    head = colours.centroid_head(backbone, colour_bundle.shards[Split.TRAIN], hidden)
+    graph = tmp_path / "model.onnx"
+    export_onnx(attach_head(backbone, head), 64, graph)
+    draw = np.random.default_rng(0)
+    noise = 0.02 * draw.normal(size=(backbone.dim, backbone.dim))
+    change = Refit(
+        np.float32(np.eye(backbone.dim) + noise), draw.normal(size=backbone.dim).astype(np.float32)
+    )
+    photos = draw.normal(size=(3, 3, 64, 64)).astype(np.float32)
+    embeddings = guard.infer(graph, [photos], 1, "features")
+    refit.fold(graph, change)
+    with torch.no_grad():
+        expected = head(torch.from_numpy(change(embeddings))).numpy()
+    assert np.allclose(guard.infer(graph, [photos], 1), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_squared_error_of_representable_values_is_zero() -> None:
