@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,9 @@ class _Batch(NamedTuple):
     features: NDArray[np.float16]
 
 
+_NOTHING = _Batch((), np.empty((0, 0), np.float16))
+
+
 def embed_shard(
     path: Path, embedder: Embedder, forward: Forward, progress: Progress, batch_size: int | None = None
 ) -> Embeddings:
@@ -59,31 +63,35 @@ def embed_shard(
     :raises shards.ShardError: when the shard is damaged.
     :raises EmbedError: when the backbone gives numbers that float16 cannot hold.
     """
-    split, entries = shards.read_split(path), shards.index_shard(path)
+    split = shards.read_split(path)
     views = embedder.views_of(split)
     size = max(1, (batch_size or forward.batch_size) // views)
-    batches = [entries[start : start + size] for start in range(0, len(entries), size)]
-    done = [_Batch((), np.empty((0, 0), np.float16))] * len(batches)
-    queue = iter(enumerate(batches))  # its next is atomic under the interpreter's lock
-    saying, failed = threading.Lock(), threading.Event()
+    entries = shards.index_shard(path)
+    batches: list[_Batch] = []
+    taking, failed = threading.Lock(), threading.Event()
+
+    def take() -> tuple[int, list[Entry]]:
+        with taking:
+            photos = [] if failed.is_set() else list(islice(entries, size))
+            batches.append(_NOTHING)
+            return len(batches) - 1, photos
 
     def work() -> None:
         pixels = np.empty((size * views, embedder.transform.crop, embedder.transform.crop, 3), np.uint8)
-        for number, photos in queue:
-            if failed.is_set():
-                return
-            try:
-                done[number] = _embed_batch(file.fileno(), photos, embedder, views, forward, pixels)
-            except BaseException:
-                failed.set()
-                raise
-            with saying:
-                progress.advance(len(photos))
+        try:
+            while (taken := take())[1]:
+                number, photos = taken
+                batches[number] = _embed_batch(file.fileno(), photos, embedder, views, forward, pixels)
+                with taking:
+                    progress.advance(len(photos))
+        except BaseException:
+            failed.set()
+            raise
 
     with path.open("rb") as file, ThreadPoolExecutor(cores()) as pool:
         for worker in [pool.submit(work) for _ in range(cores())]:
             worker.result()
-    return _collect(done, path, embedder, split, views)
+    return _collect(batches, path, embedder, split, views)
 
 
 def embed(
@@ -128,7 +136,7 @@ def _embed_batch(
         except PhotoError as error:  # upload has decoded it: another release of the codec
             print(f"skipped key={entry.key} reason={error}", flush=True)
     if not decoded:
-        return _Batch((), np.empty((0, 0), np.float16))
+        return _NOTHING
     return _Batch(decoded, _half(forward(pixels[: len(decoded) * views]), embedder))
 
 

@@ -128,16 +128,16 @@ class Entry(NamedTuple):
     size: int
 
 
-def index_shard(path: Path) -> list[Entry]:
+def index_shard(path: Path) -> Iterator[Entry]:
     """The photos of a shard in their order, from its headers and labels; the photos are skipped over.
 
-    :raises ShardError: when the file is damaged, cut short or not one of our shards.
+    :raises ShardError: when the file is damaged, cut short or not one of our shards; perhaps only at its end.
     """
-    entries: list[Entry] = []
     with path.open("rb") as file, _opened(path, file) as tar:
         photo: tarfile.TarInfo | None = None
         try:
             for member in tar:
+                tar.members.clear()  # type: ignore[attr-defined]  # or the headers would pile up
                 key, _, suffix = member.name.rpartition(".")
                 if not member.isreg():
                     raise ShardError(f"{path}: {member.name} is not a plain file")
@@ -147,9 +147,7 @@ def index_shard(path: Path) -> list[Entry]:
                 if photo is None or photo.name.rpartition(".")[0] != key:
                     raise ShardError(f"{path}: {member.name} does not follow its photo")
                 label = os.pread(file.fileno(), member.size, member.offset_data).decode()
-                entries.append(
-                    Entry(key, label, photo.name.rpartition(".")[2], photo.offset_data, photo.size)
-                )
+                yield Entry(key, label, photo.name.rpartition(".")[2], photo.offset_data, photo.size)
                 photo = None
         except (tarfile.TarError, EOFError, OSError, UnicodeDecodeError) as error:
             raise ShardError(f"{path} is damaged: {error}") from error
@@ -157,17 +155,15 @@ def index_shard(path: Path) -> list[Entry]:
         if photo is not None or path.stat().st_size < tar.offset + 2 * _BLOCK:
             raise ShardError(f"{path} is cut short")
         _split_of(path, tar)
-    return entries
 
 
 def read_shard(path: Path) -> Iterator[Sample]:
-    """The samples of a shard in their order; memory holds its index and one photo.
+    """The samples of a shard in their order; memory holds one photo.
 
     :raises ShardError: when the file is damaged, cut short or not one of our shards.
     """
-    entries = index_shard(path)
     with path.open("rb") as file:
-        for entry in entries:
+        for entry in index_shard(path):
             data = os.pread(file.fileno(), entry.size, entry.offset)
             yield Sample(entry.key, entry.label, data, entry.suffix)
 
