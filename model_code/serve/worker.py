@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import ctypes
+import gc
 import hashlib
 import io
 import json
@@ -116,6 +117,9 @@ class Worker:
 
     def serve(self, lifeline: int) -> None:
         """Answer until SIGTERM, then finish what has begun. Ends at once when `lifeline`'s other end closes."""
+        # What start-up made lives for good: a full collection would walk it again and again, all threads waiting.
+        gc.collect()
+        gc.freeze()
         uvloop.run(self._serve(lifeline))
 
     async def _serve(self, lifeline: int) -> None:
