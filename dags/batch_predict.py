@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, task
 
 from ml_pipeline import params
-from ml_pipeline.errors import PaidWorkRetryPolicy
-from ml_pipeline.notifier import PipelineNotifier
+from ml_pipeline.dag_defaults import dag_defaults
 from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.operators.transform import TransformOperator
 
@@ -20,14 +18,7 @@ with DAG(
     doc_md=params.BATCH_DOC,
     schedule=None,
     params=params.batch_predict(),
-    tags=["ml-pipeline"],
-    on_failure_callback=PipelineNotifier("failed"),
-    default_args={
-        "owner": "ml-pipeline",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=10),
-        "retry_policy": PaidWorkRetryPolicy(),
-    },
+    **dag_defaults(),
 ) as dag:
     p = dag.param
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, task
 
 from ml_pipeline import assets, params
-from ml_pipeline.errors import PaidWorkRetryPolicy
-from ml_pipeline.notifier import PipelineNotifier
+from ml_pipeline.dag_defaults import dag_defaults
 
 with DAG(
     "scheduled_retraining",
@@ -24,14 +22,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     params=params.scheduled_retraining(),
-    tags=["ml-pipeline"],
-    on_failure_callback=PipelineNotifier("failed"),
-    default_args={
-        "owner": "ml-pipeline",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=10),
-        "retry_policy": PaidWorkRetryPolicy(),
-    },
+    **dag_defaults(),
 ) as dag:
     p = dag.param
 

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import DAG, task
 
 from ml_pipeline import params
-from ml_pipeline.notifier import PipelineNotifier
+from ml_pipeline.dag_defaults import dag_defaults
 
 with DAG(
     "teardown",
@@ -16,10 +16,8 @@ with DAG(
     doc_md=params.TEARDOWN_DOC,
     schedule=None,
     params=params.teardown(),
-    tags=["ml-pipeline"],
     max_active_runs=1,
-    on_failure_callback=PipelineNotifier("failed"),
-    default_args={"owner": "ml-pipeline"},
+    **dag_defaults(),
 ) as dag:
     p = dag.param
 

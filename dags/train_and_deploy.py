@@ -16,7 +16,7 @@ from airflow.sdk import (
 )
 
 from ml_pipeline import assets, params
-from ml_pipeline.errors import PaidWorkRetryPolicy
+from ml_pipeline.dag_defaults import dag_defaults
 from ml_pipeline.notifier import PipelineNotifier
 from ml_pipeline.operators.approve import ApproveModelOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
@@ -40,8 +40,6 @@ with DAG(
     doc_md=params.DOC,
     schedule=None,
     params=params.train_and_deploy(),
-    tags=["ml-pipeline"],
-    on_failure_callback=PipelineNotifier("failed"),
     deadline=DeadlineAlert(
         # Not DAGRUN_QUEUED_AT: with it, Airflow 3.3.2 answers 500 to every clear of a task (its recalculation of the
         # deadline takes the serialized interval for a number).
@@ -49,12 +47,7 @@ with DAG(
         interval=timedelta(hours=2),
         callback=AsyncCallback(PipelineNotifier, kwargs={"event": "late"}),
     ),
-    default_args={
-        "owner": "ml-pipeline",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=10),
-        "retry_policy": PaidWorkRetryPolicy(),
-    },
+    **dag_defaults(),
 ) as dag:
     p = dag.param
 
@@ -113,12 +106,10 @@ with DAG(
         instance_type=p("embed_instance_type"),
         instance_count=p("embed_instance_count"),
     )
+    material = {"dataset": dataset, "weights": pretrained, "embeddings": embed.output, "recipe": recipe}
     tune = HyperparameterTuningOperator(
         task_id="tune",
-        dataset=dataset,
-        weights=pretrained,
-        embeddings=embed.output,
-        recipe=recipe,
+        **material,
         tune_mode=p("tune_mode"),
         trials=p("trials"),
         parallel_trials=p("parallel_trials"),
@@ -134,11 +125,8 @@ with DAG(
     )
     train = TrainingOperator(
         task_id="train",
-        dataset=dataset,
-        weights=pretrained,
-        embeddings=embed.output,
+        **material,
         tuning=tune.output,
-        recipe=recipe,
         instance_type=p("train_instance_type"),
         instance_count=p("train_instance_count"),
         spot=p("spot"),
@@ -149,11 +137,8 @@ with DAG(
         train_on_ec2 = Ec2TrainingOperator(
             task_id="train",
             machine=create.output,
-            dataset=dataset,
-            weights=pretrained,
-            embeddings=embed.output,
+            **material,
             tuning=tune.output,
-            recipe=recipe,
         )
         terminate = TerminateInstanceOperator(task_id="terminate").as_teardown(setups=create)
     evaluate = EvaluateOperator(

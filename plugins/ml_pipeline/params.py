@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from airflow.sdk import Param
 
@@ -125,300 +126,281 @@ def scheduled_retraining() -> dict[str, Param]:
 
 
 def _with_defaults(params: dict[str, Param]) -> dict[str, Param]:
-    """The params with the team's own defaults; one that its schema refuses stops the DAG file from being parsed."""
+    """The params with the team's own defaults; one that its schema refuses is an error when the file is parsed."""
     chosen = param_defaults()
-    return {
-        name: Param(chosen[name], description=param.description, **param.schema) if name in chosen else param
-        for name, param in params.items()
-    }
+    for name in params.keys() & chosen.keys():
+        params[name] = Param(chosen[name], **params[name].schema)
+        params[name].resolve()
+    return params
+
+
+def _section(title: str, params: dict[str, Param]) -> dict[str, Param]:
+    """The params as one section of the form."""
+    for param in params.values():
+        param.schema["section"] = title
+    return params
+
+
+def _choice(default: StrEnum, **schema: Any) -> Param:
+    """One of the values of `default`'s enum."""
+    return Param(default.value, type="string", enum=[choice.value for choice in type(default)], **schema)
 
 
 def _photos() -> dict[str, Param]:
-    section = "Photos"
-    return {
-        "data": Param(
-            "",
-            type="string",
-            title="Photos",
-            description_md=(
-                "A folder on this machine, or `s3://bucket/prefix`, with one folder of photos per class."
+    return _section(
+        "Photos",
+        {
+            "data": Param(
+                "",
+                type="string",
+                title="Photos",
+                description_md=(
+                    "A folder on this machine, or `s3://bucket/prefix`, with one folder of photos per class."
+                ),
             ),
-            section=section,
-        ),
-        "dataset_name": Param(
-            "photos",
-            type="string",
-            pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
-            title="Data set",
-            description_md="Versions of the same data set share shards, splits, embeddings and the champion.",
-            section=section,
-        ),
-        "weights": Param(
-            "imagenet",
-            type="string",
-            minLength=1,
-            title="Weights",
-            description_md="`imagenet`, `none`, or a state_dict file: a path, `s3://` or `https://`.",
-            section=section,
-        ),
-    }
+            "dataset_name": Param(
+                "photos",
+                type="string",
+                pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+                title="Data set",
+                description_md="Versions of the same data set share shards, splits, embeddings and the champion.",
+            ),
+            "weights": Param(
+                "imagenet",
+                type="string",
+                minLength=1,
+                title="Weights",
+                description_md="`imagenet`, `none`, or a state_dict file: a path, `s3://` or `https://`.",
+            ),
+        },
+    )
 
 
 def _model() -> dict[str, Param]:
-    section = "Model"
-    return {
-        "strategy": Param(
-            "head",
-            type="string",
-            enum=[str(strategy) for strategy in hyperparameters.Strategy],
-            title="Strategy",
-            description_md=(
-                "`head` trains a classifier on embeddings (seconds); `finetune` trains the backbone too."
+    return _section(
+        "Model",
+        {
+            "strategy": _choice(
+                hyperparameters.Strategy.HEAD,
+                title="Strategy",
+                description_md=(
+                    "`head` trains a classifier on embeddings (seconds); `finetune` trains the backbone too."
+                ),
             ),
-            section=section,
-        ),
-        "architecture": Param(
-            "mobilenet_v2",
-            type="string",
-            pattern=r"^[a-z0-9_]+$",
-            title="Architecture",
-            description_md="Any torchvision classification model.",
-            section=section,
-        ),
-        "views": Param(
-            1,
-            type="integer",
-            minimum=1,
-            maximum=64,
-            title="Views",
-            description_md="Embeddings per training photo: 1 is the photo itself, more are random crops.",
-            section=section,
-        ),
-        "seed": Param(0, type="integer", minimum=0, maximum=2**31 - 1, title="Seed", section=section),
-        "hyperparameters": Param(
-            {},
-            title="Fixed hyperparameters",
-            description_md=(
-                'Values that are not searched, by name: `{"epochs": 60, "dropout": 0.3}`. '
-                "`python -m model_code.hyperparameters` prints the names."
+            "architecture": Param(
+                "mobilenet_v2",
+                type="string",
+                pattern=r"^[a-z0-9_]+$",
+                title="Architecture",
+                description_md="Any torchvision classification model.",
             ),
-            section=section,
-            **hyperparameters.schema(without=APART),
-        ),
-    }
+            "views": Param(
+                1,
+                type="integer",
+                minimum=1,
+                maximum=64,
+                title="Views",
+                description_md="Embeddings per training photo: 1 is the photo itself, more are random crops.",
+            ),
+            "seed": Param(0, type="integer", minimum=0, maximum=2**31 - 1, title="Seed"),
+            "hyperparameters": Param(
+                {},
+                title="Fixed hyperparameters",
+                description_md=(
+                    'Values that are not searched, by name: `{"epochs": 60, "dropout": 0.3}`. '
+                    "`python -m model_code.hyperparameters` prints the names."
+                ),
+                **hyperparameters.schema(without=APART),
+            ),
+        },
+    )
 
 
 def _search() -> dict[str, Param]:
-    section = "Search"
-    return {
-        "tune_mode": Param(
-            TuneMode.JOB.value,
-            type="string",
-            enum=[mode.value for mode in TuneMode],
-            title="Trials run",
-            description_md=(
-                "`job`: each in a job of its own, by a SageMaker tuning job; `packed`: all in one job, which saves "
-                "the start-up of each."
+    return _section(
+        "Search",
+        {
+            "tune_mode": _choice(
+                TuneMode.JOB,
+                title="Trials run",
+                description_md=(
+                    "`job`: each in a job of its own, by a SageMaker tuning job; `packed`: all in one job, which saves "
+                    "the start-up of each."
+                ),
             ),
-            section=section,
-        ),
-        "trials": Param(12, type="integer", minimum=1, maximum=750, title="Trials", section=section),
-        "parallel_trials": Param(
-            2, type="integer", minimum=1, maximum=100, title="Trials at once", section=section
-        ),
-        "tune_strategy": Param(
-            TuneStrategy.BAYESIAN.value,
-            type="string",
-            enum=[strategy.value for strategy in TuneStrategy],
-            title="Search strategy",
-            section=section,
-        ),
-        "early_stopping": Param(
-            False,
-            type="boolean",
-            title="Stop trials that fall behind",
-            section=section,
-        ),
-        "target": Param(
-            None,
-            type=["number", "null"],
-            minimum=0,
-            maximum=1,
-            title="Stop at this accuracy",
-            section=section,
-        ),
-        "patience_trials": Param(
-            None,
-            type=["integer", "null"],
-            minimum=3,
-            title="Stop after so many trials without a better one",
-            section=section,
-        ),
-        "stop_when_converged": Param(
-            False, type="boolean", title="Stop when a better trial is unlikely", section=section
-        ),
-        "warm_start": Param(
-            False,
-            type="boolean",
-            title="Warm start",
-            description_md="Begin with what the last search of the same data set learnt. Not with `packed`.",
-            section=section,
-        ),
-        "ranges": Param(
-            None,
-            type=["object", "null"],
-            title="Search space",
-            description_md=(
-                'Changes to it by name: `{"dropout": {"low": 0.1, "high": 0.5}, "mixup": null}`; '
-                "null takes a name out. `python -m model_code.hyperparameters` prints the space."
+            "trials": Param(12, type="integer", minimum=1, maximum=750, title="Trials"),
+            "parallel_trials": Param(2, type="integer", minimum=1, maximum=100, title="Trials at once"),
+            "tune_strategy": _choice(
+                TuneStrategy.BAYESIAN,
+                title="Search strategy",
             ),
-            section=section,
-        ),
-    }
+            "early_stopping": Param(
+                False,
+                type="boolean",
+                title="Stop trials that fall behind",
+            ),
+            "target": Param(
+                None,
+                type=["number", "null"],
+                minimum=0,
+                maximum=1,
+                title="Stop at this accuracy",
+            ),
+            "patience_trials": Param(
+                None,
+                type=["integer", "null"],
+                minimum=3,
+                title="Stop after so many trials without a better one",
+            ),
+            "stop_when_converged": Param(False, type="boolean", title="Stop when a better trial is unlikely"),
+            "warm_start": Param(
+                False,
+                type="boolean",
+                title="Warm start",
+                description_md="Begin with what the last search of the same data set learnt. Not with `packed`.",
+            ),
+            "ranges": Param(
+                None,
+                type=["object", "null"],
+                title="Search space",
+                description_md=(
+                    'Changes to it by name: `{"dropout": {"low": 0.1, "high": 0.5}, "mixup": null}`; '
+                    "null takes a name out. `python -m model_code.hyperparameters` prints the space."
+                ),
+            ),
+        },
+    )
 
 
 def _machines() -> dict[str, Param]:
-    section = "Machines"
 
     def machine(default: str, title: str) -> Param:
-        return Param(default, title=title, section=section, **_MACHINE)
+        return Param(default, title=title, **_MACHINE)
 
     def count(title: str) -> Param:
-        return Param(1, type="integer", minimum=1, maximum=20, title=title, section=section)
+        return Param(1, type="integer", minimum=1, maximum=20, title=title)
 
-    return {
-        "embed_instance_type": machine("ml.m5.xlarge", "Embed on"),
-        "embed_instance_count": count("Machines that share the shards"),
-        "tune_instance_type": machine("ml.m5.xlarge", "Trials on"),
-        "train_on": Param(
-            TrainOn.SAGEMAKER.value,
-            type="string",
-            enum=[place.value for place in TrainOn],
-            title="Train with",
-            description_md="`ec2`: on a machine of its own, started for this run and terminated after it.",
-            section=section,
-        ),
-        "train_instance_type": machine("ml.m5.xlarge", "Train on"),
-        "train_instance_count": count("Machines that train one model"),
-        "evaluate_instance_type": machine("ml.m5.xlarge", "Evaluate on"),
-        "spot": Param(
-            False,
-            type="boolean",
-            title="Managed spot",
-            description_md="Cheaper machines that may be taken away; training resumes from its checkpoint.",
-            section=section,
-        ),
-        "keep_alive": Param(
-            0,
-            type="integer",
-            minimum=0,
-            maximum=3600,
-            title="Keep machines warm (s)",
-            description_md="Saves the start-up of the next job; billed. Not with spot.",
-            section=section,
-        ),
-    }
+    return _section(
+        "Machines",
+        {
+            "embed_instance_type": machine("ml.m5.xlarge", "Embed on"),
+            "embed_instance_count": count("Machines that share the shards"),
+            "tune_instance_type": machine("ml.m5.xlarge", "Trials on"),
+            "train_on": _choice(
+                TrainOn.SAGEMAKER,
+                title="Train with",
+                description_md="`ec2`: on a machine of its own, started for this run and terminated after it.",
+            ),
+            "train_instance_type": machine("ml.m5.xlarge", "Train on"),
+            "train_instance_count": count("Machines that train one model"),
+            "evaluate_instance_type": machine("ml.m5.xlarge", "Evaluate on"),
+            "spot": Param(
+                False,
+                type="boolean",
+                title="Managed spot",
+                description_md="Cheaper machines that may be taken away; training resumes from its checkpoint.",
+            ),
+            "keep_alive": Param(
+                0,
+                type="integer",
+                minimum=0,
+                maximum=3600,
+                title="Keep machines warm (s)",
+                description_md="Saves the start-up of the next job; billed. Not with spot.",
+            ),
+        },
+    )
 
 
 def _service() -> dict[str, Param]:
-    section = "Service"
-    return {
-        "min_accuracy": Param(
-            None,
-            type=["number", "null"],
-            minimum=0,
-            maximum=1,
-            title="Least accuracy",
-            description_md="Bar on the test split; empty: better than guessing.",
-            section=section,
-        ),
-        "margin": Param(
-            0.0,
-            type="number",
-            minimum=0,
-            maximum=1,
-            title="Margin",
-            description_md="Accuracy that a new model may lose against the champion.",
-            section=section,
-        ),
-        "burden": Param(
-            Burden.CHAMPION.value,
-            type="string",
-            enum=[burden.value for burden in Burden],
-            title="Who has to prove it",
-            description_md=(
-                "`champion`: the new model passes unless it is shown to be worse; `challenger`: only if it is "
-                "shown to be no worse (95 % bootstrap interval)."
+    return _section(
+        "Service",
+        {
+            "min_accuracy": Param(
+                None,
+                type=["number", "null"],
+                minimum=0,
+                maximum=1,
+                title="Least accuracy",
+                description_md="Bar on the test split; empty: better than guessing.",
             ),
-            section=section,
-        ),
-        "approval": Param(
-            Approval.AUTO.value,
-            type="string",
-            enum=[approval.value for approval in Approval],
-            title="Approval",
-            description_md=(
-                "`human`: a person approves the model, with the report at hand, before it is deployed."
+            "margin": Param(
+                0.0,
+                type="number",
+                minimum=0,
+                maximum=1,
+                title="Margin",
+                description_md="Accuracy that a new model may lose against the champion.",
             ),
-            section=section,
-        ),
-        "endpoint_name": Param(
-            "photo-classifier",
-            type="string",
-            pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$",
-            title="Endpoint",
-            section=section,
-        ),
-        "endpoint_instance_type": Param("ml.m5.large", title="Serve on", section=section, **_MACHINE),
-        "endpoint_instance_count": Param(
-            1, type="integer", minimum=1, maximum=20, title="Serving machines", section=section
-        ),
-        "endpoint_max_count": Param(
-            1,
-            type="integer",
-            minimum=1,
-            maximum=100,
-            title="Most serving machines",
-            description_md="Above the number of serving machines, the endpoint scales with its load.",
-            section=section,
-        ),
-        "canary_percent": Param(
-            25,
-            type="integer",
-            minimum=5,
-            maximum=50,
-            title="Canary (%)",
-            description_md="Share of the fleet that takes traffic first when a live endpoint is updated.",
-            section=section,
-        ),
-        "bake_seconds": Param(
-            None,
-            type=["integer", "null"],
-            minimum=0,
-            maximum=3600,
-            title="Watch the canary (s)",
-            description_md="An alarm within this time rolls the update back; empty: 120 on AWS, 2 on local_aws.",
-            section=section,
-        ),
-    }
+            "burden": _choice(
+                Burden.CHAMPION,
+                title="Who has to prove it",
+                description_md=(
+                    "`champion`: the new model passes unless it is shown to be worse; `challenger`: only if it is "
+                    "shown to be no worse (95 % bootstrap interval)."
+                ),
+            ),
+            "approval": _choice(
+                Approval.AUTO,
+                title="Approval",
+                description_md=(
+                    "`human`: a person approves the model, with the report at hand, before it is deployed."
+                ),
+            ),
+            "endpoint_name": Param(
+                "photo-classifier",
+                type="string",
+                pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$",
+                title="Endpoint",
+            ),
+            "endpoint_instance_type": Param("ml.m5.large", title="Serve on", **_MACHINE),
+            "endpoint_instance_count": Param(
+                1, type="integer", minimum=1, maximum=20, title="Serving machines"
+            ),
+            "endpoint_max_count": Param(
+                1,
+                type="integer",
+                minimum=1,
+                maximum=100,
+                title="Most serving machines",
+                description_md="Above the number of serving machines, the endpoint scales with its load.",
+            ),
+            "canary_percent": Param(
+                25,
+                type="integer",
+                minimum=5,
+                maximum=50,
+                title="Canary (%)",
+                description_md="Share of the fleet that takes traffic first when a live endpoint is updated.",
+            ),
+            "bake_seconds": Param(
+                None,
+                type=["integer", "null"],
+                minimum=0,
+                maximum=3600,
+                title="Watch the canary (s)",
+                description_md="An alarm within this time rolls the update back; empty: 120 on AWS, 2 on local_aws.",
+            ),
+        },
+    )
 
 
 def _run() -> dict[str, Param]:
-    section = "Run"
-    return {
-        "budget_usd": Param(
-            None,
-            type=["number", "null"],
-            minimum=0,
-            title="Budget (USD)",
-            description_md="A run whose estimate is higher is refused before anything starts.",
-            section=section,
-        ),
-        "force": Param(
-            False,
-            type="boolean",
-            title="Compute everything again",
-            description_md="Also what is there already: embeddings, and a data set that did not change.",
-            section=section,
-        ),
-    }
+    return _section(
+        "Run",
+        {
+            "budget_usd": Param(
+                None,
+                type=["number", "null"],
+                minimum=0,
+                title="Budget (USD)",
+                description_md="A run whose estimate is higher is refused before anything starts.",
+            ),
+            "force": Param(
+                False,
+                type="boolean",
+                title="Compute everything again",
+                description_md="Also what is there already: embeddings, and a data set that did not change.",
+            ),
+        },
+    )

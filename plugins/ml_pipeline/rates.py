@@ -61,20 +61,20 @@ def comparison(rates: Iterable[Rate], prices: Prices, architecture: str) -> list
     """One row per machine and kind of work, cheapest per photo first; None where nobody measured it."""
     measured = {(rate.instance_type, rate.work): rate for rate in rates if rate.architecture == architecture}
     rows = []
-    for instance_type, hourly in prices.sagemaker.items():
-        for work in ("embed", "finetune"):
-            rate = measured.get((instance_type, work))
-            speed = rate.photos_per_second if rate else None
-            rows.append(
-                {
-                    "instance_type": instance_type,
-                    "work": work,
-                    "usd_per_hour": hourly,
-                    "photos_per_second": speed,
-                    "usd_per_million_photos": usd_per_million(hourly, speed),
-                    "measured": rate.where if rate else "nobody measured it",
-                }
-            )
+    machines = [(machine, work) for machine in prices.sagemaker for work in ("embed", "finetune")]
+    for instance_type, work in [*machines, *((machine, "finetune") for machine in prices.ec2)]:
+        rate, hourly = measured.get((instance_type, work)), prices.hourly(instance_type)
+        speed = rate.photos_per_second if rate else None
+        rows.append(
+            {
+                "instance_type": instance_type,
+                "work": work,
+                "usd_per_hour": hourly,
+                "photos_per_second": speed,
+                "usd_per_million_photos": usd_per_million(hourly, speed),
+                "measured": rate.where if rate else "nobody measured it",
+            }
+        )
     return sorted(rows, key=_dearness)
 
 

@@ -11,6 +11,10 @@ from ml_pipeline.jobs import JobKind
 from ml_pipeline.prices import PriceError, Prices
 from ml_pipeline.rates import Rate
 from ml_pipeline.settings import Settings
+from ml_pipeline.triggers import log_tail
+
+# Lines of the bill for training, and the tasks whose metrics tell how fast it was.
+_TRAINING = {"train": "train", "ec2": "ec2.train"}
 
 
 @dataclass(frozen=True)
@@ -60,36 +64,28 @@ def measured(
     """The rates that the run's jobs measured, from their metrics or their logs."""
     for line in steps:
         step, name = line["step"], line["job_name"]
-        if step == "train":
-            speed = (results.get("train") or {}).get("metrics", {}).get("photos_per_second")
+        if step in _TRAINING:
+            speed = (results.get(_TRAINING[step]) or {}).get("metrics", {}).get("photos_per_second")
         elif step in ("embed", "evaluate"):
-            speed = rates.in_log(_log(logs, JobKind.PROCESSING, name))
+            speed = rates.in_log(
+                log_tail.last_lines(logs, str(JobKind.PROCESSING.calls.log_group), f"{name}/")
+            )
         else:
             continue
         if speed:
-            work = params["strategy"] if step == "train" else step
+            work = params["strategy"] if step in _TRAINING else step
             yield Rate(
                 work, params["architecture"], line["instance_type"], speed, rates.place(settings), name
             )
-
-
-def _log(logs: Any, kind: JobKind, name: str) -> list[str]:
-    group = kind.calls.log_group
-    streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{name}/")["logStreams"]
-    lines: list[str] = []
-    for stream in streams[:1]:
-        events = logs.get_log_events(
-            logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=False, limit=100
-        )["events"]
-        lines += [event["message"] for event in events]
-    return lines
 
 
 def job_line(step: str, kind: JobKind, description: Mapping[str, Any], prices: Prices) -> Line:
     """The line of one training or processing job."""
     if kind is JobKind.TRAINING:
         resources = description["ResourceConfig"]
-        seconds = float(description.get("BillableTimeInSeconds") or 0)
+        # Machines that were kept warm after the job are billed as well.
+        kept = description.get("WarmPoolStatus", {}).get("ResourceRetainedBillableTimeInSeconds") or 0
+        seconds = float(description.get("BillableTimeInSeconds") or 0) + kept
     else:
         resources = description["ProcessingResources"]["ClusterConfig"]
         start, end = description.get("ProcessingStartTime"), description.get("ProcessingEndTime")

@@ -82,7 +82,7 @@ def report(params: Mapping[str, Any], ti: Any) -> dict[str, Any]:
 
     settings = Settings.load()
     prices, s3 = Prices.load(settings), _client(settings, "s3")
-    steps = ("embed", "tune", "train", "ec2.terminate", "evaluate")
+    steps = ("embed", "tune", "train", "ec2.train", "ec2.terminate", "evaluate")
     results = {step: ti.xcom_pull(task_ids=step) for step in steps}
     bill = report.make(_client(settings, "sagemaker"), prices, results)
     for rate in report.measured(_client(settings, "logs"), settings, bill["steps"], results, params):

@@ -389,7 +389,7 @@ def test_a_team_has_its_own_defaults_of_params(monkeypatch: pytest.MonkeyPatch) 
         params.train_and_deploy()
     monkeypatch.setenv("ML_PIPELINE_DEFAULTS", '{"trials": 0}')
     with pytest.raises(ParamValidationError):
-        params.train_and_deploy()["trials"].resolve()
+        params.train_and_deploy()
 
 
 def test_operators_take_the_connection_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

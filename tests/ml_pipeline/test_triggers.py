@@ -14,6 +14,7 @@ from ml_pipeline.clients import AwsAccess
 from ml_pipeline.triggers import job as job_trigger
 from ml_pipeline.triggers.endpoint import ABSENT, EndpointTrigger
 from ml_pipeline.triggers.job import JobTrigger, progress_of
+from ml_pipeline.triggers.log_tail import LogTail
 from ml_pipeline.triggers.ownership import is_over
 from tests.ml_pipeline.fake_sagemaker import client_error
 
@@ -166,3 +167,21 @@ def test_tuning_progress_counts_ended_trials() -> None:
     }
     line = progress_of(job_trigger.JobKind.TUNING, description)
     assert line == "progress done=4 total=12 unit=trials best_valid_accuracy=0.8123"
+
+
+def test_lines_say_which_machine_they_are_of_when_there_are_several() -> None:
+    def read(*streams: str) -> list[str]:
+        found = [{"logStreamName": f"job/{stream}"} for stream in streams]
+        answers = [
+            {"events": [{"message": f"line of {stream}"}], "nextForwardToken": "1"} for stream in streams
+        ]
+        logs = Scripted(describe_log_streams=[{"logStreams": found}], get_log_events=answers)
+        # Each stream is read until its token stays the same: here after its first answer.
+        logs.answers["get_log_events"] = [
+            part for answer in answers for part in (answer, {**answer, "events": []})
+        ]
+        return asyncio.run(LogTail(logs, "group", "job/").read())
+
+    assert read("algo-1-17") == ["line of algo-1-17"]
+    assert read("algo-1-17", "algo-1-18") == ["line of algo-1-17", "line of algo-1-18"]
+    assert read("algo-1-17", "algo-2-17") == ["[algo-1] line of algo-1-17", "[algo-2] line of algo-2-17"]

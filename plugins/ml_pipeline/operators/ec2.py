@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple
 from datetime import timedelta
@@ -20,6 +19,7 @@ from ml_pipeline.requests import instance
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.requests.job import Channel, DataType
 from ml_pipeline.settings import Settings
+from ml_pipeline.triggers import log_tail
 from ml_pipeline.triggers.command import CommandTrigger
 from ml_pipeline.triggers.instance import InstanceTrigger
 from ml_pipeline.triggers.ownership import is_over
@@ -205,14 +205,9 @@ class Ec2TrainingOperator(_Ec2Operator):
         uri = model_uri(settings, name)
         if not objects.exists(self.client("s3"), uri):
             raise JobFailed(f"training {name} succeeded but left no {uri}")
-        found = self.client("ssm").get_command_invocation(
-            CommandId=event["command_id"], InstanceId=self.machine["instance_id"]
-        )
-        return {
-            "training_job_name": name,
-            "model_uri": uri,
-            "metrics": metrics_in(found.get("StandardOutputContent", "")),
-        }
+        prefix = f"{event['command_id']}/{self.machine['instance_id']}/"
+        log = log_tail.last_lines(self.client("logs"), instance.LOG_GROUP, prefix)
+        return {"training_job_name": name, "model_uri": uri, "metrics": metrics_in(log)}
 
     def on_kill(self) -> None:
         """Cancel the command; the machine itself is ended by the teardown."""
@@ -249,11 +244,11 @@ def channel_document(channel: Channel) -> dict[str, Any]:
     }
 
 
-def metrics_in(log: str) -> dict[str, float]:
-    """The last value of each metric in a log, by the same expressions as SageMaker's."""
+def metrics_in(log: Sequence[str]) -> dict[str, float]:
+    """The last value of each metric in a log's lines, by the same expressions as SageMaker's."""
     values: dict[str, float] = {}
     for definition in hyperparameters.metric_definitions():
-        found = re.findall(definition["Regex"], log, re.MULTILINE)
+        found = [match[1] for line in log if (match := re.search(definition["Regex"], line))]
         if found:
-            values[definition["Name"]] = float(json.loads(found[-1]))
+            values[definition["Name"]] = float(found[-1])
     return values

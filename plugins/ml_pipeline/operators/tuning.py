@@ -7,12 +7,12 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from ml_pipeline import code_archive, dataset, images, objects, packed
+from ml_pipeline import objects, packed
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.jobs import JobKind
-from ml_pipeline.operators.job import Request, SageMakerJobOperator
+from ml_pipeline.operators.fitting import FittingOperator
+from ml_pipeline.operators.job import Request
 from ml_pipeline.recipe import Recipe
-from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, tuning_job
 from ml_pipeline.settings import Settings
@@ -28,16 +28,12 @@ class TuneMode(StrEnum):
     """All in one training job."""
 
 
-class HyperparameterTuningOperator(SageMakerJobOperator):
+class HyperparameterTuningOperator(FittingOperator):
     """Search the space of `model_code.hyperparameters`, judging trials on the validation split.
 
     Returns `{"tuning_job_name", "best_training_job", "best_hyperparameters", "objective": {"name", "value"},
     "trials": [{"name", "status", "value", "seconds", "hyperparameters"}]}`.
 
-    :param dataset: what the upload task returned.
-    :param weights: what the weights task returned.
-    :param embeddings: what the embed task returned.
-    :param recipe: the fields of a `Recipe`.
     :param tune_mode: a value of `TuneMode`.
     :param trials: most trials.
     :param parallel_trials: trials at once.
@@ -48,16 +44,13 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
     :param stop_when_converged: stop when a better trial is unlikely.
     :param warm_start: begin with what the last search of the same data set, strategy and architecture learnt.
     :param max_runtime_seconds: wall time of the whole search.
-    :param instance_type, instance_count: machines of each trial.
-    :param spot: managed spot with checkpoints.
+
+    The others: see `FittingOperator`.
     """
 
     slug = "tune"
     template_fields = (
-        "dataset",
-        "weights",
-        "embeddings",
-        "recipe",
+        *FittingOperator.template_fields,
         "tune_mode",
         "trials",
         "parallel_trials",
@@ -68,19 +61,11 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         "stop_when_converged",
         "warm_start",
         "max_runtime_seconds",
-        "instance_type",
-        "instance_count",
-        "spot",
-        "keep_alive",
     )
 
     def __init__(
         self,
         *,
-        dataset: Any,
-        weights: Any,
-        embeddings: Any,
-        recipe: Mapping[str, Any],
         trials: Any,
         tune_mode: Any = TuneMode.JOB.value,
         parallel_trials: Any = 2,
@@ -91,17 +76,9 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         stop_when_converged: Any = False,
         warm_start: Any = False,
         max_runtime_seconds: Any = None,
-        instance_type: Any = "ml.m5.xlarge",
-        instance_count: Any = 1,
-        spot: Any = False,
-        keep_alive: Any = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.dataset = dataset
-        self.weights = weights
-        self.embeddings = embeddings
-        self.recipe = recipe
         self.tune_mode = tune_mode
         self.trials = trials
         self.parallel_trials = parallel_trials
@@ -112,10 +89,6 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
         self.stop_when_converged = stop_when_converged
         self.warm_start = warm_start
         self.max_runtime_seconds = max_runtime_seconds
-        self.instance_type = instance_type
-        self.instance_count = instance_count
-        self.spot = spot
-        self.keep_alive = keep_alive
 
     @property
     def kind(self) -> JobKind:  # type: ignore[override]
@@ -124,45 +97,20 @@ class HyperparameterTuningOperator(SageMakerJobOperator):
 
     def request(self, settings: Settings) -> Request:
         """The tuning job, or the training job that runs `tune.py`."""
-        s3 = self.client("s3")
-        archive = code_archive.publish(s3, settings.bucket)
-        version = dataset.load(s3, self.dataset["manifest_uri"])
-        recipe = Recipe(**self.recipe)
-        is_packed = self.kind is JobKind.TRAINING
-        if is_packed:
-            values = packed.packed_hyperparameters(recipe, int(self.trials), TuneStrategy(self.tune_strategy))
-        else:
-            values = recipe.of_trials()
-        trial = Training(
-            image=images.training_image(settings, self.instance_type),
-            role_arn=settings.role_arn,
-            network=settings.network,
-            script="tune.py" if is_packed else "train.py",
-            code_uri=settings.s3(archive.key),
-            hyperparameters=values,
-            channels=dataset.training_channels(
-                version, recipe.strategy, self.embeddings["embeddings_uri"], self.weights["uri"], final=False
-            ),
-            compute=Compute(
-                self.instance_type,
-                int(self.instance_count),
-                spot=bool(self.spot),
-                keep_alive_seconds=int(self.keep_alive),
-            ),
-            outputs_uri=settings.s3("jobs/"),
-            metrics=hyperparameters.metric_definitions(),
-            checkpoint_uri=settings.s3("jobs/checkpoints/") if self.spot else None,
-        )
-        if is_packed:
-            return partial(_packed_request, job=trial)
+        recipe, strategy = Recipe(**self.recipe), TuneStrategy(self.tune_strategy)
+        checkpoints = "jobs/checkpoints/"
+        if self.kind is JobKind.TRAINING:
+            values = packed.packed_hyperparameters(recipe, int(self.trials), strategy)
+            job = self.job(settings, "tune.py", values, checkpoints, final=False)
+            return partial(_packed_request, job=job)
         parents = self._parents() if self.warm_start else []
         search = Tuning(
-            trial=trial,
+            trial=self.job(settings, "train.py", recipe.of_trials(), checkpoints, final=False),
             ranges=recipe.parameter_ranges,
             objective=hyperparameters.OBJECTIVE,
             trials=int(self.trials),
             parallel_trials=min(int(self.parallel_trials), int(self.trials)),
-            strategy=TuneStrategy(self.tune_strategy),
+            strategy=strategy,
             early_stopping=bool(self.early_stopping),
             seed=recipe.seed,
             max_runtime_seconds=self.max_runtime_seconds and int(self.max_runtime_seconds),

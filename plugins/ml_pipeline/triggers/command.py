@@ -12,6 +12,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from ml_pipeline.clients import AwsAccess
 from ml_pipeline.errors import is_transient
+from ml_pipeline.requests.instance import LOG_GROUP
+from ml_pipeline.triggers.log_tail import LogTail
 from ml_pipeline.triggers.ownership import even_if_late, task_is_over
 
 _ENDED = frozenset({"Success", "Failed", "Cancelled", "TimedOut"})
@@ -49,20 +51,22 @@ class CommandTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the command has ended on the instance."""
-        said = 0
-        async with await self.access.async_client("ssm") as ssm:
+        async with (
+            await self.access.async_client("ssm") as ssm,
+            await self.access.async_client("logs") as logs,
+        ):
+            # GetCommandInvocation shows the first 24,000 characters, and those only at the end.
+            tail = LogTail(logs, LOG_GROUP, f"{self.command_id}/{self.instance_id}/")
             while True:
                 try:
                     found = await self._invocation(ssm)
+                    for line in await tail.read():
+                        self.log.info("%s", line)
                 except Exception as error:
                     if not is_transient(error):
                         raise
                     self.log.warning("%s; asking again in %.0f s", error, self.poll_seconds)
                 else:
-                    output = found.get("StandardOutputContent", "")
-                    for line in output[said:].splitlines():
-                        self.log.info("%s", line)
-                    said = len(output)
                     if found.get("Status") in _ENDED:
                         yield TriggerEvent(
                             {

@@ -43,7 +43,9 @@ class LogTail:
             self._tokens.setdefault(stream["logStreamName"], None)
 
     async def _read_stream(self, stream: str) -> list[str]:
-        machine = stream.rsplit("/", 1)[-1].split("-1", 1)[0] if len(self._tokens) > 1 else ""
+        # A machine that a spot job was given anew has a second stream, but it is still the only one.
+        several = len({machine_of(known) for known in self._tokens}) > 1
+        start = f"[{machine_of(stream)}] " if several else ""
         lines: list[str] = []
         while True:
             arguments: dict[str, Any] = {
@@ -55,8 +57,25 @@ class LogTail:
             if token:
                 arguments["nextToken"] = token
             response = await self._client.get_log_events(**arguments)
-            lines += [f"{machine}{event['message']}" for event in response["events"]]
+            lines += [f"{start}{event['message']}" for event in response["events"]]
             self._tokens[stream] = response["nextForwardToken"]
             # The end of a stream is where the token stays the same (GetLogEvents API reference).
             if response["nextForwardToken"] == token or not response["events"]:
                 return lines
+
+
+def machine_of(stream: str) -> str:
+    """The machine in a stream's name: "algo-2" of "<job>/algo-2-1732312800"."""
+    return stream.rpartition("/")[2].rpartition("-")[0]
+
+
+def last_lines(client: Any, group: str, prefix: str, count: int = 100) -> list[str]:
+    """The last `count` lines of each stream under `prefix`, stream after stream, through a boto3 client."""
+    streams = client.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)["logStreams"]
+    lines: list[str] = []
+    for stream in streams:
+        events = client.get_log_events(
+            logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=False, limit=count
+        )["events"]
+        lines += [event["message"] for event in events]
+    return lines
