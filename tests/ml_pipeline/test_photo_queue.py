@@ -10,7 +10,9 @@ import pytest
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
 
 from ml_pipeline.clients import AwsAccess
+from ml_pipeline.triggers import photo_queue
 from ml_pipeline.triggers.photo_queue import PhotoQueue, PhotoQueueTrigger, summary
+from tests.ml_pipeline.fake_sagemaker import client_error
 from tests.ml_pipeline.test_triggers import ACCESS, Scripted, use
 
 
@@ -42,6 +44,20 @@ def test_messages_are_collected_until_it_is_quiet(monkeypatch: pytest.MonkeyPatc
     assert burst["photos"] == 2
     assert [entry["ReceiptHandle"] for entry in messages] == ["r1", "r2"]
     assert "delete_message_batch" not in {call for call, _ in sqs.calls}
+
+
+def test_a_queue_that_is_missing_for_a_while_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = client_error("AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist.")
+    sqs = Scripted(receive_message=[missing, {"Messages": [message(1)]}, {}])
+    use(monkeypatch, sqs=sqs)
+    monkeypatch.setattr(photo_queue, "_PAUSE_AFTER_ERROR_SECONDS", 0.0)
+
+    async def first() -> Any:
+        async for burst, _ in PhotoQueue("url", 1, AwsAccess()).open_stream():
+            return burst
+        return None
+
+    assert asyncio.run(asyncio.wait_for(first(), 10))["photos"] == 1
 
 
 @pytest.mark.parametrize(("acked", "failed", "deletes"), [(1, 0, 2), (0, 1, 0), (0, 0, 0)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Hashable, Sequence
 from typing import Any
@@ -19,8 +20,8 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from ml_pipeline.clients import AwsAccess
-from ml_pipeline.errors import is_transient
 
+log = logging.getLogger(__name__)
 # A copy of a folder sends one message per photo: what comes in quick succession is one event, and one run.
 _LONGEST_COLLECTION_SECONDS = 300.0
 _MOST_MESSAGES = 5000
@@ -84,9 +85,9 @@ class PhotoQueue(SharedStreamProducer):
             while True:
                 try:
                     messages = await self._collect(sqs)
-                except Exception as error:
-                    if not is_transient(error):
-                        raise
+                except Exception:
+                    # A watcher has nobody to fail to: it says what is wrong, and goes on once that is mended.
+                    log.exception("queue %s cannot be read", self._queue_url)
                     await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                     continue
                 burst = summary(messages)
