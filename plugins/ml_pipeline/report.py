@@ -108,8 +108,8 @@ def tuning_line(client: Any, tune: Mapping[str, Any], prices: Prices) -> Line:
         return job_line("tune", JobKind.TRAINING, packed, prices)
     description = jobs.describe(client, JobKind.TUNING, name) or {}
     resources = description["TrainingJobDefinition"]["ResourceConfig"]
-    seconds = sum(trial["seconds"] or 0.0 for trial in tune["trials"])
-    return _line("tune", name, resources["InstanceType"], resources["InstanceCount"], seconds, prices)
+    machine, count = resources["InstanceType"], resources["InstanceCount"]
+    return _line("tune", name, machine, count, tune["trial_seconds"], prices)
 
 
 def _line(

@@ -15,6 +15,7 @@ from ml_pipeline.gate import Burden, Difference
 from ml_pipeline.notifier import text
 from ml_pipeline.operators.aws import AwsOperator
 from ml_pipeline.operators.deploy import next_step, rollback_reason
+from ml_pipeline.operators.tuning import best_trials
 from ml_pipeline.prices import PriceError, Prices
 from ml_pipeline.rates import Rate
 from ml_pipeline.recipe import Recipe
@@ -333,6 +334,12 @@ def test_a_recipe_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(HyperparameterError, match=message):
         Recipe("head", "resnet18", 0, hyperparameters, ranges)
+
+
+def test_the_best_trials_are_listed() -> None:
+    trials = [{"name": str(n), "value": value} for n, value in enumerate((0.1, None, 0.9, 0.0))]
+    assert [trial["value"] for trial in best_trials(trials, 3)] == [0.9, 0.1, 0.0]
+    assert best_trials(trials, 9)[-1]["value"] is None
 
 
 def test_a_message_says_what_where_and_why() -> None:

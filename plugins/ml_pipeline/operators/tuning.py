@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -18,6 +18,9 @@ from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, tuning_
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
 
+# Trials in the XCom; a search may have 750.
+LISTED = 50
+
 
 class TuneMode(StrEnum):
     """Where trials run."""
@@ -32,7 +35,8 @@ class HyperparameterTuningOperator(FittingOperator):
     """Search the space of `model_code.hyperparameters`, judging trials on the validation split.
 
     Returns `{"tuning_job_name", "best_training_job", "best_hyperparameters", "objective": {"name", "value"},
-    "trials": [{"name", "status", "value", "seconds", "hyperparameters"}]}`.
+    "trials": [{"name", "status", "value", "seconds", "hyperparameters"}], "trials_uri", "trial_seconds"}`; of more
+    than LISTED trials the best are listed, and all of them at `trials_uri`.
 
     :param tune_mode: a value of `TuneMode`.
     :param trials: most trials.
@@ -136,7 +140,19 @@ class HyperparameterTuningOperator(FittingOperator):
         }
 
     def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
-        """The best trial and the table of all of them."""
+        """The best trial and the table of the best; the table of all goes to S3, because an XCom is small."""
+        outcome = self._outcome(description)
+        trials = outcome["trials"]
+        trials_uri = settings.s3(f"jobs/{outcome['tuning_job_name']}/trials.json")
+        objects.write_json(self.client("s3"), trials_uri, trials)
+        return {
+            **outcome,
+            "trials": best_trials(trials, LISTED),
+            "trials_uri": trials_uri,
+            "trial_seconds": round(sum(trial["seconds"] or 0.0 for trial in trials), 1),
+        }
+
+    def _outcome(self, description: dict[str, Any]) -> dict[str, Any]:
         if self.kind is JobKind.TRAINING:
             archive = objects.read(self.client("s3"), description["ModelArtifacts"]["S3ModelArtifacts"])
             return packed.result(description["TrainingJobName"], packed.read_trials(archive))
@@ -189,6 +205,11 @@ def _request(name: str, tags: Any, *, search: Tuning) -> dict[str, Any]:
 
 def _packed_request(name: str, tags: Any, *, job: Training) -> dict[str, Any]:
     return training_job(name, job, tags)
+
+
+def best_trials(trials: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The `count` trials with the highest values, best first; those without one come last."""
+    return sorted(trials, key=lambda trial: (trial["value"] is None, -(trial["value"] or 0.0)))[:count]
 
 
 def trial_row(summary: Mapping[str, Any]) -> dict[str, Any]:
