@@ -1,0 +1,103 @@
+"""The requests that the tuning and training operators make of a run's params."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from ml_pipeline.operators.fitting import FittingOperator
+from ml_pipeline.operators.training import TrainingOperator
+from ml_pipeline.operators.tuning import HyperparameterTuningOperator
+from ml_pipeline.settings import Settings
+from tests.ml_pipeline.service_model import problems
+
+SETTINGS = Settings("bucket", "arn:aws:iam::123456789012:role/jobs", "us-east-1")
+SHARDS = [
+    {"sha256": digit * 64, "key": "k", "split": split, "photos": 4, "bytes": 10}
+    for digit, split in (("1", "train"), ("2", "valid"), ("3", "test"))
+]
+MANIFEST = {
+    "schema_version": 1,
+    "name": "dogs",
+    "version": "abc",
+    "classes": ["a", "b"],
+    "counts": {split: {"a": 2, "b": 2} for split in ("train", "valid", "test")},
+    "shards": SHARDS,
+}
+MANIFEST_KEY = "datasets/dogs/versions/abc/manifest.json"
+MATERIAL: dict[str, Any] = {
+    "dataset": {"name": "dogs", "manifest_uri": f"s3://bucket/{MANIFEST_KEY}"},
+    "weights": {"uri": "s3://bucket/weights/1", "sha256": "1"},
+    "embeddings": {"embeddings_uri": "s3://bucket/embeddings/1/versions/abc"},
+    "recipe": {
+        "strategy": "head",
+        "architecture": "resnet18",
+        "seed": 3,
+        "hyperparameters": {"epochs": 7, "dropout": 0.25},
+        "ranges": None,
+    },
+}
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with mock_aws():
+        session = boto3.Session(aws_access_key_id="x", aws_secret_access_key="x", region_name="us-east-1")
+        client = session.client("s3")
+        client.create_bucket(Bucket="bucket")
+        client.put_object(Bucket="bucket", Key=MANIFEST_KEY, Body=json.dumps(MANIFEST).encode())
+        monkeypatch.setattr(FittingOperator, "client", lambda self, service: client)
+        yield client
+
+
+def test_a_spot_training_on_two_machines(s3: Any) -> None:
+    operator = TrainingOperator(
+        task_id="train",
+        **MATERIAL,
+        tuning={"best_hyperparameters": {"learning_rate": "0.01"}},
+        instance_count=2,
+        spot=True,
+    )
+    request = operator.request(SETTINGS)("train-0123456789ab-1", [])
+    assert problems("sagemaker", "CreateTrainingJob", request) == []
+    values = request["HyperParameters"]
+    assert (values["epochs"], values["dropout"], values["learning_rate"]) == ("7", "0.25", "0.01")
+    assert (values["mode"], values["seed"]) == ("final", "3")
+    assert values["sagemaker_torch_distributed_enabled"] == "true"
+    assert request["CheckpointConfig"]["S3Uri"] == "s3://bucket/jobs/train-0123456789ab-1/checkpoints"
+    assert {channel["ChannelName"] for channel in request["InputDataConfig"]} >= {"train", "valid", "code"}
+
+
+@pytest.mark.parametrize("tune_mode", ["job", "packed"])
+def test_what_is_fixed_reaches_every_way_of_searching(s3: Any, tune_mode: str) -> None:
+    operator = HyperparameterTuningOperator(
+        task_id="tune", **MATERIAL, trials=4, tune_mode=tune_mode, keep_alive=60
+    )
+    request = operator.request(SETTINGS)("tune-0123456789ab-1", [])
+    if tune_mode == "packed":
+        assert problems("sagemaker", "CreateTrainingJob", request) == []
+        values = request["HyperParameters"]
+        assert values["trials"] == "4"
+    else:
+        assert problems("sagemaker", "CreateHyperParameterTuningJob", request) == []
+        values = request["TrainingJobDefinition"]["StaticHyperParameters"]
+        ranges = request["HyperParameterTuningJobConfig"]["ParameterRanges"]
+        tuned = {entry["Name"] for entries in ranges.values() for entry in entries}
+        assert "dropout" not in tuned
+        assert "learning_rate" in tuned
+    assert (values["epochs"], values["dropout"]) == ("7", "0.25")
+
+
+def test_a_retry_makes_the_same_request(s3: Any) -> None:
+    def request() -> dict[str, Any]:
+        operator = HyperparameterTuningOperator(task_id="tune", **MATERIAL, trials=4)
+        return operator.identity(operator.request(SETTINGS))
+
+    assert request() == request()
