@@ -27,8 +27,8 @@ TABLE: Final[tuple[Hyperparameter, ...]] = (
     Hyperparameter(
         "epochs", Kind.INTEGER, 6, "passes over the training photos", low=1, high=1000, strategies=FINETUNE
     ),
-    # A head is often at its second best while the rate is high, and at its best when it has fallen: stopping between the two
-    # cost two points of accuracy (stanford-dogs, one view). The epoch kept is the best on validation all the same.
+    # A head is at its best when the rate has fallen: stopping where it stagnates at a high rate has cost two points of
+    # accuracy (stanford-dogs, one view). The epoch kept is the best on validation all the same.
     Hyperparameter(
         "patience",
         Kind.INTEGER,
