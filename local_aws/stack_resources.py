@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from local_aws.settings import ACCOUNT_ID
+
 Properties = dict[str, Any]
 Client = Callable[[str], Any]
 """A service's name -> a boto3 client of this local_aws in the stack's region."""
@@ -227,7 +229,7 @@ def _create_log_group(client: Client, name: str, properties: Properties) -> Made
     group = properties.get("LogGroupName") or name
     logs.create_log_group(logGroupName=group)
     _configure_log_group(client, group, properties)
-    return Made(group, {"Arn": f"arn:aws:logs:{logs.meta.region_name}:123456789012:log-group:{group}:*"})
+    return Made(group, {"Arn": f"arn:aws:logs:{logs.meta.region_name}:{ACCOUNT_ID}:log-group:{group}:*"})
 
 
 def _configure_log_group(client: Client, group: str, properties: Properties) -> None:
@@ -239,6 +241,59 @@ def _configure_log_group(client: Client, group: str, properties: Properties) -> 
 def _create_package_group(client: Client, _name: str, properties: Properties) -> Made:
     arn = client("sagemaker").create_model_package_group(**properties)["ModelPackageGroupArn"]
     return Made(arn, {"ModelPackageGroupArn": arn})
+
+
+# --- alarms ---
+
+_ALARM_NUMBERS: dict[str, Callable[[Any], Any]] = {
+    "Period": int,
+    "EvaluationPeriods": int,
+    "DatapointsToAlarm": int,
+    "Threshold": float,
+    "ActionsEnabled": is_true,
+}
+
+
+def _put_alarm(client: Client, name: str, properties: Properties) -> None:
+    converted = {
+        key: _ALARM_NUMBERS.get(key, lambda each: each)(value)
+        for key, value in properties.items()
+        if key != "AlarmName"
+    }
+    client("cloudwatch").put_metric_alarm(AlarmName=name, **converted)
+
+
+def _create_alarm(client: Client, name: str, properties: Properties) -> Made:
+    alarm = properties.get("AlarmName") or name
+    _put_alarm(client, alarm, properties)
+    region = client("cloudwatch").meta.region_name
+    return Made(alarm, {"Arn": f"arn:aws:cloudwatch:{region}:{ACCOUNT_ID}:alarm:{alarm}"})
+
+
+# --- networks ---
+
+
+def _create_egress(client: Client, _name: str, properties: Properties) -> Made:
+    permission: Properties = {"IpProtocol": str(properties["IpProtocol"])}
+    permission |= {key: int(properties[key]) for key in ("FromPort", "ToPort") if key in properties}
+    described = {"Description": properties["Description"]} if "Description" in properties else {}
+    for name, member, key in (
+        ("CidrIp", "IpRanges", "CidrIp"),
+        ("DestinationSecurityGroupId", "UserIdGroupPairs", "GroupId"),
+        ("DestinationPrefixListId", "PrefixListIds", "PrefixListId"),
+    ):
+        if name in properties:
+            permission[member] = [{key: properties[name], **described}]
+    answer = client("ec2").authorize_security_group_egress(
+        GroupId=properties["GroupId"], IpPermissions=[permission]
+    )
+    rule = answer["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+    return Made(f"{properties['GroupId']}|{rule}", {"Id": rule})
+
+
+def _delete_egress(client: Client, identifier: str) -> None:
+    group, _, rule = identifier.partition("|")
+    client("ec2").revoke_security_group_egress(GroupId=group, SecurityGroupRuleIds=[rule])
 
 
 TYPES: dict[str, ResourceType] = {
@@ -274,6 +329,46 @@ TYPES: dict[str, ResourceType] = {
         frozenset({"TopicArn", "Protocol", "Endpoint"}),
         _create_subscription,
         lambda client, arn: client("sns").unsubscribe(SubscriptionArn=arn),
+    ),
+    "AWS::CloudWatch::Alarm": ResourceType(
+        frozenset(
+            {
+                "AlarmName",
+                "AlarmDescription",
+                "Namespace",
+                "MetricName",
+                "Dimensions",
+                "Statistic",
+                "ExtendedStatistic",
+                "Unit",
+                "ComparisonOperator",
+                "TreatMissingData",
+                "AlarmActions",
+                "OKActions",
+                "InsufficientDataActions",
+                *_ALARM_NUMBERS,
+            }
+        ),
+        _create_alarm,
+        lambda client, alarm: client("cloudwatch").delete_alarms(AlarmNames=[alarm]),
+        _put_alarm,
+        frozenset({"AlarmName"}),
+    ),
+    "AWS::EC2::SecurityGroupEgress": ResourceType(
+        frozenset(
+            {
+                "Description",
+                "GroupId",
+                "IpProtocol",
+                "FromPort",
+                "ToPort",
+                "CidrIp",
+                "DestinationSecurityGroupId",
+                "DestinationPrefixListId",
+            }
+        ),
+        _create_egress,
+        _delete_egress,
     ),
     "AWS::Logs::LogGroup": ResourceType(
         frozenset({"LogGroupName", "RetentionInDays"}),
