@@ -47,6 +47,6 @@ with DAG(
         conf=decide(upload(p("data"), p("dataset_name"), p("seed")), p("data"), p("force"), p("conf")),
         wait_for_completion=True,
         deferrable=True,
-        poke_interval=30,
+        poke_interval=10,
         skip_when_already_exists=True,
     )

@@ -13,9 +13,10 @@ def dag_defaults() -> dict[str, Any]:
     """Keyword arguments of `DAG`."""
     return {
         "tags": ["ml-pipeline"],
-        "on_failure_callback": PipelineNotifier("failed"),
         "default_args": {
             "owner": "ml-pipeline",
+            # Of the task, not of the DAG: only the task knows its exception, such as the alarm of a rollback.
+            "on_failure_callback": PipelineNotifier("failed"),
             "retries": 2,
             "retry_delay": timedelta(seconds=10),
             "retry_policy": PaidWorkRetryPolicy(),

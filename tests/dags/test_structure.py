@@ -105,7 +105,7 @@ def test_every_dag_says_what_it_is_for(bag: DagBag) -> None:
     for found in bag.dags.values():
         assert found.doc_md
         assert found.tags == {"ml-pipeline"}
-        assert found.has_on_failure_callback
+        assert all(task.has_on_failure_callback for task in found.tasks)
 
 
 def test_params_are_documented_and_bounded(bag: DagBag) -> None:
