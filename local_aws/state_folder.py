@@ -5,6 +5,7 @@ line.
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from local_aws.settings import StartupError
 
 LOCK, PID, PORT, LOG = "lock", "pid", "port", "local_aws.log"
+LEAST_FREE_BYTES = 64 * 2**20
+"""Below this a start is refused: it would end in the middle, without room for a message in its log."""
 
 
 def prepare_state(state: Path) -> None:
@@ -25,6 +28,12 @@ def prepare_state(state: Path) -> None:
         raise StartupError(
             f"state folder {state} cannot be used ({error}): choose another with --state"
         ) from error
+    free = shutil.disk_usage(state).free
+    if free < LEAST_FREE_BYTES:
+        raise StartupError(
+            f"state folder {state} has {free / 2**20:.0f} MB of disk left, and local_aws needs "
+            f"{LEAST_FREE_BYTES // 2**20}: free some, or choose another with --state"
+        )
 
 
 @contextmanager

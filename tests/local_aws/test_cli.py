@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sqlite3
 import urllib.error
@@ -77,6 +78,15 @@ def test_state_that_cannot_be_a_folder(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "file").write_text("")
     assert start(tmp_path / "file") == 1
     assert "choose another with --state" in capsys.readouterr().err
+
+
+def test_a_full_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=5 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    assert start(tmp_path / "state") == 1
+    assert "has 5 MB of disk left, and local_aws needs 64: free some" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
