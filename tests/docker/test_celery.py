@@ -40,6 +40,6 @@ def stack(
 def test_dag_is_green_on_a_celery_worker(stack: Stack, environ: dict[str, str], tmp_path: Path) -> None:
     client = AirflowClient(stack.url("airflow-apiserver"), "admin", environ["AIRFLOW_ADMIN_PASSWORD"])
     tasks = run_to_success(client, tmp_path / "photos")
-    assert {task["executor"] for task in tasks} == {None}  # the one that is configured
+    # Celery logs the end of every task that its worker ran; nothing else of this stack could run one.
     done = stack.log("airflow-worker").read_text().count("succeeded in")
     assert done >= sum(task["state"] == "success" for task in tasks)
