@@ -33,9 +33,10 @@ def test_one_deployment_at_a_time_an_alarm_and_a_smoke_test_roll_back(
     assert f"is being deployed by train_and_deploy/{watched}: waiting" in stage.log(asked, "deploy")
 
     alarm = "dogs-5xx"
-    stage.client("cloudwatch").set_alarm_state(
-        AlarmName=alarm, StateValue="ALARM", StateReason="seen by a test"
-    )
+    ring(stage, alarm, "ALARM")
+    stage.wait(lambda: live(stage)["status"] != "Updating", "the rollback")
+    # Left on, it would roll the next deployment back as well.
+    ring(stage, alarm, "OK")
     stage.finish(watched, "failed")
     assert alarm in stage.log(watched, "deploy")
     assert alarm in told.of(watched, "failed")
@@ -50,6 +51,11 @@ def test_one_deployment_at_a_time_an_alarm_and_a_smoke_test_roll_back(
     assert (
         stage.client("s3").list_objects_v2(Bucket="ml-pipeline", Prefix="locks/dogs").get("Contents") is None
     )
+
+
+def ring(stage: Stage, alarm: str, state: str) -> None:
+    """Set the alarm's state by hand."""
+    stage.client("cloudwatch").set_alarm_state(AlarmName=alarm, StateValue=state, StateReason="set by a test")
 
 
 def package_status(stage: Stage, run_id: str) -> str:
