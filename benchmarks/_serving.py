@@ -1,4 +1,4 @@
-"""Servers under load: ours and its peers, driven by wrk from a process of its own."""
+"""The servers that are measured: ours and its peers, each started as its users start it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import base64
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,47 +26,6 @@ from launcher.preflight import free_port
 REPOSITORY = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0))
 _START_SECONDS = 180.0
-
-_LUA = """
-local bodies, n = {}, 0
-function init(args)
-  for i = 0, %(count)d - 1 do
-    local file = io.open(string.format("%(folder)s/%%03d", i), "rb")
-    bodies[i + 1] = wrk.format("POST", "%(path)s", {["Content-Type"] = "%(content_type)s"}, file:read("*a"))
-    file:close()
-  end
-  math.randomseed(%(seed)d)
-  n = math.random(#bodies)
-end
-function request()
-  n = n %% #bodies + 1
-  return bodies[n]
-end
-%(delay)s
-function done(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format('{"requests": %%d, "microseconds": %%d, "errors": %%d, "p50": %%f, "p90": %%f, "p99": %%f}\\n',
-    summary.requests, summary.duration, e.status + e.connect + e.read + e.write + e.timeout,
-    latency:percentile(50), latency:percentile(90), latency:percentile(99)))
-end
-"""
-
-# wrk is a closed loop: a connection asks again after its answer. Exponential think times on many connections, each far
-# longer than an answer takes, make Poisson arrivals that hardly depend on the answers: an open loop. wrk starts a
-# request's clock when it writes it, in whole milliseconds after the answer before.
-_DELAY = "function delay() return math.floor(-math.log(1 - math.random()) * %f + 0.5) end"
-
-
-@dataclass(frozen=True)
-class Load:
-    """What wrk saw. Latencies in milliseconds."""
-
-    rate: float
-    errors: int
-    p50: float
-    p90: float
-    p99: float
-    requests: int
 
 
 @dataclass(frozen=True)
@@ -139,16 +96,6 @@ PEERS = (
     Peer("fastapi-torch", "fastapi_torch", "fastapi", MULTIPART),
     Peer("litserve-onnx-int8", "litserve_onnx", "litserve", LITSERVE, eager=False),
 )
-
-
-def wrk() -> str:
-    """The load tool, or leave with one line."""
-    found = shutil.which("wrk")
-    if not found:
-        sys.exit(
-            "wrk is missing: apt-get install wrk (a Python client would eat the cores that are being measured)"
-        )
-    return found
 
 
 @contextmanager
@@ -253,55 +200,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         if left.is_running():
             left.kill()
     psutil.wait_procs(tree, timeout=10)
-
-
-@contextmanager
-def bodies(wire: Wire) -> Iterator[Path]:
-    """A folder with the load's request bodies."""
-    with tempfile.TemporaryDirectory(prefix="bodies-") as folder:
-        for number, photo in enumerate(_serving_model.load_photos()):
-            (Path(folder) / f"{number:03d}").write_bytes(wire.body(photo.read_bytes()))
-        yield Path(folder)
-
-
-def load(
-    running: Running, folder: Path, connections: int, seconds: float, per_second: float | None = None
-) -> Load:
-    """Drive `running` for `seconds`.
-
-    :param per_second: open loop at this rate; None: closed loop, every connection asks again at once.
-    """
-    delay = "" if per_second is None else _DELAY % (1000 * connections / per_second)
-    wire = running.wire
-    script = folder / "load.lua"
-    script.write_text(
-        _LUA
-        % {
-            "count": len(list(folder.glob("[0-9]*"))),
-            "folder": folder,
-            "path": wire.path,
-            "content_type": wire.content_type,
-            "seed": connections,
-            "delay": delay,
-        }
-    )
-    command = [
-        *(wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"),
-        *("-s", str(script), f"http://127.0.0.1:{running.port}"),
-    ]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"^\{.*\}$", output, re.MULTILINE)
-    if not found:
-        raise RuntimeError(f"wrk said nothing to read: {output[-300:]}")
-    seen = json.loads(found[0])
-    return Load(
-        rate=seen["requests"] / (seen["microseconds"] / 1e6),
-        errors=int(seen["errors"]),
-        p50=seen["p50"] / 1000,
-        p90=seen["p90"] / 1000,
-        p99=seen["p99"] / 1000,
-        requests=int(seen["requests"]),
-    )
 
 
 def serve_info(running: Running) -> dict[str, str]:

@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _serving, _serving_model
-from benchmarks._serving import PEERS, Load, Running
+from benchmarks import _serving, _serving_load, _serving_model
+from benchmarks._serving import PEERS, Running
+from benchmarks._serving_load import Load
 
 P50_BAR, P99_BAR = 1.3, 3.0
 
@@ -30,7 +31,7 @@ def main() -> int:
     arguments.add_argument("--load", type=float, default=0.5, help="part of the saturated rate")
     arguments.add_argument("--skip-peers", action="store_true")
     chosen = arguments.parse_args()
-    _serving.wrk()
+    _serving_load.wrk()
     result = measure(_serving_model.bundle(), chosen)
     print(json.dumps(result))
     return 0
@@ -77,12 +78,12 @@ def measure(bundle: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 
 def half_load(running: Running, chosen: argparse.Namespace) -> tuple[Load, Load, Load]:
     """Saturated, one connection in closed loop, and the open loop at the wanted part of the capacity."""
-    with _serving.bodies(running.wire) as folder:
-        _serving.load(running, folder, 16, 2)
-        capacity = _serving.load(running, folder, 16, max(4.0, chosen.seconds / 3))
-        alone = _serving.load(running, folder, 1, max(3.0, chosen.seconds / 4))
+    with _serving_load.bodies(running.wire) as folder:
+        _serving_load.load(running, folder, 16, 2)
+        capacity = _serving_load.load(running, folder, 16, max(4.0, chosen.seconds / 3))
+        alone = _serving_load.load(running, folder, 1, max(3.0, chosen.seconds / 4))
         wanted = capacity.rate * chosen.load
-        half = _serving.load(running, folder, chosen.connections, chosen.seconds, wanted)
+        half = _serving_load.load(running, folder, chosen.connections, chosen.seconds, wanted)
     return capacity, alone, half
 
 

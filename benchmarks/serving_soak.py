@@ -19,7 +19,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _serving, _serving_model
+from benchmarks import _serving, _serving_load, _serving_model
 from benchmarks._serving import Running
 
 START_BAR, MEMORY_BAR = 2.0, 400.0
@@ -69,7 +69,7 @@ def main() -> int:
     arguments.add_argument("--starts", type=int, default=5, help="starts of which the slowest counts")
     arguments.add_argument("--bad-per-second", type=float, default=20)
     chosen = arguments.parse_args()
-    _serving.wrk()
+    _serving_load.wrk()
     result = measure(_serving_model.bundle(), chosen)
     print(json.dumps(result))
     return 0
@@ -155,7 +155,16 @@ def good_traffic(running: Running, folder: Path, seconds: float) -> dict[str, in
     """wrk with a few connections in closed loop, every answer checked."""
     script = folder / "soak.lua"
     script.write_text(_LUA % {"count": len(list(folder.glob("[0-9]*"))), "folder": folder})
-    command = [_serving.wrk(), "-t1", "-c4", f"-d{round(seconds)}s", "--timeout", "30s", "-s", str(script)]
+    command = [
+        _serving_load.wrk(),
+        "-t1",
+        "-c4",
+        f"-d{round(seconds)}s",
+        "--timeout",
+        "30s",
+        "-s",
+        str(script),
+    ]
     output = subprocess.run(
         [*command, f"http://127.0.0.1:{running.port}"], capture_output=True, text=True, check=True
     ).stdout

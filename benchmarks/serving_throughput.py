@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _serving
-from benchmarks._serving import PEERS, Load, Running
+from benchmarks import _serving, _serving_load
+from benchmarks._serving import PEERS, Running
+from benchmarks._serving_load import Load
 
 INT8_BAR, FLOAT_BAR = 6.0, 3.0
 CPU_BAR = 1 / 0.85
@@ -36,7 +37,7 @@ def main() -> int:
     chosen = arguments.parse_args()
     from benchmarks import _serving_model
 
-    _serving.wrk()
+    _serving_load.wrk()
     result = measure(_serving_model.bundle(), chosen)
     print(json.dumps(result))
     return 0
@@ -74,11 +75,11 @@ def measure_peers(bundle: Path, chosen: argparse.Namespace) -> tuple[dict[str, S
 def saturate(running: Running, chosen: argparse.Namespace) -> Saturated:
     """The best of several numbers of connections in closed loop."""
     best: Saturated | None = None
-    with _serving.bodies(running.wire) as folder:
-        _serving.load(running, folder, chosen.connections[0], min(3, chosen.seconds))
+    with _serving_load.bodies(running.wire) as folder:
+        _serving_load.load(running, folder, chosen.connections[0], min(3, chosen.seconds))
         for connections in chosen.connections:
             before = running.cpu_seconds()
-            load = _serving.load(running, folder, connections, chosen.seconds)
+            load = _serving_load.load(running, folder, connections, chosen.seconds)
             cpu_ms = 1000 * (running.cpu_seconds() - before) / max(1, load.requests)
             if best is None or load.rate > best.load.rate:
                 best = Saturated(load, connections, cpu_ms)
