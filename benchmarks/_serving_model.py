@@ -43,8 +43,10 @@ def bundle() -> Path:
         print(f"exporting {ARCHITECTURE} to {folder} (once)", file=sys.stderr, flush=True)
         for older in CACHE.glob("bundle-*"):
             shutil.rmtree(older) if older.is_dir() else older.unlink()
-        folder.mkdir(parents=True)
-        _export(folder)
+        unfinished = CACHE / f"bundle-{digest}.part"
+        unfinished.mkdir(parents=True)
+        _export(unfinished)
+        unfinished.rename(folder)
     return folder
 
 
