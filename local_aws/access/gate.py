@@ -24,8 +24,8 @@ from local_aws.s3.errors import S3Error
 from local_aws.s3.http import Request, drain
 from local_aws.sagemaker.endpoints.runtime import operation_of
 
-MOST_KEYS_BYTES = 8 * 2**20
-"""Of a DeleteObjects body: 1,000 keys of 1,024 characters, escaped."""
+MOST_BYTES = 16 * 2**20
+"""Far above the largest request that is read here: objects and invocations are not."""
 
 
 class Gate:
@@ -70,17 +70,17 @@ class Gate:
         if service == "s3":
             request = Request.from_environ(environ)
             deletes = request.method == "POST" and "delete" in request.query
-            yield from s3_requests.needs(request, _read(environ, MOST_KEYS_BYTES) if deletes else b"")
+            yield from s3_requests.needs(request, _read(environ) if deletes else b"")
         elif service == "sagemaker-runtime":
             operation, endpoint = operation_of(environ)
             yield from sagemaker_requests.needs(
                 operation, {"EndpointName": endpoint}, region, self._context.store.tags
             )
         elif service == "sagemaker":
-            operation, params = call_of(environ)
+            operation, params = call_of(environ, service)
             yield from sagemaker_requests.needs(operation, params, region, self._context.store.tags)
         else:
-            operation, params = call_of(environ)
+            operation, params = call_of(environ, service)
             yield from service_requests.needs(
                 service, operation, params, region, lambda name: tags_of(region, name)
             )
@@ -88,7 +88,7 @@ class Gate:
 
 def _check_trust(environ: Environ) -> None:
     """Raise AWS's ValidationException for a role that SageMaker may not take, whoever hands it over."""
-    _, params = call_of(environ)
+    _, params = call_of(environ, "sagemaker")
     for role in sagemaker_requests.roles(params):
         if not may_be_taken(role, sagemaker_requests.SERVICE):
             raise AwsError(
@@ -136,29 +136,63 @@ def unknown_key(service: str, access_key: str) -> AwsError:
     )
 
 
-def call_of(environ: Environ) -> tuple[str, dict[str, Any]]:
-    """Operation and parameters of a JSON or query request, whose body stays readable."""
-    body = _read(environ, None)
+def call_of(environ: Environ, service: str) -> tuple[str, dict[str, Any]]:
+    """Operation and parameters of a JSON or query request, whose body stays readable.
+
+    The service behind may read a request in another order than this: one that could be read as two operations, or
+    that gives a parameter twice, is refused. Raises AwsError.
+    """
+    body = _read(environ)
     target = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
-    if target:
-        try:
-            params = json.loads(body or b"{}")
-        except ValueError:
-            params = {}
-        return target, params if isinstance(params, dict) else {}
     path = str(environ.get("PATH_INFO", ""))
-    if "/operation/" in path:
-        return path.rpartition("/")[2], {}
-    text = body.decode("utf-8", "replace") or str(environ.get("QUERY_STRING", ""))
-    form = dict(parse_qsl(text, keep_blank_values=True))
-    return form.pop("Action", ""), form
+    is_form = protocol(service) in ("query", "ec2") or "form-urlencoded" in environ.get("CONTENT_TYPE", "")
+    form = _form(body.decode("utf-8", "replace") if is_form else "")
+    asked = str(environ.get("QUERY_STRING", ""))
+    # REST services repeat a name in their query for a list.
+    query = _form(asked) if is_form else dict(parse_qsl(asked, keep_blank_values=True))
+    named = [
+        name
+        for name in (
+            target,
+            form.pop("Action", ""),
+            query.pop("Action", ""),
+            path.rpartition("/operation/")[2] if "/operation/" in path else "",
+        )
+        if name
+    ]
+    if len(named) > 1 or set(form) & set(query):
+        raise AwsError("InvalidAction", "The request names its operation or a parameter more than once.")
+    if target:
+        return target, _json(body)
+    return (named[0] if named else ""), {**query, **form}
 
 
-def _read(environ: Environ, most: int | None) -> bytes:
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    body: bytes = environ["wsgi.input"].read(length if most is None else min(length, most))
-    rest = environ["wsgi.input"].read(length - len(body)) if len(body) < length else b""
-    environ["wsgi.input"] = io.BytesIO(body + rest)
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        params = json.loads(body or b"{}")
+    except ValueError:
+        return {}  # the service says what is wrong with it
+    return params if isinstance(params, dict) else {}
+
+
+def _form(text: str) -> dict[str, str]:
+    pairs = parse_qsl(text, keep_blank_values=True)
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise AwsError("InvalidAction", "The request gives a parameter more than once.")
+    return found
+
+
+def _read(environ: Environ) -> bytes:
+    """The whole body; it stays readable."""
+    length = environ.get("CONTENT_LENGTH")
+    if length and int(length) > MOST_BYTES:
+        raise AwsError("RequestEntityTooLarge", f"A request is at most {MOST_BYTES} bytes.", status=413)
+    body: bytes = (
+        environ["wsgi.input"].read(int(length)) if length else environ["wsgi.input"].read(MOST_BYTES)
+    )
+    environ["wsgi.input"] = io.BytesIO(body)
+    environ["CONTENT_LENGTH"] = str(len(body))
     return body
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -229,6 +231,26 @@ def test_nobodys_keys_open_nothing(account: Account) -> None:
     assert refused(stranger.sagemaker.list_training_jobs)[0] == "UnrecognizedClientException"
     assert refused(stranger.client("sts").get_caller_identity)[0] == "InvalidClientTokenId"
     assert refused(stranger.client("ec2").describe_instances)[0] == "AuthFailure"
+
+
+def test_a_request_that_could_be_read_as_two_is_refused(account: Account) -> None:
+    """Whichever operation the gate judged, the service might do the other."""
+    body = "Action=GetCallerIdentity&Version=2011-06-15"
+    scope = f"Credential=AKIA/20260101/{REGION}/iam/aws4_request"
+    for path, headers in (
+        ("/?Action=CreateRole&RoleName=mine", {}),
+        ("/", {"X-Amz-Target": "X.CreateRole"}),
+    ):
+        request = urllib.request.Request(account.url + path, data=body.encode(), method="POST")
+        for name, value in headers.items():
+            request.add_header(name, value)
+        user = unique("user")
+        account.client("iam").create_user(UserName=user)
+        issued = account.client("iam").create_access_key(UserName=user)["AccessKey"]["AccessKeyId"]
+        request.add_header("Authorization", f"AWS4-HMAC-SHA256 {scope.replace('AKIA', issued)}")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)
+        assert b"InvalidAction" in caught.value.read()
 
 
 def test_users_groups_boundaries_and_conditions(account: Account) -> None:
