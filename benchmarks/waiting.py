@@ -64,7 +64,7 @@ def main() -> None:
         sys.exit("PostgreSQL is needed: apt-get install postgresql")
     with tempfile.TemporaryDirectory(prefix="waiting-", dir="/tmp") as folder:
         password = secrets.token_hex(16)
-        with postgres(programs, Path(folder) / "postgres", password) as port:
+        with postgres(programs, password) as port:
             database = f"postgresql+psycopg2://airflow:{password}@127.0.0.1:{port}/airflow"
             seen, peer, peer_megabytes, succeeded = measure(Path(folder), database, chosen)
     print(f"\n{'runs that wait at once':<44}{seen.runs:8d}")

@@ -19,10 +19,9 @@ def environ() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def database(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def database(environ: dict[str, str]) -> Iterator[int]:
     """The port of a PostgreSQL with the user and database `airflow`."""
     programs = postgres_programs()
     assert programs is not None
-    folder = tmp_path_factory.mktemp("database") / "postgres"
-    with postgres(programs, folder, environ["POSTGRES_PASSWORD"]) as port:
+    with postgres(programs, environ["POSTGRES_PASSWORD"]) as port:
         yield port

@@ -8,12 +8,12 @@ checks are those of the file.
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -51,19 +51,30 @@ def postgres_programs() -> Path | None:
 
 
 @contextmanager
-def postgres(programs: Path, folder: Path, password: str) -> Iterator[int]:
+def postgres(programs: Path, password: str) -> Iterator[int]:
     """A PostgreSQL of its own with the user and database `airflow`; yields its port.
 
-    The server refuses to run as root: then it runs as the user `postgres` that Debian's package made.
+    The server refuses to run as root: then it runs as the user `postgres` that Debian's package made. Its folder is
+    none of pytest's, which every new pytest closes to other users.
     """
     user = "postgres" if os.getuid() == 0 else None
-    folder.mkdir(mode=0o700)
-    secret = folder / "password"
-    secret.write_text(password)
-    if user:
-        for path in (folder, secret):
-            shutil.chown(path, user)
-        _let_through(folder, user)
+    with tempfile.TemporaryDirectory(prefix="postgres-") as made:
+        folder = Path(made)
+        secret = folder / "password"
+        secret.write_text(password)
+        if user:
+            for path in (folder, secret):
+                shutil.chown(path, user)
+        with _server(programs, folder, secret, user) as port:
+            subprocess.run(
+                [programs / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "airflow", "airflow"],
+                env={**os.environ, "PGPASSWORD": password}, check=True, capture_output=True,
+            )  # fmt: skip
+            yield port
+
+
+@contextmanager
+def _server(programs: Path, folder: Path, secret: Path, user: str | None) -> Iterator[int]:
     data, port = folder / "data", free_port()
     initdb = [programs / "initdb", "--pgdata", data, "--username", "airflow", "--pwfile", secret]
     subprocess.run(
@@ -78,23 +89,11 @@ def postgres(programs: Path, folder: Path, password: str) -> Iterator[int]:
     try:
         asking = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
         wait_until(lambda: subprocess.run(asking, capture_output=True).returncode == 0, 30, "PostgreSQL")
-        subprocess.run(
-            [programs / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "airflow", "airflow"],
-            env={**os.environ, "PGPASSWORD": password}, check=True, capture_output=True,
-        )  # fmt: skip
         yield port
     finally:
         server.send_signal(signal.SIGINT)  # the server's fast shutdown
         server.wait(30)
         log.close()
-
-
-def _let_through(folder: Path, user: str) -> None:
-    """pytest's temporary folders are closed to everyone else: let `user` pass, but not list."""
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.getuid() and parent.parts[:2] == ("/", "tmp") and len(parent.parts) > 2:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    pwd.getpwnam(user)
 
 
 def wait_until(condition: Any, seconds: float, what: str) -> None:
