@@ -49,5 +49,9 @@ with DAG("waiting", schedule=None, max_active_runs=1000):
 
 with DAG("stock_waiting", schedule=None, max_active_runs=1000):
     SageMakerProcessingOperator(
-        task_id="wait", config=processing_job("stock"), wait_for_completion=True, check_interval=1
+        task_id="wait",
+        # Its own names are a time in seconds: of runs that start together all but one fail.
+        config=processing_job("stock-{{ ti.id }}"),
+        wait_for_completion=True,
+        check_interval=1,
     )
