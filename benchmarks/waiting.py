@@ -114,7 +114,7 @@ def measure(folder: Path, database: str, chosen: argparse.Namespace) -> tuple[Wa
             wait_until(
                 lambda: count(services, DAG_ID, "deferred") == chosen.runs, START_SECONDS, "all waiting"
             )
-            wait_until(lambda: slots(services) == 0, 60, "free slots")
+            wait_until(lambda: slots(services) + busy_workers(services) == 0, 60, "free slots")
             seen = watch(services, proxy, chosen)
             peer, megabytes = watch_peer(services)
             services.aws("sagemaker").stop_processing_job(ProcessingJobName=blocker)
