@@ -74,12 +74,19 @@ def arn(role: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
-    """With the project's bucket and the roles of infra/, and one that may do nothing."""
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     running = Account(
         tmp_path_factory.mktemp("account"), ("--cores", "4", "--iam", "enforce", "--region", REGION)
     )
     running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def account(started: Account) -> Account:
+    """With the project's bucket and the roles of infra/, and one that may do nothing."""
+    running = started
     iam = running.client("iam")
     running.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     for file in ("jobs", "airflow"):
@@ -102,8 +109,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     iam.add_role_to_instance_profile(
         InstanceProfileName="ml-pipeline-instance", RoleName="ml-pipeline-instance"
     )
-    yield running
-    running.stop()
+    return running
 
 
 @pytest.fixture(scope="module")
