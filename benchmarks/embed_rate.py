@@ -24,7 +24,7 @@ import torch
 
 from benchmarks._shared import need, shared
 from benchmarks.peers import environment
-from model_code import embed
+from model_code import embed, shards
 from model_code.architectures import build_backbone
 from model_code.dataset import Candidate, Folder, examine
 from model_code.embeddings import Embedder
@@ -134,8 +134,9 @@ class Forwards:
 def embedding_rate(shard: Path, embedder: Embedder, forward: OnnxForward) -> float:
     """Photos per second of the job's own loop over one shard."""
     with Path(os.devnull).open("w") as silent:
+        progress = Progress(shards.count_photos(shard), "photos", stream=silent)
         started = time.perf_counter()
-        batch = embed.embed_shard(shard, embedder, forward, Progress(1, "photos", stream=silent))
+        batch = embed.embed_shard(shard, embedder, forward, progress)
         return len(batch.embeddings) / (time.perf_counter() - started)
 
 

@@ -45,10 +45,10 @@ class _Batch(NamedTuple):
     """The photos of a shard that could be decoded, of those taken together; `features` has a row per view."""
 
     photos: Sequence[Entry]
-    features: NDArray[np.float16]
+    features: NDArray[np.float32]
 
 
-_NOTHING = _Batch((), np.empty((0, 0), np.float16))
+_NOTHING = _Batch((), np.empty((0, 0), np.float32))
 
 
 def embed_shard(
@@ -137,7 +137,7 @@ def _embed_batch(
             print(f"skipped key={entry.key} reason={error}", flush=True)
     if not decoded:
         return _NOTHING
-    return _Batch(decoded, _half(forward(pixels[: len(decoded) * views]), embedder))
+    return _Batch(decoded, forward(pixels[: len(decoded) * views]))
 
 
 def _half(features: NDArray[np.float32], embedder: Embedder) -> NDArray[np.float16]:
@@ -160,7 +160,7 @@ def _collect(
     index = {name: position for position, name in enumerate(classes)}
     labels = np.array([index[name] for name in names], np.int32)
     return Embeddings(
-        embeddings=np.concatenate([batch.features for batch in filled]),
+        embeddings=_half(np.concatenate([batch.features for batch in filled]), embedder),
         photo=np.repeat(np.arange(len(names), dtype=np.int32), views),
         view=np.tile(np.arange(views, dtype=np.int32), len(names)),
         label=np.repeat(labels, views),
