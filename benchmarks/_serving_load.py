@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -44,6 +45,11 @@ end
 # longer than an answer takes, make Poisson arrivals that hardly depend on the answers: an open loop. wrk starts a
 # request's clock when it writes it, in whole milliseconds after the answer before.
 _DELAY = "function delay() return math.floor(-math.log(1 - math.random()) * %f + 0.5) end"
+
+
+# wrk stands for clients on other machines. Where it may, it takes precedence over the server on the cores they share:
+# or its clock would count the time in which it waits for a core itself.
+_FIRST = ("nice", "-n", "-10") if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def load(
         }
     )
     command = [
-        *(wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"),
+        *(*_FIRST, wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"),
         *("-s", str(script), f"http://127.0.0.1:{running.port}"),
     ]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
