@@ -1,10 +1,12 @@
-"""Small objects in S3: JSON documents, ManifestFiles, listings."""
+"""S3 as tasks use it: the bucket, JSON documents, ManifestFiles, listings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from ml_pipeline.settings import Settings
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -64,3 +66,23 @@ def keys(s3: Any, prefix_uri: str) -> Iterator[str]:
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for item in page.get("Contents", []):
             yield item["Key"][len(prefix) :]
+
+
+def ensure_bucket(settings: Settings, s3: Any) -> None:
+    """Check that the bucket is there; on local_aws, create it.
+
+    Raises:
+        ValueError: There is no such bucket on AWS, or it belongs to somebody else.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        s3.head_bucket(Bucket=settings.bucket)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404 and settings.local:
+            s3.create_bucket(Bucket=settings.bucket)
+            return
+        raise ValueError(
+            f"cannot use the bucket {settings.bucket!r} ({error}); create it with infra/ "
+            "or set ML_PIPELINE_BUCKET"
+        ) from error

@@ -148,26 +148,6 @@ def count_photos(data: str, s3: Any) -> int:
     )
 
 
-def ensure_bucket(settings: Settings, s3: Any) -> None:
-    """Check that the bucket is there; on local_aws, create it.
-
-    Raises:
-        ValueError: There is no such bucket on AWS, or it belongs to somebody else.
-    """
-    from botocore.exceptions import ClientError
-
-    try:
-        s3.head_bucket(Bucket=settings.bucket)
-    except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404 and settings.local:
-            s3.create_bucket(Bucket=settings.bucket)
-            return
-        raise ValueError(
-            f"cannot use the bucket {settings.bucket!r} ({error}); create it with infra/ "
-            "or set ML_PIPELINE_BUCKET"
-        ) from error
-
-
 def _step(
     prices: Prices,
     step: str,

@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 def plan(params: Mapping[str, Any]) -> dict[str, Any]:
     """See `ml_pipeline.plan.make`."""
-    from ml_pipeline import plan
+    from ml_pipeline import objects, plan
 
     settings = Settings.load()
     s3 = _client(settings, "s3")
-    plan.ensure_bucket(settings, s3)
+    objects.ensure_bucket(settings, s3)
     planned = plan.make(params, settings, s3)
     for step in planned["steps"]:
         log.info("%(step)-9s %(instance_count)d x %(instance_type)-15s %(seconds)8.0f s  $%(usd).4f", step)
@@ -28,10 +28,13 @@ def plan(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def upload(data: str, name: str, seed: int) -> dict[str, Any]:
     """See `ml_pipeline.upload.upload`; `classes` is their number here, to keep the XCom small."""
+    from ml_pipeline import objects
     from ml_pipeline.upload import upload
 
     settings = Settings.load()
-    result = upload(_client(settings, "s3"), settings.bucket, name, data, seed=seed, progress=_progress)
+    s3 = _client(settings, "s3")
+    objects.ensure_bucket(settings, s3)  # scheduled_retraining uploads without a plan before it
+    result = upload(s3, settings.bucket, name, data, seed=seed, progress=_progress)
     for example in result["rejected_examples"]:
         log.warning("left out %(path)s: %(reason)s", example)
     return {**result, "classes": len(result["classes"])}
