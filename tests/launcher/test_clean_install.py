@@ -31,7 +31,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sh(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    # A make that was started by a make says so, in more lines than a newcomer sees.
+    around = ("PYTEST", "MAKE", "MFLAGS")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(around)}
     return subprocess.run(
         ["sh", "-c", command], cwd=folder, env=environ, text=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
