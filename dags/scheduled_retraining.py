@@ -22,7 +22,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     params=params.scheduled_retraining(),
-    **dag_defaults(),
+    **dag_defaults(scheduled=True),
 ) as dag:
     p = dag.param
 

@@ -9,10 +9,15 @@ from ml_pipeline.errors import PaidWorkRetryPolicy
 from ml_pipeline.notifier import PipelineNotifier
 
 
-def dag_defaults() -> dict[str, Any]:
-    """Keyword arguments of `DAG`."""
+def dag_defaults(*, scheduled: bool = False) -> dict[str, Any]:
+    """Keyword arguments of `DAG`.
+
+    :param scheduled: the DAG starts runs by itself, so a person switches it on. Any other is on from the start: a run
+        that REST or another DAG asks for would wait for ever in a paused one.
+    """
     return {
         "tags": ["ml-pipeline"],
+        "is_paused_upon_creation": scheduled,
         "default_args": {
             "owner": "ml-pipeline",
             # Of the task, not of the DAG: only the task knows its exception, such as the alarm of a rollback.

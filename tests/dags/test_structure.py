@@ -55,6 +55,11 @@ def test_every_file_imports(bag: DagBag) -> None:
     }
 
 
+def test_only_what_starts_by_itself_waits_to_be_switched_on(bag: DagBag) -> None:
+    paused = {name for name, found in bag.dags.items() if found.is_paused_upon_creation}
+    assert paused == {"scheduled_retraining"}
+
+
 def test_there_are_no_plugin_errors() -> None:
     from airflow import plugins_manager
 
