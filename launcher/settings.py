@@ -171,6 +171,8 @@ def airflow_environment(settings: Settings, credentials: Secrets) -> dict[str, s
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
         "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
         "AIRFLOW__TRIGGERER__QUEUED_TASK_CHECK_INTERVAL": "1",
+        # A task's supervisor may see the end of its process so late; a trigger that fires before costs a retry.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "PYTHONUNBUFFERED": "1",
     }
