@@ -65,7 +65,7 @@ def main() -> None:
         argv += ["--images", str(images), "--port", str(port)]
         with running(argv, f"http://127.0.0.1:{port}") as url:
             found["local_aws"] = measure(url, calls)
-        with moto_server(Path(folder)) as url:
+        with moto_server() as url:
             found["moto_server"] = measure(url, calls)
     report(found, calls)
 

@@ -163,10 +163,10 @@ def job_seconds(services: Running, row: dict[str, Any]) -> float | None:
         return None
     job = services.airflow.call("GET", f"{path}/{LINK_KEY}", params={"stringify": "false"})["value"]
     sagemaker = services.aws("sagemaker")
-    if job["console"] == "endpoints":
+    if job["kind"] == "endpoint":
         found = sagemaker.describe_endpoint(EndpointName=job["name"])
         return (found["LastModifiedTime"] - found["CreationTime"]).total_seconds()
-    if "kind" not in job:
+    if job["kind"] not in set(JobKind):
         return None
     calls = JobKind(job["kind"]).calls
     found = getattr(sagemaker, calls.describe)(**{calls.name: job["name"]})

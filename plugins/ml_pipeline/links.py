@@ -13,14 +13,17 @@ from ml_pipeline.settings import Settings
 LINK_KEY = "job"
 
 
-def thing(settings: Settings, name: str, console: str, log_group: str | None = None) -> dict[str, Any]:
+def thing(
+    settings: Settings, name: str, kind: str, console: str, log_group: str | None = None
+) -> dict[str, Any]:
     """What the links of an operator need. On local_aws there is no console to look at: only the name.
 
+    :param kind: a `JobKind`'s value, "endpoint" or "model-package".
     :param console: path of its kind in the SageMaker console, such as "jobs".
     """
     if settings.local:
-        return {"name": name}
-    return {"name": name, "region": settings.region, "console": console, "log_group": log_group}
+        return {"name": name, "kind": kind}
+    return {"name": name, "kind": kind, "region": settings.region, "console": console, "log_group": log_group}
 
 
 def console_domain(region: str) -> str:

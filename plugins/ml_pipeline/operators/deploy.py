@@ -200,7 +200,7 @@ class DeployEndpointOperator(AwsOperator):
     def _announce(self, context: Any, settings: Settings) -> None:
         log_group = f"/aws/sagemaker/Endpoints/{self.endpoint_name}"
         context["ti"].xcom_push(
-            key=LINK_KEY, value=thing(settings, self.endpoint_name, "endpoints", log_group)
+            key=LINK_KEY, value=thing(settings, self.endpoint_name, "endpoint", "endpoints", log_group)
         )
 
 

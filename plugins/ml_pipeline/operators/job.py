@@ -144,9 +144,8 @@ class SageMakerJobOperator(AwsOperator):
         self.log.info(
             "%s job %s (%s)", "created" if started.created else "adopted", started.name, started.status
         )
-        context["ti"].xcom_push(
-            key=LINK_KEY, value=thing(settings, started.name, calls.console, calls.log_group)
-        )
+        links = thing(settings, started.name, self.kind.value, calls.console, calls.log_group)
+        context["ti"].xcom_push(key=LINK_KEY, value=links)
 
     def _finish(self, settings: Settings, name: str) -> dict[str, Any]:
         description = jobs.describe(self.client("sagemaker"), self.kind, name)

@@ -70,5 +70,7 @@ class RegisterModelOperator(AwsOperator):
             )
             arn = client.create_model_package(**request)["ModelPackageArn"]
             status = request["ModelApprovalStatus"]
-        context["ti"].xcom_push(key=LINK_KEY, value=thing(settings, self.group, "model-packages"))
+        context["ti"].xcom_push(
+            key=LINK_KEY, value=thing(settings, self.group, "model-package", "model-packages")
+        )
         return {"model_package_arn": arn, "status": status}
