@@ -8,7 +8,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from launcher.preflight import free_port
@@ -31,6 +33,13 @@ class Laptop:
     @property
     def local_aws_url(self) -> str:
         return f"http://127.0.0.1:{self.environ['LOCAL_AWS_PORT']}"
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of local_aws."""
+        return boto3.client(
+            service, endpoint_url=self.local_aws_url, region_name="us-east-1",
+            aws_access_key_id="local", aws_secret_access_key="local",
+        )  # fmt: skip
 
     def sh(self, command: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """One command of the README, its example files replaced by real ones."""

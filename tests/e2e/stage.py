@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import boto3
 import psutil
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
-from launcher.airflow_api import AirflowClient, AirflowError
+from launcher.airflow_api import AirflowError
 from launcher.inputs import Inputs
-from launcher.run import DAG_ID, run_conf
+from launcher.run import DAG_ID, connect, run_conf
 from launcher.services import is_ready, services
-from launcher.settings import Secrets, Settings
+from launcher.settings import Settings
 from tests.e2e.conftest import Laptop
 
 # Airflow takes minutes to notice a dead component by default; here seconds must do. Shorter than this, a busy
@@ -69,12 +68,8 @@ class Stage:
     def __init__(self, laptop: Laptop) -> None:
         self.laptop = laptop
         self.settings = Settings.from_environ(laptop.environ)
-        password = Secrets.load_or_create(self.settings.home).admin_password
-        self.airflow = AirflowClient(self.settings.airflow_url, "admin", password)
-        self.sagemaker = boto3.client(
-            "sagemaker", endpoint_url=laptop.local_aws_url, region_name="us-east-1",
-            aws_access_key_id="local", aws_secret_access_key="local",
-        )  # fmt: skip
+        self.airflow = connect(self.settings)
+        self.sagemaker = laptop.client("sagemaker")
 
     def start(self, **conf: Any) -> str:
         """Start a run; its id."""

@@ -9,11 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import boto3
 import requests
 
-from launcher.airflow_api import AirflowClient
-from launcher.settings import Secrets, Settings
+from launcher.run import connect
+from launcher.settings import Settings
 from ml_pipeline.objects import split_uri
 from tests.e2e.conftest import Laptop
 
@@ -42,15 +41,11 @@ class Stage:
     def __init__(self, laptop: Laptop) -> None:
         self.laptop = laptop
         self.settings = Settings.from_environ(laptop.environ)
-        password = Secrets.load_or_create(self.settings.home).admin_password
-        self.airflow = AirflowClient(self.settings.airflow_url, "admin", password)
+        self.airflow = connect(self.settings)
 
     def client(self, service: str) -> Any:
         """A boto3 client of local_aws."""
-        return boto3.client(
-            service, endpoint_url=self.laptop.local_aws_url, region_name="us-east-1",
-            aws_access_key_id="local", aws_secret_access_key="local",
-        )  # fmt: skip
+        return self.laptop.client(service)
 
     @property
     def photos(self) -> Path:
