@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,23 +65,20 @@ def embed_shard(
     split = shards.read_split(path)
     views = embedder.views_of(split)
     size = max(1, (batch_size or forward.batch_size) // views)
-    entries = shards.index_shard(path)
-    batches: list[_Batch] = []
-    taking, failed = threading.Lock(), threading.Event()
-
-    def take() -> tuple[int, list[Entry]]:
-        with taking:
-            photos = [] if failed.is_set() else list(islice(entries, size))
-            batches.append(_NOTHING)
-            return len(batches) - 1, photos
+    entries = list(shards.index_shard(path))
+    starts = iter(range(0, len(entries), size))  # shared by the cores: taking a step of it is atomic
+    batches = [_NOTHING] * len(range(0, len(entries), size))
+    counting, failed = threading.Lock(), threading.Event()
 
     def work() -> None:
         pixels = np.empty((size * views, embedder.transform.crop, embedder.transform.crop, 3), np.uint8)
         try:
-            while (taken := take())[1]:
-                number, photos = taken
-                batches[number] = _embed_batch(file.fileno(), photos, embedder, views, forward, pixels)
-                with taking:
+            for start in starts:
+                if failed.is_set():
+                    return
+                photos = entries[start : start + size]
+                batches[start // size] = _embed_batch(file.fileno(), photos, embedder, views, forward, pixels)
+                with counting:
                     progress.advance(len(photos))
         except BaseException:
             failed.set()

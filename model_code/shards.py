@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 KEY_DIGITS = 20
 MAX_BYTES = 64 * 2**20
 _SPLIT_HEADER = "ML_PIPELINE.split"
 _BLOCK = 512
+_END = bytes(_BLOCK)
 
 
 class Split(StrEnum):
@@ -114,8 +115,15 @@ def read_split(path: Path) -> Split:
 
     :raises ShardError: when the file is not one of our shards.
     """
-    with path.open("rb") as file, _opened(path, file) as tar:
-        return _split_of(path, tar)
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            return Split(tar.pax_headers[_SPLIT_HEADER])
+    except tarfile.TarError as error:
+        raise ShardError(f"{path} is not a tar file: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise ShardError(
+            f"{path} does not say which split it holds; write it with model_code.shards"
+        ) from error
 
 
 class Entry(NamedTuple):
@@ -133,28 +141,24 @@ def index_shard(path: Path) -> Iterator[Entry]:
 
     :raises ShardError: when the file is damaged, cut short or not one of our shards; perhaps only at its end.
     """
-    with path.open("rb") as file, _opened(path, file) as tar:
-        photo: tarfile.TarInfo | None = None
-        try:
-            for member in tar:
-                tar.members.clear()  # type: ignore[attr-defined]  # or the headers would pile up
-                key, _, suffix = member.name.rpartition(".")
-                if not member.isreg():
-                    raise ShardError(f"{path}: {member.name} is not a plain file")
-                if suffix != "cls":
-                    photo = member
-                    continue
-                if photo is None or photo.name.rpartition(".")[0] != key:
-                    raise ShardError(f"{path}: {member.name} does not follow its photo")
-                label = os.pread(file.fileno(), member.size, member.offset_data).decode()
-                yield Entry(key, label, photo.name.rpartition(".")[2], photo.offset_data, photo.size)
-                photo = None
-        except (tarfile.TarError, EOFError, OSError, UnicodeDecodeError) as error:
-            raise ShardError(f"{path} is damaged: {error}") from error
-        # tarfile takes a file cut between two members for a whole one.
-        if photo is not None or path.stat().st_size < tar.offset + 2 * _BLOCK:
-            raise ShardError(f"{path} is cut short")
-        _split_of(path, tar)
+    read_split(path)
+    with path.open("rb") as file:
+        photo: _Member | None = None
+        for member in _members(path, file.fileno()):
+            key, _, suffix = member.name.rpartition(".")
+            if suffix != "cls":
+                photo = member
+                continue
+            if photo is None or photo.name.rpartition(".")[0] != key:
+                raise ShardError(f"{path}: {member.name} does not follow its photo")
+            label = os.pread(file.fileno(), member.size, member.offset)
+            try:
+                yield Entry(key, label.decode(), photo.name.rpartition(".")[2], photo.offset, photo.size)
+            except UnicodeDecodeError as error:
+                raise ShardError(f"{path} is damaged: {member.name} is not UTF-8") from error
+            photo = None
+    if photo is not None:
+        raise ShardError(f"{path} is cut short")
 
 
 def read_shard(path: Path) -> Iterator[Sample]:
@@ -173,11 +177,7 @@ def count_photos(path: Path) -> int:
 
     :raises ShardError: when the file is damaged or not one of our shards.
     """
-    try:
-        with path.open("rb") as file, _opened(path, file) as tar:
-            return sum(1 for member in tar if member.name.endswith(".cls"))
-    except (tarfile.TarError, EOFError) as error:
-        raise ShardError(f"{path} is damaged: {error}") from error
+    return sum(1 for _ in index_shard(path))
 
 
 def shards_in(folder: Path) -> list[Path]:
@@ -185,20 +185,39 @@ def shards_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.tar") if not path.name.startswith("."))
 
 
-def _opened(path: Path, file: IO[bytes]) -> tarfile.TarFile:
-    try:
-        return tarfile.open(fileobj=file, mode="r:")
-    except tarfile.TarError as error:
-        raise ShardError(f"{path} is not a tar file: {error}") from error
+class _Member(NamedTuple):
+    """A plain file of a tar file: `size` bytes from `offset`."""
+
+    name: str
+    offset: int
+    size: int
 
 
-def _split_of(path: Path, tar: tarfile.TarFile) -> Split:
-    try:
-        return Split(tar.pax_headers[_SPLIT_HEADER])
-    except (KeyError, ValueError) as error:
-        raise ShardError(
-            f"{path} does not say which split it holds; write it with model_code.shards"
-        ) from error
+def _members(path: Path, descriptor: int) -> Iterator[_Member]:
+    """The plain files of an open shard, by their ustar headers (POSIX.1-2024, pax, "ustar Interchange Format").
+
+    tarfile reads any tar file and takes a seventh of the time that a small network needs for a photo; this reads
+    what `write_shard` writes.
+    """
+    position = 0
+    while (header := os.pread(descriptor, _BLOCK, position)) != _END:
+        if len(header) < _BLOCK:
+            raise ShardError(f"{path} is cut short")
+        try:
+            name, size, kind = header[:100].rstrip(b"\0").decode(), int(header[124:135], 8), header[156:157]
+            # The checksum is taken as if its own field held eight spaces.
+            whole = int(header[148:154], 8) == sum(header) - sum(header[148:156]) + 8 * 0x20
+        except ValueError as error:
+            raise ShardError(f"{path} is damaged: {error}") from error
+        if not whole:
+            raise ShardError(f"{path} is damaged: a header at byte {position} fails its checksum")
+        if kind == tarfile.REGTYPE:
+            yield _Member(name, position + _BLOCK, size)
+        elif kind != tarfile.XGLTYPE:
+            raise ShardError(f"{path}: {name} is not a plain file")
+        position += _BLOCK + _padded(size)
+    if os.pread(descriptor, _BLOCK, position + _BLOCK) != _END:
+        raise ShardError(f"{path} is cut short")
 
 
 def pack(sizes: Sequence[int], limit: int = MAX_BYTES) -> list[range]:

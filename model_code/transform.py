@@ -149,12 +149,12 @@ class Transform:
     def views(self, data: bytes, key: str, views: tuple[int, ...] | range) -> list[Pixels]:
         """Several views of one photo; see `view`."""
         image = enough = photos.decode(data, min_side=self.resize)
-        short = min(photos.size(data))
-        # A random crop may keep a small part of the photo, which must not have been shrunk away before.
-        crops_from = 2 * self.resize
-        shrunk_too_far = photos.scale_factor(short, crops_from) != photos.scale_factor(short, self.resize)
-        if shrunk_too_far and any(view > 1 for view in views):
-            enough = photos.decode(data, min_side=crops_from)
+        if any(view > 1 for view in views):
+            short = min(photos.size(data))
+            # A random crop may keep a small part of the photo, which must not have been shrunk away before.
+            crops_from = 2 * self.resize
+            if photos.scale_factor(short, crops_from) != photos.scale_factor(short, self.resize):
+                enough = photos.decode(data, min_side=crops_from)
         return [self._one_view(enough if view > 1 else image, key, view) for view in views]
 
     def _one_view(self, image: Pixels, key: str, view: int) -> Pixels:

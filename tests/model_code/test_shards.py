@@ -67,6 +67,27 @@ def test_a_shard_cut_between_two_photos_is_noticed(tmp_path: Path) -> None:
         list(shards.read_shard(path))
 
 
+def test_a_damaged_header_is_noticed(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with tarfile.open(path) as tar:
+        header = tar.getmembers()[4].offset
+    damaged = bytearray(path.read_bytes())
+    damaged[header + 124] ^= 1  # the size: followed blindly, it would lead into the middle of a photo
+    path.write_bytes(damaged)
+    with pytest.raises(ShardError, match=f"a header at byte {header} fails its checksum"):
+        list(shards.read_shard(path))
+
+
+def test_a_shard_holds_plain_files_only(tmp_path: Path) -> None:
+    path = tmp_path / "linked.tar"
+    with tarfile.open(path, "w", pax_headers={"ML_PIPELINE.split": "train"}) as tar:
+        link = tarfile.TarInfo("a.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    with pytest.raises(ShardError, match=r"a\.jpg is not a plain file"):
+        list(shards.read_shard(path))
+
+
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.tar").write_text("hello" * 500)
     with pytest.raises(ShardError, match="not a tar"):
