@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_code.photos import PhotoError, PhotoReason
 from model_code.serve.messages import HttpError, Response
@@ -20,10 +21,22 @@ from model_code.serve.sessions import Floats
 
 @dataclass(frozen=True)
 class Answer:
-    """One photo's calibrated probabilities [classes], and its heat map (PNG) when asked for."""
+    """One photo's answer.
 
+    :param order: class indices from the likeliest to the least likely, int [classes].
+    :param probabilities: calibrated, in that order, float32 [classes].
+    :param heat_map: PNG, when asked for.
+    """
+
+    order: NDArray[np.intp]
     probabilities: Floats
     heat_map: bytes | None = None
+
+    @classmethod
+    def of(cls, probabilities: Floats, heat_map: bytes | None = None) -> Answer:
+        """The answer for probabilities [classes] in the model's order; classes that tie stay in that order."""
+        order = np.argsort(-probabilities, kind="stable")
+        return cls(order, probabilities[order], heat_map)
 
 
 Outcome = Answer | Exception
@@ -36,7 +49,7 @@ _STATUS = {PhotoReason.TOO_LARGE: 413, PhotoReason.UNSUPPORTED: 415}
 class Writer:
     """Writes answers for one model.
 
-    :param classes: in the order of the probabilities.
+    :param classes: the model's, in its order.
     :param abstain_threshold: an answer whose best probability is below is flagged `abstain`.
     :param provenance: model and data set, repeated in every JSON answer.
     """
@@ -70,7 +83,7 @@ class Writer:
 
     def prediction(self, answer: Answer, top_k: int | None) -> dict[str, Any]:
         """One photo's answer as a JSON object."""
-        top = self._top(answer.probabilities, top_k)
+        top = self._top(answer, top_k)
         name, probability = top[0]
         fields: dict[str, Any] = {
             "class": name,
@@ -82,12 +95,11 @@ class Writer:
             fields["explanation"] = base64.b64encode(answer.heat_map).decode()
         return fields
 
-    def _top(self, probabilities: Floats, top_k: int | None) -> list[tuple[str, float]]:
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
+    def _top(self, answer: Answer, top_k: int | None) -> list[tuple[str, float]]:
         # Seven digits: as many as float32 holds.
         return [
             (self.classes[i], round(p, 7))
-            for i, p in zip(order.tolist(), probabilities[order].tolist(), strict=True)
+            for i, p in zip(answer.order[:top_k].tolist(), answer.probabilities[:top_k].tolist(), strict=True)
         ]
 
     def _json(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
@@ -115,7 +127,7 @@ class Writer:
             if not isinstance(outcome, Answer):
                 rows.writerow(["", "", "", refusal(outcome).message])
                 continue
-            (name, probability), *others = self._top(outcome.probabilities, top_k)
+            (name, probability), *others = self._top(outcome, top_k)
             abstain = int(probability < self.abstain_threshold)
             rows.writerow([name, probability, abstain, *(field for pair in others for field in pair)])
         return text.getvalue().encode()

@@ -6,13 +6,15 @@ network release the GIL, so one process keeps its cores busy from a single copy 
 
 The standard library's queues wake one waiting thread after another until none finds work, and each of them
 takes the GIL and a core from the one that did. Here a photo wakes exactly one worker: the last to become idle,
-whose caches are the warmest.
+whose caches are the warmest. The way back is a pipe for the same reason: `call_soon_threadsafe` wakes the event
+loop's thread while the worker still holds the GIL that it will ask for, `os.write` lets go of it first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from collections import deque
@@ -96,6 +98,12 @@ class Batcher:
         self._idle: list[threading.Lock] = []
         """What idle workers sleep on, locked; releasing one wakes its worker."""
         self.outstanding = 0
+        self._finished: deque[tuple[list[_Item], list[Outcome], BatchDone]] = deque()
+        self._rung = False
+        """Whether the bell has rung since the loop last looked at what is finished."""
+        self._listening, self._bell = os.pipe()
+        os.set_blocking(self._bell, False)
+        loop.add_reader(self._listening, self._finish_all)
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(workers)
         ]
@@ -138,10 +146,10 @@ class Batcher:
             started = time.perf_counter()
             outcomes = self._run(items)
             report = BatchDone(len(items), started - items[0][2], time.perf_counter() - started)
-            try:
-                self._loop.call_soon_threadsafe(self._finish, items, outcomes, report)
-            except RuntimeError:  # the loop is closed: the process is on its way out
-                return
+            self._finished.append((items, outcomes, report))
+            if not self._rung:
+                self._rung = True
+                os.write(self._bell, b"\0")
 
     def _take(self, sleep: threading.Lock) -> list[_Item]:
         """This worker's share of what is waiting, at least one photo."""
@@ -184,13 +192,23 @@ class Batcher:
         if prepared:
             try:
                 for place, row in zip(places, self._model.predict(prepared), strict=True):
-                    outcomes[place] = Answer(row)
+                    outcomes[place] = Answer.of(row)
             except Exception as error:
                 for place in places:
                     outcomes[place] = error
         return outcomes
 
     # -- event loop --------------------------------------------------------------------------------------------------
+
+    def _finish_all(self) -> None:
+        os.read(self._listening, self._workers)
+        # Before looking: what is finished after the look rings again.
+        self._rung = False
+        while self._finished:
+            try:
+                self._finish(*self._finished.popleft())
+            except Exception as error:  # one request's trouble must not leave the others waiting
+                self._loop.call_exception_handler({"message": "an answer failed", "exception": error})
 
     def _finish(self, items: list[_Item], outcomes: list[Outcome], report: BatchDone) -> None:
         self.outstanding -= len(items)

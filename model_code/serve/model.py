@@ -70,7 +70,7 @@ class ServedModel:
         if self._explainer is None:
             raise HttpError(403, "explain", self.no_explanation)
         logits, heat_map = self._explainer.explain(prepared, target)
-        return Answer(self.predictor.probabilities(logits[None])[0], heat_map)
+        return Answer.of(self.predictor.probabilities(logits[None])[0], heat_map)
 
 
 def _decodes_small(photo: bytes) -> bool:

@@ -55,13 +55,14 @@ class Worker:
         self, settings: Settings, directory: Path, listener: socket.socket, board: Board, row: int
     ) -> None:
         _tame_malloc()
-        # Worker threads hold the GIL for microseconds; the default of 5 ms would be a whole photo's time.
-        sys.setswitchinterval(0.0005)
+        # Threads hold the GIL for microseconds; waiting for it 5 ms, the default, would be a whole photo's time.
+        sys.setswitchinterval(0.00005)
         self._settings = settings
         self._directory = directory
         self._listener = listener
         self._board = board
         self._metrics = board.row(row)
+        self._metrics.add(metrics.STARTS)
 
     def prepare(self, arrangement: Arrangement | None) -> Arrangement:
         """Open the model, measure unless `arrangement` is given, and answer a warm-up.
@@ -108,7 +109,7 @@ class Worker:
         """Time to understand a request and write its answer, which one thread of a process does for all."""
         request = Request("POST", "/invocations", "", {"content-type": "image/jpeg"}, photo, True)
         classes = len(self._writer.classes)
-        answer = Answer(np.full(classes, 1 / classes, np.float32))
+        answer = Answer.of(np.full(classes, 1 / classes, np.float32))
         started = time.perf_counter()
         for _ in range(20):
             query = payload.read(request, self._settings.top_k, 1)
@@ -160,7 +161,6 @@ class Worker:
             self._metrics.set(metrics.MEMORY, resident_bytes())
             self._metrics.set(metrics.LOST_LOG_LINES, log.lost)
 
-        self._metrics.add(metrics.STARTS)
         sweep()
         ticker(loop, _SWEEP, sweep)
         leftovers = self._listener.dup()
