@@ -8,6 +8,7 @@ from typing import Any
 
 from cheroot.wsgi import Server
 
+from local_aws.connection import Connection
 from local_aws.errors import WsgiApp
 from local_aws.settings import Settings, StartupError
 
@@ -17,6 +18,8 @@ THREADS = 48
 """Requests answered at once. Long polls (SQS) and invocations of slow models each hold one; idle connections
 none.
 """
+KEPT_CONNECTIONS = 512
+"""Idle connections kept open; cheroot's own 10 would make most clients of a busy server connect anew each time."""
 IDLE_SECONDS = 120
 SHUTDOWN_SECONDS = 5
 """How long a request in flight may delay the end."""
@@ -37,6 +40,8 @@ class HttpServer:
             request_queue_size=256,
         )
         self._server.nodelay = True
+        self._server.keep_alive_conn_limit = KEPT_CONNECTIONS
+        self._server.ConnectionClass = Connection
         setattr(self._server, "error_log", _log_error)  # noqa: B010 - a method that cheroot lets one replace
         try:
             self._server.prepare()

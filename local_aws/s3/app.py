@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import calendar
 import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from xml.sax.saxutils import escape
 
 from local_aws.errors import AwsError, Environ, StartResponse
@@ -181,8 +181,8 @@ def _check_expiry(query: Mapping[str, str]) -> None:
     end: float | None = None
     if "X-Amz-Expires" in query and "X-Amz-Date" in query:
         try:
-            begin = calendar.timegm(time.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
-            end = begin + int(query["X-Amz-Expires"])
+            begin = datetime.fromisoformat(query["X-Amz-Date"])
+            end = begin.timestamp() + int(query["X-Amz-Expires"])
         except ValueError:
             raise S3Error("AccessDenied", "Invalid date (should be seconds since epoch)") from None
     elif query.get("Expires", "").isdigit() and "Signature" in query:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -19,15 +18,12 @@ class Blob:
     it.
     """
 
-    def __init__(self, path: Path, descriptor: int, size: int = 0) -> None:
+    def __init__(self, blob_id: str, path: str, descriptor: int, size: int = 0) -> None:
+        self.id = blob_id
+        """Its name, which the index refers to."""
         self.path = path
         self.size = size
         self._descriptor = descriptor
-
-    @property
-    def id(self) -> str:
-        """Its name, which the index refers to."""
-        return self.path.name
 
     def write(self, chunk: bytes) -> None:
         """Append bytes."""
@@ -50,7 +46,6 @@ class Blob:
 
     def finish(self) -> None:
         """Put all bytes on the disk; the file's name too, which fsync of a new file includes on Linux."""
-        os.fchmod(self._descriptor, 0o444)
         os.fsync(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = -1
@@ -60,28 +55,29 @@ class Blob:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        self.path.unlink(missing_ok=True)
+        _unlink(self.path)
 
 
 class Blobs:
     """The folder of blobs: `<root>/<first two hex digits>/<id>`."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = str(root)
         for number in range(256):
             (root / f"{number:02x}").mkdir(parents=True, exist_ok=True)
 
-    def path(self, blob_id: str) -> Path:
+    def path(self, blob_id: str) -> str:
         """Where a blob's bytes are. Read only."""
-        return self._root / blob_id[:2] / blob_id
+        return f"{self._root}/{blob_id[:2]}/{blob_id}"
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Blob]:
         """A new blob, removed again if the block raises; the block, or whoever it hands it to, finishes
         it.
         """
-        path = self.path(uuid.uuid4().hex)
-        blob = Blob(path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
+        blob_id = uuid.uuid4().hex
+        path = self.path(blob_id)
+        blob = Blob(blob_id, path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o444))
         try:
             yield blob
         except BaseException:
@@ -101,30 +97,36 @@ class Blobs:
         """The same bytes as a second, finished blob (a hard link: blobs never change). Raises
         FileNotFoundError.
         """
-        path = self.path(uuid.uuid4().hex)
+        link_id = uuid.uuid4().hex
+        path = self.path(link_id)
         os.link(self.path(blob_id), path)
-        _flush_folder(path.parent)
-        return Blob(path, -1, size)
+        _flush_folder(os.path.dirname(path))
+        return Blob(link_id, path, -1, size)
 
     def remove(self, blob_ids: Iterable[str]) -> None:
         """Delete blobs. Readers that have them open go on reading."""
         for blob_id in blob_ids:
-            self.path(blob_id).unlink(missing_ok=True)
+            _unlink(self.path(blob_id))
 
     def collect_garbage(self, is_live: Callable[[list[str]], set[str]]) -> int:
         """Delete what a killed process left half written; before anything else writes. How many were
         deleted.
         """
         removed = 0
-        for folder in self._root.iterdir():
-            names = os.listdir(folder)
+        for folder in os.listdir(self._root):
+            names = os.listdir(f"{self._root}/{folder}")
             dead = set(names) - is_live(names)
             self.remove(dead)
             removed += len(dead)
         return removed
 
 
-def _flush_folder(folder: Path) -> None:
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _flush_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -132,13 +134,13 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def copy_out(source: Path, destination: Path) -> None:
+def copy_out(source: str, destination: Path) -> None:
     """Copy a blob to a file of the caller's own: sharing extents where the file system can, else in the
     kernel.
 
     Never a hard link: a job that edits its input would edit the stored object.
     """
-    with source.open("rb") as reader, destination.open("wb") as writer:
+    with open(source, "rb") as reader, destination.open("wb") as writer:
         if _clone(writer.fileno(), reader.fileno()):
             return
         size, offset = os.fstat(reader.fileno()).st_size, 0
@@ -169,8 +171,3 @@ def _copy_range(source: int, target: int, source_offset: int, target_offset: int
             pass  # another file system, or a kernel that refuses it there: copy by hand
     chunk = os.pread(source, min(size, CHUNK), source_offset)
     return os.pwrite(target, chunk, target_offset)
-
-
-def free_bytes(root: Path) -> int:
-    """Free space where the blobs are."""
-    return shutil.disk_usage(root).free

@@ -26,15 +26,11 @@ class Algorithm(Enum):
     SHA1 = "sha1"
     SHA256 = "sha256"
 
-    @property
-    def header(self) -> str:
+    def __init__(self, suffix: str) -> None:
+        self.header = f"x-amz-checksum-{suffix}"
         """`x-amz-checksum-crc32`."""
-        return f"x-amz-checksum-{self.value}"
-
-    @property
-    def element(self) -> str:
+        self.element = f"Checksum{suffix.upper()}"
         """`ChecksumCRC32`, its name in XML."""
-        return f"Checksum{self.name}"
 
 
 _CRCS: Mapping[Algorithm, tuple[Callable[[bytes, int], int], int]] = {

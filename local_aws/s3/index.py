@@ -1,19 +1,18 @@
 """The SQLite index of buckets, object versions and uploads, with group commit.
 
-Every write runs in one writer thread; writes that wait together share one commit, so that a thousand puts a
-second do not need a thousand disk flushes. A write returns after its commit is on disk (synchronous=FULL).
+One thread writes at a time: the first of those that wait commits the writes of all of them, so that a thousand
+puts a second do not need a thousand disk flushes. A write returns after its commit is on disk (synchronous=FULL).
 """
 
 from __future__ import annotations
 
-import queue
+import collections
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from local_aws.settings import StartupError
 
@@ -48,18 +47,31 @@ CREATE INDEX parts_blob ON parts (blob);
 """
 
 Result = TypeVar("Result")
-Write = Callable[[sqlite3.Connection], Any]
+Change = Callable[[sqlite3.Connection], Any]
+
+
+class _Write:
+    """One change that waits for its commit, and what came of it."""
+
+    __slots__ = ("change", "done", "failure", "result")
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.done = False
+        self.result: Any = None
+        self.failure: BaseException | None = None
 
 
 class Index:
-    """The index. Safe from any thread; readers see every acknowledged write and never wait for the writer."""
+    """The index. Safe from any thread; readers see every acknowledged write and never wait for a writer."""
 
     def __init__(self, path: Path) -> None:
         """Open or create. Raises StartupError for a file that is not ours or of a newer local_aws."""
         self._path = path
         self._local = threading.local()
         self._closed = False
-        self._queue: queue.SimpleQueue[tuple[Write, Future[Any]] | None] = queue.SimpleQueue()
+        self._waiting: collections.deque[_Write] = collections.deque()
+        self._writing = threading.Lock()
         try:
             self._connection = _open(path)
             _create_or_check(self._connection, path)
@@ -70,25 +82,24 @@ class Index:
         self._sequence = self._connection.execute(
             "SELECT coalesce(max(sequence), 0) FROM versions"
         ).fetchone()[0]
-        self._thread = threading.Thread(target=self._write_all, name="s3 index writer", daemon=True)
-        self._thread.start()
 
     def close(self) -> None:
         """Finish the writes that wait, and stop."""
-        self._closed = True
-        self._queue.put(None)
-        self._thread.join()
-        self._connection.close()
+        with self._writing:
+            self._commit()
+            self._closed = True
+            self._connection.close()
 
     def write(self, change: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Run `change` in the writer and return its result once it is on disk. Its exception undoes only
-        itself.
-        """
-        if self._closed:
-            raise OSError("the store is closed: local_aws ends")
-        future: Future[Result] = Future()
-        self._queue.put((change, future))
-        return future.result()
+        """Run `change`, alone, and return its result once it is on disk. Its exception undoes only itself."""
+        write = _Write(change)
+        self._waiting.append(write)
+        with self._writing:
+            while not write.done:
+                self._commit()
+        if write.failure is not None:
+            raise write.failure
+        return cast(Result, write.result)
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
@@ -108,46 +119,34 @@ class Index:
         self._sequence = max(self._sequence + 1, time.time_ns())
         return self._sequence
 
-    def _write_all(self) -> None:
-        going = True
-        while going:
-            batch = [self._queue.get()]
-            while len(batch) < _MOST_PER_COMMIT and not self._queue.empty():
-                batch.append(self._queue.get())
-            going = None not in batch
-            self._commit([item for item in batch if item is not None])
-
-    def _commit(self, batch: list[tuple[Write, Future[Any]]]) -> None:
-        if not batch:
-            return
-        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
+    def _commit(self) -> None:
+        """Commit what waits, with the lock held."""
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_PER_COMMIT))]
         connection = self._connection
         try:
+            if self._closed:
+                raise OSError("the store is closed: local_aws ends")
             connection.execute("BEGIN IMMEDIATE")
-            for change, future in batch:
-                outcomes.append((future, *_attempt(connection, change)))
+            for write in batch:
+                _attempt(connection, write)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            outcomes = [(future, None, error) for _, future in batch]
-        for future, result, failure in outcomes:
-            if failure is not None:
-                future.set_exception(failure)
-            else:
-                future.set_result(result)
+            for write in batch:
+                write.failure = error
+        for write in batch:
+            write.done = True
 
 
-def _attempt(connection: sqlite3.Connection, change: Write) -> tuple[Any, BaseException | None]:
+def _attempt(connection: sqlite3.Connection, write: _Write) -> None:
     connection.execute("SAVEPOINT one")
     try:
-        result = change(connection)
+        write.result = write.change(connection)
     except Exception as error:
+        write.failure = error
         connection.execute("ROLLBACK TO one")
-        connection.execute("RELEASE one")
-        return None, error
     connection.execute("RELEASE one")
-    return result, None
 
 
 def _open(path: Path) -> sqlite3.Connection:

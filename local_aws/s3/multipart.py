@@ -158,7 +158,7 @@ class Multipart:
         algorithm = Algorithm[upload.algorithm]
         if upload.checksum_type == "FULL_OBJECT":
             digests = Digests([algorithm])
-            with blob.path.open("rb") as file:
+            with open(blob.path, "rb") as file:
                 while chunk := file.read(CHUNK):
                     digests.update(chunk)
             return upload.attributes.with_checksums(digests.values)

@@ -244,7 +244,8 @@ def parse_tags(body: bytes, most: int = 10) -> dict[str, str]:
 
 
 def _header_tags(request: Request) -> dict[str, str]:
-    tags = dict(parse_qsl(request.headers.get("x-amz-tagging", ""), keep_blank_values=True))
+    text = request.headers.get("x-amz-tagging")
+    tags = dict(parse_qsl(text, keep_blank_values=True)) if text else {}
     check_tags(tags)
     return tags
 

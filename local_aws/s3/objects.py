@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from local_aws.s3.checksums import Algorithm
@@ -39,7 +39,7 @@ class Attributes:
 
     def to_json(self) -> str:
         """Members that differ from their defaults."""
-        return json.dumps({key: value for key, value in asdict(self).items() if value != _DEFAULTS[key]})
+        return json.dumps({key: value for key, value in vars(self).items() if value != _DEFAULTS[key]})
 
     @classmethod
     def from_json(cls, text: str) -> Attributes:
@@ -55,7 +55,7 @@ class Attributes:
         return replace(self, checksums=named, checksum_type=kind)
 
 
-_DEFAULTS = asdict(Attributes())
+_DEFAULTS = vars(Attributes())
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class S3Store:
         for _ in range(_ATTEMPTS):
             version = self.head(bucket, key, version_id)
             try:
-                return version, self.blobs.path(version.blob).open("rb", buffering=0)  # type: ignore[return-value]
+                return version, open(self.blobs.path(version.blob), "rb", buffering=0)  # type: ignore[return-value]
             except FileNotFoundError:
                 continue  # replaced between the two steps; the index already names its successor
         raise OSError(f"the bytes of s3://{bucket}/{key} are missing under {self.blobs.path(version.blob)}")

@@ -10,11 +10,12 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from cheroot.wsgi import Server
 
 from local_aws.s3.app import S3App
 from local_aws.s3.notifications import Send
 from local_aws.s3.store import S3Store
+from local_aws.server import HttpServer
+from local_aws.settings import Settings
 
 
 class RunningS3:
@@ -23,12 +24,10 @@ class RunningS3:
     def __init__(self, root: Path, send: Send | None = None) -> None:
         self.store = S3Store(root)
         self.app = S3App(self.store, send)
-        self._server = Server(("127.0.0.1", 0), self.app, numthreads=16, request_queue_size=128)
-        self._server.nodelay = True
-        self._server.prepare()
-        self.port: int = self._server.socket.getsockname()[1]
+        self._server = HttpServer(Settings(root, root / "no-images.toml", port=0))
+        self.port = self._server.port
         self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve, args=(self.app,), daemon=True)
         self._thread.start()
         self.app.start()
 
