@@ -39,7 +39,6 @@ class Joined:
     blob: Blob
     etag: str
     attributes: Attributes
-    part_blobs: tuple[str, ...]
 
 
 class Multipart:
@@ -117,15 +116,13 @@ class Multipart:
         Raises InvalidPart, InvalidPartOrder, EntityTooSmall, MalformedXML.
         """
         chosen = self._choose(upload, wanted)
-        digest = md5(b"".join(bytes.fromhex(part.etag) for part in chosen), usedforsecurity=False).hexdigest()
         with self._blobs.writing() as blob:
             self._blobs.concatenate(blob, [(part.blob, part.size) for part in chosen])
             attributes = self._checksummed(upload, chosen, blob)
             blob.finish()
         sizes = tuple(part.size for part in chosen)
         attributes = Attributes(**{**vars(attributes), "parts": sizes})
-        every = tuple(part.blob for part in self.parts(upload))
-        return Joined(upload, blob, f"{digest}-{len(chosen)}", attributes, every)
+        return Joined(upload, blob, joined_etag([part.etag for part in chosen]), attributes)
 
     def _choose(self, upload: Upload, wanted: Sequence[WantedPart]) -> list[Part]:
         if not wanted:
@@ -167,6 +164,12 @@ class Multipart:
             return upload.attributes
         whole = composite(algorithm, [value for value in values if value])
         return upload.attributes.with_checksums({algorithm: whole}, "COMPOSITE")
+
+
+def joined_etag(etags: Sequence[str]) -> str:
+    """The ETag of an object made of parts: MD5 of their MD5s, and how many. Raises ValueError for no digest."""
+    digests = b"".join(map(bytes.fromhex, etags))
+    return f"{md5(digests, usedforsecurity=False).hexdigest()}-{len(etags)}"
 
 
 def forget(connection: sqlite3.Connection, upload_id: str) -> list[str]:

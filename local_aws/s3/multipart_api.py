@@ -11,9 +11,9 @@ from local_aws.s3.checksums import Algorithm, Digests, algorithm_named
 from local_aws.s3.conditions import Conditions, parse_range
 from local_aws.s3.errors import S3Error
 from local_aws.s3.http import Request, Response, encode_key
-from local_aws.s3.multipart import MOST_PARTS, WantedPart
+from local_aws.s3.multipart import MOST_PARTS, WantedPart, joined_etag
 from local_aws.s3.object_api import attributes_from, checksum_elements, copy_source
-from local_aws.s3.objects import Part, Upload, check_key
+from local_aws.s3.objects import Part, Upload, Version, check_key
 from local_aws.s3.store import S3Store
 
 OWNER = {"ID": "75aa57f09aa0c8caeab4f8c24e99d10f8e7faeebf76c078efc7c6caea54ba06a", "DisplayName": "local-aws"}
@@ -52,15 +52,21 @@ def put_part(store: S3Store, request: Request) -> Response:
 
 
 def complete_upload(store: S3Store, request: Request) -> Response:
-    """CompleteMultipartUpload."""
+    """CompleteMultipartUpload. One that is sent again, because its answer was lost, gets the same answer."""
     wanted = _wanted_parts(read_document(request))
-    upload = store.multipart.get(request.bucket, request.key, request.query["uploadId"])
-    joined = store.multipart.join(upload, wanted)
-    version = store.complete(joined, Conditions.from_headers(request.headers))
+    try:
+        upload = store.multipart.get(request.bucket, request.key, request.query["uploadId"])
+        joined = store.multipart.join(upload, wanted)
+        version = store.complete(joined, Conditions.from_headers(request.headers))
+    except S3Error as error:
+        completed = _completed_before(store, request, wanted) if error.code == "NoSuchUpload" else None
+        if completed is None:
+            raise
+        version = completed
     body: dict[str, Any] = {
-        "Location": f"{request.url}/{upload.bucket}/{encode_key(upload.key, 'url')}",
-        "Bucket": upload.bucket,
-        "Key": upload.key,
+        "Location": f"{request.url}/{version.bucket}/{encode_key(version.key, 'url')}",
+        "Bucket": version.bucket,
+        "Key": version.key,
         "ETag": version.quoted_etag,
         **checksum_elements(version),
     }
@@ -70,6 +76,15 @@ def complete_upload(store: S3Store, request: Request) -> Response:
     if version.version != "null":
         headers["x-amz-version-id"] = version.version
     return Response.xml(xml.document("CompleteMultipartUploadResult", body), headers)
+
+
+def _completed_before(store: S3Store, request: Request, wanted: list[WantedPart]) -> Version | None:
+    try:
+        version = store.head(request.bucket, request.key)
+        made = joined_etag([part.etag.strip('"') for part in wanted])
+    except (S3Error, ValueError):
+        return None
+    return version if version.etag == made else None
 
 
 def abort_upload(store: S3Store, request: Request) -> Response:

@@ -73,6 +73,8 @@ def test_steps_lists_and_copied_parts(s3: Any) -> None:
     done = s3.complete_multipart_upload(**where, MultipartUpload={"Parts": wanted})
     digests = hashlib.md5(source[: 5 * MIB]).digest() + hashlib.md5(b"end").digest()
     assert done["ETag"] == f'"{hashlib.md5(digests).hexdigest()}-2"'
+    again = s3.complete_multipart_upload(**where, MultipartUpload={"Parts": wanted})
+    assert (again["ETag"], again["Key"]) == (done["ETag"], "steps")
     got = s3.get_object(Bucket="bucket", Key="steps")
     assert got["Body"].read() == source[: 5 * MIB] + b"end"
     assert (got["ContentType"], got["Metadata"]) == ("x/y", {"m": "1"})

@@ -15,11 +15,11 @@ from botocore.exceptions import ClientError
 from tests.local_aws.conftest import Cloud, eventually, training_request, unique
 from tests.local_aws.serving import Deployment
 from tests.local_aws.test_processing import request as processing_request
-from tests.local_aws.test_training import SLEEPER, SPOT, artefact
 from tests.local_aws.test_tuning import SCORE
 from tests.local_aws.test_tuning import ended as tuning_ended
 from tests.local_aws.test_tuning import request as tuning_request
 from tests.local_aws.test_tuning import trials as tuning_trials
+from tests.local_aws.training import SLEEPER, SPOT, artefact
 
 Start = Callable[..., Cloud]
 
@@ -226,3 +226,26 @@ def test_stop_leaves_no_process(own_cloud: Start) -> None:
     cloud.stop()
     assert job_processes(cloud) == []
     assert not os.path.exists(cloud.state / "pid")
+
+
+@pytest.mark.slow
+def test_a_change_of_an_endpoint_goes_on_after_kill_and_leaves_no_files(own_cloud: Start) -> None:
+    cloud = own_cloud("--cores", "4")
+    deployment = Deployment(cloud)
+    deployment.deploy("one")
+    folder = cloud.state / "endpoints" / "us-east-1" / deployment.endpoint
+    (folder / "half-made").mkdir()  # as of an update that was rolling back
+    two = [{"VariantName": "v0", "DesiredInstanceCount": 2}]
+    cloud.sagemaker.update_endpoint_weights_and_capacities(
+        EndpointName=deployment.endpoint, DesiredWeightsAndCapacities=two
+    )
+    cloud.kill()
+    cloud.start()
+    deployment.runtime = cloud.client("sagemaker-runtime")
+    variant = deployment.settled()["ProductionVariants"][0]
+    assert (variant["DesiredInstanceCount"], variant["CurrentInstanceCount"]) == (2, 2)
+    assert deployment.ask()["version"] == "one"
+    assert len(list(folder.iterdir())) == 1
+    cloud.sagemaker.delete_endpoint(EndpointName=deployment.endpoint)
+    eventually(lambda: not cloud.sagemaker.list_endpoints()["Endpoints"])
+    assert not folder.exists()

@@ -5,31 +5,18 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from local_aws import images
-from local_aws.capacity import Capacity
-from local_aws.context import Context
-from local_aws.log_store import LogStore
-from local_aws.sagemaker import training
-from local_aws.sagemaker.operations import status_member
-from local_aws.sagemaker.training_job import TrainingJob
-from local_aws.settings import Settings
-from local_aws.store import Resource, Store
 from tests.local_aws.conftest import (
-    IMAGES,
-    TRAINING_IMAGE,
     Cloud,
     channel,
     eventually,
     training_request,
     unique,
 )
+from tests.local_aws.training import SLEEPER, artefact, bucket_with_data
 
 REPORT = """
 import json, os, sys
@@ -49,31 +36,10 @@ open(os.path.join(os.environ["SM_OUTPUT_DATA_DIR"], "extra.txt"), "w").write("ke
 print("accuracy=0.5"); print("accuracy=0.75 epoch=2")
 """
 
-SLEEPER = """
-import os, signal, sys, time
-def end(*_):
-    open(os.path.join(os.environ["SM_MODEL_DIR"], "saved.txt"), "w").write("at the end")
-    print("saved"); sys.exit(0)
-signal.signal(signal.SIGTERM, end)
-print("running")
-while True: time.sleep(0.05)
-"""
-
-
-def artefact(cloud: Cloud, uri: str) -> dict[str, bytes]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    packed = io.BytesIO(cloud.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-    with tarfile.open(fileobj=packed) as archive:
-        members = [member for member in archive.getmembers() if member.isfile()]
-        return {member.name: archive.extractfile(member).read() for member in members}  # type: ignore[union-attr]
-
 
 @pytest.fixture(scope="module")
 def bucket(cloud: Cloud) -> str:
-    name = cloud.bucket()
-    for key in ("train/cats/1.jpg", "train/dogs/2.jpg", "train/list.txt"):
-        cloud.s3.put_object(Bucket=name, Key=key, Body=key.encode())
-    return name
+    return bucket_with_data(cloud)
 
 
 def test_script_finds_everything_and_its_results_are_kept(cloud: Cloud, bucket: str) -> None:
@@ -185,84 +151,6 @@ def test_max_runtime_stops_a_job(cloud: Cloud, bucket: str) -> None:
     assert "ModelArtifacts" in job
 
 
-RENDEZVOUS = """
-import json, os, socket, time
-hosts = json.loads(os.environ["SM_HOSTS"]); me = os.environ["SM_CURRENT_HOST"]
-port = int(os.environ["MASTER_PORT"])
-if me == hosts[0]:
-    server = socket.create_server((hosts[0], port))
-    peers = []
-    while len(peers) < len(hosts) - 1:
-        connection, _ = server.accept(); peers.append(connection.recv(100).decode())
-    open(os.environ["SM_MODEL_DIR"] + "/peers.json", "w").write(json.dumps(sorted(peers)))
-else:
-    while True:
-        try:
-            socket.create_connection((hosts[0], port)).sendall(me.encode()); break
-        except OSError: time.sleep(0.05)
-files = sorted(os.listdir(os.environ["SM_CHANNEL_TRAIN"]))
-open(os.environ["SM_MODEL_DIR"] + "/%s.json" % me, "w").write(json.dumps(files))
-"""
-
-
-def test_two_jobs_of_two_instances_find_their_own_peers(cloud: Cloud) -> None:
-    bucket = cloud.bucket()
-    for index in range(4):
-        cloud.s3.put_object(Bucket=bucket, Key=f"shards/{index}.tar", Body=b"x")
-    manifest = [{"prefix": f"s3://{bucket}/shards/"}, *(f"{index}.tar" for index in range(4))]
-    cloud.s3.put_object(Bucket=bucket, Key="train.manifest", Body=json.dumps(manifest).encode())
-    code = cloud.put_code(bucket, train=RENDEZVOUS)
-    names = [unique("pair"), unique("pair")]
-    for name in names:
-        request = training_request(name, bucket, code)
-        request["ResourceConfig"]["InstanceCount"] = 2
-        request["InputDataConfig"] = [
-            channel("train", f"s3://{bucket}/train.manifest", "ManifestFile", sharded=True)
-        ]
-        cloud.sagemaker.create_training_job(**request)
-    for name in names:
-        job = cloud.training_ended(name)
-        assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
-        files = artefact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"])
-        assert json.loads(files["peers.json"]) == ["algo-2"]
-        assert json.loads(files["algo-1.json"]) == ["0.tar", "2.tar"]
-        assert json.loads(files["algo-2.json"]) == ["1.tar", "3.tar"]
-
-
-SPOT = """
-import os, time
-folder = "/opt/ml/checkpoints"
-known = sorted(os.listdir(folder))
-print("attempt with", known)
-if not known:
-    open(os.path.join(folder, "step-1"), "w").write("half")
-    print("waiting")
-    while True: time.sleep(0.05)
-open(os.path.join(os.environ["SM_MODEL_DIR"], "from"), "w").write(open(os.path.join(folder, known[0])).read())
-"""
-
-
-def test_interrupted_spot_job_resumes_from_its_checkpoints(cloud: Cloud, bucket: str) -> None:
-    name = unique("spot")
-    request = training_request(name, bucket, cloud.put_code(bucket, train=SPOT))
-    request["EnableManagedSpotTraining"] = True
-    request["StoppingCondition"] = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120}
-    request["CheckpointConfig"] = {"S3Uri": f"s3://{bucket}/checkpoints/{name}"}
-    cloud.sagemaker.create_training_job(**request)
-    eventually(lambda: cloud.s3.list_objects_v2(Bucket=bucket, Prefix=f"checkpoints/{name}/")["KeyCount"])
-    from local_aws import cli
-
-    assert cli.main(["interrupt", "--state", str(cloud.state), name]) == 0
-    job = cloud.training_ended(name)
-    assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
-    assert artefact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"from": b"half"}
-    statuses = [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
-    assert statuses.count("Interrupted") == 1
-    assert statuses.count("Training") == 2
-    assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"] + 1
-    assert len(cloud.log_of(name)) >= 3
-
-
 def test_a_container_entrypoint_runs_from_channels(cloud: Cloud) -> None:
     """The way of SDK v3: `code` and `sm_drivers` channels, and bash as the entrypoint."""
     bucket, name = cloud.bucket(), unique("driver")
@@ -313,167 +201,6 @@ except OSError as error:
     assert not any("metadata.sqlite" in line for line in lines)
 
 
-def test_jobs_over_capacity_are_pending_and_run_later(cloud: Cloud, bucket: str) -> None:
-    code = cloud.put_code(bucket, train=SLEEPER)
-    names = [unique("wide") for _ in range(3)]
-    for name in names:
-        cloud.sagemaker.create_training_job(**training_request(name, bucket, code))
-    cloud.training_reaches(names[2], "Pending")
-    for name in names[:2]:
-        cloud.training_reaches(name, "Training")
-        cloud.sagemaker.stop_training_job(TrainingJobName=name)
-    cloud.training_reaches(names[2], "Training")
-    cloud.sagemaker.stop_training_job(TrainingJobName=names[2])
-    assert cloud.training_ended(names[2])["TrainingJobStatus"] == "Stopped"
-
-
-def test_a_spot_job_waits_no_longer_than_it_may(cloud: Cloud, bucket: str) -> None:
-    code = cloud.put_code(bucket, train=SLEEPER)
-    holders = [unique("holder"), unique("holder")]
-    for holder in holders:
-        cloud.sagemaker.create_training_job(**training_request(holder, bucket, code))
-    name = unique("spot")
-    request = training_request(name, bucket, code) | {"EnableManagedSpotTraining": True}
-    request["StoppingCondition"] = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 2}
-    cloud.sagemaker.create_training_job(**request)
-    job = cloud.training_ended(name)
-    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
-    assert "TrainingStartTime" not in job
-    for holder in holders:
-        cloud.sagemaker.stop_training_job(TrainingJobName=holder)
-
-
-def test_a_job_is_pending_no_longer_than_it_may(tmp_path: Path) -> None:
-    """Not over HTTP: the model's least MaxPendingTimeInSeconds is two hours."""
-    settings = Settings(tmp_path, IMAGES, cores=1)
-    store = Store(tmp_path / "metadata.sqlite", status_member)
-    logs = LogStore(tmp_path / "logs.sqlite")
-    context = Context(settings, "http://127.0.0.1:1", store, images.load(IMAGES), Capacity(1), logs)
-    request = training_request("late", "b", "s3://b/code.tar.gz")
-    request["StoppingCondition"]["MaxPendingTimeInSeconds"] = 0.2
-    members = {"TrainingJobStatus": "InProgress", "CreationTime": time.time()}
-    resource = store.create(Resource("training-job", "us-east-1", "late", "arn", request | members))
-    image = training.find_image(context, request["AlgorithmSpecification"])
-    with context.capacity.acquire(1, cancelled=lambda: False) or pytest.fail("no cores"):
-        job = TrainingJob(context, resource, image)
-        job.begin()
-        assert job.finished.wait(30)
-    document = job.document()
-    assert (document["TrainingJobStatus"], document["SecondaryStatus"]) == ("Stopped", "Stopped")
-    assert document["FailureReason"].startswith("CapacityError: no capacity within MaxPendingTimeInSeconds")
-    store.close()
-    logs.close()
-
-
-def _changed(**changes: Any) -> Any:
-    return lambda request: request.update(changes)
-
-
-def _pipe(request: dict[str, Any]) -> None:
-    request["InputDataConfig"] = [{**channel("train", "s3://b/p"), "InputMode": "Pipe"}]
-
-
-def _unknown_image(request: dict[str, Any]) -> None:
-    request["AlgorithmSpecification"]["TrainingImage"] = (
-        "123456789012.dkr.ecr.us-east-1.amazonaws.com/unknown:1"
-    )
-
-
-def _bad_regex(request: dict[str, Any]) -> None:
-    request["AlgorithmSpecification"]["MetricDefinitions"] = [{"Name": "a", "Regex": "("}]
-
-
-def _over_quota(request: dict[str, Any]) -> None:
-    request["ResourceConfig"] |= {"InstanceType": "ml.p3.2xlarge", "InstanceCount": 2}
-
-
-@pytest.mark.parametrize(
-    ("change", "code", "message"),
-    [
-        (_changed(TrainingJobName="bad_name!"), "ValidationException",
-         "1 validation error detected: Value 'bad_name!' at 'trainingJobName' failed to satisfy constraint: "),
-        (_changed(StoppingCondition={"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 90}),
-         "ValidationException", "MaxWaitTimeInSeconds"),
-        (_changed(EnableManagedSpotTraining=True), "ValidationException",
-         "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"),
-        (_pipe, "ValidationException", "Pipe input mode is not supported"),
-        (_unknown_image, "ValidationException", "local_aws cannot run the training image"),
-        (_bad_regex, "ValidationException", "Invalid regex"),
-        (_over_quota, "ResourceLimitExceeded",
-         "The account-level service limit 'ml.p3.2xlarge for training job usage' is 1 Instances, with current "
-         "utilization of 0 Instances and a request delta of 2 Instances."),
-    ],
-)  # fmt: skip
-def test_requests_that_aws_refuses(cloud: Cloud, change: Any, code: str, message: str) -> None:
-    request = training_request(unique("refused"), "b", "s3://b/code.tar.gz")
-    change(request)
-    with pytest.raises(ClientError) as caught:
-        cloud.sagemaker.create_training_job(**request)
-    assert caught.value.response["Error"]["Code"] == code
-    assert message in caught.value.response["Error"]["Message"]
-
-
-def test_duplicates_unknown_names_and_deletion(cloud: Cloud, bucket: str) -> None:
-    name = unique("once")
-    request = training_request(name, bucket, cloud.put_code(bucket, train="pass"))
-    cloud.sagemaker.create_training_job(**request)
-    with pytest.raises(ClientError, match="and a training job with this name already exists") as caught:
-        cloud.sagemaker.create_training_job(**request)
-    assert caught.value.response["Error"]["Code"] == "ResourceInUse"
-    cloud.training_ended(name)
-    cloud.sagemaker.delete_training_job(TrainingJobName=name)
-    with pytest.raises(ClientError, match="Requested resource not found") as caught:
-        cloud.sagemaker.describe_training_job(TrainingJobName=name)
-    assert caught.value.response["Error"]["Code"] == "ValidationException"
-
-
-def test_lists_are_filtered_sorted_and_paged(cloud: Cloud, bucket: str) -> None:
-    prefix = unique("page")
-    code = cloud.put_code(bucket, train="pass")
-    names = [f"{prefix}-{index}" for index in range(5)]
-    for name in names:
-        cloud.sagemaker.create_training_job(**training_request(name, bucket, code))
-    for name in names:
-        cloud.training_ended(name)
-    pages = cloud.sagemaker.get_paginator("list_training_jobs").paginate(
-        NameContains=prefix, StatusEquals="Completed", SortBy="Name", SortOrder="Ascending",
-        PaginationConfig={"PageSize": 2},
-    )  # fmt: skip
-    found = [[job["TrainingJobName"] for job in page["TrainingJobSummaries"]] for page in pages]
-    assert found == [names[:2], names[2:4], names[4:]]
-    newest = cloud.sagemaker.list_training_jobs(NameContains=prefix, MaxResults=1)["TrainingJobSummaries"]
-    assert [job["TrainingJobName"] for job in newest] == [names[-1]]
-    assert (
-        cloud.sagemaker.list_training_jobs(NameContains=prefix, StatusEquals="Failed")["TrainingJobSummaries"]
-        == []
-    )
-    assert TRAINING_IMAGE
-
-
-def test_a_warm_pool_is_offered_reused_and_terminated(cloud: Cloud, bucket: str) -> None:
-    code = cloud.put_code(bucket, train="pass")
-    first, second = unique("warm"), unique("warm")
-    request = training_request(first, bucket, code)
-    request["ResourceConfig"] |= {"InstanceType": "ml.c5.xlarge", "KeepAlivePeriodInSeconds": 60}
-
-    def pool(name: str) -> Any:
-        return cloud.sagemaker.describe_training_job(TrainingJobName=name)["WarmPoolStatus"]
-
-    cloud.sagemaker.create_training_job(**request)
-    cloud.training_ended(first)
-    assert pool(first)["Status"] == "Available"
-    cloud.sagemaker.create_training_job(**{**request, "TrainingJobName": second})
-    assert pool(first)["Status"] == "Reused"
-    assert pool(first)["ReusedByJob"] == second
-    cloud.training_ended(second)
-    listed = cloud.sagemaker.list_training_jobs(WarmPoolStatusEquals="Available")["TrainingJobSummaries"]
-    assert [job["TrainingJobName"] for job in listed] == [second]
-    cloud.sagemaker.update_training_job(
-        TrainingJobName=second, ResourceConfig={"KeepAlivePeriodInSeconds": 0}
-    )
-    assert pool(second)["Status"] == "Terminated"
-
-
 def test_requirements_of_the_code_are_met_before_the_script(cloud: Cloud, bucket: str) -> None:
     """Offline: what the image has satisfies; what it lacks fails with pip's reason."""
     outcomes = {}
@@ -493,29 +220,3 @@ def test_requirements_of_the_code_are_met_before_the_script(cloud: Cloud, bucket
     assert satisfied["TrainingJobStatus"] == "Completed", satisfied.get("FailureReason")
     assert missing["FailureReason"].startswith("AlgorithmError: InstallRequirementsError: ")
     assert "no-such-package-of-anyone" in missing["FailureReason"]
-
-
-TORCHRUN = """
-import os, torch, torch.distributed as dist
-dist.init_process_group("gloo")
-value = torch.tensor([float(dist.get_rank() + 1)]); dist.all_reduce(value)
-print("sum", value.item(), "world", dist.get_world_size())
-dist.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_torch_distributed_over_two_instances_twice_at_once(cloud: Cloud, bucket: str) -> None:
-    code = cloud.put_code(bucket, train=TORCHRUN)
-    names = [unique("torchrun"), unique("torchrun")]
-    for name in names:
-        request = training_request(
-            name, bucket, code,
-            sagemaker_torch_distributed_enabled=True, sagemaker_distribution_instance_groups=["homogeneousCluster"],
-        )  # fmt: skip
-        request["ResourceConfig"]["InstanceCount"] = 2
-        cloud.sagemaker.create_training_job(**request)
-    for name in names:
-        job = cloud.training_ended(name, seconds=120)
-        assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
-        assert [line for line in cloud.log_of(name) if line.startswith("sum")] == ["sum 3.0 world 2"] * 2

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import logging
 import random
+import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.context import Context
 from local_aws.json_service import Document
-from local_aws.sagemaker.endpoints.fleet import Fleet, Plan
+from local_aws.sagemaker.endpoints.fleet import Fleet, Plan, folder_of
 from local_aws.sagemaker.endpoints.rollout import Rollout
 from local_aws.sagemaker.endpoints.rollout import plan as plan_rollout
 from local_aws.sagemaker.endpoints.server import ServerFailed
@@ -166,15 +169,23 @@ class Endpoint:
         fleet = Fleet(self.context, self.region, self.name, document["_Live"])
         with self._lock:
             self._live = fleet
+        updating = document["EndpointStatus"] == "Updating" and "_Next" in document
+        self._remove_folders(but={fleet.plan["id"], document["_Next"]["id"] if updating else ""})
         try:
             fleet.start(self._cancelled, wait=False)
         except (DataError, ServerFailed) as error:
             self._set(EndpointStatus="Failed", FailureReason=cut(str(error)))
             return
-        if document["EndpointStatus"] == "Updating" and "_Next" in document:
+        if updating:
             self._update()
         elif document["EndpointStatus"] != "InService":
-            self._set(EndpointStatus="InService", _Next=None, PendingDeploymentSummary=None)
+            self._set(
+                EndpointStatus="InService",
+                ProductionVariants=fleet.summary(),
+                PendingDeploymentSummary=None,
+                _Next=None,
+                _Deployment=None,
+            )
 
     def _rescale(self) -> None:
         fleet = self._live
@@ -254,9 +265,14 @@ class Endpoint:
     def _check_alarms(self, alarms: tuple[str, ...]) -> None:
         if not alarms:
             return
-        found = self.context.client("cloudwatch", self.region).describe_alarms(
-            AlarmNames=list(alarms), AlarmTypes=["MetricAlarm", "CompositeAlarm"]
-        )
+        try:
+            found = self.context.client("cloudwatch", self.region).describe_alarms(
+                AlarmNames=list(alarms), AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+            )
+        except (BotoCoreError, ClientError) as error:
+            raise RolledBack(
+                f"The alarms of the AutoRollbackConfiguration cannot be read: {error}"
+            ) from error
         ringing = [
             alarm["AlarmName"]
             for alarm in [*found.get("MetricAlarms", []), *found.get("CompositeAlarms", [])]
@@ -287,7 +303,15 @@ class Endpoint:
     def _delete(self) -> None:
         for fleet in self._take_fleets():
             fleet.remove()
+        self._remove_folders()
         self.context.store.delete(KIND, self.region, self.name)
+
+    def _remove_folders(self, but: Set[str] = frozenset()) -> None:
+        """Remove what fleets of an earlier, killed local_aws left; with nothing to keep, the endpoint's folder."""
+        folder = folder_of(self.context, self.region, self.name)
+        for left in folder.iterdir() if but and folder.is_dir() else [folder]:
+            if left.name not in but:
+                shutil.rmtree(left, ignore_errors=True)
 
     def _raise_if_cancelled(self) -> None:
         if self._cancelled():

@@ -21,13 +21,18 @@ Plan = dict[str, Any]
 "weights" and "counts" {variant: what it was changed to}}."""
 
 
+def folder_of(context: Context, region: str, endpoint: str) -> Path:
+    """Where the fleets of an endpoint have their folders, by plan id."""
+    return context.settings.state / "endpoints" / region / endpoint
+
+
 class Fleet:
     """The servers of one configuration behind one endpoint."""
 
     def __init__(self, context: Context, region: str, endpoint: str, plan: Plan) -> None:
         self.plan = plan
         self.config: Document = plan["config"]
-        self.folder: Path = context.settings.state / "endpoints" / region / endpoint / plan["id"]
+        self.folder = folder_of(context, region, endpoint) / plan["id"]
         self.variants: dict[str, Variant] = {}
         for document in self.config["ProductionVariants"]:
             spec = VariantSpec.from_document(document, plan["containers"][document["ModelName"]])

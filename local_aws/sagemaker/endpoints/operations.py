@@ -117,10 +117,15 @@ def update_weights_and_capacities(call: Call) -> Document:
 def delete_endpoint(call: Call) -> None:
     """End the servers and remove the record."""
     resource = _get(call)
-    call.context.store.update(
-        KIND, call.region, resource.name, lambda document: document.update(EndpointStatus="Deleting")
-    )
-    _running(call).delete()
+    before = []
+
+    def change(document: Document) -> None:
+        before.append(document["EndpointStatus"])
+        document["EndpointStatus"] = "Deleting"
+
+    call.context.store.update(KIND, call.region, resource.name, change)
+    if before != ["Deleting"]:  # a second end could meet the next endpoint of this name
+        _running(call).delete()
 
 
 def _get(call: Call) -> Resource:

@@ -130,10 +130,8 @@ class Runtime:
     ) -> Iterator[bytes]:
         endpoint = self._endpoint(region, params["EndpointName"])
         answer = self._send(endpoint, params, body)
-        if answer.response.status != 200:
-            content = answer.response.read()
-            answer.close()
-            self._finish(endpoint, answer, content)
+        if not 200 <= answer.response.status < 300:
+            self._finish(endpoint, answer, self._content(endpoint, answer))
         headers = _answer_headers(answer, "X-Amzn-SageMaker-Content-Type")
         headers.append(("Content-Type", "application/vnd.amazon.eventstream"))
         start_response(status_line(200), headers)
@@ -180,14 +178,18 @@ class Runtime:
         """Send a request and read the whole answer. Raises ModelError for what is not 2xx."""
         endpoint = self._endpoint(region, params["EndpointName"])
         answer = self._send(endpoint, params, body, timeout)
+        content = self._content(endpoint, answer)
+        self._finish(endpoint, answer, content)
+        return answer, content, endpoint
+
+    def _content(self, endpoint: Endpoint, answer: Answer) -> bytes:
+        """The whole answer, which is then closed. Raises ModelError when it breaks off."""
         try:
-            content = answer.response.read()
+            return answer.response.read()
         except urllib3.exceptions.HTTPError as error:
             raise self._unanswered(endpoint, answer.variant, answer.server, error) from error
         finally:
             answer.close()
-        self._finish(endpoint, answer, content)
-        return answer, content, endpoint
 
     def _send(
         self, endpoint: Endpoint, params: dict[str, Any], body: bytes, timeout: float = INVOKE_SECONDS
