@@ -17,7 +17,7 @@ from local_aws.s3.http import Request, Response, encode_key
 from local_aws.s3.listing import Page, Query
 from local_aws.s3.multipart_api import OWNER
 from local_aws.s3.objects import Version
-from local_aws.s3.store import S3Store
+from local_aws.s3.store import Deletion, S3Store
 
 MOST_KEYS = 1000
 US_EAST_1 = "us-east-1"
@@ -196,17 +196,17 @@ def delete_objects(store: S3Store, request: Request) -> Response:
     wanted = parsed.get("Object", [])
     if not wanted or len(wanted) > MOST_KEYS or any("Key" not in item for item in wanted):
         raise S3Error("MalformedXML")
-    store.buckets.get(request.bucket)
+    deletions = [
+        Deletion(item["Key"], item.get("VersionId") or None, Conditions(match=item.get("ETag")))
+        for item in wanted
+    ]
     deleted: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
-    for item in wanted:
-        key, version_id = item["Key"], item.get("VersionId") or None
-        try:
-            done = store.delete(request.bucket, key, version_id, Conditions(match=item.get("ETag")))
-        except AwsError as error:
-            errors.append({"Key": key, "VersionId": version_id, "Code": error.code, "Message": error.message})
+    for deletion, done in zip(deletions, store.delete_all(request.bucket, deletions), strict=True):
+        entry: dict[str, Any] = {"Key": deletion.key, "VersionId": deletion.version_id}
+        if isinstance(done, AwsError):
+            errors.append(entry | {"Code": done.code, "Message": done.message})
             continue
-        entry: dict[str, Any] = {"Key": key, "VersionId": version_id}
         if done.version is not None and done.version.attributes.marker:
             entry |= {"DeleteMarker": True, "DeleteMarkerVersionId": done.version.version}
         deleted.append(entry)

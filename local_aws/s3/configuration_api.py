@@ -1,10 +1,10 @@
 """Bucket configurations: what is kept and returned, and with what effect.
 
-| sub-resource | effect in local_aws | |---|---| | tagging, cors | kept and returned; browsers' preflight
-requests are not answered | | encryption | kept and returned; bytes on disk are not encrypted, answers say
-AES256 unless a request asks for KMS | | lifecycle | kept and returned; nothing expires | | policy,
-publicAccessBlock, ownershipControls | kept, checked for form, returned; enforced only with `--iam
-enforce` | | notification | acts: events go to SQS (see notifications.py); other targets are refused |
+- tagging, cors: kept and returned; browsers' preflight requests are not answered.
+- encryption: kept and returned; bytes on disk are not encrypted, answers say AES256 unless a request asks for KMS.
+- lifecycle: kept and returned; nothing expires.
+- policy, publicAccessBlock, ownershipControls: kept, checked for form, returned; never enforced (access/gate.py).
+- notification: acts, events go to SQS (notifications.py); other targets are refused.
 
 Everything else answers NotImplemented.
 """

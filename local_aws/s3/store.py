@@ -12,11 +12,12 @@ before the call returns. Reads never wait for writes.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from local_aws.errors import AwsError
 from local_aws.s3 import buckets, listing, multipart, versions
 from local_aws.s3.blobs import CHUNK, Blob, Blobs, copy_out
 from local_aws.s3.buckets import Bucket, Buckets
@@ -45,6 +46,15 @@ class Draft:
     blob: Blob
     etag: str
     attributes: Attributes
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """What to delete: an object, or one version of it."""
+
+    key: str
+    version_id: str | None = None
+    conditions: Conditions = ALWAYS
 
 
 class S3Store:
@@ -172,23 +182,43 @@ class S3Store:
         self, bucket: str, key: str, version_id: str | None = None, conditions: Conditions = ALWAYS
     ) -> versions.Change:
         """Delete an object or one version. Deleting what is not there is no error, as in S3. Raises
+        NoSuchBucket, PreconditionFailed, NoSuchKey (If-Match).
+        """
+        done = self.delete_all(bucket, [Deletion(key, version_id, conditions)])[0]
+        if isinstance(done, AwsError):
+            raise done
+        return done
+
+    def delete_all(self, bucket: str, wanted: Sequence[Deletion]) -> list[versions.Change | AwsError]:
+        """Delete many, in one commit; what became of each, an error where its condition did not hold. Raises
         NoSuchBucket.
         """
 
-        def change(connection: sqlite3.Connection) -> versions.Change:
+        def change(connection: sqlite3.Connection) -> list[versions.Change | AwsError]:
             owner = buckets.require(connection, bucket)
-            if version_id is None:
-                return versions.delete_latest(connection, owner, key, conditions, self.index.next_sequence())
-            version = versions.find(connection, bucket, key, version_id)
-            return versions.Change(None) if version is None else versions.delete_version(connection, version)
+            return [self._delete(connection, owner, deletion) for deletion in wanted]
 
-        done = self.index.write(change)
-        self.blobs.remove(done.freed)
-        if done.version is not None:
+        outcomes = self.index.write(change)
+        for done in outcomes:
+            if isinstance(done, AwsError) or done.version is None:
+                continue
+            self.blobs.remove(done.freed)
             self._notify(
                 "ObjectRemoved:Delete" if done.removed else "ObjectRemoved:DeleteMarkerCreated", done.version
             )
-        return done
+        return outcomes
+
+    def _delete(
+        self, connection: sqlite3.Connection, bucket: Bucket, deletion: Deletion
+    ) -> versions.Change | AwsError:
+        if deletion.version_id is None:
+            sequence = self.index.next_sequence()
+            try:
+                return versions.delete_latest(connection, bucket, deletion.key, deletion.conditions, sequence)
+            except AwsError as error:
+                return error
+        version = versions.find(connection, bucket.name, deletion.key, deletion.version_id)
+        return versions.Change(None) if version is None else versions.delete_version(connection, version)
 
     def set_tags(self, version: Version, tags: dict[str, str]) -> None:
         """Replace the tags of one version. Raises InvalidTag."""
@@ -324,4 +354,4 @@ def _is_inside(rest: str) -> bool:
     return not any(part in ("", ".", "..") for part in rest.split("/")) and "\0" not in rest
 
 
-__all__ = ["Bucket", "Draft", "S3Store"]
+__all__ = ["Bucket", "Deletion", "Draft", "S3Store"]

@@ -349,6 +349,16 @@ def test_delete_many(s3: Any) -> None:
     assert s3.list_objects_v2(Bucket="bucket", Prefix="many/")["KeyCount"] == 0
 
 
+def test_of_many_only_those_whose_condition_holds_are_deleted(s3: Any) -> None:
+    etags = [s3.put_object(Bucket="bucket", Key=f"if/{n}", Body=bytes(n))["ETag"] for n in range(3)]
+    wanted = [{"Key": f"if/{n}", "ETag": etags[max(n, 1)]} for n in range(3)]
+    answer = s3.delete_objects(Bucket="bucket", Delete={"Objects": wanted})
+    assert [entry["Key"] for entry in answer["Deleted"]] == ["if/1", "if/2"]
+    assert [(entry["Key"], entry["Code"]) for entry in answer["Errors"]] == [("if/0", "PreconditionFailed")]
+    left = s3.list_objects_v2(Bucket="bucket", Prefix="if/")["Contents"]
+    assert [entry["Key"] for entry in left] == ["if/0"]
+
+
 def test_blobs_of_what_is_gone_are_gone(tmp_path: Path) -> None:
     with running_s3(tmp_path) as server:
         s3 = server.client()
