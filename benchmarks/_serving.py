@@ -38,6 +38,10 @@ class Running:
     wire: Wire
     seconds_to_healthy: float
 
+    def complaint(self) -> str:
+        """The last line that it wrote to standard output or error, and where the others are."""
+        return _last_line(_log_of(self.name)) or f"it wrote nothing to {_log_of(self.name)}"
+
     def cpu_seconds(self) -> float:
         """User and system time of all its processes so far."""
         return sum(_cpu(process) for process in self.processes())
@@ -141,7 +145,7 @@ def _started(
         "BENCH_RUNTIME": "onnx-int8",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
-    errors = _serving_model.CACHE / f"{name}.log"
+    errors = _log_of(name)
     began = time.monotonic()
     with errors.open("wb") as log:
         process = subprocess.Popen(
@@ -172,8 +176,15 @@ def _wait_until_healthy(
         except OSError as error:  # an HTTP error too: Ray's proxy says 404 until the deployment is up
             last = error
             time.sleep(0.02)
-    tail = errors.read_text(errors="replace").strip().splitlines()[-1:] or [str(last)]
-    raise RuntimeError(f"does not come up: {tail[0][:200]}")
+    raise RuntimeError(f"does not come up: {_last_line(errors) or last}")
+
+
+def _log_of(name: str) -> Path:
+    return _serving_model.CACHE / f"{name}.log"
+
+
+def _last_line(log: Path) -> str:
+    return (log.read_text(errors="replace").strip().splitlines() or [""])[-1][:200]
 
 
 def post(port: int, wire: Wire, photo: bytes) -> Any:
@@ -209,12 +220,12 @@ def serve_info(running: Running) -> dict[str, str]:
     return dict(re.findall(r'(\w+)="([^"]*)"', line))
 
 
-def in_process(bundle: Path, info: dict[str, str]) -> dict[str, float]:
+def in_process(bundle: Path, info: dict[str, str]) -> dict[str, Any]:
     """Cost of the same work without a server, in a process of its own.
 
     :param info: `serve_info` of the server to compare with: runtime, workers, threads and batch size are its own.
     :return: `cpu_ms`: CPU time per photo with all workers busy; `per_second`: their rate; `ms`: median time of one
-        photo alone.
+        photo alone; `alone_ms` and `rested_ms`: the times of all photos, in a loop and each after a rest.
     """
     workers = int(info["processes"]) * int(info["workers"])
     command = [
@@ -222,7 +233,7 @@ def in_process(bundle: Path, info: dict[str, str]) -> dict[str, float]:
         *(str(workers), info["threads"], info["max_batch"]),
     ]
     output = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    result: dict[str, float] = json.loads(output.splitlines()[-1])
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 
 

@@ -3,6 +3,8 @@
 The same predictor on the same photos, in a process of its own on the machine that is otherwise at rest:
 
 - alone: one thread, one photo after another, each with as many runtime threads as the server uses; the median.
+- rested: the same, after a rest as long as a photo takes, as a worker at half load has it: caches and clock
+  frequency are no longer those of a loop.
 - busy: as many threads, and photos per run of the network, as the server works with when saturated, so that both
   share the same caches and memory between the same number of cores.
 """
@@ -28,11 +30,18 @@ def main() -> None:
     predictor = Predictor.open(bundle, runtime=runtime, threads=threads)
     photos = [path.read_bytes() for path in load_photos()]
     predictor.predict(photos[:16])
-    alone = []
-    for photo in photos:
-        started = time.perf_counter()
-        predictor.predict([photo])
-        alone.append(time.perf_counter() - started)
+
+    def times(rest: float) -> list[float]:
+        spent = []
+        for photo in photos:
+            time.sleep(rest)
+            started = time.perf_counter()
+            predictor.predict([photo])
+            spent.append(1000 * (time.perf_counter() - started))
+        return spent
+
+    alone = times(0.0)
+    rested = times(statistics.median(alone) / 1000)
 
     def repeat() -> None:
         for start in range(0, len(photos), batch):
@@ -48,7 +57,9 @@ def main() -> None:
     result = {
         "cpu_ms": 1000 * (time.process_time() - cpu) / done,
         "per_second": done / (time.perf_counter() - wall),
-        "ms": 1000 * statistics.median(alone),
+        "ms": statistics.median(alone),
+        "alone_ms": alone,
+        "rested_ms": rested,
     }
     print(json.dumps(result))
 

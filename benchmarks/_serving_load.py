@@ -9,13 +9,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import _serving_model
-from benchmarks._serving import Running, Wire
+from benchmarks._serving import Running, Wire, post
+
+_PATIENCE = 60.0
+"""Seconds for which a server may leave one photo unanswered."""
 
 _LUA = """
 local bodies, n = {}, 0
@@ -83,13 +87,32 @@ def bodies(wire: Wire) -> Iterator[Path]:
         yield Path(folder)
 
 
+def wait_for_an_answer(running: Running) -> None:
+    """Ask for one photo until it is answered.
+
+    :raises RuntimeError: it is not, for a minute and more.
+    """
+    photo = _serving_model.load_photos()[0].read_bytes()
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            post(running.port, running.wire, photo)
+            return
+        except OSError as error:  # an HTTP error or a time-out too
+            if time.monotonic() > until:
+                raise RuntimeError(f"answers no photo ({error}): {running.complaint()}") from error
+            time.sleep(0.1)
+
+
 def load(
     running: Running, folder: Path, connections: int, seconds: float, per_second: float | None = None
 ) -> Load:
-    """Drive `running` for `seconds`.
+    """Drive `running` for `seconds`, once it has answered a photo: what an earlier load left behind is over then.
 
     :param per_second: open loop at this rate; None: closed loop, every connection asks again at once.
+    :raises RuntimeError: it answers nothing.
     """
+    wait_for_an_answer(running)
     delay = "" if per_second is None else _DELAY % (1000 * connections / per_second)
     wire = running.wire
     script = folder / "load.lua"
@@ -113,6 +136,10 @@ def load(
     if not found:
         raise RuntimeError(f"wrk said nothing to read: {output[-300:]}")
     seen = json.loads(found[0])
+    if not seen["requests"]:
+        raise RuntimeError(
+            f"answered no photo in {seconds:g} s to {connections} connections: {running.complaint()}"
+        )
     return Load(
         rate=seen["requests"] / (seen["microseconds"] / 1e6),
         errors=int(seen["errors"]),

@@ -99,7 +99,7 @@ def show(name: str, found: Saturated, in_process_ms: float | None = None) -> Non
 
 def summary(
     ours: dict[str, Saturated],
-    costs: dict[str, dict[str, float]],
+    costs: dict[str, dict[str, Any]],
     peers: dict[str, Saturated],
     missing: dict[str, str],
 ) -> dict[str, Any]:

@@ -124,7 +124,13 @@ class Application:
 
     def _ping(self, exchange: Exchange) -> None:
         # The process accepts connections only after its model has answered a warm-up, so being asked means
-        # being well.
+        # having been well once. A thread that hangs in native code can only be got rid of with its container,
+        # which SageMaker replaces when this fails.
+        silence = self._board.silence()
+        if silence > self._settings.limits.hang_timeout:
+            raise HttpError(
+                503, "hung", f"a server process has been stuck for {silence:.0f} s: restart the server"
+            )
         self._reply(exchange, Response(200, b'{"status": "healthy"}\n'))
 
     def _invoke(self, exchange: Exchange) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import threading
 import time
@@ -104,11 +105,18 @@ class Batcher:
         self._listening, self._bell = os.pipe()
         os.set_blocking(self._bell, False)
         loop.add_reader(self._listening, self._finish_all)
+        self._begun = [math.inf] * workers
+        """When each worker began its batch; infinite while it has none."""
         self._threads = [
-            threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(workers)
+            threading.Thread(target=self._work, args=(n,), name=f"worker-{n}", daemon=True)
+            for n in range(workers)
         ]
         for thread in self._threads:
             thread.start()
+
+    def working_since(self) -> float:
+        """When the longest running batch was begun (`time.perf_counter`); now, where none is running."""
+        return min(time.perf_counter(), *self._begun)
 
     def submit(self, job: Job) -> None:
         """Take a job on; `job.done` is called on the event loop's thread with an outcome per photo.
@@ -138,13 +146,14 @@ class Batcher:
 
     # -- worker threads ----------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         sleep = threading.Lock()
         sleep.acquire()
         while True:
             items = self._take(sleep)
-            started = time.perf_counter()
+            self._begun[number] = started = time.perf_counter()
             outcomes = self._run(items)
+            self._begun[number] = math.inf
             report = BatchDone(len(items), started - items[0][2], time.perf_counter() - started)
             self._finished.append((items, outcomes, report))
             if not self._rung:

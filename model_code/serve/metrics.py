@@ -8,6 +8,7 @@ one thread only.
 from __future__ import annotations
 
 import mmap
+import time
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -70,11 +71,18 @@ class Board:
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
-        self._cells = memoryview(mmap.mmap(-1, rows * _WIDTH * 8)).cast("d")
+        self._cells = memoryview(mmap.mmap(-1, rows * (_WIDTH + 1) * 8)).cast("d")
+        self._well = self._cells[rows * _WIDTH :]
+        """Per process: when it was last seen well, by `time.perf_counter` (one clock for all); 0 if never started."""
 
     def row(self, number: int) -> Metrics:
         """The row of process `number`."""
-        return Metrics(self._cells[number * _WIDTH : (number + 1) * _WIDTH])
+        return Metrics(self._cells[number * _WIDTH : (number + 1) * _WIDTH], self._well[number : number + 1])
+
+    def silence(self) -> float:
+        """Seconds since the process that is worst off was last seen well."""
+        now = time.perf_counter()
+        return max((now - seen for seen in self._well if seen), default=0.0)
 
     def render(self, info: dict[str, str]) -> bytes:
         """The text that Prometheus scrapes; `info` become the labels of `serve_info`."""
@@ -87,6 +95,11 @@ class Board:
         for family in FAMILIES:
             lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
             lines.extend(_samples(family, self._totals(family)))
+        lines += [
+            "# HELP serve_silence_seconds Time for which a server process has owed a sign of life.",
+            "# TYPE serve_silence_seconds gauge",
+            f"serve_silence_seconds {self.silence():.3f}",
+        ]
         return ("\n".join(lines) + "\n").encode()
 
     def _totals(self, family: Family) -> list[float]:
@@ -100,8 +113,13 @@ class Board:
 class Metrics:
     """One process's numbers."""
 
-    def __init__(self, cells: memoryview[float]) -> None:
+    def __init__(self, cells: memoryview[float], well: memoryview[float]) -> None:
         self._cells = cells
+        self._well = well
+
+    def seen_well(self, when: float) -> None:
+        """Everything that this process began before `when` (`time.perf_counter`) has come to its end."""
+        self._well[0] = when
 
     def add(self, family: Family, amount: float = 1.0) -> None:
         """Raise a counter."""

@@ -36,6 +36,10 @@ class Limits:
     idle_timeout: float = 75.0
     write_timeout: float = 30.0
     drain_timeout: float = 30.0
+    hang_timeout: float = 60.0
+    """Longest work on one batch: past it /ping says 503. SageMaker's clients wait 60 s for an answer.
+    https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
+    """
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
@@ -140,6 +144,12 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
     parsed.add_argument(
         "--drain-timeout", type=float, default=limits.drain_timeout, help="seconds after SIGTERM"
     )
+    parsed.add_argument(
+        "--hang-timeout",
+        type=float,
+        default=limits.hang_timeout,
+        help="seconds of work on one batch after which /ping says 503",
+    )
     return parsed
 
 
@@ -161,6 +171,7 @@ def from_arguments(arguments: Sequence[str] | None = None) -> Settings:
         body_timeout=given.read_timeout,
         idle_timeout=given.idle_timeout,
         drain_timeout=given.drain_timeout,
+        hang_timeout=given.hang_timeout,
     )
     return Settings(
         model=given.model,

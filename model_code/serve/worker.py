@@ -155,6 +155,7 @@ class Worker:
 
         def sweep() -> None:
             server.sweep()
+            self._metrics.seen_well(batcher.working_since())
             self._metrics.set(metrics.QUEUE, batcher.outstanding)
             self._metrics.set(metrics.CONNECTIONS, len(server.connections))
             self._metrics.set(metrics.BUFFERED, server.budget.held)

@@ -299,6 +299,33 @@ def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
         assert "restarting" in server.errors.read_text()
 
 
+def test_ping_tells_of_a_worker_that_hangs_in_native_code(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy", hangs=True)
+    with Server(toy, tmp_path, *FIXED, "--hang-timeout", "0.5", "--drain-timeout", "0.5") as server:
+        assert label(server.invoke(RED)) == "red"
+        assert server.request("GET", "/ping").status == 200
+        with server.raw() as hung:
+            hung.sendall(post(photo("white", kind="PNG")))
+            wait_for(lambda: server.request("GET", "/ping").status == 503, "the hung worker to be noticed")
+        assert server.request("GET", "/ping").reason == "hung"
+        assert label(server.invoke(RED)) == "red"
+
+
+def test_ping_tells_of_another_process_that_hangs(tmp_path: Path) -> None:
+    arrangement = ("--processes", "2", "--workers", "1", "--threads", "1", "--max-batch", "1")
+    with Server(write_toy(tmp_path / "toy"), tmp_path, *arrangement, "--hang-timeout", "1") as server:
+        wait_for(lambda: server.request("GET", "/ping").status == 200, "both processes to be well")
+        one, _ = server.children()
+        os.kill(one, signal.SIGSTOP)
+        try:
+            wait_for(
+                lambda: server.request("GET", "/ping").status == 503, "the stopped process to be noticed"
+            )
+        finally:
+            os.kill(one, signal.SIGCONT)
+        wait_for(lambda: server.request("GET", "/ping").status == 200, "both processes to be well again")
+
+
 def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
     server = Server(write_toy(tmp_path / "toy"), tmp_path, *FIXED).ready()
     (child,) = server.children()

@@ -46,10 +46,13 @@ def probabilities(red: float, green: float, blue: float) -> list[float]:
     return [float(p) for p in scaled / scaled.sum()]
 
 
-def network(head: np.ndarray, features: bool = True, slow: bool = False) -> onnx.ModelProto:
+def network(
+    head: np.ndarray, features: bool = True, slow: bool = False, hangs: bool = False
+) -> onnx.ModelProto:
     """The graph: pool to 4 x 4 (features), average, head [classes, 3].
 
     :param slow: add some 5 GFLOP per photo whose result is thrown away.
+    :param hangs: loop for ever on a photo that is bright in all channels.
     """
     floats = TensorProto.FLOAT
     outputs = [helper.make_tensor_value_info("logits", floats, ["n", len(CLASSES)])]
@@ -63,7 +66,7 @@ def network(head: np.ndarray, features: bool = True, slow: bool = False) -> onnx
         ),
         helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "head"], ["colours" if slow else "logits"], transB=1),
+        helper.make_node("Gemm", ["flat", "head"], ["colours" if slow or hangs else "logits"], transB=1),
     ]
     if slow:
         constants |= {
@@ -81,6 +84,16 @@ def network(head: np.ndarray, features: bool = True, slow: bool = False) -> onnx
             helper.make_node("MatMul", ["worked", "nothing"], ["zero"]),
             helper.make_node("Add", ["colours", "zero"], ["logits"]),
         ]
+    if hangs:
+        constants |= {"grey": np.array(0.5, np.float32), "long": np.array(1e18, np.float32)}
+        nodes += [
+            helper.make_node("ReduceMin", ["flat"], ["darkest"], keepdims=0),
+            helper.make_node("Sub", ["darkest", "grey"], ["excess"]),
+            helper.make_node("Relu", ["excess"], ["some"]),
+            helper.make_node("Mul", ["some", "long"], ["many"]),
+            helper.make_node("Cast", ["many"], ["rounds"], to=TensorProto.INT64),
+            helper.make_node("Loop", ["rounds", "", "colours"], ["logits"], body=_idle_round()),
+        ]
     graph = helper.make_graph(
         nodes,
         "toy",
@@ -94,6 +107,22 @@ def network(head: np.ndarray, features: bool = True, slow: bool = False) -> onnx
     return model
 
 
+def _idle_round() -> onnx.GraphProto:
+    """The body of an ONNX Loop that hands on what it is given."""
+    yes = helper.make_tensor_value_info("yes", TensorProto.BOOL, [])
+    number = helper.make_tensor_value_info("number", TensorProto.INT64, [])
+    given, kept = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", len(CLASSES)])
+        for name in ("given", "kept")
+    )
+    still = helper.make_tensor_value_info("still", TensorProto.BOOL, [])
+    nodes = [
+        helper.make_node("Identity", ["given"], ["kept"]),
+        helper.make_node("Identity", ["yes"], ["still"]),
+    ]
+    return helper.make_graph(nodes, "round", [number, yes, given], [still, kept])
+
+
 def write_toy(
     directory: Path,
     *,
@@ -104,6 +133,7 @@ def write_toy(
     runtimes: tuple[str, ...] | None = None,
     golden: bool = True,
     slow: bool = False,
+    hangs: bool = False,
     abstain_threshold: float = 0.5,
 ) -> Path:
     """Write an unpacked toy bundle; with a head other than the true one a runtime contradicts the golden
@@ -113,7 +143,7 @@ def write_toy(
     true_head = GAIN * np.eye(3)
     heads = {"model.onnx": float_head} | ({"model.int8.onnx": int8_head} if int8 else {})
     for name, head in heads.items():
-        onnx.save(network(true_head if head is None else head, features, slow), str(directory / name))
+        onnx.save(network(true_head if head is None else head, features, slow, hangs), str(directory / name))
     save_file({"head.weight": true_head.astype(np.float32)}, directory / "model.safetensors")
     examples = [("red", (1, 0, 0)), ("lime", (0, 1, 0)), ("blue", (0, 0, 1))]
     write_card(
