@@ -214,18 +214,18 @@ class Batcher:
         # Before looking: what is finished after the look rings again.
         self._rung = False
         while self._finished:
-            try:
-                self._finish(*self._finished.popleft())
-            except Exception as error:  # one request's trouble must not leave the others waiting
-                self._loop.call_exception_handler({"message": "an answer failed", "exception": error})
+            self._finish(*self._finished.popleft())
 
     def _finish(self, items: list[_Item], outcomes: list[Outcome], report: BatchDone) -> None:
         self.outstanding -= len(items)
-        self._observe(report)
         for (job, index, _), outcome in zip(items, outcomes, strict=True):
             job.outcomes[index] = outcome
             job.unfinished -= 1
-            if job.unfinished == 0:
-                job.done(job.outcomes)
-            else:
+            if job.unfinished:
                 self._feed(job)
+                continue
+            try:
+                job.done(job.outcomes)
+            except Exception as error:  # one request's trouble must not leave the others waiting
+                self._loop.call_exception_handler({"message": "an answer failed", "exception": error})
+        self._observe(report)

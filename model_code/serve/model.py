@@ -14,7 +14,7 @@ from model_code.serve.predictor import Predictor
 from model_code.serve.sessions import Floats
 
 LARGE = 4_000_000
-"""Pixels from which photos are decoded one at a time in a process, so that two bombs never meet."""
+"""Decoded pixels from which photos are decoded one at a time in a process, so that two bombs never meet."""
 
 
 class ServedModel:
@@ -47,8 +47,10 @@ class ServedModel:
         """
         try:
             height, width = photos.size(photo)
-            limit = photos.MAX_PIXELS if _decodes_small(photo) else self._max_pixels
-            if height * width < LARGE:
+            small = _decodes_small(photo)
+            limit = photos.MAX_PIXELS if small else self._max_pixels
+            shrink = photos.scale_factor(min(height, width), self.predictor.transform.resize) if small else 1
+            if height * width < LARGE * shrink**2:
                 return self.predictor.pixels(photo, limit)
             with self._large:
                 return self.predictor.pixels(photo, limit)

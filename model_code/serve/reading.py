@@ -65,8 +65,7 @@ class RequestReader:
         self._headers: dict[str, str] = {}
         self._header_count = 0
         self._head_bytes = 0
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body: bytes | bytearray = b""
         self.expects_continue = False
 
     def feed(self, data: bytes) -> None:
@@ -94,8 +93,8 @@ class RequestReader:
 
     def discard(self) -> None:
         """Forget the body received so far."""
-        self._budget.give_back(self._body_bytes)
-        self._body, self._body_bytes = [], 0
+        self._budget.give_back(len(self._body))
+        self._body = b""
         self.receiving = False
 
     # -- httptools callbacks -----------------------------------------------------------------------------------------
@@ -134,16 +133,21 @@ class RequestReader:
         self._on_head()
 
     def on_body(self, data: bytes) -> None:
-        self._check_body(self._body_bytes + len(data))
+        self._check_body(len(self._body) + len(data))
         self._budget.take(len(data))
-        self._body.append(data)
-        self._body_bytes += len(data)
+        if not self._body:
+            self._body = data  # most photos come in one piece
+        elif isinstance(self._body, bytearray):
+            self._body += data
+        else:
+            # One buffer, not a list of pieces: a chunk of two bytes would cost twenty times its size.
+            self._body = bytearray(self._body) + data
 
     def on_message_complete(self) -> None:
         self.receiving = self.expects_continue = False
         path, _, query = self._url.partition(b"?")
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body, self._body_bytes = [], 0
+        body = bytes(self._body)
+        self._body = b""
         self._on_request(
             Request(
                 self._parser.get_method().decode("latin-1"),

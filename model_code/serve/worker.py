@@ -39,6 +39,7 @@ from model_code.serve.sessions import default_threads
 from model_code.serve.settings import Settings
 
 _SWEEP = 0.25
+_SETTLE = 0.1
 _LOOP_FACTOR = 6
 """Time that the event loop's thread takes per photo over that of reading the request and writing the answer:
 0.16 and 0.026 ms on a saturated server, where the rest are system calls, parsing and waking threads.
@@ -169,6 +170,8 @@ class Worker:
         await stop.wait()
         listening.close()
         await _accept_leftovers(loop, leftovers, server)
+        # A request that came before the signal may still lie unread in its socket: its connection is not idle.
+        await asyncio.sleep(_SETTLE)
         server.drain()
         deadline = loop.time() + self._settings.limits.drain_timeout
         while server.connections and loop.time() < deadline:

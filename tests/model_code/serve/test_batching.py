@@ -88,6 +88,31 @@ def test_waiting_photos_are_shared_between_the_workers() -> None:
     asyncio.run(main())
 
 
+def test_an_answer_that_fails_leaves_no_other_waiting() -> None:
+    async def main() -> None:
+        troubles: list[BaseException] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: troubles.append(context["exception"]))
+        model = Echo()
+        model.gate.clear()
+        batcher = Batcher(model, loop, 1, 8, 100)
+        batcher.submit(Job([b"0"], lambda _: None))
+        while batcher._pending:
+            await asyncio.sleep(0.001)
+
+        def fail(_: list[Outcome]) -> None:
+            raise ValueError("no answer")
+
+        batcher.submit(Job([b"1"], fail))
+        held = asyncio.ensure_future(answers(batcher, [b"2"]))
+        await asyncio.sleep(0)
+        model.gate.set()
+        assert numbers(await held) == [2]
+        assert [str(trouble) for trouble in troubles] == ["no answer"]
+
+    asyncio.run(main())
+
+
 def test_a_bad_photo_spoils_itself_only_and_a_full_queue_says_so() -> None:
     async def main() -> None:
         model = Echo()

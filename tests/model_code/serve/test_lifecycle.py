@@ -201,6 +201,32 @@ def test_sigterm_finishes_what_has_begun(tmp_path: Path) -> None:
         assert server.process.wait(10) == 0
 
 
+def test_a_request_that_came_before_the_signal_is_answered(tmp_path: Path) -> None:
+    with Server(write_toy(tmp_path / "toy"), tmp_path, *FIXED) as server:
+        (child,) = server.children()
+        with server.raw() as known:
+            known.sendall(post(RED))
+            assert label(read_reply(known)) == "red"
+            os.kill(child, signal.SIGSTOP)
+            wait_for(lambda: _status(child, "State").startswith("T"), "the process to be stopped")
+            with server.raw() as new:
+                for connection in (known, new):
+                    connection.sendall(post(RED))
+                server.process.send_signal(signal.SIGTERM)
+                terminate = 1 << signal.SIGTERM - 1
+                wait_for(lambda: int(_status(child, "ShdPnd"), 16) & terminate, "the signal to be handed on")
+                os.kill(child, signal.SIGCONT)
+                for connection in (known, new):
+                    assert label(read_reply(connection)) == "red"
+        assert server.process.wait(10) == 0
+
+
+def _status(pid: int, field: str) -> str:
+    """A field of a process's status, see proc(5); ShdPnd holds a bit per signal that waits for it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split(maxsplit=1)[1] for line in lines if line.startswith(f"{field}:"))
+
+
 def test_new_clients_are_refused_while_the_old_ones_are_finished(tmp_path: Path) -> None:
     with Server(write_toy(tmp_path / "toy"), tmp_path, *FIXED) as server:
         with server.raw() as begun:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from model_code.serve.messages import HttpError, Request
@@ -65,3 +67,21 @@ def test_a_discarded_body_no_longer_counts() -> None:
     assert received.budget.held == 500
     received.reader.discard()
     assert received.budget.held == 0
+
+
+def test_a_body_in_the_smallest_pieces_costs_no_more_than_its_size() -> None:
+    received = Received()
+    received.reader.feed(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunks = b"2\r\nab\r\n" * 10_000
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            received.reader.feed(chunks)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    received.reader.feed(b"0\r\n\r\n")
+    (request,) = received.requests
+    assert request.body == b"ab" * 100_000
+    assert received.budget.held == len(request.body)
+    assert peak < 4 * len(request.body)

@@ -1,0 +1,79 @@
+"""Decoding within memory limits: what is big once decoded goes one at a time, what only looks big does not wait."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_code.photos import MAX_PIXELS, Pixels
+from model_code.serve.model import LARGE, ServedModel
+from model_code.serve.predictor import Predictor
+from tests.model_code.serve.toy_bundle import encode, write_toy
+
+SIDE = 2400
+DEADLINE = 30.0
+
+
+class Meeting:
+    """Decoding as the workers see it: how many are in it at a time, and how many must be before any may leave."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, wanted: int) -> None:
+        self.most = self._inside = 0
+        self._lock = threading.Lock()
+        self._barrier = threading.Barrier(wanted)
+        decode = Predictor.pixels
+
+        def pixels(predictor: Predictor, photo: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
+            with self._lock:
+                self._inside += 1
+                self.most = max(self.most, self._inside)
+            self._barrier.wait(DEADLINE)
+            decoded = decode(predictor, photo, max_pixels)
+            with self._lock:
+                self._inside -= 1
+            return decoded
+
+        monkeypatch.setattr(Predictor, "pixels", pixels)
+
+
+def prepare_together(model: ServedModel, photo: bytes, workers: int) -> list[Pixels]:
+    """What `workers` threads make of the same photo."""
+    prepared: list[Pixels] = []
+    threads = [threading.Thread(target=lambda: prepared.append(model.prepare(photo))) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return prepared
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ServedModel:
+    return ServedModel(Predictor.open(write_toy(tmp_path), threads=1), max_pixels=24_000_000, explain=False)
+
+
+@pytest.fixture(scope="module")
+def big() -> Image.Image:
+    assert SIDE * SIDE > LARGE
+    return Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8))
+
+
+def test_big_jpegs_that_decode_small_are_decoded_side_by_side(
+    model: ServedModel, big: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meeting = Meeting(monkeypatch, wanted=2)
+    assert len(prepare_together(model, encode(big, "JPEG"), 2)) == 2
+    assert meeting.most == 2
+
+
+@pytest.mark.parametrize("options", [{"kind": "PNG"}, {"kind": "JPEG", "progressive": True}])
+def test_photos_that_decode_big_go_one_at_a_time(
+    model: ServedModel, big: Image.Image, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    meeting = Meeting(monkeypatch, wanted=1)
+    assert len(prepare_together(model, encode(big, **options), 4)) == 4
+    assert meeting.most == 1
