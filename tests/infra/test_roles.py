@@ -263,7 +263,7 @@ def test_private_refuses_what_is_outside_the_network_or_has_another_key() -> Non
     assert not allowed(JOB, attach)
 
 
-def test_airflow_role_covers_every_call_of_the_pipeline() -> None:
+def test_airflow_role_covers_every_call_of_the_pipeline_and_no_other() -> None:
     used = calls_of(Path(ml_pipeline.__file__).parent)
     assert {"sagemaker:CreateTrainingJob", "s3:PutObject", "cloudwatch:PutMetricAlarm"} <= used
     granted = {
@@ -274,8 +274,17 @@ def test_airflow_role_covers_every_call_of_the_pipeline() -> None:
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
     assert used - granted == set()
+    assert granted - used == IMPLIED
 
 
+# What AWS asks for as a part of another call.
+IMPLIED = {
+    "iam:PassRole",  # create a job, a model, an instance
+    "sagemaker:AddTags", "ec2:CreateTags",  # create with tags
+    "iam:CreateServiceLinkedRole", "sagemaker:UpdateEndpointWeightsAndCapacities",  # RegisterScalableTarget
+    "s3:AbortMultipartUpload",  # an upload in parts that fails
+    "kms:Decrypt", "kms:GenerateDataKey",  # objects, messages and topics under the project's key
+}  # fmt: skip
 # Operations whose permission has another name, or none ("": anyone may).
 PERMISSIONS = {
     "s3:ListObjectsV2": "s3:ListBucket",
@@ -285,6 +294,7 @@ PERMISSIONS = {
     "s3:UploadPart": "s3:PutObject",
     "sagemaker-runtime:InvokeEndpoint": "sagemaker:InvokeEndpoint",
     "sts:GetCallerIdentity": "",
+    "sagemaker:Search": "",  # re.search
     # Made by storage.yaml on AWS; the pipeline makes its bucket only on local_aws.
     "s3:CreateBucket": "",
 }

@@ -8,69 +8,19 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local_aws.access.credentials import root_key
-from tests.infra.stacks import BUCKET, REGION
-from tests.infra.template import Template
-from tests.local_aws.conftest import (
-    Cloud,
-    channel,
-    eventually,
-    training_request,
-    unique,
-)
+from tests.infra.stacks import ACCOUNT, BUCKET, REGION
+from tests.local_aws.conftest import channel, eventually, training_request, unique
+from tests.local_aws.enforced import Account, arn, create_roles
 from tests.local_aws.serving import Deployment, pack
 from tests.local_aws.test_processing import request as processing_request
 from tests.local_aws.test_tuning import SCORE
 from tests.local_aws.test_tuning import ended as tuning_ended
 from tests.local_aws.test_tuning import request as tuning_request
 
-ACCOUNT = "123456789012"
 OURS = [{"Key": "project", "Value": "ml-pipeline"}]
-
-
-class Account(Cloud):
-    """A local_aws that enforces IAM, used by its root; `of` gives one used by somebody else."""
-
-    keys: dict[str, str] | None = None
-
-    def client(self, service: str, region: str = REGION) -> Any:
-        keys = self.keys
-        if keys is None:
-            key = root_key(self.state)
-            keys = {"aws_access_key_id": key.id, "aws_secret_access_key": key.secret}
-        if (service, region) not in self._clients:
-            self._clients[(service, region)] = boto3.client(
-                service,
-                endpoint_url=self.url,
-                region_name=region,
-                config=Config(retries={"max_attempts": 1}),
-                **keys,
-            )
-        return self._clients[(service, region)]
-
-    def bucket(self) -> str:
-        """The project's one bucket."""
-        return BUCKET
-
-    def of(self, role: str) -> Account:
-        """The same, used by a role."""
-        issued = self.client("sts").assume_role(RoleArn=arn(role), RoleSessionName="test")["Credentials"]
-        other = Account(self.state)
-        other.keys = {
-            "aws_access_key_id": issued["AccessKeyId"],
-            "aws_secret_access_key": issued["SecretAccessKey"],
-            "aws_session_token": issued["SessionToken"],
-        }
-        return other
-
-
-def arn(role: str) -> str:
-    return f"arn:aws:iam::{ACCOUNT}:role/{role}"
 
 
 @pytest.fixture(scope="module")
@@ -86,30 +36,15 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 @pytest.fixture(scope="module")
 def account(started: Account) -> Account:
     """With the project's bucket and the roles of infra/, and one that may do nothing."""
-    running = started
-    iam = running.client("iam")
-    running.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
-    for file in ("jobs", "airflow"):
-        for role in Template(file).properties("AWS::IAM::Role").values():
-            trust = json.dumps(role["AssumeRolePolicyDocument"])
-            iam.create_role(RoleName=role["RoleName"], AssumeRolePolicyDocument=trust)
-            for policy in role["Policies"]:
-                document = json.dumps(policy["PolicyDocument"])
-                iam.put_role_policy(
-                    RoleName=role["RoleName"], PolicyName=policy["PolicyName"], PolicyDocument=document
-                )
+    create_roles(started)
     trust = {
         "Effect": "Allow",
         "Principal": {"Service": "sagemaker.amazonaws.com"},
         "Action": "sts:AssumeRole",
     }
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-    iam.create_role(RoleName="nobody", AssumeRolePolicyDocument=document)
-    iam.create_instance_profile(InstanceProfileName="ml-pipeline-instance")
-    iam.add_role_to_instance_profile(
-        InstanceProfileName="ml-pipeline-instance", RoleName="ml-pipeline-instance"
-    )
-    return running
+    started.client("iam").create_role(RoleName="nobody", AssumeRolePolicyDocument=document)
+    return started
 
 
 @pytest.fixture(scope="module")
