@@ -122,21 +122,27 @@ class Index:
     def _commit(self) -> None:
         """Commit what waits, with the lock held."""
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_PER_COMMIT))]
-        connection = self._connection
         try:
             if self._closed:
                 raise OSError("the store is closed: local_aws ends")
-            connection.execute("BEGIN IMMEDIATE")
-            for write in batch:
-                _attempt(connection, write)
-            connection.execute("COMMIT")
+            self._commit_all(batch)
         except BaseException as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
             for write in batch:
                 write.failure = error
         for write in batch:
             write.done = True
+
+    def _commit_all(self, batch: list[_Write]) -> None:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for write in batch:
+                _attempt(connection, write)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
 
 def _attempt(connection: sqlite3.Connection, write: _Write) -> None:
