@@ -47,12 +47,16 @@ def security_group(settings: Settings, ec2: Any) -> str:
 def ensure_local_profile(iam: Any, name: str) -> None:
     """Make the instance profile and its role on local_aws, as infra/ makes them on AWS; EC2 refuses an unknown
     profile on both, and a machine has the credentials of its profile's role.
+
+    Where IAM is enforced, whoever made the account's roles has made it, and Airflow's role may not look.
     """
     from botocore.exceptions import ClientError
 
     try:
         profile = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
     except ClientError as error:
+        if error.response["Error"]["Code"] == "AccessDenied":
+            return
         if error.response["Error"]["Code"] != "NoSuchEntity":
             raise
         profile = iam.create_instance_profile(InstanceProfileName=name)["InstanceProfile"]
