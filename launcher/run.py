@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,6 @@ def _bring_up(settings: Settings, console: Console) -> Settings:
     state = supervisor.read_state(settings.home)
     if state is not None:
         settings = in_force(settings, state)
-        wait_until_ready(settings, console)  # one of them may be starting again
         if may_stay(settings, state, console):
             return settings
     leftovers = supervisor.stop_everything(settings)  # of a supervisor that was killed
@@ -120,11 +119,14 @@ def _bring_up(settings: Settings, console: Console) -> Settings:
 def may_stay(settings: Settings, state: Mapping[str, Any], console: Console) -> bool:
     """Whether the services that are up will do. Those with older code end, but never in the middle of a run."""
     if state.get("code") == code_version():
+        wait_until_ready(settings, console)  # one of them may be starting again
         console.print("the services are up already")
         return True
-    if connect(settings).active_runs():
-        console.print("[yellow]note[/]  a run is going on: the services keep the code they were started with")
-        return True
+    with suppress(RunError):  # what ends again and again with the older code may be what the newer one mends
+        wait_until_ready(settings, console)
+        if connect(settings).active_runs():
+            console.print("[yellow]note[/]  a run is going on: the services keep the code they were started with")
+            return True
     console.print("the code has changed since the services were started: starting them again")
     return False
 

@@ -77,6 +77,7 @@ def export_bundle(
     _copy_code(output / bundle.CODE)
     photos = golden_photos(calibration_shards)
     runtimes = ["torch"]
+    print("exporting to ONNX, then looking for an int8 form that costs no accuracy", flush=True)
     if _try_onnx(model, output, fields, photos):
         runtimes = ["onnx", *runtimes]
         int8 = _try_int8(output, model, reference_model, card, calibration_shards, valid_shards)

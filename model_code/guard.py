@@ -220,7 +220,12 @@ class _Bench:
         if recipe not in self._found:
             self._found[recipe] = self.answers(self.make(recipe), self._valid)
         found = self._found[recipe] if refit is None else refit(self._found[recipe])
-        return compare(recipe, self._head(found), self.reference, self._labels, refit)
+        attempt = compare(recipe, self._head(found), self.reference, self._labels, refit)
+        print(
+            f"int8 tried: {attempt}: {100 * attempt.drop:+.2f} points lost on {len(self._labels)} photos",
+            flush=True,
+        )
+        return attempt
 
     def _head(self, found: Floats) -> Floats:
         return found if self._readout is None else self._readout(found)

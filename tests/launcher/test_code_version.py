@@ -51,7 +51,25 @@ def test_old_services_end_but_not_under_a_run(
     repository: Path, monkeypatch: pytest.MonkeyPatch, same: bool, runs: int, stay: bool, said: str
 ) -> None:
     monkeypatch.setattr(run, "connect", lambda settings: SimpleNamespace(active_runs=lambda: runs))
+    monkeypatch.setattr(run, "wait_until_ready", lambda settings, console: None)
     console = Console(file=io.StringIO(), width=200)
     state: dict[str, Any] = {"code": services.code_version() if same else "older"}
     assert run.may_stay(Settings.from_environ({}), state, console) is stay
     assert said in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_services_that_cannot_start_get_another_chance_with_newer_code(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    def ends_again_and_again(*_: Any) -> None:
+        raise run.RunError("scheduler ended 3 times")
+
+    monkeypatch.setattr(run, "wait_until_ready", ends_again_and_again)
+    console = Console(file=io.StringIO(), width=200)
+    settings = Settings.from_environ({})
+    if same:
+        with pytest.raises(run.RunError, match="scheduler ended 3 times"):
+            run.may_stay(settings, {"code": services.code_version()}, console)
+    else:
+        assert not run.may_stay(settings, {"code": "older"}, console)
