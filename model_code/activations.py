@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -73,8 +73,8 @@ def squared_error(values: Floats, low: float, high: float) -> float:
     return float(np.mean((np.float32(scale) * (levels - zero) - values) ** 2))
 
 
-def observe(model: Path, batches: Iterable[Floats], threads: int) -> Activations:
-    """Run `batches` through the graph with every activation as an output.
+def observe(model: Path, batches: Iterable[Floats], threads: int, operators: Collection[str]) -> Activations:
+    """Run `batches` through the graph with every activation that a node of `operators` reads or gives as an output.
 
     ONNX Runtime's own calibrators keep every activation of every photo in memory, or only the extremes; a
     random sample gives the same percentiles in flat memory.
@@ -83,13 +83,8 @@ def observe(model: Path, batches: Iterable[Floats], threads: int) -> Activations
 
     graph = onnx.load(str(model))
     present = {output.name for output in graph.graph.output}
-    constant = {tensor.name for tensor in graph.graph.initializer}
-    names = [
-        name for node in graph.graph.node for name in node.output if name and name not in present | constant
-    ]
-    floats = _float_tensors(graph)
-    for name in names:
-        if name in floats:
+    for name in _activation_names(graph, operators):
+        if name not in present:
             graph.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     # Unoptimised: fusing would take away the tensors in question.
     runtime = session(graph.SerializeToString(), threads, optimise=False)
@@ -112,9 +107,17 @@ def observe(model: Path, batches: Iterable[Floats], threads: int) -> Activations
     return Activations(lowest, highest, {name: np.concatenate(parts) for name, parts in sample.items()})
 
 
-def _float_tensors(graph: Any) -> set[str]:
+def _activation_names(model: Any, operators: Collection[str]) -> list[str]:
+    """Float tensors, weights apart, that nodes of `operators` read or give."""
     import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(graph)
-    values = [*inferred.graph.value_info, *inferred.graph.output]
-    return {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    floats = {
+        value.name
+        for value in (*inferred.value_info, *inferred.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    made = {name for node in model.graph.node for name in node.output}
+    chosen = [node for node in model.graph.node if node.op_type in operators]
+    names = dict.fromkeys(name for node in chosen for name in (*node.input, *node.output))
+    return [name for name in names if name in made & floats]

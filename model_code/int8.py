@@ -22,7 +22,7 @@ from model_code.forward import cores
 from model_code.guard import Readout, Verdict, infer, search
 from model_code.onnx_graph import export_onnx, has_features
 from model_code.photos import PhotoError, Pixels
-from model_code.quantize import quantise
+from model_code.quantize import OPERATORS, quantise
 from model_code.refit import fit, fold
 from model_code.shards import read_shard
 from model_code.transform import Transform
@@ -98,7 +98,7 @@ def make_int8(
             if shared:
                 shutil.copyfile(kept.path, int8)
             else:
-                ranges = observe(final, seen(), cores()).ranges(kept.recipe.calibration)
+                ranges = observe(final, seen(), cores(), OPERATORS).ranges(kept.recipe.calibration)
                 quantise(final, ranges, kept.recipe, int8)
                 if refit is not None:
                     embeddings = (infer(path, training(), cores(), "features") for path in (int8, final))

@@ -6,13 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 from torch import nn
 
-from model_code import guard
 from model_code.architectures import Backbone, Classifier, attach_head, build_backbone
 from model_code.code_version import code_version
 from model_code.export import export_bundle
@@ -24,16 +22,22 @@ ARCHITECTURE = "squeezenet1_1"
 TRANSFORM = Transform(64, 64)
 
 
-def batch(shard: Path) -> tuple[torch.Tensor, np.ndarray]:
+def batch(shard: Path, transform: Transform = TRANSFORM) -> tuple[torch.Tensor, np.ndarray]:
     """The photos of a shard, normalised, and their classes."""
     samples = list(read_shard(shard))
     labels = np.array([toys.CLASSES.index(sample.label) for sample in samples])
-    return torch.from_numpy(np.stack([TRANSFORM(sample.data) for sample in samples])), labels
+    return torch.from_numpy(np.stack([transform(sample.data) for sample in samples])), labels
 
 
-def centroid_head(backbone: Backbone, shard: Path, hidden: bool = False, sharpness: float = 8.0) -> nn.Module:
+def centroid_head(
+    backbone: Backbone,
+    shard: Path,
+    hidden: bool = False,
+    sharpness: float = 8.0,
+    transform: Transform = TRANSFORM,
+) -> nn.Module:
     """The head that answers with the nearest class centre: a linear function of the embedding."""
-    photos, labels = batch(shard)
+    photos, labels = batch(shard, transform)
     with torch.no_grad():
         features = backbone(photos)
     centres = torch.stack([features[labels == number].mean(0) for number in range(len(toys.CLASSES))])
@@ -86,29 +90,32 @@ class Colours:
         return Path(shutil.copytree(self.folder, to))
 
 
-def shards(folder: Path) -> dict[Split, Path]:
+def shards(folder: Path, per_class: tuple[int, int, int] = (12, 20, 16)) -> dict[Split, Path]:
     """A shard per split, of different photos."""
     return {
         split: toys.shard(folder / split, split, count, first=first)
-        for split, count, first in ((Split.TRAIN, 12, 0), (Split.VALID, 20, 100), (Split.TEST, 16, 200))
+        for split, count, first in zip(Split, per_class, (0, 100, 200), strict=True)
     }
 
 
-def export(folder: Path) -> Colours:
-    """Make everything in `folder`."""
-    made = shards(folder / "shards")
-    backbone = build_backbone(ARCHITECTURE)
-    model = attach_head(backbone, centroid_head(backbone, made[Split.TRAIN]))
-    # The reference saw fewer photos, as in training.
-    reference = attach_head(backbone, centroid_head(backbone, made[Split.TRAIN], sharpness=7.0))
-    # A network this small gains little from int8 on some processors; the bundle shall have it on all.
-    with mock.patch.object(guard, "speed_up", return_value=2.0):
-        export_bundle(
-            output=folder / "model",
-            model=model,
-            reference_model=reference,
-            card=card(),
-            calibration_shards=[made[Split.TRAIN]],
-            valid_shards=[made[Split.VALID]],
-        )
+def export(
+    folder: Path, architecture: str = ARCHITECTURE, transform: Transform = TRANSFORM, **photos: Any
+) -> Colours:
+    """Make everything in `folder`; `photos` as for `shards`."""
+    made = shards(folder / "shards", **photos)
+    backbone = build_backbone(architecture).eval()
+
+    def classifier(sharpness: float) -> Classifier:
+        head = centroid_head(backbone, made[Split.TRAIN], sharpness=sharpness, transform=transform)
+        return attach_head(backbone, head)
+
+    model = classifier(8.0)
+    export_bundle(
+        output=folder / "model",
+        model=model,
+        reference_model=classifier(7.0),  # it saw fewer photos, as in training
+        card=card(architecture=architecture, transform=transform),
+        calibration_shards=[made[Split.TRAIN]],
+        valid_shards=[made[Split.VALID]],
+    )
     return Colours(folder / "model", model.eval(), made)
