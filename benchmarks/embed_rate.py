@@ -23,12 +23,11 @@ import numpy as np
 import torch
 
 from benchmarks._shared import need, shared
-from benchmarks.peers import environment
 from model_code import embed, shards
 from model_code.architectures import build_backbone
 from model_code.dataset import Candidate, Folder, examine
 from model_code.embeddings import Embedder
-from model_code.forward import OnnxForward, cores, to_onnx
+from model_code.forward import Forward, best_forward, cores, to_onnx
 from model_code.progress import Progress
 from model_code.shards import Sample, Split, pack, tar_bytes, write_shard
 from model_code.transform import Transform, for_architecture
@@ -92,9 +91,6 @@ class Forwards:
             self._sessions[threads] = onnxruntime.InferenceSession(
                 str(model), options, providers=["CPUExecutionProvider"]
             )
-        self._openvino = environment.install("openvino")
-        if self._openvino:
-            print(f"without OpenVINO: {self._openvino}", file=sys.stderr)
 
     def round(self) -> dict[str, float]:
         """One measurement of each."""
@@ -106,10 +102,7 @@ class Forwards:
             f"onnxruntime, all cores per call, batch {batch}": self._onnx(self._cores, 1, batch)
             for batch in (8, 32)
         }
-        if not self._openvino:
-            rates |= {
-                f"openvino, throughput mode, batch {batch}": self._in_openvino(batch) for batch in (1, 8)
-            }
+        rates |= {f"openvino, throughput mode, batch {batch}": self._in_openvino(batch) for batch in (1, 8)}
         return rates
 
     def _onnx(self, threads: int, calls: int, batch: int) -> float:
@@ -126,12 +119,12 @@ class Forwards:
     def _in_openvino(self, batch: int) -> float:
         program = Path(__file__).parent / "peers" / "openvino_forward.py"
         numbers = [batch, self._side, self._cores, self._seconds]
-        command = [environment.python(), program, self._model, *numbers]
+        command = [sys.executable, program, self._model, *numbers]
         answer = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
         return float(answer.stdout.split()[-1])
 
 
-def embedding_rate(shard: Path, embedder: Embedder, forward: OnnxForward) -> float:
+def embedding_rate(shard: Path, embedder: Embedder, forward: Forward) -> float:
     """Photos per second of the job's own loop over one shard."""
     with Path(os.devnull).open("w") as silent:
         progress = Progress(shards.count_photos(shard), "photos", stream=silent)
@@ -206,7 +199,7 @@ def _rates(options: argparse.Namespace, transform: Transform, shard: Path, model
     backbone = build_backbone(options.architecture, options.weights)
     model.write_bytes(to_onnx(backbone, torch.zeros(2, 3, transform.crop, transform.crop)))
     forwards = Forwards(model, transform.crop, options.seconds)
-    forward = OnnxForward(backbone, transform)
+    forward = best_forward(backbone, transform)
     embedder = Embedder(options.architecture, "none", transform)
     measured: dict[str, list[float]] = {}
     for number in range(options.rounds):

@@ -26,7 +26,7 @@ from model_code.embeddings import (
     file_name,
     write_embeddings,
 )
-from model_code.forward import Forward, best_forward, cores
+from model_code.forward import RUNTIMES, Forward, best_forward, cores
 from model_code.photos import PhotoError, Pixels
 from model_code.progress import Progress
 from model_code.shards import Entry, ShardError, Split
@@ -53,10 +53,9 @@ _NOTHING = _Batch((), np.empty((0, 0), np.float32))
 def embed_shard(
     path: Path, embedder: Embedder, forward: Forward, progress: Progress, batch_size: int | None = None
 ) -> Embeddings:
-    """Embed one shard; memory holds its embeddings and, per core, one batch of photos.
+    """Embed one shard; memory holds its embeddings and, per thread, one batch of photos.
 
-    Every core takes batches until none is left and does all of a batch itself: what it has decoded is in its
-    cache when the network reads it, and no core waits for another.
+    Every thread takes batches until none is left and does all of a batch itself, so that none waits for another.
 
     :param batch_size: photos per forward pass, all views included.
     :raises shards.ShardError: when the shard is damaged.
@@ -66,7 +65,7 @@ def embed_shard(
     views = embedder.views_of(split)
     size = max(1, (batch_size or forward.batch_size) // views)
     entries = list(shards.index_shard(path))
-    starts = iter(range(0, len(entries), size))  # shared by the cores: taking a step of it is atomic
+    starts = iter(range(0, len(entries), size))  # shared by the threads: taking a step of it is atomic
     batches = [_NOTHING] * len(range(0, len(entries), size))
     counting, failed = threading.Lock(), threading.Event()
 
@@ -84,8 +83,8 @@ def embed_shard(
             failed.set()
             raise
 
-    with path.open("rb") as file, ThreadPoolExecutor(cores()) as pool:
-        for worker in [pool.submit(work) for _ in range(cores())]:
+    with path.open("rb") as file, ThreadPoolExecutor(forward.callers) as pool:
+        for worker in [pool.submit(work) for _ in range(forward.callers)]:
             worker.result()
     return _collect(batches, path, embedder, split, views)
 
@@ -208,9 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--transform", help="JSON of a transform; default: the architecture's own")
     parser.add_argument("--batch_size", type=int, help="views per forward pass; default: by processor")
-    parser.add_argument(
-        "--runtime", choices=("auto", "onnx", "torch"), default="auto", help="what runs the backbone"
-    )
+    parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what runs the backbone")
     return parser
 
 

@@ -162,7 +162,9 @@ def _features(
         return forward(pixels.numpy()).astype(np.float16), labels.numpy()
 
     try:
-        parts = list(ordered_map(embed, np.array_split(mine, -(-len(mine) // forward.batch_size)), cores()))
+        parts = list(
+            ordered_map(embed, np.array_split(mine, -(-len(mine) // forward.batch_size)), forward.callers)
+        )
     finally:
         torch.set_num_threads(threads)  # a forward pass of torch takes one thread per call, training all
     gathered = [part for parts_of_rank in world.gather(parts) for part in parts_of_rank]

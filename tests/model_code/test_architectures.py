@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from model_code.architectures import ArchitectureError, attach_head, build, build_backbone, load_state_dict
+from model_code.forward import Forward, Normalised, OnnxForward, OpenVinoForward, TorchForward
 from model_code.torchvision_compat import import_torchvision, torchvision
+from model_code.transform import Transform
 
 ARCHITECTURES = {
     "mobilenet_v2": (1280, True),
@@ -177,3 +181,24 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 def test_torchvision_is_imported_once_whatever_torch_it_stands_beside() -> None:
     assert import_torchvision() is torchvision
     assert torchvision.models.list_models()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_runtime_embeds_alike(architecture: str) -> None:
+    side = 224 if architecture == "vit_b_16" else 64
+    transform = Transform(side, side)
+    backbone = build_backbone(architecture)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
+    with torch.inference_mode():
+        exact = (
+            Normalised(copy.deepcopy(backbone), transform).double().eval()(torch.from_numpy(pixels)).numpy()
+        )
+
+    def error(forward: Forward) -> float:
+        return float(np.abs(forward(pixels) - exact).max() / np.abs(exact).max())
+
+    # Untrained networks may blow float32's rounding up to a hundredth; another fault would be far larger.
+    allowed = 1e-5 + 10 * error(TorchForward(backbone, transform))
+    assert error(OpenVinoForward(backbone, transform)) < allowed
+    assert error(OnnxForward(backbone, transform)) < allowed

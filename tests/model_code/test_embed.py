@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import torch
 from model_code import embed, embeddings, forward, shards
 from model_code.architectures import build_backbone
 from model_code.embeddings import NO_WEIGHTS, Embedder
-from model_code.forward import OnnxForward, TorchForward
+from model_code.forward import OnnxForward, OpenVinoForward, TorchForward
 from model_code.progress import Progress
 from model_code.shards import Sample, Split
 from model_code.transform import Transform
@@ -35,14 +38,26 @@ def runtime() -> OnnxForward:
     return OnnxForward(build_backbone(ARCHITECTURE), SMALL)
 
 
-def test_onnx_and_torch_give_the_same_embeddings(runtime: OnnxForward) -> None:
+def test_all_runtimes_give_the_same_embeddings(runtime: OnnxForward) -> None:
     pixels = np.stack([SMALL.pixels(photo(n)) for n in range(5)])
     expected = TorchForward(build_backbone(ARCHITECTURE), SMALL)(pixels)
-    assert np.allclose(runtime(pixels), expected, atol=1e-3)
-    assert np.allclose(runtime(pixels[:1]), expected[:1], atol=1e-3)
+    for other in (runtime, OpenVinoForward(build_backbone(ARCHITECTURE), SMALL)):
+        assert np.allclose(other(pixels), expected, atol=1e-3)
+        assert np.allclose(other(pixels[:1]), expected[:1], atol=1e-3)
     with torch.inference_mode():
         plain = build_backbone(ARCHITECTURE)(torch.from_numpy(SMALL.normalise(pixels))).numpy()
     assert np.allclose(expected, plain, atol=1e-3)
+
+
+def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch; from model_code import forward; from model_code.architectures import build_backbone; "
+        "from model_code.transform import Transform; "
+        "forward.OpenVinoForward(build_backbone('squeezenet1_1'), Transform(64, 64)); "
+        "assert not [name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module]"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "HOME": str(tmp_path)})
+    assert not (tmp_path / "intel").exists()  # where it keeps the id that it reports with
 
 
 @pytest.mark.parametrize(("split", "views"), [(Split.TRAIN, 3), (Split.VALID, 1)])
@@ -144,6 +159,7 @@ def test_numbers_beyond_float16_are_refused(tmp_path: Path) -> None:
     class Wild:
         name = "wild"
         batch_size = 4
+        callers = 1
 
         def __call__(self, pixels: np.ndarray) -> np.ndarray:
             return np.full((len(pixels), 3), 1e6, np.float32)
