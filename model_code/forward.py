@@ -104,6 +104,9 @@ class OpenVinoForward:
             },
         )
         self._local = threading.local()
+        # OpenVINO 2026.4 binds NumPy on its first call: two threads that make it at once may wait for each other
+        # for ever (one has the GIL, the other the guard of the binding).
+        self(np.zeros((1, side, side, 3), np.uint8))
 
     def __call__(self, pixels: Pixels) -> Features:
         """See `Forward`."""

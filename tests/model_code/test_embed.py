@@ -60,6 +60,34 @@ def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
     assert not (tmp_path / "intel").exists()  # where it keeps the id that it reports with
 
 
+FIRST_CALLS = """
+import sys, threading
+import numpy as np
+from torch import nn
+from model_code.forward import OpenVinoForward
+from model_code.transform import Transform
+
+sys.setswitchinterval(1e-6)
+network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+forward, ready = OpenVinoForward(network, Transform(32, 32)), threading.Barrier(8)
+
+def call():
+    ready.wait()
+    for _ in range(20):
+        forward(np.zeros((1, 32, 32, 3), np.uint8))
+
+threads = [threading.Thread(target=call, daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_first_calls_at_once_do_not_wait_for_each_other_for_ever() -> None:
+    subprocess.run([sys.executable, "-c", FIRST_CALLS], check=True, timeout=120)
+
+
 @pytest.mark.parametrize(("split", "views"), [(Split.TRAIN, 3), (Split.VALID, 1)])
 def test_a_row_per_photo_and_view(tmp_path: Path, runtime: OnnxForward, split: Split, views: int) -> None:
     path = shard(tmp_path, split, 11)
