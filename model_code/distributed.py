@@ -34,6 +34,7 @@ class Membership:
         local_rank: The rank on this machine: which accelerator to use.
         address: The host of rank 0.
         port: The port on which rank 0 listens.
+        local_size: How many of the processes are on this machine.
     """
 
     rank: int = 0
@@ -41,6 +42,7 @@ class Membership:
     local_rank: int = 0
     address: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    local_size: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size:
@@ -64,6 +66,7 @@ def membership(environment: Mapping[str, str]) -> Membership:
             local_rank=int(environment.get("LOCAL_RANK", "0")),
             address=environment.get("MASTER_ADDR", "127.0.0.1"),
             port=port,
+            local_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
         )
     hosts = json.loads(environment.get("SM_HOSTS") or "[]")
     if len(hosts) < 2:
@@ -150,7 +153,7 @@ def pick_device(local_rank: int = 0) -> torch.device:
 
 @contextmanager
 def join(environment: Mapping[str, str] | None = None) -> Iterator[World]:
-    """Join the group that the environment describes and leave it at the end: NCCL on GPUs, gloo on CPUs."""
+    """Join the group that the environment describes and leave it at the end: NCCL with a GPU per process, else gloo."""
     environment = os.environ if environment is None else environment
     place = membership(environment)
     device = pick_device(place.local_rank)
@@ -160,13 +163,15 @@ def join(environment: Mapping[str, str] | None = None) -> Iterator[World]:
         yield World(device=device)
         return
     _choose_interface(environment, place.address)
+    # NCCL refuses processes that share a GPU ("Duplicate GPU detected"); gloo lets them, slowly.
+    own_gpu = device.type == "cuda" and place.local_size <= torch.cuda.device_count()
     distributed.init_process_group(
-        backend="nccl" if device.type == "cuda" else "gloo",
+        backend="nccl" if own_gpu else "gloo",
         init_method=f"tcp://{place.address}:{place.port}",
         rank=place.rank,
         world_size=place.size,
         timeout=_TIMEOUT,
-        device_id=device if device.type == "cuda" else None,
+        device_id=device if own_gpu else None,
     )
     try:
         yield World(rank=place.rank, size=place.size, device=device)
@@ -175,11 +180,13 @@ def join(environment: Mapping[str, str] | None = None) -> Iterator[World]:
 
 
 def _choose_interface(environment: Mapping[str, str], address: str) -> None:
-    """Tell gloo which network card to use: it would guess by resolving the host's name, which often fails."""
-    if "GLOO_SOCKET_IFNAME" in environment:
-        return
+    """Tell gloo and NCCL which network card to use.
+
+    gloo would guess by resolving the host's name, which often fails; NCCL takes the first that is up.
+    """
     interface = environment.get("SM_NETWORK_INTERFACE_NAME")
     if not interface and socket.gethostbyname(address).startswith("127."):
         interface = "lo0" if sys.platform == "darwin" else "lo"
-    if interface:
-        os.environ["GLOO_SOCKET_IFNAME"] = interface
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if interface and variable not in environment:
+            os.environ[variable] = interface

@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -45,12 +46,20 @@ class Forward(Protocol):
 
 
 def cores() -> int:
-    """The cores this job may use: SM_NUM_CPUS, else OMP_NUM_THREADS, else what the process is bound to."""
-    for variable in ("SM_NUM_CPUS", "OMP_NUM_THREADS"):
-        value = os.environ.get(variable, "")
-        if value.isdigit() and int(value) > 0:
-            return int(value)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use: SM_NUM_CPUS, else OMP_NUM_THREADS, else what it is bound to.
+
+    torchrun's processes on one machine share its cores. For several it sets OMP_NUM_THREADS to 1, which says how
+    torch should compute, not how many cores there are to decode with.
+    """
+    ranks = _positive("LOCAL_WORLD_SIZE") or 1
+    given = _positive("SM_NUM_CPUS") or (_positive("OMP_NUM_THREADS") if ranks == 1 else 0)
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, (given or bound) // ranks)
+
+
+def _positive(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdigit() else 0
 
 
 class Normalised(nn.Module):
@@ -153,30 +162,61 @@ class OnnxForward:
 
 
 class TorchForward:
-    """torch: on a CPU one core per call, where the others are missing; on a GPU in float16, channels last."""
+    """torch in float32, one core per call, where the others are missing."""
 
-    def __init__(self, backbone: Backbone, transform: Transform, device: str = "cpu") -> None:
-        gpu = device == "cuda"
-        where = f"float16 on {torch.cuda.get_device_name()}" if gpu else "float32"
-        self.name = f"torch {torch.__version__} {where}"
-        self.batch_size = _GPU_BATCH if gpu else _TORCH_BATCH
+    batch_size = _TORCH_BATCH
+
+    def __init__(self, backbone: Backbone, transform: Transform) -> None:
+        self.name = f"torch {torch.__version__} float32"
         self.callers = cores()
-        self._device = device
-        if gpu:
-            torch.backends.cudnn.benchmark = True
-        else:
-            torch.set_num_threads(1)
-        module: nn.Module = Normalised(backbone, transform).eval().to(device)
+        torch.set_num_threads(1)
+        module = Normalised(backbone, transform).eval()
         self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, pixels: Pixels) -> Features:
         """See `Forward`."""
-        batch = torch.from_numpy(pixels)
-        if self._device == "cuda":
-            batch = batch.pin_memory().to("cuda", non_blocking=True)
-        with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=self._device == "cuda"):
-            features: Features = self._module(batch).float().cpu().numpy()
+        with torch.inference_mode():
+            features: Features = self._module(torch.from_numpy(pixels)).numpy()
             return features
+
+
+class GpuForward:
+    """torch on a GPU, in float16 and channels last. One thread talks to the GPU, the callers only wait for it.
+
+    cuDNN's preparations belong to the thread that made them. When each caller talked to the GPU itself, each made them
+    anew for every shard, and an H100 embedded 45 photos/s.
+    """
+
+    batch_size = _GPU_BATCH
+
+    def __init__(self, backbone: Backbone, transform: Transform) -> None:
+        # Threads begin with GPU 0 as theirs: keep the one that this process was given.
+        self._device = torch.device("cuda", torch.cuda.current_device())
+        self.name = f"torch {torch.__version__} float16 on {torch.cuda.get_device_name(self._device)}"
+        self.callers = cores()
+        module = Normalised(backbone, transform).eval().to(self._device)
+        self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._thread = ThreadPoolExecutor(1, "gpu", torch.cuda.set_device, (self._device,))
+
+    def __call__(self, pixels: Pixels) -> Features:
+        """See `Forward`."""
+        with torch.cuda.device(self._device):
+            batch = torch.from_numpy(pixels).pin_memory()
+            answer, done = self._thread.submit(self._launch, batch).result()
+            done.synchronize()
+        features: Features = answer.numpy()
+        return features
+
+    @torch.inference_mode()
+    def _launch(self, batch: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+        """Start all of a batch's work and do not wait for it: the GPU goes on to the next without a pause."""
+        with torch.autocast("cuda", torch.float16):
+            features = self._module(batch.to(self._device, non_blocking=True))
+        answer = features.float().to("cpu", non_blocking=True)
+        # Without `blocking`, who waits for it would keep a core busy.
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        done.record()
+        return answer, done
 
 
 _ON_CPU: Mapping[str, Callable[[Backbone, Transform], Forward]] = {
@@ -198,7 +238,7 @@ def best_forward(backbone: Backbone, transform: Transform, runtime: str = "auto"
     :raises ImportError: for a runtime asked for by name that is not installed.
     """
     if runtime == "auto" and torch.cuda.is_available():
-        return TorchForward(backbone, transform, "cuda")
+        return GpuForward(backbone, transform)
     for name, forward in _ON_CPU.items():
         if runtime in ("auto", name):
             try:

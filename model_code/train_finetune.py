@@ -25,7 +25,16 @@ from model_code.fitting import Fit, Metrics, run
 from model_code.forward import best_forward, cores
 from model_code.head import Head, HeadRecipe, fit_head
 from model_code.hyperparameters import Strategy, resolve
-from model_code.loader import Batch, PhotoIndex, Photos, Plan, TrainingStream, index_shards, stream_once
+from model_code.loader import (
+    Batch,
+    PhotoIndex,
+    Photos,
+    Plan,
+    TrainingStream,
+    decoders_for_gpu,
+    index_shards,
+    stream_once,
+)
 from model_code.mixing import balanced_weights
 from model_code.train import Job, Judged, Refit, Refitted
 from model_code.transform import Transform, for_architecture
@@ -90,8 +99,8 @@ def _start(job: Job, train: PhotoIndex, valid: PhotoIndex) -> _Start:
     transform = for_architecture(architecture)
     head = _starting_head(job, recipe, backbone, transform, path, weights_sha256, train, valid)
     on_gpu = job.world.device.type == "cuda"
-    # On a CPU the network takes all cores' time, so one decoder is plenty; a GPU needs all that there are.
-    workers = max(1, cores() - 1) if on_gpu else min(1, cores() - 1)
+    # On a CPU the network takes all cores' time, so one decoder is plenty.
+    workers = decoders_for_gpu() if on_gpu else min(1, cores() - 1)
     return _Start(job, recipe, backbone, head, transform, weights_sha256, workers)
 
 

@@ -96,4 +96,8 @@ def hosts(count: int) -> list[dict[str, str]]:
         port = probe.getsockname()[1]
     names = [f"127.0.0.{number + 1}" for number in range(count)]
     listed = "[" + ", ".join(f'"{name}"' for name in names) + "]"
-    return [{"SM_HOSTS": listed, "SM_CURRENT_HOST": name, "MASTER_PORT": str(port)} for name in names]
+    # NCCL believes that these are hosts of their own, and so lets them share the one GPU there may be.
+    return [
+        {"SM_HOSTS": listed, "SM_CURRENT_HOST": name, "MASTER_PORT": str(port), "NCCL_HOSTID": name}
+        for name in names
+    ]

@@ -22,8 +22,8 @@ HOSTS = {"SM_HOSTS": '["algo-1", "algo-2", "algo-3"]'}
         ),
         (
             {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "ec2", "MASTER_PORT": "29500",
-             **HOSTS, "SM_CURRENT_HOST": "algo-2"},
-            Membership(3, 4, 1, "ec2", 29500),
+             "LOCAL_WORLD_SIZE": "2", **HOSTS, "SM_CURRENT_HOST": "algo-2"},
+            Membership(3, 4, 1, "ec2", 29500, 2),
         ),
     ],
 )  # fmt: skip
@@ -62,11 +62,13 @@ def test_alone_nothing_is_asked_of_others() -> None:
         assert world.wrap(layer) is layer
 
 
-def train_together(folder: Path, argv: list[str], ranks: int) -> dict:
+def train_together(
+    folder: Path, argv: list[str], ranks: int, environments: list[dict[str, str]] | None = None
+) -> dict:
     """Train in `ranks` processes; the progress that rank 0 saved."""
     folder.mkdir()
     log = folder / "log"
-    environments = processes.hosts(ranks) if ranks > 1 else [{}]
+    environments = environments or (processes.hosts(ranks) if ranks > 1 else [{}])
     group = [
         processes.start(
             [
@@ -86,13 +88,18 @@ def train_together(folder: Path, argv: list[str], ranks: int) -> dict:
     return processes.result(folder / "0")
 
 
-def assert_same(one: dict, several: dict, tolerance: float) -> None:
+# A GPU adds in an order that depends on a rank's share of the batch, and convolves with 10 bits of mantissa (TF32).
+GPU = torch.cuda.is_available()
+FINETUNED = {"tolerance": 1e-2, "loss": 1e-3} if GPU else {"tolerance": 1e-3, "loss": 1e-4}
+
+
+def assert_same(one: dict, several: dict, tolerance: float, loss: float = 1e-4) -> None:
     assert one["weights"].keys() == several["weights"].keys()
     for name, weight in one["weights"].items():
         torch.testing.assert_close(several["weights"][name], weight, rtol=tolerance, atol=tolerance)
     for alone, together in zip(one["history"], several["history"], strict=True):
-        assert alone["train_loss"] == pytest.approx(together["train_loss"], rel=1e-4)
-        assert alone["valid_loss"] == pytest.approx(together["valid_loss"], rel=1e-3)
+        assert alone["train_loss"] == pytest.approx(together["train_loss"], rel=loss)
+        assert alone["valid_loss"] == pytest.approx(together["valid_loss"], rel=10 * loss)
         assert alone["valid_accuracy"] == together["valid_accuracy"]
 
 
@@ -110,8 +117,8 @@ def test_two_processes_finetune_as_one_would(tmp_path: Path) -> None:
     channels = toys.photo_channels(tmp_path / "data", train=3, valid=2, shards=2)
     argv = toys.arguments(
         channels, strategy="finetune", architecture="squeezenet1_1", epochs=2, batch_size=9, blocks=1,
-        learning_rate=1e-3, patience=0,
+        learning_rate=1e-3, patience=0, precision="float32",
     )  # fmt: skip
     one, two = (train_together(tmp_path / str(ranks), argv, ranks) for ranks in (1, 2))
     assert any(name.startswith("backbone.") for name in one["weights"])
-    assert_same(one, two, 1e-3)
+    assert_same(one, two, **FINETUNED)

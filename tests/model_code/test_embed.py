@@ -209,12 +209,20 @@ def test_a_photo_the_codec_no_longer_reads_is_skipped_aloud(
 
 
 @pytest.mark.parametrize(
-    ("variables", "expected"), [({"SM_NUM_CPUS": "3"}, 3), ({"OMP_NUM_THREADS": "5"}, 5)]
+    ("variables", "expected"),
+    [
+        ({"SM_NUM_CPUS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "5"}, 5),
+        ({"SM_NUM_CPUS": "48", "OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "4"}, 12),
+        ({"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "4"}, 4),
+        ({"SM_NUM_CPUS": "2", "LOCAL_WORLD_SIZE": "4"}, 1),
+    ],
 )
 def test_the_share_of_cores_comes_from_the_job(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: int
 ) -> None:
-    for name in ("SM_NUM_CPUS", "OMP_NUM_THREADS"):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    for name in ("SM_NUM_CPUS", "OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

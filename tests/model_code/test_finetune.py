@@ -21,7 +21,7 @@ from model_code.finetune import (
 )
 from model_code.head import Head
 from model_code.hyperparameters import resolve
-from model_code.loader import Photos, Plan, TrainingStream, index_shards, stream_once
+from model_code.loader import Photos, Plan, TrainingStream, decoders_for_gpu, index_shards, stream_once
 from model_code.mixing import cut, mix, partners
 from model_code.shards import ShardError, Split
 from model_code.transform import Transform
@@ -30,7 +30,9 @@ from tests.model_code import toys
 TRANSFORM = Transform(32, 32)
 
 
-def task(photos: int = 8, architecture: str = "mobilenet_v3_small", **values: object) -> FinetuneTask:
+def task(
+    photos: int = 8, architecture: str = "mobilenet_v3_small", device: str = "cpu", **values: object
+) -> FinetuneTask:
     """A task on random photos of 32 pixels, without files."""
     recipe = FinetuneRecipe.of(resolve({"strategy": "finetune", "batch_size": 8, "dropout": 0, **values}))
     backbone = build_backbone(architecture)
@@ -44,7 +46,8 @@ def task(photos: int = 8, architecture: str = "mobilenet_v3_small", **values: ob
         valid=lambda: iter([(pixels, labels)]),
     )
     head = Head(torch.zeros(backbone.dim), torch.full((backbone.dim,), 0.01), 3, dropout=recipe.dropout)
-    return FinetuneTask(recipe, Network(backbone, head), TRANSFORM, source, None, World())
+    world = World(device=torch.device(device))
+    return FinetuneTask(recipe, Network(backbone, head), TRANSFORM, source, None, world)
 
 
 def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
@@ -86,7 +89,7 @@ def test_zero_blocks_means_all() -> None:
     [{"mixup": 0}, {"mixup": 0.4}, {"mixup": 0, "cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0, "ema": 0.9}],
 )
 def test_loss_falls(values: dict[str, object]) -> None:
-    tuned = task(blocks=2, learning_rate=1e-2, label_smoothing=0, **values)
+    tuned = task(blocks=2, learning_rate=1e-3, label_smoothing=0, **values)
     before = tuned.validate()
     for step in range(25):
         tuned.train_step(0, step)
@@ -148,6 +151,17 @@ def test_precision_on_a_cpu_is_float32_unless_bfloat16_is_native() -> None:
     cpu = torch.device("cpu")
     assert pick_precision("auto", cpu) is (torch.bfloat16 if native else torch.float32)
     assert pick_precision("bfloat16", cpu) is torch.bfloat16
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float16(
+    monkeypatch: pytest.MonkeyPatch, native: bool, expected: torch.dtype
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert pick_precision("auto", torch.device("cuda")) is expected
 
 
 def test_under_autocast_the_backbone_computes_in_bfloat16_and_the_head_in_float32() -> None:
@@ -265,6 +279,15 @@ def test_a_stream_can_begin_anywhere(folder: Path, workers: int) -> None:
         pixels, labels = resumed.batch(*position)
         assert torch.equal(pixels, expected[position][0])
         assert torch.equal(labels, expected[position][1])
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (4, 3), (16, 13)])
+def test_a_gpu_gets_the_decoders_that_its_trainer_leaves_cores_for(
+    monkeypatch: pytest.MonkeyPatch, cores: int, expected: int
+) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setenv("SM_NUM_CPUS", str(cores))
+    assert decoders_for_gpu() == expected
 
 
 @pytest.mark.parametrize("augmentation", ["none", "flip", "trivial", "rand"])
