@@ -13,7 +13,7 @@ from typing import Any
 from model_code.serve import metrics, payload
 from model_code.serve.access_log import AccessLog
 from model_code.serve.answers import Outcome, Writer, refusal
-from model_code.serve.batching import BatchDone, Batcher, Job
+from model_code.serve.batching import Batcher, Job
 from model_code.serve.messages import CLIENT_GONE, HttpError, Request, Response
 from model_code.serve.metrics import Board, Metrics
 from model_code.serve.model import ServedModel
@@ -180,13 +180,7 @@ class Application:
         self._metrics.add(metrics.REFUSED, len(failed))
         for error in failed:
             if refusal(error).status == 500:
-                _report(error)
-
-    def observe_batch(self, report: BatchDone) -> None:
-        """Count a run of the network."""
-        self._metrics.observe(metrics.BATCH, report.size)
-        self._metrics.observe(metrics.WAIT, report.waited)
-        self._metrics.add(metrics.WORK, report.worked)
+                report_trouble(error)
 
 
 def _echo(request: Request) -> tuple[tuple[str, str], ...]:
@@ -198,9 +192,10 @@ def _echo(request: Request) -> tuple[tuple[str, str], ...]:
 
 
 def _internal(error: Exception) -> Response:
-    _report(error)
+    report_trouble(error)
     return HttpError(500, "internal", "the server failed on this request; its log says why").response()
 
 
-def _report(error: Exception) -> None:
+def report_trouble(error: Exception) -> None:
+    """Into the server's log: nobody can be told."""
     print(f"error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

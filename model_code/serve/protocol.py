@@ -7,14 +7,13 @@ connection.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Protocol
 
+from model_code.serve.channel import Channel
 from model_code.serve.messages import CLIENT_GONE, HttpError, Request, Response, busy
 from model_code.serve.reading import Budget, RequestReader
 from model_code.serve.settings import Limits
@@ -37,7 +36,7 @@ class Exchange:
         self.started = time.perf_counter()
 
     def reply(self, response: Response) -> None:
-        """Send the answer, or only account for it when the client is gone; on the event loop's thread, once."""
+        """Send the answer, or only account for it when the client is gone; once."""
         self._connection.answer(self, response)
 
 
@@ -66,9 +65,9 @@ class Server:
     def __post_init__(self) -> None:
         self.budget = Budget(self.limits.buffered)
 
-    def connection(self) -> Connection:
-        """A protocol for a new connection."""
-        return Connection(self)
+    def connect(self, channel: Channel) -> None:
+        """Speak with a new client."""
+        Connection(self, channel).begin()
 
     def sweep(self) -> None:
         """Close what ran out of time. Called a few times a second: cheaper than a timer per request."""
@@ -83,13 +82,14 @@ class Server:
             connection.close_if_idle()
 
 
-class Connection(asyncio.Protocol):
-    """One client connection."""
+class Connection:
+    """One client connection, the owner of a channel."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, channel: Channel) -> None:
         self._server = server
         self._limits = server.limits
-        self._transport: asyncio.Transport | None = None
+        self._channel = channel
+        self._lost = False
         self._reader = RequestReader(self._limits, server.budget, self._head_arrived, self._arrived)
         self._waiting: deque[Request] = deque()
         self._current: Exchange | None = None
@@ -101,34 +101,35 @@ class Connection(asyncio.Protocol):
         self._idle = True
         self._answering = False
 
-    # -- asyncio.Protocol --------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast(asyncio.Transport, transport)
+    def begin(self) -> None:
+        """Listen to the client, unless there are too many."""
         self._server.connections.add(self)
+        self._channel.open(self)
         excess = len(self._server.connections) - self._limits.connections
         if excess > self._limits.connections:
-            transport.abort()
+            self._channel.abort()
         elif excess > 0:
             self._refuse(busy("too many connections"))
 
-    def connection_lost(self, error: Exception | None) -> None:
+    # -- channel.Owner -----------------------------------------------------------------------------------------------
+
+    def lost(self) -> None:
         self._server.connections.discard(self)
-        self._transport = None
+        self._lost = True
         self._reader.discard()
         if self._current is not None:
-            # Its photo is still held by the workers: the answer, when it comes, gives its bytes back.
+            # Its photo is still held by a worker: the answer, when it comes, gives its bytes back.
             self._current.cancelled = True
             self._current = None
         self._server.budget.give_back(sum(len(request.body) for request in self._waiting))
         self._waiting.clear()
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         if self._closing or self._refusal is not None:
             return
-        if (self._current is not None or not self._writable) and self._transport is not None:
+        if self._current is not None or not self._writable:
             # Only a pipelining client gets here: let it wait in the kernel's buffer, not in ours.
-            self._transport.pause_reading()
+            self._channel.pause(True)
         if self._idle:
             self._idle = False
             self._deadline = time.monotonic() + self._limits.head_timeout
@@ -137,22 +138,23 @@ class Connection(asyncio.Protocol):
         except HttpError as error:
             self._refuse(error)
 
-    def eof_received(self) -> bool:
+    def ended(self) -> None:
         self._half_closed = True
         if self._closing:
-            return False
-        if self._reader.receiving:
+            self._channel.close()
+        elif self._reader.receiving:
             self._refuse(
                 HttpError(400, "incomplete", "the connection was closed before the request was complete")
             )
+        elif self._current is None and not self._waiting:
+            self._close()
         # A client may close its sending side and still read: keep the connection until it has its answers.
-        return self._current is not None or bool(self._waiting) or self._closing
 
-    def pause_writing(self) -> None:
+    def full(self) -> None:
         self._writable = False
         self._deadline = time.monotonic() + self._limits.write_timeout
 
-    def resume_writing(self) -> None:
+    def drained(self) -> None:
         self._writable = True
         self._next()
 
@@ -169,9 +171,9 @@ class Connection(asyncio.Protocol):
 
     def _invite(self) -> None:
         """Ask for the body that the client holds back; never before the answers to earlier requests."""
-        if self._reader.expects_continue and self._transport is not None and not self._waiting:
+        if self._reader.expects_continue and not self._waiting:
             self._reader.expects_continue = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._channel.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # -- requests and answers ----------------------------------------------------------------------------------------
 
@@ -189,20 +191,20 @@ class Connection(asyncio.Protocol):
             self._rest()
 
     def _may_start(self) -> bool:
-        return self._current is None and self._transport is not None and self._writable and not self._closing
+        return self._current is None and self._writable and not (self._closing or self._lost)
 
     def answer(self, exchange: Exchange, response: Response) -> None:
         """Write the answer to `exchange` and go on with the next request."""
-        transport, request = self._transport, exchange.request
+        request = exchange.request
         self._server.budget.give_back(len(request.body))
-        if transport is None or exchange is not self._current:
+        if self._lost or exchange is not self._current:
             self._server.application.answered(exchange, CLIENT_GONE, 0)
             return
         self._current = None
         last = self._half_closed and not self._waiting
         keep = request.keep_alive and not self._server.draining and not last
         payload = response.encode(keep, with_body=request.method != "HEAD")
-        transport.write(payload)
+        self._channel.write(payload)
         self._server.application.answered(exchange, response, len(payload))
         if keep:
             self._next()
@@ -211,7 +213,6 @@ class Connection(asyncio.Protocol):
 
     def _rest(self) -> None:
         """Nothing to answer: wait for the rest of a request, or for the next one."""
-        assert self._transport is not None
         if self._refusal is not None:
             self._refuse(self._refusal)
         elif self._half_closed or (self._server.draining and not self._reader.receiving):
@@ -221,42 +222,40 @@ class Connection(asyncio.Protocol):
             self._idle = not self._reader.receiving
             self._invite()
             self._deadline = now + (self._limits.idle_timeout if self._idle else self._limits.body_timeout)
-            if not self._transport.is_reading():
-                self._transport.resume_reading()
+            if self._channel.paused:
+                self._channel.pause(False)
 
     def _refuse(self, error: HttpError) -> None:
         """Answer with an error, after the requests before it, and close, whatever the client still sends."""
         self._reader.discard()
         self._refusal = error
-        transport = self._transport
-        if transport is None or self._current is not None or self._waiting:
+        if self._lost or self._current is not None or self._waiting:
             return
         self._server.application.refused(error)
-        transport.write(error.response().encode(keep_alive=False))
-        if self._half_closed or not transport.can_write_eof():
+        self._channel.write(error.response().encode(keep_alive=False))
+        if self._half_closed:
             self._close()
             return
         self._closing = True
         self._deadline = time.monotonic() + _LINGER
-        transport.write_eof()
-        if not transport.is_reading():
-            transport.resume_reading()
+        self._channel.end()
+        if self._channel.paused:
+            self._channel.pause(False)
 
     def _close(self) -> None:
         """Close once everything is written, or when the write time-out is over."""
-        assert self._transport is not None
         self._closing = True
         self._deadline = time.monotonic() + self._limits.write_timeout
-        self._transport.close()
+        self._channel.close()
 
     # -- time --------------------------------------------------------------------------------------------------------
 
     def check_deadline(self, now: float) -> None:
         """Close the connection, with 408 where a request was begun, when its time is over."""
-        if now < self._deadline or self._transport is None:
+        if now < self._deadline or self._lost:
             return
         if self._closing or not self._writable:
-            self._transport.abort()
+            self._channel.abort()
         elif self._idle:
             self._close()
         else:
@@ -266,13 +265,3 @@ class Connection(asyncio.Protocol):
         """For draining: close unless a request is being received or answered."""
         if self._may_start() and self._idle:
             self._close()
-
-
-def ticker(loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]) -> None:
-    """Call `action` every `seconds` for as long as the loop runs."""
-
-    def tick() -> None:
-        action()
-        loop.call_later(seconds, tick)
-
-    loop.call_later(seconds, tick)

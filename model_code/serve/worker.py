@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import ctypes
@@ -20,28 +19,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import uvloop
 from PIL import Image
 
 from model_code.card import CARD
 from model_code.serve import metrics, payload
 from model_code.serve.access_log import AccessLog
 from model_code.serve.answers import Answer, Writer
-from model_code.serve.application import Application, Capabilities
+from model_code.serve.application import Application, Capabilities, report_trouble
 from model_code.serve.arrangement import Arrangement, choose, fixed, measure
-from model_code.serve.batching import Batcher
+from model_code.serve.batching import Batch, Batcher
+from model_code.serve.listener import Listener
 from model_code.serve.messages import Request
 from model_code.serve.metrics import Board
 from model_code.serve.model import ServedModel
 from model_code.serve.predictor import Predictor
-from model_code.serve.protocol import Server, ticker
+from model_code.serve.protocol import Server
+from model_code.serve.reactor import READ, Reactor
 from model_code.serve.sessions import default_threads
 from model_code.serve.settings import Settings
 
 _SWEEP = 0.25
 _SETTLE = 0.1
-_LOOP_FACTOR = 6
-"""Time that the event loop's thread takes per photo over that of reading the request and writing the answer:
+_DRAINED = 0.02
+_LOCK_FACTOR = 6
+"""Time that a photo takes under the reactor's lock over that of reading the request and writing the answer:
 0.16 and 0.026 ms on a saturated server, where the rest are system calls, parsing and waking threads.
 """
 # glibc keeps an arena per thread and never gives a big freed block back once it has seen one: with photos of
@@ -95,7 +96,7 @@ class Worker:
             ways = [way(settings.workers or max(1, cores // threads), threads)]
             if cores > 1 and settings.threads is None and settings.workers is None:
                 ways.append(way(1, cores))
-            arrangement = choose(measure(ways), _LOOP_FACTOR * self._handling_seconds(photo), cores, settings)
+            arrangement = choose(measure(ways), _LOCK_FACTOR * self._handling_seconds(photo), cores, settings)
             predictor = opened.get(arrangement.threads) or self._open(arrangement.threads)
         self._model = ServedModel(predictor, settings.limits.pixels, settings.explain)
         self._model.predict([self._model.prepare(photo)])
@@ -107,7 +108,7 @@ class Worker:
         return Predictor.open(self._directory, runtime=self._settings.runtime, threads=threads)
 
     def _handling_seconds(self, photo: bytes) -> float:
-        """Time to understand a request and write its answer, which one thread of a process does for all."""
+        """Time to understand a request and write its answer, which one thread of a process can do at a time."""
         request = Request("POST", "/invocations", "", {"content-type": "image/jpeg"}, photo, True)
         classes = len(self._writer.classes)
         answer = Answer.of(np.full(classes, 1 / classes, np.float32))
@@ -122,25 +123,17 @@ class Worker:
         # What start-up made lives for good: a full collection would walk it again and again, all threads waiting.
         gc.collect()
         gc.freeze()
-        uvloop.run(self._serve(lifeline))
-
-    async def _serve(self, lifeline: int) -> None:
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        # The supervisor never writes: readable means that it is gone, and nobody would stop this process any
-        # more.
-        loop.add_reader(lifeline, os._exit, 1)
+        stop = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, stop)
         log = AccessLog(self._settings.access_log)
-        application: Application | None = None
+        reactor = Reactor(report_trouble)
         batcher = Batcher(
             self._model,  # type: ignore[arg-type]
-            loop,
             self._arrangement.workers,
             self._arrangement.max_batch,
             self._arrangement.queue,
-            lambda report: application.observe_batch(report) if application else None,
+            self._observe,
+            report_trouble,
         )
         application = Application(
             self._settings,
@@ -153,8 +146,10 @@ class Worker:
             self._capabilities(),
         )
         server = Server(application, self._settings.limits)
+        listener = Listener(reactor, self._listener, server.connect)
 
         def sweep() -> None:
+            listener.sweep()
             server.sweep()
             self._metrics.seen_well(batcher.working_since())
             self._metrics.set(metrics.QUEUE, batcher.outstanding)
@@ -163,20 +158,29 @@ class Worker:
             self._metrics.set(metrics.MEMORY, resident_bytes())
             self._metrics.set(metrics.LOST_LOG_LINES, log.lost)
 
-        sweep()
-        ticker(loop, _SWEEP, sweep)
-        leftovers = self._listener.dup()
-        listening = await loop.create_server(server.connection, sock=self._listener, backlog=1024)
-        await stop.wait()
-        listening.close()
-        await _accept_leftovers(loop, leftovers, server)
+        with reactor.held():
+            sweep()
+            # The supervisor never writes: readable means that it is gone, and nobody would stop this process any
+            # more.
+            reactor.watch(lifeline, READ, lambda _: os._exit(1))
+            listener.open()
+        reactor.start(batcher, self._arrangement.workers, _SWEEP, sweep)
+        signal.sigwait(stop)
+        with reactor.held():
+            listener.close()
         # A request that came before the signal may still lie unread in its socket: its connection is not idle.
-        await asyncio.sleep(_SETTLE)
-        server.drain()
-        deadline = loop.time() + self._settings.limits.drain_timeout
-        while server.connections and loop.time() < deadline:
-            await asyncio.sleep(0.02)
+        time.sleep(_SETTLE)
+        with reactor.held():
+            server.drain()
+        deadline = time.monotonic() + self._settings.limits.drain_timeout
+        while server.connections and time.monotonic() < deadline:
+            time.sleep(_DRAINED)
         log.close()
+
+    def _observe(self, batch: Batch) -> None:
+        self._metrics.observe(metrics.BATCH, len(batch.items))
+        self._metrics.observe(metrics.WAIT, batch.waited)
+        self._metrics.add(metrics.WORK, batch.worked)
 
     def _capabilities(self) -> Capabilities:
         made = self._arrangement
@@ -229,19 +233,6 @@ def resident_bytes() -> int:
             return int(statm.read().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-async def _accept_leftovers(loop: asyncio.AbstractEventLoop, listener: socket.socket, server: Server) -> None:
-    """Clients whose connection was complete when the listener closed are answered too."""
-    listener.setblocking(False)
-    while True:
-        try:
-            client, _ = listener.accept()
-        except OSError:
-            break
-        with contextlib.suppress(OSError):
-            await loop.connect_accepted_socket(server.connection, client)
-    listener.close()
 
 
 def _tame_malloc() -> None:

@@ -1,18 +1,23 @@
-"""Worker threads over one queue: every photo once, no worker left asleep, no batch larger than allowed."""
+"""One queue and threads that take turns: every photo once, none left waiting, no batch larger than allowed."""
 
 from __future__ import annotations
 
-import asyncio
+import os
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from model_code.serve.answers import Answer, Outcome
-from model_code.serve.batching import BatchDone, Batcher, Job
+from model_code.serve.batching import Batch, Batcher, Job
 from model_code.serve.messages import HttpError
+from model_code.serve.reactor import READ, Reactor
 from model_code.serve.sessions import Floats
+from tests.model_code.serve.running import wait_for
 
 DEADLINE = 30.0
 
@@ -37,95 +42,135 @@ class Echo:
         raise AssertionError("nobody asked for it")
 
 
-async def answers(batcher: Batcher, photos: Sequence[bytes]) -> list[Outcome]:
-    """What `batcher` says of one request."""
-    future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-    batcher.submit(Job(photos, future.set_result))
-    return await asyncio.wait_for(future, DEADLINE)
+class Crew:
+    """A batcher and the threads that work for it."""
+
+    def __init__(self, model: Echo, workers: int, max_batch: int, capacity: int) -> None:
+        self.batches: list[Batch] = []
+        self.troubles: list[Exception] = []
+        self.batcher = Batcher(model, workers, max_batch, capacity, self.batches.append, self.troubles.append)
+        self._reactor = Reactor(self.troubles.append)
+        self._calls: deque[Callable[[], None]] = deque()
+        reading, self.bell = os.pipe()
+
+        def ring(_: int) -> None:
+            os.read(reading, 1)
+            self._calls.popleft()()
+
+        self._reactor.watch(reading, READ, ring)
+        self._reactor.start(self.batcher, workers, 3600, lambda: None)
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Do something on the thread that listens, as the network would."""
+        done: Future[None] = Future()
+
+        def settle() -> None:
+            try:
+                done.set_result(action())
+            except Exception as error:
+                done.set_exception(error)
+
+        self._calls.append(settle)
+        os.write(self.bell, b"!")
+        done.result(DEADLINE)
+
+    def submit(self, *photos: bytes) -> Future[list[Outcome]]:
+        """One request."""
+        answers: Future[list[Outcome]] = Future()
+        self.call(lambda: self.batcher.submit(Job(photos, answers.set_result)))
+        return answers
+
+    def working(self) -> int:
+        """Photos that are being worked on."""
+        return self.batcher.outstanding - len(self.batcher._pending)
 
 
-def numbers(outcomes: Sequence[Outcome]) -> list[int]:
+def numbers(answers: Future[list[Outcome]]) -> list[int]:
+    outcomes = answers.result(DEADLINE)
     return [int(outcome.probabilities[0]) for outcome in outcomes if isinstance(outcome, Answer)]
 
 
-def test_every_photo_is_answered_once_and_no_worker_sleeps_through_one() -> None:
-    async def main() -> list[BatchDone]:
-        reports: list[BatchDone] = []
-        batcher = Batcher(Echo(), asyncio.get_running_loop(), 4, 8, 10_000, reports.append)
-        # One after another: each meets workers on their way to sleep.
-        for n in range(2000):
-            assert numbers(await answers(batcher, [b"%d" % n])) == [n]
-        requests = [[b"%d" % (10 * n + k) for k in range(n % 5 + 1)] for n in range(500)]
-        for request, outcomes in zip(
-            requests, await asyncio.gather(*(answers(batcher, request) for request in requests)), strict=True
-        ):
-            assert numbers(outcomes) == [int(photo) for photo in request]
-        assert batcher.outstanding == 0
-        assert sum(report.size for report in reports) == 2000 + sum(map(len, requests))
-        return reports
+@contextmanager
+def closed(gate: threading.Event) -> Iterator[None]:
+    gate.clear()
+    yield
+    gate.set()
 
-    assert max(report.size for report in asyncio.run(main())) <= 8
+
+def test_every_photo_is_answered_once_and_nobody_sleeps_through_one() -> None:
+    crew = Crew(Echo(), 4, 8, 10_000)
+    # One after another: each meets threads on their way to sleep.
+    for n in range(2000):
+        assert numbers(crew.submit(b"%d" % n)) == [n]
+    requests = [[b"%d" % (10 * n + k) for k in range(n % 5 + 1)] for n in range(500)]
+    answers = [crew.submit(*request) for request in requests]
+    for request, answer in zip(requests, answers, strict=True):
+        assert numbers(answer) == [int(photo) for photo in request]
+    wait_for(lambda: sum(len(batch.items) for batch in crew.batches) == 2000 + sum(map(len, requests)), "all")
+    assert crew.batcher.outstanding == 0
+    assert max(len(batch.items) for batch in crew.batches) <= 8
+    assert not crew.troubles
+
+
+def test_somebody_listens_while_all_workers_work() -> None:
+    model = Echo()
+    crew = Crew(model, 2, 1, 100)
+    with closed(model.gate):
+        busy = [crew.submit(b"1") for _ in range(2)]
+        wait_for(lambda: crew.working() == 2, "both workers to work")
+        waiting = crew.submit(b"2")
+        assert crew.working() == 2
+    assert [numbers(answer) for answer in (*busy, waiting)] == [[1], [1], [2]]
+
+
+def test_all_workers_work_on_one_request_of_many_photos() -> None:
+    model = Echo()
+    crew = Crew(model, 3, 1, 100)
+    with closed(model.gate):
+        answer = crew.submit(*(b"%d" % n for n in range(10)))
+        wait_for(lambda: crew.working() == 3, "all workers to work")
+    assert numbers(answer) == list(range(10))
 
 
 def test_waiting_photos_are_shared_between_the_workers() -> None:
-    async def main() -> None:
-        model, reports = Echo(), []
-        model.gate.clear()
-        batcher = Batcher(model, asyncio.get_running_loop(), 2, 16, 100, reports.append)
-        busy = [asyncio.ensure_future(answers(batcher, [b"1"])) for _ in range(2)]
-        await asyncio.sleep(0)
-        while batcher._pending:
-            await asyncio.sleep(0.001)
-        waiting = [asyncio.ensure_future(answers(batcher, [b"2"])) for _ in range(8)]
-        await asyncio.sleep(0)
-        model.gate.set()
-        await asyncio.gather(*busy, *waiting)
-        sizes = [report.size for report in reports]
-        assert sorted(sizes)[:2] == [1, 1]
-        assert sum(sizes) == 10
-        assert max(sizes) <= 4
-
-    asyncio.run(main())
+    model = Echo()
+    crew = Crew(model, 2, 16, 100)
+    with closed(model.gate):
+        busy = [crew.submit(b"1") for _ in range(2)]
+        wait_for(lambda: crew.working() == 2, "both workers to work")
+        waiting = [crew.submit(b"2") for _ in range(8)]
+    for answer in (*busy, *waiting):
+        numbers(answer)
+    wait_for(lambda: sum(len(batch.items) for batch in crew.batches) == 10, "all to be accounted for")
+    sizes = sorted(len(batch.items) for batch in crew.batches)
+    assert sizes[:2] == [1, 1]
+    assert sizes[-1] <= 4
 
 
 def test_an_answer_that_fails_leaves_no_other_waiting() -> None:
-    async def main() -> None:
-        troubles: list[BaseException] = []
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: troubles.append(context["exception"]))
-        model = Echo()
-        model.gate.clear()
-        batcher = Batcher(model, loop, 1, 8, 100)
-        batcher.submit(Job([b"0"], lambda _: None))
-        while batcher._pending:
-            await asyncio.sleep(0.001)
+    model = Echo()
+    crew = Crew(model, 1, 8, 100)
 
-        def fail(_: list[Outcome]) -> None:
-            raise ValueError("no answer")
+    def fail(_: list[Outcome]) -> None:
+        raise ValueError("no answer")
 
-        batcher.submit(Job([b"1"], fail))
-        held = asyncio.ensure_future(answers(batcher, [b"2"]))
-        await asyncio.sleep(0)
-        model.gate.set()
-        assert numbers(await held) == [2]
-        assert [str(trouble) for trouble in troubles] == ["no answer"]
-
-    asyncio.run(main())
+    with closed(model.gate):
+        crew.submit(b"0")
+        wait_for(lambda: crew.working() == 1, "the worker to work")
+        crew.call(lambda: crew.batcher.submit(Job([b"1"], fail)))
+        held = crew.submit(b"2")
+    assert numbers(held) == [2]
+    assert [str(trouble) for trouble in crew.troubles] == ["no answer"]
 
 
 def test_a_bad_photo_spoils_itself_only_and_a_full_queue_says_so() -> None:
-    async def main() -> None:
-        model = Echo()
-        batcher = Batcher(model, asyncio.get_running_loop(), 1, 8, 2)
-        outcomes = await answers(batcher, [b"1", b"bad", b"3"])
-        assert numbers(outcomes) == [1, 3]
-        assert isinstance(outcomes[1], ValueError)
-        model.gate.clear()
-        held = asyncio.ensure_future(answers(batcher, [b"4", b"5"]))
-        await asyncio.sleep(0)
+    model = Echo()
+    crew = Crew(model, 1, 8, 2)
+    answers = crew.submit(b"1", b"bad", b"3")
+    assert numbers(answers) == [1, 3]
+    assert isinstance(answers.result()[1], ValueError)
+    with closed(model.gate):
+        held = crew.submit(b"4", b"5")
         with pytest.raises(HttpError, match="queue is full"):
-            batcher.submit(Job([b"6"], lambda _: None))
-        model.gate.set()
-        assert numbers(await held) == [4, 5]
-
-    asyncio.run(main())
+            crew.submit(b"6")
+    assert numbers(held) == [4, 5]

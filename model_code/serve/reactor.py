@@ -1,0 +1,166 @@
+"""Threads that take turns: one waits for the network, some work on batches, the others sleep.
+
+The pattern is Leader/Followers (Schmidt et al., "Pattern-Oriented Software Architecture", volume 2, 2000): the thread
+that reads a request works on it itself and writes the answer. Nothing is handed from thread to thread on the way of a
+photo, where a hand-over costs system calls, a wait for a core and another for the GIL.
+
+While all that may work do, nobody listens for a moment: a thread that did would only take a core from one that works,
+to read what has to wait in any case. There is one thread more than may work at a time, which listens when the moment
+grows long. Everything but the work itself happens under one lock, so that nothing else here has to know of threads.
+"""
+
+from __future__ import annotations
+
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+_PATIENCE = 0.02
+"""Seconds for which nobody has to listen: what a client waits for the answer to its /ping at worst."""
+_QUIET = 0.25
+"""Seconds between looks at whether somebody listens, on a server that hears nothing."""
+
+
+class Work(Protocol):
+    """What the threads do when they do not listen; `run` without the reactor's lock, the others with it."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to do that may be begun now."""
+
+    @property
+    def room(self) -> bool:
+        """Whether something that comes may be begun at once."""
+
+    def take(self) -> Any:
+        """What is to be done, where something is `waiting`."""
+
+    def run(self, task: Any) -> None:
+        """Do it. Must not raise."""
+
+    def finish(self, task: Any) -> None:
+        """It is done. Must not raise."""
+
+
+class Reactor:
+    """Listens to sockets and works, on as many threads as may work at a time and one more."""
+
+    def __init__(self, trouble: Callable[[Exception], None]) -> None:
+        """Tell `trouble` what callbacks raise; the threads go on."""
+        self._trouble = trouble
+        self._lock = threading.Lock()
+        self._turn = threading.Condition(self._lock)
+        self._selector = selectors.DefaultSelector()
+        self._interest: dict[Any, int] = {}
+        self._deferred: deque[Callable[[], None]] = deque()
+        self._listening = False
+        self._heard = time.monotonic()
+        """When somebody listened last."""
+        self._every = 1.0
+        self._action: Callable[[], None] = lambda: None
+        self._due = 0.0
+
+    def start(self, work: Work, workers: int, every: float, action: Callable[[], None]) -> None:
+        """Start the threads.
+
+        :param workers: how many tasks `work` gives out at a time.
+        :param action: called every so many seconds.
+        """
+        self._every, self._action = every, action
+        targets = [self._see_that_somebody_listens, *[lambda: self._take_turns(work)] * (workers + 1)]
+        for number, target in enumerate(targets):
+            threading.Thread(target=target, name=f"serve-{number}", daemon=True).start()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The lock, for threads that are not the reactor's: under it they may call everything that follows."""
+        with self._lock:
+            yield
+            self._run_deferred()
+
+    # -- under the lock ----------------------------------------------------------------------------------------------
+
+    def watch(self, file: Any, events: int, ready: Callable[[int], None]) -> None:
+        """Call `ready` with READ, WRITE or both whenever `file` is ready for them; 0 stops watching it.
+
+        It may be called once more after watching has stopped.
+        """
+        before = self._interest.get(file, 0)
+        if events == before:
+            return
+        if not events:
+            del self._interest[file]
+            self._selector.unregister(file)
+            return
+        self._interest[file] = events
+        if before:
+            self._selector.modify(file, events, ready)
+        else:
+            self._selector.register(file, events, ready)
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Call `action` before the lock is released: when whoever is calling now has come to an end."""
+        self._deferred.append(action)
+
+    def _run_deferred(self) -> None:
+        while self._deferred:
+            self._call(self._deferred.popleft())
+
+    def _call(self, action: Callable[..., None], *arguments: Any) -> None:
+        try:
+            action(*arguments)
+        except Exception as error:
+            self._trouble(error)
+
+    # -- the threads -------------------------------------------------------------------------------------------------
+
+    def _take_turns(self, work: Work) -> None:
+        with self._lock:
+            while True:
+                if work.waiting:
+                    self._do(work)
+                    if not self._listening:
+                        self._listen(0)
+                elif self._listening:
+                    self._turn.wait()
+                else:
+                    self._listen(max(0.0, self._due - time.monotonic()))
+
+    def _do(self, work: Work) -> None:
+        task = work.take()
+        if work.waiting or (work.room and not self._listening):
+            self._turn.notify()
+        self._lock.release()
+        work.run(task)
+        self._lock.acquire()
+        work.finish(task)
+        self._run_deferred()
+
+    def _listen(self, seconds: float) -> None:
+        self._listening = True
+        self._lock.release()
+        events = self._selector.select(seconds)
+        self._lock.acquire()
+        self._listening = False
+        for key, ready in events:
+            self._call(key.data, ready)
+        self._heard = now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self._every
+            self._call(self._action)
+        self._run_deferred()
+
+    def _see_that_somebody_listens(self) -> None:
+        heard = 0.0
+        while True:
+            time.sleep(_PATIENCE if self._heard != heard else _QUIET)
+            heard = self._heard
+            with self._turn:
+                if not self._listening and time.monotonic() - self._heard > _PATIENCE:
+                    self._turn.notify()
