@@ -220,21 +220,44 @@ def serve_info(running: Running) -> dict[str, str]:
     return dict(re.findall(r'(\w+)="([^"]*)"', line))
 
 
-def in_process(bundle: Path, info: dict[str, str]) -> dict[str, Any]:
-    """Cost of the same work without a server, in a process of its own.
+class InProcess:
+    """The same work without a server, in a process of its own that rests between measurements."""
 
-    :param info: `serve_info` of the server to compare with: runtime, workers, threads and batch size are its own.
-    :return: `cpu_ms`: CPU time per photo with all workers busy; `per_second`: their rate; `ms`: median time of one
-        photo alone; `alone_ms` and `rested_ms`: the times of all photos, in a loop and each after a rest.
-    """
-    workers = int(info["processes"]) * int(info["workers"])
-    command = [
-        *(sys.executable, "-m", "benchmarks._serving_in_process", str(bundle), info["runtime"]),
-        *(str(workers), info["threads"], info["max_batch"]),
-    ]
-    output = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
+    def __init__(self, bundle: Path, info: dict[str, str]) -> None:
+        """Take runtime, workers, threads and batch size from `serve_info` of the server to compare with."""
+        workers = int(info["processes"]) * int(info["workers"])
+        command = [
+            *(sys.executable, "-m", "benchmarks._serving_in_process", str(bundle), info["runtime"]),
+            *(str(workers), info["threads"], info["max_batch"]),
+        ]
+        self._process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def alone(self) -> list[float]:
+        """Milliseconds of single photos, one after another."""
+        return self._ask("alone")
+
+    def rested(self) -> list[float]:
+        """The same, each after a rest."""
+        return self._ask("rested")
+
+    def busy(self) -> dict[str, float]:
+        """`cpu_ms`: CPU time per photo with all workers busy; `per_second`: their rate."""
+        return self._ask("busy")
+
+    def _ask(self, what: str) -> Any:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
 
 
 def conditions(**more: Any) -> dict[str, Any]:

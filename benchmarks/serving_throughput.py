@@ -52,7 +52,8 @@ def measure(bundle: Path, chosen: argparse.Namespace) -> dict[str, Any]:
             if info["runtime"] != runtime:
                 sys.exit(f"the server fell back from {runtime} to {info['runtime']}: see {running.name}.log")
             ours[runtime] = saturate(running, chosen)
-        costs[runtime] = _serving.in_process(bundle, info)
+        with _serving.InProcess(bundle, info) as process:
+            costs[runtime] = process.busy()
         show(f"ours, {runtime}", ours[runtime], costs[runtime]["cpu_ms"])
     peers, missing = ({}, {}) if chosen.skip_peers else measure_peers(bundle, chosen)
     return summary(ours, costs, peers, missing)

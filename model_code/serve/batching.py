@@ -22,7 +22,7 @@ from model_code.serve.sessions import Floats
 
 _ROUNDS = 2
 """Batches per worker that the waiting photos are split into. In a batch the first photo waits for the last, so only
-photos that would wait for more than one round gain by it: with 1 here, mobilenet_v2's p99 at half load is a tenth higher.
+photos that would wait for more than one round gain by it: with 1, mobilenet_v2's p99 at half load is a tenth higher.
 """
 
 WINDOW = 32

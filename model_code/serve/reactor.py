@@ -55,10 +55,13 @@ class Reactor:
         """Tell `trouble` what callbacks raise; the threads go on."""
         self._trouble = trouble
         self._lock = threading.Lock()
-        self._turn = threading.Condition(self._lock)
         self._selector = selectors.DefaultSelector()
         self._interest: dict[Any, int] = {}
         self._deferred: deque[Callable[[], None]] = deque()
+        self._sleeping: list[threading.Lock] = []
+        """What sleeping threads wait for, locked; releasing one wakes its thread. The last to fall asleep, whose caches
+        are the warmest, is the first to be woken. A `Condition` makes a new lock for every wait.
+        """
         self._listening = False
         self._heard = time.monotonic()
         """When somebody listened last."""
@@ -121,6 +124,8 @@ class Reactor:
     # -- the threads -------------------------------------------------------------------------------------------------
 
     def _take_turns(self, work: Work) -> None:
+        alarm = threading.Lock()
+        alarm.acquire()
         with self._lock:
             while True:
                 if work.waiting:
@@ -128,19 +133,27 @@ class Reactor:
                     if not self._listening:
                         self._listen(0)
                 elif self._listening:
-                    self._turn.wait()
+                    self._sleep(alarm)
                 else:
                     self._listen(max(0.0, self._due - time.monotonic()))
 
     def _do(self, work: Work) -> None:
         task = work.take()
-        if work.waiting or (work.room and not self._listening):
-            self._turn.notify()
+        wanted = work.waiting or (work.room and not self._listening)
+        successor = self._sleeping.pop() if wanted and self._sleeping else None
         self._lock.release()
+        if successor is not None:
+            successor.release()
         work.run(task)
         self._lock.acquire()
         work.finish(task)
         self._run_deferred()
+
+    def _sleep(self, alarm: threading.Lock) -> None:
+        self._sleeping.append(alarm)
+        self._lock.release()
+        alarm.acquire()
+        self._lock.acquire()
 
     def _listen(self, seconds: float) -> None:
         self._listening = True
@@ -161,6 +174,7 @@ class Reactor:
         while True:
             time.sleep(_PATIENCE if self._heard != heard else _QUIET)
             heard = self._heard
-            with self._turn:
-                if not self._listening and time.monotonic() - self._heard > _PATIENCE:
-                    self._turn.notify()
+            with self._lock:
+                silent = not self._listening and time.monotonic() - self._heard > _PATIENCE
+                if silent and self._sleeping:
+                    self._sleeping.pop().release()
