@@ -1,4 +1,4 @@
-"""A JSON line per request, written by a thread of its own: a slow or full log never holds up an answer."""
+"""A JSON line per request, made and written by a thread of its own: a log, slow or full, never holds up an answer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 _CAPACITY = 10_000
@@ -14,6 +16,49 @@ _INTERVAL = 0.1
 """Seconds between writes: waking the thread for every line costs more than the line."""
 # POSIX keeps writes of up to PIPE_BUF bytes whole when several processes share a pipe.
 _ATOMIC = 4096
+_TEXT = 1024
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request. None of its photos: a backlog must not hold them.
+
+    :param at: when it was answered, seconds since 1970.
+    :param method: and all that follows, where the request became complete.
+    """
+
+    at: float
+    status: int
+    reason: str = ""
+    method: str | None = None
+    path: str = ""
+    seconds: float = 0.0
+    photos: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    attributes: str | None = None
+    inference_id: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """What the line says."""
+        said: dict[str, Any] = {
+            "time": datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
+        }
+        if self.method is not None:
+            said |= {"method": self.method[:16], "path": self.path[:200]}
+        said["status"] = self.status
+        if self.method is not None:
+            said |= {
+                "ms": round(self.seconds * 1000, 2),
+                "photos": self.photos,
+                "bytes_in": self.bytes_in,
+                "bytes_out": self.bytes_out,
+            }
+        for name in ("reason", "attributes", "inference_id"):
+            value = getattr(self, name)
+            if value:
+                said[name] = value[:_TEXT]
+        return said
 
 
 class AccessLog:
@@ -21,7 +66,7 @@ class AccessLog:
 
     def __init__(self, target: str) -> None:
         self.lost = 0
-        self._lines: deque[dict[str, Any]] = deque()
+        self._lines: deque[Entry] = deque()
         self._stop = threading.Event()
         self._file = -1
         if target != "off":
@@ -30,14 +75,14 @@ class AccessLog:
             self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
             self._thread.start()
 
-    def write(self, fields: dict[str, Any]) -> None:
+    def write(self, entry: Entry) -> None:
         """Queue a line."""
         if self._file < 0:
             return
         if len(self._lines) >= _CAPACITY:
             self.lost += 1
         else:
-            self._lines.append(fields)
+            self._lines.append(entry)
 
     def close(self) -> None:
         """Write what is queued, for at most a second."""
@@ -59,7 +104,7 @@ class AccessLog:
         """All that is waiting, as lines in pieces that are written whole."""
         part = b""
         while self._lines:
-            line = json.dumps(self._lines.popleft()).encode() + b"\n"
+            line = json.dumps(self._lines.popleft().fields()).encode() + b"\n"
             if len(part) + len(line) > _ATOMIC:
                 yield part
                 part = b""

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -81,40 +82,50 @@ class Writer:
             response.reason = f"{len(errors)} lines refused"
         return response
 
-    def prediction(self, answer: Answer, top_k: int | None) -> dict[str, Any]:
-        """One photo's answer as a JSON object."""
-        top = self._top(answer, top_k)
-        name, probability = top[0]
-        fields: dict[str, Any] = {
-            "class": name,
-            "probability": probability,
-            "abstain": probability < self.abstain_threshold,
-            "top": [{"class": name, "probability": probability} for name, probability in top],
-        }
-        if answer.heat_map is not None:
-            fields["explanation"] = base64.b64encode(answer.heat_map).decode()
-        return fields
-
-    def _top(self, answer: Answer, top_k: int | None) -> list[tuple[str, float]]:
+    def _top(self, names: Sequence[str], answer: Answer, top_k: int | None) -> list[tuple[str, float]]:
         # Seven digits: as many as float32 holds.
         return [
-            (self.classes[i], round(p, 7))
+            (names[i], round(p, 7))
             for i, p in zip(answer.order[:top_k].tolist(), answer.probabilities[:top_k].tolist(), strict=True)
         ]
 
+    @cached_property
+    def _quoted(self) -> tuple[str, ...]:
+        return tuple(json.dumps(name) for name in self.classes)
+
+    @cached_property
+    def _provenance(self) -> str:
+        return json.dumps(self.provenance)[1:]
+
+    def _prediction(self, answer: Answer, top_k: int | None) -> str:
+        """One photo's answer as a JSON object without its closing brace.
+
+        Written by hand: most of an answer never changes, and `json` takes four times as long, between two photos,
+        when its code is in no cache.
+        """
+        top = self._top(self._quoted, answer, top_k)
+        name, probability = top[0]
+        abstain = "true" if probability < self.abstain_threshold else "false"
+        rows = ", ".join([f'{{"class": {name}, "probability": {p!r}}}' for name, p in top])
+        text = f'{{"class": {name}, "probability": {probability!r}, "abstain": {abstain}, "top": [{rows}]'
+        if answer.heat_map is not None:
+            text += f', "explanation": "{base64.b64encode(answer.heat_map).decode()}"'
+        return text
+
     def _json(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
-        predictions = [self.prediction(outcome, top_k) for outcome in outcomes if isinstance(outcome, Answer)]
-        return json.dumps({"predictions": predictions, **self.provenance}).encode() + b"\n"
+        predictions = [
+            self._prediction(outcome, top_k) + "}" for outcome in outcomes if isinstance(outcome, Answer)
+        ]
+        return f'{{"predictions": [{", ".join(predictions)}], {self._provenance}\n'.encode()
 
     def _json_lines(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
-        lines = []
-        for outcome in outcomes:
-            if isinstance(outcome, Answer):
-                fields = {**self.prediction(outcome, top_k), **self.provenance}
-            else:
-                fields = _error_fields(refusal(outcome))
-            lines.append(json.dumps(fields))
-        return ("\n".join(lines) + "\n").encode()
+        lines = [
+            f"{self._prediction(outcome, top_k)}, {self._provenance}\n"
+            if isinstance(outcome, Answer)
+            else json.dumps(_error_fields(refusal(outcome))) + "\n"
+            for outcome in outcomes
+        ]
+        return "".join(lines).encode()
 
     def _csv(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
         """Per photo: class, probability, abstain (0 or 1), then the further classes with theirs.
@@ -127,7 +138,7 @@ class Writer:
             if not isinstance(outcome, Answer):
                 rows.writerow(["", "", "", refusal(outcome).message])
                 continue
-            (name, probability), *others = self._top(outcome, top_k)
+            (name, probability), *others = self._top(self.classes, outcome, top_k)
             abstain = int(probability < self.abstain_threshold)
             rows.writerow([name, probability, abstain, *(field for pair in others for field in pair)])
         return text.getvalue().encode()

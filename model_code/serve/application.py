@@ -7,11 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 from model_code.serve import metrics, payload
-from model_code.serve.access_log import AccessLog
+from model_code.serve.access_log import AccessLog, Entry
 from model_code.serve.answers import Outcome, Writer, refusal
 from model_code.serve.batching import Batcher, Job
 from model_code.serve.messages import CLIENT_GONE, HttpError, Request, Response
@@ -21,9 +19,10 @@ from model_code.serve.payload import Format
 from model_code.serve.protocol import Exchange
 from model_code.serve.settings import Settings
 
+_INFERENCE_ID = "x-amzn-sagemaker-inference-id"
 _ECHOED = {
     payload.CUSTOM_ATTRIBUTES: "X-Amzn-SageMaker-Custom-Attributes",
-    "x-amzn-sagemaker-inference-id": "X-Amzn-SageMaker-Inference-Id",
+    _INFERENCE_ID: "X-Amzn-SageMaker-Inference-Id",
 }
 # SageMaker's own limit for custom attributes.
 _ECHO_LIMIT = 1024
@@ -94,31 +93,26 @@ class Application:
             return
         if request.path == "/invocations":
             self._metrics.observe(metrics.LATENCY, seconds)
-        fields: dict[str, Any] = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "method": request.method[:16],
-            "path": request.path[:200],
-            "status": response.status,
-            "ms": round(seconds * 1000, 2),
-            "photos": response.photos,
-            "bytes_in": len(request.body),
-            "bytes_out": bytes_sent,
-        }
-        if response.reason:
-            fields["reason"] = response.reason
-        for name, key in (
-            (payload.CUSTOM_ATTRIBUTES, "attributes"),
-            ("x-amzn-sagemaker-inference-id", "inference_id"),
-        ):
-            if name in request.headers:
-                fields[key] = request.headers[name][:_ECHO_LIMIT]
-        self._log.write(fields)
+        self._log.write(
+            Entry(
+                time.time(),
+                response.status,
+                response.reason,
+                request.method,
+                request.path,
+                seconds,
+                response.photos,
+                len(request.body),
+                bytes_sent,
+                request.headers.get(payload.CUSTOM_ATTRIBUTES),
+                request.headers.get(_INFERENCE_ID),
+            )
+        )
 
     def refused(self, error: HttpError) -> None:
         """Count and log a request that never became complete."""
         self._metrics.count_status(error.status)
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._log.write({"time": now, "status": error.status, "reason": error.reason})
+        self._log.write(Entry(time.time(), error.status, error.reason))
 
     # -- routes ------------------------------------------------------------------------------------------------------
 

@@ -37,15 +37,16 @@ class Response:
 
     def encode(self, keep_alive: bool, with_body: bool = True) -> bytes:
         """Status line, headers and body."""
-        lines = [
-            f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}",
-            f"Server: {SERVER}",
-            f"Content-Type: {self.content_type}",
-            f"Content-Length: {len(self.body)}",
-            "Connection: keep-alive" if keep_alive else "Connection: close",
-        ]
-        lines.extend(f"{name}: {value}" for name, value in self.headers)
-        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        text = (
+            f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}\r\n"
+            f"Server: {SERVER}\r\n"
+            f"Content-Type: {self.content_type}\r\n"
+            f"Content-Length: {len(self.body)}\r\n"
+            f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n"
+        )
+        for name, value in self.headers:
+            text += f"{name}: {value}\r\n"
+        head = text.encode("latin-1") + b"\r\n"
         return head + self.body if with_body else head
 
 

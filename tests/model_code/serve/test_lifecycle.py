@@ -27,7 +27,7 @@ RED = photo("red", kind="PNG")
 def refusal(*arguments: str) -> str:
     """The one line with which the server refuses to start."""
     done = subprocess.run(
-        [sys.executable, "-m", "model_code.serve", *arguments],
+        [sys.executable, "-m", "model_code.serve", "--port", "0", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
