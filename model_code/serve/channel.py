@@ -102,7 +102,7 @@ class Channel:
     # -- the reactor's calls -----------------------------------------------------------------------------------------
 
     def _ready(self, events: int) -> None:
-        if events & WRITE and not self._closed:
+        if events & WRITE and self._unsent:  # another thread that listens may have been here before
             del self._unsent[: self._send(self._unsent)]
             if self._full and len(self._unsent) <= _LOW:
                 self._full = False

@@ -1,4 +1,4 @@
-"""Threads that take turns: one waits for the network, some work on batches, the others sleep.
+"""Threads that take turns: some wait for the network, some work on batches, the others sleep.
 
 The pattern is Leader/Followers (Schmidt et al., "Pattern-Oriented Software Architecture", volume 2, 2000): the thread
 that reads a request works on it itself and writes the answer. Nothing is handed from thread to thread on the way of a
@@ -21,6 +21,10 @@ from typing import Any, Protocol
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
+_LISTENERS = 2
+"""Threads that listen at a time. The kernel wakes the one that came last, whose caches are warm, and while that one
+works nobody has to be woken to listen in its place.
+"""
 _PATIENCE = 0.02
 """Seconds for which nobody has to listen: what a client waits for the answer to its /ping at worst."""
 _QUIET = 0.25
@@ -62,7 +66,7 @@ class Reactor:
         """What sleeping threads wait for, locked; releasing one wakes its thread. The last to fall asleep, whose caches
         are the warmest, is the first to be woken. A `Condition` makes a new lock for every wait.
         """
-        self._listening = False
+        self._listeners = 0
         self._heard = time.monotonic()
         """When somebody listened last."""
         self._every = 1.0
@@ -92,7 +96,7 @@ class Reactor:
     def watch(self, file: Any, events: int, ready: Callable[[int], None]) -> None:
         """Call `ready` with READ, WRITE or both whenever `file` is ready for them; 0 stops watching it.
 
-        It may be called once more after watching has stopped.
+        It may be called in vain: more than one thread listens, and one of them may have dealt with it.
         """
         before = self._interest.get(file, 0)
         if events == before:
@@ -130,16 +134,16 @@ class Reactor:
             while True:
                 if work.waiting:
                     self._do(work)
-                    if not self._listening:
+                    if work.waiting and not self._listeners:
                         self._listen(0)
-                elif self._listening:
-                    self._sleep(alarm)
-                else:
+                elif self._listeners < _LISTENERS:
                     self._listen(max(0.0, self._due - time.monotonic()))
+                else:
+                    self._sleep(alarm)
 
     def _do(self, work: Work) -> None:
         task = work.take()
-        wanted = work.waiting or (work.room and not self._listening)
+        wanted = work.waiting or (work.room and not self._listeners)
         successor = self._sleeping.pop() if wanted and self._sleeping else None
         self._lock.release()
         if successor is not None:
@@ -156,11 +160,11 @@ class Reactor:
         self._lock.acquire()
 
     def _listen(self, seconds: float) -> None:
-        self._listening = True
+        self._listeners += 1
         self._lock.release()
         events = self._selector.select(seconds)
         self._lock.acquire()
-        self._listening = False
+        self._listeners -= 1
         for key, ready in events:
             self._call(key.data, ready)
         self._heard = now = time.monotonic()
@@ -175,6 +179,6 @@ class Reactor:
             time.sleep(_PATIENCE if self._heard != heard else _QUIET)
             heard = self._heard
             with self._lock:
-                silent = not self._listening and time.monotonic() - self._heard > _PATIENCE
+                silent = not self._listeners and time.monotonic() - self._heard > _PATIENCE
                 if silent and self._sleeping:
                     self._sleeping.pop().release()

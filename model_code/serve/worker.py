@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,8 @@ class Worker:
         # What start-up made lives for good: a full collection would walk it again and again, all threads waiting.
         gc.collect()
         gc.freeze()
+        # A thread that ends leaves a server that answers ever less: the supervisor starts another process instead.
+        threading.excepthook = _end_the_process
         stop = {signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, stop)
         log = AccessLog(self._settings.access_log)
@@ -233,6 +236,14 @@ def resident_bytes() -> int:
             return int(statm.read().split()[1]) * resource.getpagesize()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _end_the_process(failure: threading.ExceptHookArgs) -> None:
+    name = failure.thread.name if failure.thread else "a thread"
+    print(
+        f"error: {name} ended: {failure.exc_type.__name__}: {failure.exc_value}", file=sys.stderr, flush=True
+    )
+    os._exit(1)
 
 
 def _tame_malloc() -> None:
