@@ -6,7 +6,8 @@ import contextlib
 import socket
 from typing import Protocol
 
-from model_code.serve.reactor import READ, WRITE, Reactor
+from model_code.serve.poller import READ, WRITE
+from model_code.serve.reactor import Reactor
 
 _RECEIVE = 256 * 1024
 _HIGH, _LOW = 64 * 1024, 16 * 1024
@@ -46,6 +47,7 @@ class Channel:
         self._paused = self._ended = False
         self._closing = self._end_wanted = False
         self._closed = False
+        self._watched = 0
 
     def open(self, owner: Owner) -> None:
         """Begin to read."""
@@ -158,5 +160,7 @@ class Channel:
                 self._socket.shutdown(socket.SHUT_WR)
 
     def _watch(self) -> None:
-        unsent = bool(self._unsent) and not self._closed
-        self._reactor.watch(self._socket, READ * self._reads | WRITE * unsent, self._ready)
+        wanted = READ * self._reads | WRITE * (bool(self._unsent) and not self._closed)
+        if wanted != self._watched:
+            self._watched = wanted
+            self._reactor.watch(self._socket.fileno(), wanted, self._ready)

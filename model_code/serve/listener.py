@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from model_code.serve.channel import Channel
-from model_code.serve.reactor import READ, Reactor
+from model_code.serve.poller import READ
+from model_code.serve.reactor import Reactor
 
 _AT_ONCE = 64
 """Clients accepted in a row: what the others have sent waits meanwhile."""
@@ -25,12 +26,18 @@ class Listener:
         self._reactor = reactor
         self._port = port
         self._connect = connect
+        self._open = False
         self._resume: float | None = None
         """When to accept again; None while it does."""
 
     def open(self) -> None:
         """Accept clients from now on."""
-        self._reactor.watch(self._port, READ, self._ready)
+        self._watch(True)
+
+    def _watch(self, wanted: bool) -> None:
+        if wanted != self._open:
+            self._open = wanted
+            self._reactor.watch(self._port.fileno(), READ * wanted, self._ready)
 
     def sweep(self) -> None:
         """Accept again, when the time has come."""
@@ -40,10 +47,10 @@ class Listener:
 
     def close(self) -> None:
         """Accept those whose connection is complete already, and no more."""
-        self._reactor.watch(self._port, 0, self._ready)
-        self._resume = None
+        self._watch(False)
         while self._accept():
             pass
+        self._resume = None
         self._port.close()
 
     def _ready(self, _: int) -> None:
@@ -58,7 +65,7 @@ class Listener:
             return True  # it has left already
         except OSError as error:
             if error.errno in _EXHAUSTED:
-                self._reactor.watch(self._port, 0, self._ready)
+                self._watch(False)
                 self._resume = time.monotonic() + _BREAK
             return False
         self._connect(Channel(self._reactor, client))

@@ -11,7 +11,6 @@ grows long. Everything but the work itself happens under one lock, so that nothi
 
 from __future__ import annotations
 
-import selectors
 import threading
 import time
 from collections import deque
@@ -19,12 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+from model_code.serve.poller import Poller, Ready, best_poller
 
-_LISTENERS = 2
-"""Threads that listen at a time. The kernel wakes the one that came last, whose caches are warm, and while that one
-works nobody has to be woken to listen in its place.
-"""
 _PATIENCE = 0.02
 """Seconds for which nobody has to listen: what a client waits for the answer to its /ping at worst."""
 _QUIET = 0.25
@@ -55,12 +50,11 @@ class Work(Protocol):
 class Reactor:
     """Listens to sockets and works, on as many threads as may work at a time and one more."""
 
-    def __init__(self, trouble: Callable[[Exception], None]) -> None:
+    def __init__(self, trouble: Callable[[Exception], None], poller: Poller | None = None) -> None:
         """Tell `trouble` what callbacks raise; the threads go on."""
         self._trouble = trouble
         self._lock = threading.Lock()
-        self._selector = selectors.DefaultSelector()
-        self._interest: dict[Any, int] = {}
+        self._poller = poller or best_poller()
         self._deferred: deque[Callable[[], None]] = deque()
         self._sleeping: list[threading.Lock] = []
         """What sleeping threads wait for, locked; releasing one wakes its thread. The last to fall asleep, whose caches
@@ -93,23 +87,12 @@ class Reactor:
 
     # -- under the lock ----------------------------------------------------------------------------------------------
 
-    def watch(self, file: Any, events: int, ready: Callable[[int], None]) -> None:
-        """Call `ready` with READ, WRITE or both whenever `file` is ready for them; 0 stops watching it.
+    def watch(self, file: int, events: int, ready: Ready) -> None:
+        """Have `ready` called with READ, WRITE or both whenever `file` is ready for them; 0 stops watching it.
 
-        It may be called in vain: more than one thread listens, and one of them may have dealt with it.
+        It may be called in vain: another thread may have dealt with it.
         """
-        before = self._interest.get(file, 0)
-        if events == before:
-            return
-        if not events:
-            del self._interest[file]
-            self._selector.unregister(file)
-            return
-        self._interest[file] = events
-        if before:
-            self._selector.modify(file, events, ready)
-        else:
-            self._selector.register(file, events, ready)
+        self._poller.watch(file, events, ready)
 
     def defer(self, action: Callable[[], None]) -> None:
         """Call `action` before the lock is released: when whoever is calling now has come to an end."""
@@ -136,7 +119,7 @@ class Reactor:
                     self._do(work)
                     if work.waiting and not self._listeners:
                         self._listen(0)
-                elif self._listeners < _LISTENERS:
+                elif self._listeners < self._poller.threads:
                     self._listen(max(0.0, self._due - time.monotonic()))
                 else:
                     self._sleep(alarm)
@@ -162,11 +145,11 @@ class Reactor:
     def _listen(self, seconds: float) -> None:
         self._listeners += 1
         self._lock.release()
-        events = self._selector.select(seconds)
+        events = self._poller.poll(seconds)
         self._lock.acquire()
         self._listeners -= 1
-        for key, ready in events:
-            self._call(key.data, ready)
+        for file, flags in events:
+            self._poller.dispatch(file, flags, self._call)
         self._heard = now = time.monotonic()
         if now >= self._due:
             self._due = now + self._every

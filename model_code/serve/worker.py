@@ -33,9 +33,10 @@ from model_code.serve.listener import Listener
 from model_code.serve.messages import Request
 from model_code.serve.metrics import Board
 from model_code.serve.model import ServedModel
+from model_code.serve.poller import READ
 from model_code.serve.predictor import Predictor
 from model_code.serve.protocol import Server
-from model_code.serve.reactor import READ, Reactor
+from model_code.serve.reactor import Reactor
 from model_code.serve.sessions import default_threads
 from model_code.serve.settings import Settings
 

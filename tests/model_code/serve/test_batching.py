@@ -15,11 +15,13 @@ import pytest
 from model_code.serve.answers import Answer, Outcome
 from model_code.serve.batching import Batch, Batcher, Job
 from model_code.serve.messages import HttpError
-from model_code.serve.reactor import READ, Reactor
+from model_code.serve.poller import READ, Poller, SelectorPoller, best_poller
+from model_code.serve.reactor import Reactor
 from model_code.serve.sessions import Floats
 from tests.model_code.serve.running import wait_for
 
 DEADLINE = 30.0
+POLLERS = pytest.mark.parametrize("poller", [best_poller, SelectorPoller])
 
 
 class Echo:
@@ -45,11 +47,13 @@ class Echo:
 class Crew:
     """A batcher and the threads that work for it."""
 
-    def __init__(self, model: Echo, workers: int, max_batch: int, capacity: int) -> None:
+    def __init__(
+        self, model: Echo, workers: int, max_batch: int, capacity: int, poller: Poller | None = None
+    ) -> None:
         self.batches: list[Batch] = []
         self.troubles: list[Exception] = []
         self.batcher = Batcher(model, workers, max_batch, capacity, self.batches.append, self.troubles.append)
-        self._reactor = Reactor(self.troubles.append)
+        self._reactor = Reactor(self.troubles.append, poller)
         self._calls: deque[Callable[[], None]] = deque()
         reading, self.bell = os.pipe()
 
@@ -100,8 +104,9 @@ def closed(gate: threading.Event) -> Iterator[None]:
     gate.set()
 
 
-def test_every_photo_is_answered_once_and_nobody_sleeps_through_one() -> None:
-    crew = Crew(Echo(), 4, 8, 10_000)
+@POLLERS
+def test_every_photo_is_answered_once_and_nobody_sleeps_through_one(poller: Callable[[], Poller]) -> None:
+    crew = Crew(Echo(), 4, 8, 10_000, poller())
     # One after another: each meets threads on their way to sleep.
     for n in range(2000):
         assert numbers(crew.submit(b"%d" % n)) == [n]
@@ -115,9 +120,10 @@ def test_every_photo_is_answered_once_and_nobody_sleeps_through_one() -> None:
     assert not crew.troubles
 
 
-def test_somebody_listens_while_all_workers_work() -> None:
+@POLLERS
+def test_somebody_listens_while_all_workers_work(poller: Callable[[], Poller]) -> None:
     model = Echo()
-    crew = Crew(model, 2, 1, 100)
+    crew = Crew(model, 2, 1, 100, poller())
     with closed(model.gate):
         busy = [crew.submit(b"1") for _ in range(2)]
         wait_for(lambda: crew.working() == 2, "both workers to work")
@@ -126,9 +132,10 @@ def test_somebody_listens_while_all_workers_work() -> None:
     assert [numbers(answer) for answer in (*busy, waiting)] == [[1], [1], [2]]
 
 
-def test_all_workers_work_on_one_request_of_many_photos() -> None:
+@POLLERS
+def test_all_workers_work_on_one_request_of_many_photos(poller: Callable[[], Poller]) -> None:
     model = Echo()
-    crew = Crew(model, 3, 1, 100)
+    crew = Crew(model, 3, 1, 100, poller())
     with closed(model.gate):
         answer = crew.submit(*(b"%d" % n for n in range(10)))
         wait_for(lambda: crew.working() == 3, "all workers to work")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from model_code.serve.channel import Channel
+from model_code.serve.poller import Poller, SelectorPoller, best_poller
 from model_code.serve.reactor import Reactor
 from tests.model_code.serve.running import DEADLINE, FIXED, Server, read_reply, wait_for
 from tests.model_code.serve.test_http import post
@@ -64,9 +65,9 @@ class Owner:
 class Pair:
     """A channel and the client at its other end."""
 
-    def __init__(self) -> None:
+    def __init__(self, poller: Poller | None = None) -> None:
         self.troubles: list[Exception] = []
-        self.reactor = Reactor(self.troubles.append)
+        self.reactor = Reactor(self.troubles.append, poller)
         listening = socket.create_server(("127.0.0.1", 0))
         self.client = socket.create_connection(listening.getsockname())
         self.client.settimeout(DEADLINE)
@@ -85,9 +86,9 @@ class Pair:
         wait_for(lambda: self.owner.heard == list(words), f"{words}, not {self.owner.heard}")
 
 
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    made = Pair()
+@pytest.fixture(params=[best_poller, SelectorPoller])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    made = Pair(request.param())
     yield made
     made.client.close()
 
