@@ -97,9 +97,8 @@ class OpenVinoForward:
         self.name = f"openvino {openvino.__version__.split('-')[0]} float32"
         self.callers = 2 * cores()
         side = transform.crop
-        example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
         core = openvino.Core()
-        model = core.read_model(to_onnx(Normalised(backbone, transform), example))
+        model = core.read_model(_as_onnx(backbone, transform))
         model.reshape([1, side, side, 3])  # a known shape is planned once
         self._compiled = core.compile_model(
             model,
@@ -151,8 +150,7 @@ class OnnxForward:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        example = torch.zeros(2, transform.crop, transform.crop, 3, dtype=torch.uint8)
-        model = to_onnx(Normalised(backbone, transform), example)
+        model = _as_onnx(backbone, transform)
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, pixels: Pixels) -> Features:
@@ -247,6 +245,11 @@ def best_forward(backbone: Backbone, transform: Transform, runtime: str = "auto"
                 if runtime == name:
                     raise
     raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, not {runtime!r}")
+
+
+def _as_onnx(backbone: Backbone, transform: Transform) -> bytes:
+    example = torch.zeros(2, transform.crop, transform.crop, 3, dtype=torch.uint8)
+    return to_onnx(Normalised(backbone, transform), example)
 
 
 def to_onnx(module: nn.Module, example: Tensor) -> bytes:

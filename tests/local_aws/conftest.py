@@ -178,6 +178,15 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     running.stop()
 
 
+@pytest.fixture(scope="module")
+def bucket(cloud: Cloud) -> str:
+    """A bucket with three objects under train/."""
+    name = cloud.bucket()
+    for key in ("train/cats/1.jpg", "train/dogs/2.jpg", "train/list.txt"):
+        cloud.s3.put_object(Bucket=name, Key=key, Body=key.encode())
+    return name
+
+
 @pytest.fixture
 def own_cloud(tmp_path: Path) -> Iterator[Callable[..., Cloud]]:
     """Start a local_aws of one's own; it is ended with the test."""

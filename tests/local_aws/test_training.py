@@ -16,7 +16,7 @@ from tests.local_aws.conftest import (
     training_request,
     unique,
 )
-from tests.local_aws.training import SLEEPER, artefact, bucket_with_data
+from tests.local_aws.training import SLEEPER, artefact
 
 REPORT = """
 import json, os, sys
@@ -35,11 +35,6 @@ json.dump(found, open(os.path.join(os.environ["SM_MODEL_DIR"], "report-%s.json" 
 open(os.path.join(os.environ["SM_OUTPUT_DATA_DIR"], "extra.txt"), "w").write("kept")
 print("accuracy=0.5"); print("accuracy=0.75 epoch=2")
 """
-
-
-@pytest.fixture(scope="module")
-def bucket(cloud: Cloud) -> str:
-    return bucket_with_data(cloud)
 
 
 def test_script_finds_everything_and_its_results_are_kept(cloud: Cloud, bucket: str) -> None:

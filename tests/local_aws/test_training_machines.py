@@ -26,13 +26,7 @@ from tests.local_aws.conftest import (
     training_request,
     unique,
 )
-from tests.local_aws.training import SLEEPER, SPOT, artefact, bucket_with_data
-
-
-@pytest.fixture(scope="module")
-def bucket(cloud: Cloud) -> str:
-    return bucket_with_data(cloud)
-
+from tests.local_aws.training import SLEEPER, SPOT, artefact
 
 RENDEZVOUS = """
 import json, os, socket, time

@@ -13,12 +13,6 @@ from tests.local_aws.conftest import (
     training_request,
     unique,
 )
-from tests.local_aws.training import bucket_with_data
-
-
-@pytest.fixture(scope="module")
-def bucket(cloud: Cloud) -> str:
-    return bucket_with_data(cloud)
 
 
 def _changed(**changes: Any) -> Any:

@@ -36,11 +36,3 @@ def artefact(cloud: Cloud, uri: str) -> dict[str, bytes]:
     with tarfile.open(fileobj=packed) as archive:
         members = [member for member in archive.getmembers() if member.isfile()]
         return {member.name: archive.extractfile(member).read() for member in members}  # type: ignore[union-attr]
-
-
-def bucket_with_data(cloud: Cloud) -> str:
-    """A new bucket with three objects under train/."""
-    name = cloud.bucket()
-    for key in ("train/cats/1.jpg", "train/dogs/2.jpg", "train/list.txt"):
-        cloud.s3.put_object(Bucket=name, Key=key, Body=key.encode())
-    return name
