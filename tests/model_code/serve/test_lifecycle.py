@@ -207,8 +207,7 @@ def test_a_request_that_came_before_the_signal_is_answered(tmp_path: Path) -> No
         with server.raw() as known:
             known.sendall(post(RED))
             assert label(read_reply(known)) == "red"
-            os.kill(child, signal.SIGSTOP)
-            wait_for(lambda: _status(child, "State").startswith("T"), "the process to be stopped")
+            stop_for_now(child)
             with server.raw() as new:
                 for connection in (known, new):
                     connection.sendall(post(RED))
@@ -221,8 +220,19 @@ def test_a_request_that_came_before_the_signal_is_answered(tmp_path: Path) -> No
         assert server.process.wait(10) == 0
 
 
+def stop_for_now(pid: int) -> None:
+    """SIGSTOP, and wait: until it has reached each thread, the others go on and accept clients."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stopped() -> bool:
+        threads = os.listdir(f"/proc/{pid}/task")
+        return all(_status(int(thread), "State").startswith("T") for thread in threads)
+
+    wait_for(stopped, "the process to be stopped")
+
+
 def _status(pid: int, field: str) -> str:
-    """A field of a process's status, see proc(5); ShdPnd holds a bit per signal that waits for it."""
+    """A field of a process's or thread's status, see proc(5); ShdPnd holds a bit per signal that waits for it."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(line.split(maxsplit=1)[1] for line in lines if line.startswith(f"{field}:"))
 
@@ -250,7 +260,7 @@ def test_new_clients_are_refused_while_the_old_ones_are_finished(tmp_path: Path)
 def test_a_process_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     with Server(write_toy(tmp_path / "toy"), tmp_path, *FIXED, "--drain-timeout", "0.1") as server:
         (child,) = server.children()
-        os.kill(child, signal.SIGSTOP)
+        stop_for_now(child)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
         assert not Path(f"/proc/{child}").exists()
@@ -342,7 +352,7 @@ def test_ping_tells_of_another_process_that_hangs(tmp_path: Path) -> None:
     with Server(write_toy(tmp_path / "toy"), tmp_path, *arrangement, "--hang-timeout", "1") as server:
         wait_for(lambda: server.request("GET", "/ping").status == 200, "both processes to be well")
         one, _ = server.children()
-        os.kill(one, signal.SIGSTOP)
+        stop_for_now(one)
         try:
             wait_for(
                 lambda: server.request("GET", "/ping").status == 503, "the stopped process to be noticed"
