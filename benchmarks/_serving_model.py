@@ -35,10 +35,7 @@ def bundle() -> Path:
     code = Path(__file__).resolve().parent.parent / "model_code"
     made_by = [
         Path(__file__),
-        *(
-            code / f"{name}.py"
-            for name in ("export", "int8", "guard", "quantize", "refit", "onnx_graph", "card")
-        ),
+        *(code / f"{name}.py" for name in ("export", "int8", "guard", "quantize", "refit", "onnx_graph", "card")),
     ]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in made_by)).hexdigest()[:12]
     folder = CACHE / f"bundle-{digest}"

@@ -16,12 +16,11 @@ _INTERVAL = 0.1
 """Seconds between writes: waking the thread for every line costs more than the line."""
 # POSIX keeps writes of up to PIPE_BUF bytes whole when several processes share a pipe.
 _ATOMIC = 4096
-_TEXT = 1024
 
 
 @dataclass(slots=True)
 class Entry:
-    """One request. None of its photos: a backlog must not hold them.
+    """One request. Neither its photos nor long texts: a backlog must not hold them.
 
     :param at: when it was answered, seconds since 1970.
     :param method: and all that follows, where the request became complete.
@@ -45,7 +44,7 @@ class Entry:
             "time": datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
         }
         if self.method is not None:
-            said |= {"method": self.method[:16], "path": self.path[:200]}
+            said |= {"method": self.method, "path": self.path}
         said["status"] = self.status
         if self.method is not None:
             said |= {
@@ -54,10 +53,12 @@ class Entry:
                 "bytes_in": self.bytes_in,
                 "bytes_out": self.bytes_out,
             }
-        for name in ("reason", "attributes", "inference_id"):
-            value = getattr(self, name)
-            if value:
-                said[name] = value[:_TEXT]
+        if self.reason:
+            said["reason"] = self.reason
+        if self.attributes is not None:
+            said["attributes"] = self.attributes
+        if self.inference_id is not None:
+            said["inference_id"] = self.inference_id
         return said
 
 

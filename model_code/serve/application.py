@@ -98,14 +98,14 @@ class Application:
                 time.time(),
                 response.status,
                 response.reason,
-                request.method,
-                request.path,
+                request.method[:16],
+                request.path[:200],
                 seconds,
                 response.photos,
                 len(request.body),
                 bytes_sent,
-                request.headers.get(payload.CUSTOM_ATTRIBUTES),
-                request.headers.get(_INFERENCE_ID),
+                _start_of(request, payload.CUSTOM_ATTRIBUTES),
+                _start_of(request, _INFERENCE_ID),
             )
         )
 
@@ -175,6 +175,11 @@ class Application:
         for error in failed:
             if refusal(error).status == 500:
                 report_trouble(error)
+
+
+def _start_of(request: Request, header: str) -> str | None:
+    value = request.headers.get(header)
+    return None if value is None else value[:_ECHO_LIMIT]
 
 
 def _echo(request: Request) -> tuple[tuple[str, str], ...]:

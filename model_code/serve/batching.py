@@ -146,7 +146,7 @@ class Batcher:
     @property
     def waiting(self) -> bool:
         """Whether there are photos that may be begun now."""
-        return bool(self._pending) and len(self._running) < self._workers
+        return bool(self._pending) and self.room
 
     @property
     def room(self) -> bool:

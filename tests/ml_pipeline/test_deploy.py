@@ -38,9 +38,7 @@ class Stage:
         group = self.made.endpoint
         registry.ensure_group(self.sagemaker, group, "toys")
         uri = f"s3://{self.made.bucket}/{key}"
-        request = registry.model_package(
-            group, uri, SERVING_IMAGE, "ml.m5.large", uri, {"toy": version}, approved=True
-        )
+        request = registry.model_package(group, uri, SERVING_IMAGE, "ml.m5.large", uri, {"toy": version}, approved=True)
         return {"model_package_arn": self.sagemaker.create_model_package(**request)["ModelPackageArn"]}
 
     def begin(
