@@ -25,9 +25,10 @@ import torch
 from benchmarks._shared import need, shared
 from model_code import embed, shards
 from model_code.architectures import build_backbone
+from model_code.cores import cores
 from model_code.dataset import Candidate, Folder, examine
 from model_code.embeddings import Embedder
-from model_code.forward import Forward, best_forward, cores, to_onnx
+from model_code.forward import Forward, best_forward, to_onnx
 from model_code.progress import Progress
 from model_code.shards import Sample, Split, pack, tar_bytes, write_shard
 from model_code.transform import Transform, for_architecture

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from model_code import shards
 from model_code.architectures import ArchitectureError, build_backbone
+from model_code.cores import cores
 from model_code.embeddings import (
     NO_WEIGHTS,
     Embedder,
@@ -26,7 +27,7 @@ from model_code.embeddings import (
     file_name,
     write_embeddings,
 )
-from model_code.forward import RUNTIMES, Forward, best_forward, cores
+from model_code.forward import RUNTIMES, Forward, best_forward
 from model_code.photos import PhotoError, Pixels
 from model_code.progress import Progress
 from model_code.shards import Entry, ShardError, Split

@@ -13,6 +13,7 @@ from typing import Any
 
 from model_code import evaluation
 from model_code.bundle import BundleError
+from model_code.cores import cores
 from model_code.evaluation import Subject
 from model_code.judging import EvaluationError, Judgement, judge
 from model_code.manifest import Manifest, ManifestError
@@ -20,7 +21,6 @@ from model_code.progress import Progress
 from model_code.report import Report, render
 from model_code.report_photos import thumbnails
 from model_code.serve.predictor import Predictor
-from model_code.serve.sessions import default_threads
 from model_code.shards import ShardError, count_photos, shards_in
 
 _INPUT = Path("/opt/ml/processing/input")
@@ -160,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--workers",
         type=int,
-        default=default_threads(),
+        default=cores(),
         help="cores to use (default: this job's share, %(default)s)",
     )
     return arguments

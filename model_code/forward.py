@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import threading
 import warnings
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_code.architectures import Backbone
+from model_code.cores import cores
 from model_code.photos import Pixels
 from model_code.transform import Transform
 
@@ -43,23 +43,6 @@ class Forward(Protocol):
 
     def __call__(self, pixels: Pixels) -> Features:
         """Embed a batch."""
-
-
-def cores() -> int:
-    """The cores this process may use: SM_NUM_CPUS, else OMP_NUM_THREADS, else what it is bound to.
-
-    torchrun's processes on one machine share its cores. For several it sets OMP_NUM_THREADS to 1, which says how
-    torch should compute, not how many cores there are to decode with.
-    """
-    ranks = _positive("LOCAL_WORLD_SIZE") or 1
-    given = _positive("SM_NUM_CPUS") or (_positive("OMP_NUM_THREADS") if ranks == 1 else 0)
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, (given or bound) // ranks)
-
-
-def _positive(variable: str) -> int:
-    value = os.environ.get(variable, "")
-    return int(value) if value.isdigit() else 0
 
 
 class Normalised(nn.Module):

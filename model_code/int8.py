@@ -18,7 +18,7 @@ from torch import nn
 from model_code import bundle
 from model_code.activations import Floats, observe
 from model_code.architectures import Classifier
-from model_code.forward import cores
+from model_code.cores import cores
 from model_code.guard import Readout, Verdict, infer, search
 from model_code.onnx_graph import export_onnx, has_features
 from model_code.photos import PhotoError, Pixels

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model_code import photos
+from model_code.cores import cores
 from model_code.distributed import World
-from model_code.forward import cores
 from model_code.shards import ShardError, index_shard, shards_in
 from model_code.torchvision_compat import torchvision  # noqa: F401  (before torchvision.transforms)
 from model_code.transform import Transform

@@ -23,10 +23,10 @@ from model_code.architectures import ArchitectureError
 from model_code.calibration import calibrate
 from model_code.checkpoints import Checkpoints
 from model_code.code_version import code_version
+from model_code.cores import cores
 from model_code.distributed import DistributedError, World
 from model_code.embeddings import EmbeddingsError
 from model_code.fitting import Diverged, Fit, Metrics, Report
-from model_code.forward import cores
 from model_code.hyperparameters import HyperparameterError, Mode, Strategy, Value
 from model_code.manifest import Manifest, ManifestError
 from model_code.metrics import log_metrics

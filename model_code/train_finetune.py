@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model_code.architectures import Backbone, attach_head, build_backbone
 from model_code.checkpoints import Checkpoints, fingerprint
+from model_code.cores import cores
 from model_code.dataset import ordered_map
 from model_code.distributed import World
 from model_code.embed import find_weights
@@ -22,7 +23,7 @@ from model_code.embeddings import NO_WEIGHTS
 from model_code.features import Features
 from model_code.finetune import FinetuneRecipe, FinetuneTask, Network, PhotoSource
 from model_code.fitting import Fit, Metrics, run
-from model_code.forward import best_forward, cores
+from model_code.forward import best_forward
 from model_code.head import Head, HeadRecipe, fit_head
 from model_code.hyperparameters import Strategy, resolve
 from model_code.loader import (

@@ -22,9 +22,9 @@ import torch
 from model_code import hyperparameters, train
 from model_code.checkpoints import fingerprint
 from model_code.code_version import code_version
+from model_code.cores import cores
 from model_code.distributed import World, pick_device
 from model_code.fitting import Diverged, Metrics, Report
-from model_code.forward import cores
 from model_code.hyperparameters import (
     OBJECTIVE,
     Hyperparameter,

@@ -14,8 +14,9 @@ import numpy as np
 
 from model_code.bundle import Bundle
 from model_code.card import BundleError, Golden, ModelCard
+from model_code.cores import cores
 from model_code.photos import MAX_PIXELS, Pixels
-from model_code.serve.sessions import Floats, Runtime, Session, SessionError, default_threads, open_session
+from model_code.serve.sessions import Floats, Runtime, Session, SessionError, open_session
 from model_code.transform import Transform
 
 BATCH = 32
@@ -74,7 +75,7 @@ class Predictor:
             BundleError: the bundle cannot be trusted, or no runtime here reproduces its golden outputs.
         """
         bundle = Bundle.open(path, workdir=workdir)
-        threads = threads or default_threads()
+        threads = threads or cores()
         reasons = []
         for candidate in candidates(bundle.card.runtimes, runtime):
             try:

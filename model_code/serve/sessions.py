@@ -6,7 +6,6 @@ threads share one copy of the weights.
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -46,15 +45,6 @@ class Session(Protocol):
 
     def features(self, batch: Floats) -> tuple[Floats, Floats]:
         """Logits [n, classes] and the last feature map [n, channels, h', w']."""
-
-
-def default_threads() -> int:
-    """This process's share of the machine: SM_NUM_CPUS, then OMP_NUM_THREADS, then the cores it may run on."""
-    for name in ("SM_NUM_CPUS", "OMP_NUM_THREADS"):
-        value = os.environ.get(name, "")
-        if value.isdigit() and int(value) > 0:
-            return int(value)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_session(directory: Path, runtime: Runtime, card: ModelCard, threads: int) -> Session:

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from model_code.card import CARD
+from model_code.cores import cores
 from model_code.serve import metrics, payload
 from model_code.serve.access_log import AccessLog
 from model_code.serve.answers import Answer, Writer
@@ -37,7 +38,6 @@ from model_code.serve.poller import READ
 from model_code.serve.predictor import Predictor
 from model_code.serve.protocol import Server
 from model_code.serve.reactor import Reactor
-from model_code.serve.sessions import default_threads
 from model_code.serve.settings import Settings
 
 _SWEEP = 0.25
@@ -75,7 +75,7 @@ class Worker:
             BundleError: the model cannot be served.
         """
         settings = self._settings
-        cores = default_threads()
+        share = cores()
         arrangement = arrangement or fixed(settings)
         threads = arrangement.threads if arrangement else settings.threads or 1
         predictor = self._open(threads)
@@ -95,10 +95,10 @@ class Worker:
 
                 return workers, threads, prepare
 
-            ways = [way(settings.workers or max(1, cores // threads), threads)]
-            if cores > 1 and settings.threads is None and settings.workers is None:
-                ways.append(way(1, cores))
-            arrangement = choose(measure(ways), _LOCK_FACTOR * self._handling_seconds(photo), cores, settings)
+            ways = [way(settings.workers or max(1, share // threads), threads)]
+            if share > 1 and settings.threads is None and settings.workers is None:
+                ways.append(way(1, share))
+            arrangement = choose(measure(ways), _LOCK_FACTOR * self._handling_seconds(photo), share, settings)
             predictor = opened.get(arrangement.threads) or self._open(arrangement.threads)
         self._model = ServedModel(predictor, settings.limits.pixels, settings.explain)
         self._model.predict([self._model.prepare(photo)])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_code import embed, embeddings, forward, shards
+from model_code import cores, embed, embeddings, shards
 from model_code.architectures import build_backbone
 from model_code.embeddings import NO_WEIGHTS, Embedder
 from model_code.forward import OnnxForward, OpenVinoForward, TorchForward
@@ -226,4 +226,4 @@ def test_the_share_of_cores_comes_from_the_job(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert forward.cores() == expected
+    assert cores.cores() == expected

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from model_code.card import BundleError
+from model_code.cores import cores
 from model_code.photos import PhotoError
 from model_code.serve.predictor import Predictor, candidates
-from model_code.serve.sessions import Runtime, default_threads
+from model_code.serve.sessions import Runtime
 from tests.model_code.serve.toy_bundle import (
     CLASSES,
     GAIN,
@@ -93,6 +94,6 @@ def test_candidates_never_go_back_to_a_more_preferred_runtime() -> None:
 def test_threads_come_from_the_share_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("SM_NUM_CPUS", raising=False)
-    assert default_threads() == 3
+    assert cores() == 3
     monkeypatch.setenv("SM_NUM_CPUS", "5")
-    assert default_threads() == 5
+    assert cores() == 5
