@@ -46,6 +46,9 @@ warnings.filterwarnings("ignore", module="PIL")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _ORIENTATION_TAG = 0x0112
+_STRIP = 256
+"""Rows converted at a time: each step of a conversion copies what it is given, and a big photo whole takes six copies.
+"""
 _HASH_SIDE = 32
 _HASH_LOW = 8
 # Below this contrast (grey levels) the signs of the low frequencies are rounding noise.
@@ -251,8 +254,12 @@ def _decode_pillow(data: bytes, max_pixels: int) -> Pixels:
     with _opened(data, max_pixels) as image:
         try:
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(_rgb(upright), dtype=np.uint8)
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = np.empty((image.height, image.width, 3), np.uint8)
+            for top in range(0, image.height, _STRIP):
+                bottom = min(top + _STRIP, image.height)
+                pixels[top:bottom] = np.asarray(_rgb(image.crop((0, top, image.width, bottom))))
+            return pixels
         except PhotoError:
             raise
         except Exception as error:

@@ -114,7 +114,10 @@ class Writer:
 
     def _json(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
         predictions = [
-            self._prediction(outcome, top_k) + "}" for outcome in outcomes if isinstance(outcome, Answer)
+            self._prediction(outcome, top_k) + "}"
+            if isinstance(outcome, Answer)
+            else json.dumps(_error_fields(refusal(outcome)))
+            for outcome in outcomes
         ]
         return f'{{"predictions": [{", ".join(predictions)}], {self._provenance}\n'.encode()
 

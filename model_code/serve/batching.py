@@ -18,6 +18,7 @@ from typing import Protocol
 
 from model_code.serve.answers import Answer, Outcome
 from model_code.serve.messages import busy
+from model_code.serve.payload import Encoded, Photo
 from model_code.serve.sessions import Floats
 
 _ROUNDS = 2
@@ -46,7 +47,7 @@ class Model(Protocol):
 class Job:
     """The photos of one request on their way through the queue."""
 
-    photos: Sequence[bytes | Exception]
+    photos: Sequence[Photo]
     done: Callable[[list[Outcome]], None]
     explain: bool = False
     target: str | None = None
@@ -167,14 +168,16 @@ class Batcher:
         prepared, places = [], []
         for place, (job, index, _) in enumerate(batch.items):
             photo = job.photos[index]
-            assert isinstance(photo, bytes)
+            assert not isinstance(photo, Exception)
             try:
                 if job.cancelled():
                     outcomes[place] = _CANCELLED
-                elif job.explain:
-                    outcomes[place] = self._model.explain(self._model.prepare(photo), job.target)
+                    continue
+                pixels = self._model.prepare(photo.decode() if isinstance(photo, Encoded) else photo)
+                if job.explain:
+                    outcomes[place] = self._model.explain(pixels, job.target)
                 else:
-                    prepared.append(self._model.prepare(photo))
+                    prepared.append(pixels)
                     places.append(place)
             except Exception as error:
                 outcomes[place] = error

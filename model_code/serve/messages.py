@@ -9,6 +9,8 @@ from http import HTTPStatus
 SERVER = "ml-pipeline"
 JSON = "application/json"
 
+_HEAD_BYTES = 512
+
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -22,6 +24,11 @@ class Request:
     headers: dict[str, str]
     body: bytes
     keep_alive: bool
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that it takes while it waits, about: a client may send thousands without a body."""
+        return len(self.body) + _HEAD_BYTES
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ WAIT = Family("serve_queue_seconds", "Wait of a batch's oldest photo.", "histogr
 WORK = Family("serve_work_seconds_total", "Seconds that workers were busy.")
 QUEUE = Family("serve_queue_photos", "Photos waiting or being worked on.", "gauge")
 CONNECTIONS = Family("serve_connections", "Open connections.", "gauge")
-BUFFERED = Family("serve_buffered_bytes", "Bytes of request bodies held.", "gauge")
+BUFFERED = Family("serve_buffered_bytes", "Bytes of requests held.", "gauge")
 MEMORY = Family("serve_resident_bytes", "Resident memory of all server processes.", "gauge")
 STARTS = Family(
     "serve_process_starts_total", "Starts of server processes; more than processes means crashes."

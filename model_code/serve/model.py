@@ -78,8 +78,22 @@ class ServedModel:
 def _decodes_small(photo: bytes) -> bool:
     """A JPEG whose scans are not progressive: libjpeg-turbo decodes it at reduced scale, row by row.
 
-    A progressive one (SOF2 before the first scan) needs all its coefficients in memory, whatever the scale.
+    A progressive one (frame header SOF2) needs all its coefficients in memory, whatever the scale. The segments are
+    walked by their lengths (ITU-T T.81, B.1.1.4): a thumbnail in one of them has a frame header of its own.
     """
-    if not photo.startswith(b"\xff\xd8\xff"):
-        return False
-    return b"\xff\xc2" not in photo[: photo.find(b"\xff\xda")]
+    place = 2
+    for _ in range(_MOST_SEGMENTS):
+        if not photo.startswith(b"\xff", place):
+            break
+        marker = photo[place + 1 : place + 2]
+        if marker in _FRAMES:
+            return marker in _SEQUENTIAL_FRAMES
+        # Any number of 0xff may stand before a marker.
+        place += 1 if marker == b"\xff" else 2 + int.from_bytes(photo[place + 2 : place + 4])
+    return False
+
+
+_SEQUENTIAL_FRAMES = {b"\xc0", b"\xc1"}
+_FRAMES = {bytes([marker]) for marker in range(0xC0, 0xD0)} - {b"\xc4", b"\xc8", b"\xcc"}
+_MOST_SEGMENTS = 4096
+"""Of a real photo's metadata, at 64 kB each; a hostile one has millions of empty ones."""

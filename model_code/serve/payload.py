@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,6 +23,12 @@ ALL = "all"
 _PHOTO_KEYS = ("b64", "image", "photo", "data", "image_bytes", "bytes")
 _LIST_KEYS = ("instances", "images", "photos", "inputs")
 _URL_KEYS = ("url", "uri", "image_url", "s3", "s3_uri")
+
+_MOST_VALUES, _VALUES_PER_PHOTO = 100_000, 16
+"""JSON values beyond so many, or so many for each photo that may come, are refused unread: a megabyte of `{},{},`
+would take 25.
+"""
+_QUERY_FIELDS = 32
 
 
 class Format(StrEnum):
@@ -46,16 +54,62 @@ class Options:
     target: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A photo as base64 text, decoded when its turn comes: a thousand at once would hold up every other client.
+
+    :param where: what an error calls it.
+    """
+
+    text: str
+    where: str
+
+    def decode(self) -> bytes:
+        """The photo's bytes.
+
+        Raises:
+            HttpError: 400, it is not base64, or nothing.
+        """
+        text = self.text
+        if text.startswith("data:"):
+            text = text.partition(",")[2]
+        if "-" in text or "_" in text:
+            text = text.translate(_URL_SAFE)
+        try:
+            photo = _strict_base64(text)
+        except ValueError:
+            try:  # wrapped lines and left-out padding are common and harmless
+                bare = text.translate(_NO_SPACE).rstrip("=")
+                photo = _strict_base64(bare + "=" * (-len(bare) % 4))
+            except ValueError as error:
+                raise HttpError(400, "base64", f"{self.where}: not base64: {str(error)[:100]}") from error
+        if not photo:
+            raise HttpError(400, "empty", f"{self.where}: the photo is empty")
+        return photo
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
+_NO_SPACE = dict.fromkeys(map(ord, " \t\r\n\v\f"))
+
+
+def _strict_base64(text: str) -> bytes:
+    return binascii.a2b_base64(text, strict_mode=True)
+
+
+Photo = bytes | Encoded | HttpError
+"""A photo's file, as it came or in base64; the error where a line of a batch cannot be understood."""
+
+
 @dataclass(frozen=True)
 class Query:
     """One /invocations request, understood.
 
-    :param photos: encoded photos, in order; an HttpError where a line of a batch cannot be understood.
+    :param photos: in order.
     :param lines: the answer goes line by line, and a bad photo spoils its line only.
     :param single: the request was one photo on its own.
     """
 
-    photos: tuple[bytes | HttpError, ...]
+    photos: tuple[Photo, ...]
     options: Options
     format: Format
     lines: bool = False
@@ -147,7 +201,11 @@ def _options(request: Request, options: Options) -> Options:
         found = {key.strip(): value.strip() for key, sep, value in pairs if sep and key.strip() in _OPTIONS}
         options = with_options(options, found)
     if request.query:
-        options = with_options(options, dict(parse_qsl(request.query, max_num_fields=32)))
+        try:
+            fields = dict(parse_qsl(request.query, max_num_fields=_QUERY_FIELDS))
+        except ValueError as error:
+            raise HttpError(400, "option", f"more than {_QUERY_FIELDS} options in the query") from error
+        options = with_options(options, fields)
     return options
 
 
@@ -181,7 +239,8 @@ def _top_k(value: Any) -> int | None:
     return int(text)
 
 
-def _read_json(body: bytes, options: Options, max_photos: int) -> tuple[tuple[bytes, ...], Options]:
+def _read_json(body: bytes, options: Options, max_photos: int) -> tuple[tuple[Encoded, ...], Options]:
+    _check_values(body, max_photos)
     document = _parse(body)
     if isinstance(document, dict):
         parameters = document.get("parameters")
@@ -195,26 +254,38 @@ def _read_json(body: bytes, options: Options, max_photos: int) -> tuple[tuple[by
     if not items:
         raise HttpError(400, "empty", "there is no photo in the list")
     if len(items) > max_photos:
-        raise _too_many(len(items), max_photos)
+        raise _too_many(max_photos)
     single = not isinstance(document, list)
     return tuple(
         _photo(item, "the request" if single else f"item {n}") for n, item in enumerate(items)
     ), options
 
 
-def _read_lines(body: bytes, max_photos: int) -> tuple[bytes | HttpError, ...]:
-    lines = [line for line in body.split(b"\n", max_photos + 1) if line.strip()]
+def _read_lines(body: bytes, max_photos: int) -> tuple[Encoded | HttpError, ...]:
+    _check_values(body, max_photos)
+    lines = [found.group() for found in islice(_LINE.finditer(body), max_photos + 1)]
     if len(lines) > max_photos:
-        raise _too_many(body.count(b"\n") + 1, max_photos)
+        raise _too_many(max_photos)
     if not lines:
         raise HttpError(400, "empty", "there is no line in the body")
-    photos: list[bytes | HttpError] = []
+    photos: list[Encoded | HttpError] = []
     for number, line in enumerate(lines):
         try:
             photos.append(_photo(_parse(line), f"line {number}"))
         except HttpError as error:
             photos.append(error)
     return tuple(photos)
+
+
+_LINE = re.compile(rb"\S[^\n]*")
+"""A line that is not blank, without the space before it."""
+
+
+def _check_values(body: bytes, max_photos: int) -> None:
+    """Refuse what would only be found to be too much when it fills the memory."""
+    most = max(_MOST_VALUES, _VALUES_PER_PHOTO * max_photos)
+    if body.count(b",") + body.count(b"{") + body.count(b"[") > most:
+        raise HttpError(413, "too_many_values", f"more than {most} JSON values in one request: send several")
 
 
 def _parse(text: bytes) -> Any:
@@ -224,48 +295,25 @@ def _parse(text: bytes) -> Any:
         raise HttpError(400, "json", f"the body is not JSON: {str(error)[:120]}") from error
 
 
-def _photo(item: Any, where: str) -> bytes:
+def _photo(item: Any, where: str) -> Encoded:
     """The photo of one instance: base64 text, or an object that holds it under one of `_PHOTO_KEYS`."""
     if isinstance(item, str):
-        return _base64(item, where)
+        if item.startswith(("http://", "https://", "s3://", "file://", "ftp://")):
+            raise _no_urls(where)
+        return Encoded(item, where)
     if isinstance(item, dict):
         for key in _PHOTO_KEYS:
             if key in item:
                 inner = item[key]
                 return _photo(inner if not isinstance(inner, dict) else inner.get("b64"), where)
         if any(key in item for key in _URL_KEYS):
-            raise HttpError(400, "url", f"{where}: URLs are never fetched: send the photo's bytes as base64")
+            raise _no_urls(where)
     raise HttpError(400, "instance", f'{where}: a photo is base64 text, or an object like {{"b64": "..."}}')
 
 
-def _base64(text: str, where: str) -> bytes:
-    if text.startswith(("http://", "https://", "s3://", "file://", "ftp://")):
-        raise HttpError(400, "url", f"{where}: URLs are never fetched: send the photo's bytes as base64")
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    if "-" in text or "_" in text:
-        text = text.translate(_URL_SAFE)
-    try:
-        photo = _strict_base64(text)
-    except ValueError:
-        try:  # wrapped lines and left-out padding are common and harmless
-            bare = "".join(text.split()).rstrip("=")
-            photo = _strict_base64(bare + "=" * (-len(bare) % 4))
-        except ValueError as error:
-            raise HttpError(400, "base64", f"{where}: not base64: {str(error)[:100]}") from error
-    if not photo:
-        raise HttpError(400, "empty", f"{where}: the photo is empty")
-    return photo
+def _no_urls(where: str) -> HttpError:
+    return HttpError(400, "url", f"{where}: URLs are never fetched: send the photo's bytes as base64")
 
 
-_URL_SAFE = str.maketrans("-_", "+/")
-
-
-def _strict_base64(text: str) -> bytes:
-    return binascii.a2b_base64(text, strict_mode=True)
-
-
-def _too_many(count: int, limit: int) -> HttpError:
-    return HttpError(
-        413, "too_many_photos", f"{count} photos in one request, at most {limit} are taken: send several"
-    )
+def _too_many(limit: int) -> HttpError:
+    return HttpError(413, "too_many_photos", f"more than {limit} photos in one request: send several")

@@ -121,7 +121,7 @@ class Connection:
             # Its photo is still held by a worker: the answer, when it comes, gives its bytes back.
             self._current.cancelled = True
             self._current = None
-        self._server.budget.give_back(sum(len(request.body) for request in self._waiting))
+        self._server.budget.give_back(sum(request.held for request in self._waiting))
         self._waiting.clear()
 
     def received(self, data: bytes) -> None:
@@ -196,7 +196,7 @@ class Connection:
     def answer(self, exchange: Exchange, response: Response) -> None:
         """Write the answer to `exchange` and go on with the next request."""
         request = exchange.request
-        self._server.budget.give_back(len(request.body))
+        self._server.budget.give_back(request.held)
         if self._lost or exchange is not self._current:
             self._server.application.answered(exchange, CLIENT_GONE, 0)
             return

@@ -157,10 +157,10 @@ class Reactor:
         self._run_deferred()
 
     def _see_that_somebody_listens(self) -> None:
-        heard = 0.0
+        before = heard = self._heard
         while True:
-            time.sleep(_PATIENCE if self._heard != heard else _QUIET)
-            heard = self._heard
+            time.sleep(_QUIET if heard == before else _PATIENCE)
+            before, heard = heard, self._heard
             with self._lock:
                 silent = not self._listeners and time.monotonic() - self._heard > _PATIENCE
                 if silent and self._sleeping:

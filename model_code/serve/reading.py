@@ -14,7 +14,7 @@ from model_code.serve.settings import Limits
 
 
 class Budget:
-    """Bytes of request bodies that a process holds, over all its connections."""
+    """Bytes of requests that a process holds, over all its connections."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -47,15 +47,16 @@ class RequestReader:
     ) -> None:
         """Call `on_head` after the headers of each request, `on_request` when its body is there too.
 
-        A request's body counts in `budget` until whoever got the request gives its size back.
+        A request counts in `budget` until whoever got it gives back what it `held`.
         """
         self._limits = limits
         self._budget = budget
         self._on_head = on_head
         self._on_request = on_request
         self._parser = httptools.HttpRequestParser(self)
-        self._begun = 0
         self._in_head = True
+        self._progress = 0
+        """Heads begun and pieces of bodies received."""
         self._unfinished_bytes = 0
         self._begin()
         self.receiving = False
@@ -74,7 +75,7 @@ class RequestReader:
         Raises:
             HttpError: 4xx, 503 or 505; nothing more can be read from this connection.
         """
-        begun = self._begun
+        progress = self._progress
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -84,9 +85,10 @@ class RequestReader:
             raise cause if isinstance(cause, HttpError) else _malformed(wrapped) from None
         except httptools.HttpParserError as error:
             raise _malformed(error) from None
-        if self._in_head and self._begun == begun:
-            # llhttp keeps an unfinished header line however long it grows. The read in which a head begins
-            # may hold the end of the body before it, so it does not count.
+        if self._progress == progress:
+            # httptools keeps an unfinished header or trailer line however long it grows, and what stands beside the
+            # length of a chunk is read for ever. A read that also holds the end or the beginning of a body does not
+            # count.
             self._unfinished_bytes += len(data)
             if self._unfinished_bytes > 2 * self._limits.head:
                 raise self._too_long()
@@ -101,7 +103,7 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         self._begin()
-        self._begun += 1
+        self._progress += 1
         self._unfinished_bytes = 0
         self.receiving = self._in_head = True
 
@@ -133,6 +135,8 @@ class RequestReader:
         self._on_head()
 
     def on_body(self, data: bytes) -> None:
+        self._progress += 1
+        self._unfinished_bytes = 0
         self._check_body(len(self._body) + len(data))
         self._budget.take(len(data))
         if not self._body:
@@ -146,18 +150,17 @@ class RequestReader:
     def on_message_complete(self) -> None:
         self.receiving = self.expects_continue = False
         path, _, query = self._url.partition(b"?")
-        body = bytes(self._body)
-        self._body = b""
-        self._on_request(
-            Request(
-                self._parser.get_method().decode("latin-1"),
-                path.decode("latin-1"),
-                query.decode("latin-1"),
-                self._headers,
-                body,
-                self._parser.should_keep_alive() and not self._parser.should_upgrade(),
-            )
+        request = Request(
+            self._parser.get_method().decode("latin-1"),
+            path.decode("latin-1"),
+            query.decode("latin-1"),
+            self._headers,
+            bytes(self._body),
+            self._parser.should_keep_alive() and not self._parser.should_upgrade(),
         )
+        self._budget.take(request.held - len(request.body))
+        self._body = b""
+        self._on_request(request)
 
     def _check_body(self, size: int) -> None:
         if size > self._limits.body:

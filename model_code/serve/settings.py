@@ -26,7 +26,7 @@ class Limits:
     headers: int = 64
     body: int = 32 * MIB
     buffered: int = 128 * MIB
-    """Bodies held by one process at a time, over all connections: past it the answer is 503."""
+    """Requests held by one process at a time, over all connections: past it the answer is 503."""
     photos: int = 1024
     pixels: int = 24_000_000
     """Pixels of a photo that has to be decoded whole (a baseline JPEG is decoded at reduced scale instead)."""

@@ -22,7 +22,8 @@ from model_code.serve.arrangement import Arrangement
 from model_code.serve.metrics import Board
 from model_code.serve.settings import MOST_PROCESSES, Settings
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
 _BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _HEALTHY_SECONDS = 10.0
 """A process that lived this long starts with a clean record."""
@@ -69,6 +70,19 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def check_log(target: str) -> None:
+    """See that the access log can be written, before anything waits for a server that cannot start.
+
+    Raises:
+        ServeError: it cannot.
+    """
+    if target not in ("-", "off"):
+        try:
+            open(target, "ab").close()
+        except OSError as error:
+            raise ServeError(f"cannot write {target} ({error.strerror or error}): check --access-log") from error
+
+
 class Supervisor:
     """Runs the server until SIGTERM or SIGINT."""
 
@@ -88,6 +102,7 @@ class Supervisor:
         Raises:
             ServeError, BundleError: it cannot start.
         """
+        check_log(self._settings.access_log)
         listener = bind(self._settings.host, self._settings.port)
         with listener, Bundle.open(self._settings.model) as bundle:
             self._listener = listener
@@ -108,7 +123,7 @@ class Supervisor:
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
         self._selector.register(wake, selectors.EVENT_READ, "signal")
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
@@ -138,17 +153,18 @@ class Supervisor:
 
     def _start(self, row: int) -> None:
         pipe, theirs = os.pipe()
-        # Until the child has its own handlers, a stop must not run ours in it.
+        # Until the child has its own handlers, a stop must not run ours in it; and one that comes while it is made
+        # has to find it among the children.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
         if pid == 0:
             os.close(pipe)
             self._become_worker(row, theirs)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.close(theirs)
         child = Child(row, pid, pipe, time.monotonic())
         self._children[pid] = child
         self._selector.register(pipe, selectors.EVENT_READ, child)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _become_worker(self, row: int, pipe: int) -> None:
         """In the forked process; never returns."""
@@ -157,7 +173,9 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            # A stop waits until the process asks for it (`Worker.serve`): every thread inherits this, also those that
+            # the runtime makes, or a second signal (a terminal's Ctrl-C reaches all) would kill through one of them.
+            signal.pthread_sigmask(signal.SIG_SETMASK, STOP_SIGNALS)
             self._selector.close()
             os.close(self._hold)
             # Each worker thread is a core's worth already; numpy's own pool would only fight them.
@@ -170,8 +188,8 @@ class Supervisor:
             except BundleError as error:
                 report(pipe, {"error": str(error)})
             else:
-                report(pipe, {"arrangement": arrangement.to_json(), "description": worker.describe()})
-                worker.serve(self._lifeline)
+                ready = {"arrangement": arrangement.to_json(), "description": worker.describe()}
+                worker.serve(self._lifeline, lambda: report(pipe, ready))
                 status = 0
         except BaseException as error:
             print(f"error: server process: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -197,7 +215,8 @@ class Supervisor:
         if self._arrangement is None:
             self._arrangement = Arrangement(**message["arrangement"])
             for row in range(1, self._arrangement.processes):
-                self._start(row)
+                if self._stop_by is None:
+                    self._start(row)
         if not self._announced and all(child.ready for child in self._children.values()):
             self._announced = True
             host, port = self._listener.getsockname()[:2]
@@ -209,8 +228,15 @@ class Supervisor:
             if pid == 0:
                 return
             child = self._children.pop(pid, None)
+            code = os.waitstatus_to_exitcode(status)
             if child is not None and self._stop_by is None:
-                self._mourn(child, os.waitstatus_to_exitcode(status))
+                self._mourn(child, code)
+            elif code:
+                print(
+                    f"warning: server process {pid} ended with {_how(code)} before its requests were answered",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     def _mourn(self, child: Child, code: int) -> None:
         """Restart a process that ended by itself, later and later; give up when none comes to life."""
@@ -218,12 +244,11 @@ class Supervisor:
         if child.ready and lived > _HEALTHY_SECONDS:
             self._failures = 0
         self._failures += 1
-        how = f"signal {-code}" if code < 0 else f"status {code}"
         if not self._announced or self._failures > len(_BACK_OFF):
-            raise ServeError(f"the server process ended with {how}: see its message above")
+            raise ServeError(f"the server process ended with {_how(code)}: see its message above")
         wait = _BACK_OFF[self._failures - 1]
         print(
-            f"warning: server process {child.pid} ended with {how}, restarting in {wait:g} s",
+            f"warning: server process {child.pid} ended with {_how(code)}, restarting in {wait:g} s",
             file=sys.stderr,
             flush=True,
         )
@@ -245,3 +270,7 @@ class Supervisor:
             pid, _ = self._children.popitem()
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def _how(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"status {code}"

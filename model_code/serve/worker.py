@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ from model_code.serve.predictor import Predictor
 from model_code.serve.protocol import Server
 from model_code.serve.reactor import Reactor
 from model_code.serve.settings import Settings
+from model_code.serve.supervisor import STOP_SIGNALS
 
 _SWEEP = 0.25
 _SETTLE = 0.1
@@ -120,15 +121,16 @@ class Worker:
             self._writer.response(query, [answer]).encode(keep_alive=True)
         return (time.perf_counter() - started) / 20
 
-    def serve(self, lifeline: int) -> None:
-        """Answer until SIGTERM, then finish what has begun. Ends at once when `lifeline`'s other end closes."""
+    def serve(self, lifeline: int, ready: Callable[[], None]) -> None:
+        """Answer until SIGTERM, then finish what has begun. Ends at once when `lifeline`'s other end closes.
+
+        SIGTERM and SIGINT have to be blocked. `ready` is called when the process accepts connections.
+        """
         # What start-up made lives for good: a full collection would walk it again and again, all threads waiting.
         gc.collect()
         gc.freeze()
         # A thread that ends leaves a server that answers ever less: the supervisor starts another process instead.
         threading.excepthook = _end_the_process
-        stop = {signal.SIGTERM, signal.SIGINT}
-        signal.pthread_sigmask(signal.SIG_BLOCK, stop)
         log = AccessLog(self._settings.access_log)
         reactor = Reactor(report_trouble)
         batcher = Batcher(
@@ -169,7 +171,8 @@ class Worker:
             reactor.watch(lifeline, READ, lambda _: os._exit(1))
             listener.open()
         reactor.start(batcher, self._arrangement.workers, _SWEEP, sweep)
-        signal.sigwait(stop)
+        ready()
+        signal.sigwait(STOP_SIGNALS)
         with reactor.held():
             listener.close()
         # A request that came before the signal may still lie unread in its socket: its connection is not idle.
@@ -225,7 +228,7 @@ def warm_up_photo(predictor: Predictor) -> bytes:
     return out.getvalue()
 
 
-def report(pipe: int, message: dict[str, object]) -> None:
+def report(pipe: int, message: Mapping[str, object]) -> None:
     """Tell the supervisor something: one JSON line."""
     os.write(pipe, json.dumps(message).encode() + b"\n")
 

@@ -40,6 +40,12 @@ def resident(server: Server) -> int:
         return int(statm.read().split()[1]) * 4096
 
 
+def resident_peak(server: Server) -> int:
+    (pid,) = server.children()
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:"))
+
+
 def refused(server: Server, body: bytes, content_type: str = "application/x-image") -> str:
     """The reason of a 4xx."""
     reply = server.invoke(body, content_type)
@@ -134,6 +140,7 @@ def test_photos_of_the_largest_size_allowed_leave_no_memory_behind(server: Serve
         thread.join()
     assert replies == [200, 200]
     wait_for(lambda: resident(server) - before < 60 << 20, "memory to be given back")
+    assert resident_peak(server) < 400 << 20
 
 
 def test_a_progressive_bomb_of_scans(server: Server) -> None:
@@ -265,6 +272,26 @@ def test_thousands_of_items(server: Server) -> None:
     assert refused(server, json.dumps([item] * 20_000).encode(), "application/json") == "too_many_photos"
     assert refused(server, b"\n".join([b'"eA=="'] * 20_000), "application/jsonlines") == "too_many_photos"
     assert refused(server, json.dumps([item] * 50).encode(), "application/json") == "photo_not_a_photo"
+
+
+def test_values_without_number(server: Server) -> None:
+    before = resident(server)
+    for body in (b"[" + b"{}," * 1_000_000 + b"{}]", b'{"b64": "", "x": [' + b"1," * 1_500_000 + b"1]}"):
+        assert refused(server, body, "application/json") == "too_many_values"
+        assert refused(server, body, "application/jsonlines") == "too_many_values"
+    assert resident(server) - before < 10 * BODY_LIMIT
+
+
+def test_base64_that_is_nearly_all_space(server: Server) -> None:
+    text = "A" + " A" * (BODY_LIMIT // 2 - 100)
+    assert refused(server, json.dumps([text]).encode(), "application/json") == "base64"
+    assert resident_peak(server) < 400 << 20
+
+
+def test_options_without_number(server: Server) -> None:
+    query = "?" + "&".join(f"x{n}=1" for n in range(40))
+    reply = server.invoke(RED, "image/png", query)
+    assert (reply.status, reply.reason) == (400, "option")
 
 
 def test_header_floods(server: Server) -> None:

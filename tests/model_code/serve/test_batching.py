@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
+from model_code.serve import reactor
 from model_code.serve.answers import Answer, Outcome
 from model_code.serve.batching import Batch, Batcher, Job
 from model_code.serve.messages import HttpError
@@ -184,3 +185,23 @@ def test_a_bad_photo_spoils_itself_only_and_a_full_queue_says_so() -> None:
         with pytest.raises(HttpError, match="queue is full"):
             crew.submit(b"6")
     assert numbers(held) == [4, 5]
+
+
+def test_a_server_that_is_in_use_is_looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Reactor(lambda _: None)
+    naps: list[float] = []
+
+    class End(Exception):
+        pass
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) < 5:
+            watched._heard += 0.001  # somebody has listened meanwhile
+        if len(naps) == 7:
+            raise End
+
+    monkeypatch.setattr(reactor.time, "sleep", nap)
+    with pytest.raises(End):
+        watched._see_that_somebody_listens()
+    assert naps == [reactor._QUIET, *[reactor._PATIENCE] * 4, *[reactor._QUIET] * 2]

@@ -99,6 +99,14 @@ def test_a_bad_line_spoils_itself_only(server: Server) -> None:
     assert lines[1]["error"]["reason"] == "json"
     assert lines[2]["error"]["reason"] == "photo_not_a_photo"
     assert lines[3]["class"] == "blue"
+    in_json = server.invoke(body, "application/jsonlines", Accept="application/json").json()["predictions"]
+    assert [answer.get("class") for answer in in_json] == ["red", None, None, "blue"]
+    assert [in_json[n]["error"]["reason"] for n in (1, 2)] == ["json", "photo_not_a_photo"]
+
+
+def test_blank_lines_are_no_photos(server: Server) -> None:
+    body = b"\n \r\n\n".join([json.dumps(b64(RED)).encode()] * 40) + b"\n\n"
+    assert len(server.invoke(body, "application/jsonlines").body.splitlines()) == 40
 
 
 def test_csv(server: Server) -> None:

@@ -201,6 +201,45 @@ def test_sigterm_finishes_what_has_begun(tmp_path: Path) -> None:
         assert server.process.wait(10) == 0
 
 
+def test_ctrl_c_reaches_every_process_and_ends_no_request(tmp_path: Path) -> None:
+    several = [*FIXED[:5], "2", *FIXED[6:]]
+    assert several[4] == "--threads"
+    with Server(write_toy(tmp_path / "toy"), tmp_path, *several) as server, server.raw() as begun:
+        begun.sendall(post(RED)[:80])
+        wait_for(lambda: server.metric("serve_connections") >= 2, "the request to be seen")
+        (child,) = server.children()
+        for pid in (child, server.process.pid):
+            os.kill(pid, signal.SIGINT)
+        begun.sendall(post(RED)[80:])
+        assert label(read_reply(begun)) == "red"
+        assert server.process.wait(10) == 0
+        assert "warning" not in server.errors.read_text()
+
+
+def test_a_stop_that_comes_while_a_process_is_made_reaches_it(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys
+from model_code.serve.__main__ import main
+
+def fork(real=os.fork):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return real()
+
+os.fork = fork
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(write_toy(tmp_path)), "--port", "0", *FIXED],
+        capture_output=True, text=True, timeout=25, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_access_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    line = refusal(str(write_toy(tmp_path)), "--access-log", str(tmp_path / "missing" / "log"))
+    assert "--access-log" in line
+
+
 def test_a_request_that_came_before_the_signal_is_answered(tmp_path: Path) -> None:
     with Server(write_toy(tmp_path / "toy"), tmp_path, *FIXED) as server:
         (child,) = server.children()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from model_code.photos import MAX_PIXELS, Pixels
-from model_code.serve.model import LARGE, ServedModel
+from model_code.serve.model import LARGE, ServedModel, _decodes_small
 from model_code.serve.predictor import Predictor
 from tests.model_code.serve.toy_bundle import encode, write_toy
 
@@ -68,6 +68,26 @@ def test_big_jpegs_that_decode_small_are_decoded_side_by_side(
     meeting = Meeting(monkeypatch, wanted=2)
     assert len(prepare_together(model, encode(big, "JPEG"), 2)) == 2
     assert meeting.most == 2
+
+
+def thumbnail(**options: bool) -> bytes:
+    """An application segment that holds a whole JPEG, as cameras write them."""
+    small = encode(Image.new("RGB", (16, 16)), "JPEG", **options)
+    return b"\xff\xe1" + (len(small) + 2).to_bytes(2) + small
+
+
+@pytest.mark.parametrize("progressive", [True, False])
+@pytest.mark.parametrize("fill", [b"", b"\xff" * 9])
+def test_what_decodes_small_is_told_by_the_photo_not_its_thumbnail(progressive: bool, fill: bytes) -> None:
+    photo = encode(Image.new("RGB", (64, 64)), "JPEG", progressive=progressive)
+    assert _decodes_small(photo) is not progressive
+    for other in (True, False):
+        assert _decodes_small(photo[:2] + fill + thumbnail(progressive=other) + photo[2:]) is not progressive
+
+
+@pytest.mark.parametrize("photo", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8" + b"\xff\xe1\0\0" * 1_000_000])
+def test_what_has_no_frame_does_not_decode_small(photo: bytes) -> None:
+    assert not _decodes_small(photo)
 
 
 @pytest.mark.parametrize("options", [{"kind": "PNG"}, {"kind": "JPEG", "progressive": True}])

@@ -51,14 +51,36 @@ def test_a_head_without_end_is_refused_in_every_cut() -> None:
 
 
 def test_a_body_counts_until_its_size_is_given_back() -> None:
-    received = Received(buffered=1000)
-    received.reader.feed(post(bytes(600)))
-    assert received.budget.held == 600
+    received = Received(buffered=2000)
+    received.reader.feed(post(bytes(1000)))
+    (request,) = received.requests
+    assert received.budget.held == request.held > 1000
     with pytest.raises(HttpError) as refusal:
-        received.reader.feed(post(bytes(600)))
+        received.reader.feed(post(bytes(1000)))
     assert (refusal.value.status, refusal.value.headers) == (503, (("Retry-After", "1"),))
-    received.budget.give_back(600)
+    received.reader.discard()
+    received.budget.give_back(request.held)
     assert received.budget.held == 0
+
+
+def test_requests_without_a_body_count_too() -> None:
+    received = Received(buffered=100_000)
+    with pytest.raises(HttpError) as refusal:
+        received.feed_without_end(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+    assert refusal.value.status == 503
+    assert 100 < len(received.requests) < 1000
+    received.reader.discard()
+    assert received.budget.held == sum(request.held for request in received.requests) <= 100_000
+
+
+@pytest.mark.parametrize("begin", [b"2\r\nab\r\n0\r\nX: ", b"2\r\nab\r\n0\r\n", b"2;"])
+def test_a_trailer_or_chunk_extension_without_end_is_refused(begin: bytes) -> None:
+    received = Received()
+    received.reader.feed(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + begin)
+    with pytest.raises(HttpError) as refusal:
+        received.feed_without_end(b"y" * 50_000)
+    assert refusal.value.status == 431
+    assert not received.requests
 
 
 def test_a_discarded_body_no_longer_counts() -> None:
@@ -83,5 +105,5 @@ def test_a_body_in_the_smallest_pieces_costs_no_more_than_its_size() -> None:
     received.reader.feed(b"0\r\n\r\n")
     (request,) = received.requests
     assert request.body == b"ab" * 100_000
-    assert received.budget.held == len(request.body)
+    assert received.budget.held == request.held
     assert peak < 4 * len(request.body)
