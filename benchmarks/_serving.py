@@ -238,10 +238,6 @@ class InProcess:
         """Milliseconds of single photos, one after another."""
         return self._ask("alone")
 
-    def rested(self) -> list[float]:
-        """The same, each after a rest."""
-        return self._ask("rested")
-
     def busy(self) -> dict[str, float]:
         """`cpu_ms`: CPU time per photo with all workers busy; `per_second`: their rate."""
         return self._ask("busy")

@@ -4,8 +4,6 @@ The same predictor on the same photos. Each line on standard input asks for one 
 standard output answers it:
 
 - `alone`: one thread, one photo after another, each with as many runtime threads as the server uses; milliseconds.
-- `rested`: the same, after a rest as long as a photo takes, as a worker at half load has it: caches and clock
-  frequency are no longer those of a loop.
 - `busy`: as many threads, and photos per run of the network, as the server works with when saturated, so that both
   share the same caches and memory between the same number of cores; CPU time per photo and photos per second.
 """
@@ -13,7 +11,6 @@ standard output answers it:
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import threading
 import time
@@ -36,10 +33,9 @@ def main() -> None:
     photos = [path.read_bytes() for path in load_photos()]
     predictor.predict(photos[:16])
 
-    def series(rest: float) -> list[float]:
+    def alone() -> list[float]:
         spent = []
         for photo in photos[:_SHORT]:
-            time.sleep(rest)
             started = time.perf_counter()
             predictor.predict([photo])
             spent.append(1000 * (time.perf_counter() - started))
@@ -62,12 +58,8 @@ def main() -> None:
             "per_second": done / (time.perf_counter() - wall),
         }
 
-    usual = statistics.median(series(0.0)) / 1000
-    measurements: dict[str, Any] = {
-        "alone": lambda: series(0.0),
-        "rested": lambda: series(usual),
-        "busy": busy,
-    }
+    alone()
+    measurements: dict[str, Any] = {"alone": alone, "busy": busy}
     for line in sys.stdin:
         print(json.dumps(measurements[line.strip()]()), flush=True)
 
