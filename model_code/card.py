@@ -6,7 +6,7 @@ Torch-free: Airflow and the server's front read cards too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -97,6 +97,18 @@ class ModelCard:
                 )
             if RUNTIME_FILES[runtime] not in self.files:
                 raise BundleError(f"{CARD}: runtime {runtime!r} needs {RUNTIME_FILES[runtime]}: export again")
+
+    def served_by(self, runtime: str) -> ModelCard:
+        """This card with the temperature and the abstain threshold of `runtime`.
+
+        Those of the card belong to the runtime that it prefers. Where that is int8, `metrics.int8.float` holds those of
+        the float runtimes; a card of an older release has none there, and one pair for all.
+        """
+        floats = (self.metrics.get("int8") or {}).get("float")
+        if floats is None or runtime == "onnx-int8":
+            return self
+        temperature, threshold = float(floats["temperature"]), float(floats["abstain_threshold"])
+        return replace(self, temperature=temperature, abstain_threshold=threshold)
 
     def to_json(self) -> dict[str, Any]:
         """The card as `schemas/model.schema.json` describes it."""

@@ -36,7 +36,8 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     torch.save(dict(state), buffer)
     payload = buffer.getbuffer()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # One name for a folder: what a kill left half-written is overwritten by the next.
+    partial = path.with_name(".partial")
     with partial.open("wb") as file:
         file.write(_MAGIC)
         file.write(hashlib.sha256(payload).digest())

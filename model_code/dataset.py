@@ -6,11 +6,11 @@ import hashlib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar, runtime_checkable
 
 from model_code import photos
 from model_code.shards import key_of
@@ -59,10 +59,16 @@ class Photo:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that was left out, and why."""
+    """A file that was left out, and why. Both are for people to read: they always encode as UTF-8."""
 
     path: str
     reason: str
+
+    def __post_init__(self) -> None:
+        # A file name on Linux is any bytes. Python holds those that are no UTF-8 as lone surrogates, which no JSON file
+        # and no log can hold.
+        for name, text in vars(self).copy().items():
+            object.__setattr__(self, name, text.encode("utf-8", "backslashreplace").decode())
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,14 @@ class Source(Protocol):
         """
 
 
+@runtime_checkable
+class Foldered(Protocol):
+    """A source whose class folders exist by themselves, as on a disk; in S3 there are only the names of files."""
+
+    def folders(self) -> list[str]:
+        """The classes that have a folder, with or without a photo in it, sorted."""
+
+
 @dataclass(frozen=True)
 class Folder:
     """A local folder with a folder per class; photos may lie in sub-folders of their class."""
@@ -109,44 +123,74 @@ class Folder:
         return str(self.root)
 
     def candidates(self) -> Iterator[Candidate]:
-        """Files of all classes, in the order of their paths."""
-        self._check()
-        for label in sorted(
-            entry.name for entry in os.scandir(self.root) if entry.is_dir() and visible(entry.name)
-        ):
-            for folder, subfolders, names in os.walk(self.root / label):
-                subfolders[:] = sorted(name for name in subfolders if visible(name))
-                for name in sorted(filter(visible, names)):
+        """Files of all classes, in the order of their paths.
+
+        A sub-folder behind a link is not followed, since it may lead anywhere, even back here; it comes as a file that
+        cannot be read.
+
+        :raises DatasetError: when a folder cannot be listed: its photos would silently be missing.
+        """
+        for label in sorted(entry.name for entry in self._entries() if entry.is_dir()):
+            for folder, subfolders, names in os.walk(self.root / label, onerror=_unlisted):
+                links = [name for name in subfolders if Path(folder, name).is_symlink()]
+                subfolders[:] = sorted(name for name in subfolders if visible(name) and name not in links)
+                for name in sorted(filter(visible, names + links)):
                     path = Path(folder, name)
-                    size = path.stat().st_size if path.exists() else 0
-                    yield Candidate(path.relative_to(self.root).as_posix(), class_name(label), size)
+                    yield Candidate(path.relative_to(self.root).as_posix(), class_name(label), _size(path))
+
+    def folders(self) -> list[str]:
+        """The classes that have a folder, with or without a photo in it."""
+        return sorted(class_name(entry.name) for entry in self._entries() if entry.is_dir())
 
     def stray(self) -> list[str]:
         """Files beside the class folders."""
-        self._check()
-        return sorted(
-            entry.name for entry in os.scandir(self.root) if not entry.is_dir() and visible(entry.name)
-        )
+        return sorted(entry.name for entry in self._entries() if not entry.is_dir())
 
     def read(self, path: str) -> bytes:
         """The bytes of one file."""
         return (self.root / path).read_bytes()
 
-    def sniff(self, path: str) -> str | None:
-        """The format of one file by its first bytes; None when it is no photo or cannot be read."""
+    def fault(self, path: str) -> str | None:
+        """Why one file can be no photo, by its first bytes; None where they are those of one."""
         try:
             with (self.root / path).open("rb") as file:
-                return photos.sniff(file.read(_SNIFFED))
-        except OSError:
-            return None
+                start = file.read(_SNIFFED)
+        except OSError as error:
+            return _unreadable(error)
+        if not start:
+            return photos.PhotoReason.EMPTY.value
+        return None if photos.sniff(start) else photos.PhotoReason.NOT_A_PHOTO.value
 
-    def _check(self) -> None:
+    def _entries(self) -> list[os.DirEntry[str]]:
         if not self.root.exists():
             raise DatasetError(
                 f"{self.root} does not exist; point DATA at a folder with one folder per class"
             )
         if not self.root.is_dir():
             raise DatasetError(f"{self.root} is a file; point DATA at a folder with one folder per class")
+        try:
+            return [entry for entry in os.scandir(self.root) if visible(entry.name)]
+        except OSError as error:
+            _unlisted(error)
+
+
+def _unlisted(error: OSError) -> NoReturn:
+    raise DatasetError(
+        f"folder {error.filename!r} cannot be listed ({error.strerror}); make it readable, or remove it"
+    ) from error
+
+
+def _unreadable(error: OSError) -> str:
+    if isinstance(error, IsADirectoryError):
+        return "a link to a folder, which is not followed; put the photos themselves there"
+    return "cannot be read"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # reading it will say so
+        return 0
 
 
 def visible(name: str) -> bool:
@@ -178,23 +222,16 @@ def preflight(folder: Path | str) -> Summary:
     size = 0
     for candidate in source.candidates():
         usable[candidate.label] += 0
-        if candidate.bytes == 0 or source.sniff(candidate.path) is None:
-            reason = photos.PhotoReason.EMPTY if candidate.bytes == 0 else photos.PhotoReason.NOT_A_PHOTO
-            rejected.append(Rejected(candidate.path, reason.value))
+        if reason := source.fault(candidate.path):
+            rejected.append(Rejected(candidate.path, reason))
         else:
             usable[candidate.label] += 1
             size += candidate.bytes
-    check_classes(source, usable, _class_folders(source.root))
+    check_classes(source, usable, source.folders())
     return Summary(dict(usable), size, tuple(rejected))
 
 
-def _class_folders(root: Path) -> list[str]:
-    return sorted(
-        class_name(entry.name) for entry in os.scandir(root) if entry.is_dir() and visible(entry.name)
-    )
-
-
-def check_classes(source: Source, counts: dict[str, int], folders: Sequence[str] = ()) -> None:
+def check_classes(source: Source, counts: dict[str, int], folders: Collection[str] = ()) -> None:
     """Refuse what no classifier can be made of.
 
     :param counts: readable photos per class.
@@ -273,9 +310,8 @@ def scan(
                 )
             return examine(candidate, source.read(candidate.path))
         except (photos.PhotoError, OSError) as error:
-            return Rejected(
-                candidate.path, str(error) if isinstance(error, photos.PhotoError) else "cannot be read"
-            )
+            reason = _unreadable(error) if isinstance(error, OSError) else str(error)
+            return Rejected(candidate.path, reason)
 
     readable: list[Photo] = []
     for done, result in enumerate(ordered_map(look, candidates, workers), start=1):
@@ -289,7 +325,7 @@ def scan(
     counts = {candidate.label: 0 for candidate in candidates}
     for photo in unique:
         counts[photo.label] += 1
-    check_classes(source, counts)
+    check_classes(source, counts, source.folders() if isinstance(source, Foldered) else ())
     return unique, rejected + copies
 
 

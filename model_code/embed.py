@@ -28,6 +28,7 @@ from model_code.embeddings import (
     write_embeddings,
 )
 from model_code.forward import RUNTIMES, Forward, best_forward
+from model_code.inputs import optional
 from model_code.photos import PhotoError, Pixels
 from model_code.progress import Progress
 from model_code.shards import Entry, ShardError, Split
@@ -171,9 +172,11 @@ def _collect(
 def find_weights(path: Path | None) -> Path | None:
     """The weights file: `path` itself, or the one file in that channel folder; None where there is none.
 
+    :param path: None: the backbone stays untrained.
+
     :raises FileNotFoundError: when `path` names neither.
     """
-    if path is None or (path == _INPUT / "weights" and not path.exists()):
+    if path is None:
         return None
     if path.is_file():
         return path
@@ -214,10 +217,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
     try:
         paths = shards.shards_in(arguments.shards)
-        weights = find_weights(arguments.weights)
+        weights = find_weights(optional(arguments, parser, "weights"))
         transform = (
             Transform.from_dict(json.loads(arguments.transform))
             if arguments.transform

@@ -15,6 +15,7 @@ from model_code import evaluation
 from model_code.bundle import BundleError
 from model_code.cores import cores
 from model_code.evaluation import Subject
+from model_code.inputs import optional
 from model_code.judging import EvaluationError, Judgement, judge
 from model_code.manifest import Manifest, ManifestError
 from model_code.progress import Progress
@@ -109,14 +110,21 @@ def find_model(path: Path) -> Path | None:
     return archives[0] if archives else None
 
 
-def read_dataset(path: Path) -> dict[str, str] | None:
+def _the_model(path: Path, name: str) -> Path:
+    model = find_model(path)
+    if model is None:
+        raise EvaluationError(f"{path} holds no model: give --{name} a model.tar.gz")
+    return model
+
+
+def read_dataset(path: Path | None) -> dict[str, str] | None:
     """Name and version from a `manifest.json` or the folder that holds one; None where there is none.
 
     Raises:
         ManifestError: it is damaged.
     """
-    file = path / "manifest.json" if path.is_dir() else path
-    if not file.is_file():
+    file = path / "manifest.json" if path is not None and path.is_dir() else path
+    if file is None or not file.is_file():
         return None
     manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
     return {"name": manifest.name, "version": manifest.version}
@@ -176,11 +184,11 @@ def summary(document: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; the exit status: 0, or 1 with the reason on stderr."""
-    arguments = parser().parse_args(argv)
+    options = parser()
+    arguments = options.parse_args(argv)
     try:
-        model = find_model(arguments.model)
-        if model is None:
-            raise EvaluationError(f"{arguments.model} holds no model: give --model a model.tar.gz")
+        model = _the_model(arguments.model, "model")
+        champion = optional(arguments, options, "champion")
         shards = shards_in(arguments.test) if arguments.test.is_dir() else []
         if not shards:
             raise EvaluationError(
@@ -188,12 +196,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         job = Job(
             shards=shards,
-            dataset=read_dataset(arguments.dataset),
+            dataset=read_dataset(optional(arguments, options, "dataset")),
             runtime=arguments.runtime,
             workers=max(1, arguments.workers),
             thumbnails=max(0, arguments.thumbnails),
         )
-        judged = run(job, model, find_model(arguments.champion), arguments.output)
+        judged = run(job, model, champion and _the_model(champion, "champion"), arguments.output)
     except _FAILURES as error:
         print(f"evaluate: {error}", file=sys.stderr, flush=True)
         return 1

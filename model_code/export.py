@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from model_code.card import ModelCard
 from model_code.guard import Verdict
 from model_code.head import Head
 from model_code.int8 import Int8, make_int8
+from model_code.metrics import finite
 from model_code.onnx_graph import export_onnx
 from model_code.photos import PhotoError, decode
 from model_code.serve.predictor import Predictor
@@ -179,25 +179,16 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def finite(value: Any) -> Any:
-    """`value` with every number that JSON cannot hold (a loss that overflowed) as None."""
-    if isinstance(value, Mapping):
-        return {name: finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _record(fields: dict[str, Any], int8: Int8) -> None:
-    """Note the verdict; if int8 will serve, calibrate what will serve."""
+    """Note the verdict; if int8 will serve, calibrate what will serve, and keep what a server falls back to."""
     verdict = int8.verdict
     print(f"int8 {'kept' if verdict.kept else 'dropped'}: {verdict.reason}", flush=True)
     fields["metrics"]["int8"] = verdict.to_json()
     if int8.logits is not None:
         calibration = calibrate(int8.logits, int8.labels)
-        fields["metrics"]["int8"]["temperature_float"] = fields["temperature"]
-        fields["temperature"] = calibration.temperature
-        fields["abstain_threshold"] = calibration.abstain_threshold
+        names = ("temperature", "abstain_threshold")
+        fields["metrics"]["int8"]["float"] = {name: fields[name] for name in names}
+        fields |= {name: getattr(calibration, name) for name in names}
 
 
 def golden_photos(shards: Sequence[Path], count: int = GOLDEN_PHOTOS) -> list[bytes]:

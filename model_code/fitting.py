@@ -118,11 +118,13 @@ class Fit:
             valid_loss and valid_accuracy.
         weights: Those of the epoch kept.
         history: The metrics of every epoch.
+        ran: Epochs that this process ran; those before the checkpoint that it went on from were another's.
     """
 
     metrics: Metrics
     weights: dict[str, Tensor]
     history: list[Metrics]
+    ran: float
 
     @property
     def epochs(self) -> int:
@@ -143,6 +145,7 @@ def run(task: Task, schedule: Schedule, checkpoints: Checkpoints, world: World, 
         Diverged: The loss became infinite or not a number before any epoch was kept.
     """
     progress = _resume(task, checkpoints, world)
+    resumed = progress.epoch + progress.step / schedule.steps
     for group in task.optimizer.param_groups:
         group.setdefault("peak", group["lr"])
     while not progress.done:
@@ -154,7 +157,7 @@ def run(task: Task, schedule: Schedule, checkpoints: Checkpoints, world: World, 
             _save(task, schedule, checkpoints, progress)
     if progress.kept is None or progress.weights is None:
         raise Diverged("the loss is not a number; lower learning_rate")
-    return Fit(progress.kept, progress.weights, progress.history)
+    return Fit(progress.kept, progress.weights, progress.history, progress.epoch - resumed)
 
 
 def _resume(task: Task, checkpoints: Checkpoints, world: World) -> Progress:

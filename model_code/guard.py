@@ -200,6 +200,12 @@ class _Bench:
         return observe(self._model, self._calibration(), self._workers, OPERATORS)
 
     @cached_property
+    def _glimpse(self) -> Activations:
+        # Ranges make no difference to a graph's time: one batch tells them well enough, and a transformer, which int8
+        # hardly helps, is spared minutes.
+        return observe(self._model, islice(self._calibration(), 1), self._workers, OPERATORS)
+
+    @cached_property
     def reference(self) -> Floats:
         """The float graph's logits of the validation photos."""
         return self._head(self.answers(self._model, self._valid))
@@ -213,11 +219,8 @@ class _Bench:
 
     def pays(self, recipe: Recipe) -> bool:
         """Whether the graph of a recipe is enough faster than the float graph."""
-        # Its ranges make no difference to its time: one batch tells them well enough, and a transformer, which int8
-        # hardly helps, is spared minutes.
-        glimpse = observe(self._model, islice(self._calibration(), 1), self._workers, OPERATORS)
         path = self._folder / "timed.onnx"
-        quantise(self._model, glimpse.ranges(Calibration.MIN_MAX), recipe, path)
+        quantise(self._model, self._glimpse.ranges(Calibration.MIN_MAX), recipe, path)
         timed = next(self._valid())[:_TIMED_PHOTOS]
         return speed_up(self._model, path, timed) >= MIN_SPEED_UP
 

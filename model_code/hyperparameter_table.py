@@ -104,7 +104,7 @@ TABLE: Final[tuple[Hyperparameter, ...]] = (
         "label_smoothing",
         Kind.FLOAT,
         0.1,
-        "probability spread over the other classes",
+        "probability spread over all classes",
         low=0.0,
         high=0.9,
         search=(0.0, 0.3),

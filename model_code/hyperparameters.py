@@ -181,6 +181,8 @@ def _overridden(row: Hyperparameter, override: Mapping[str, Any]) -> Hyperparame
         raise HyperparameterError(
             f"{row.name}: unknown keys {sorted(unknown)}; use low, high, scale or choices"
         )
+    if (row.kind is Kind.CHOICE or "choices" in override) and {"low", "high"} & set(override):
+        raise HyperparameterError(f"{row.name}: a choice has no low and high; give its candidates as choices")
     changes = dict(vars(row), scale=Scale(override.get("scale", row.scale)))
     if "choices" in override:
         candidates = tuple(row.parse(choice) for choice in override["choices"])

@@ -11,7 +11,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -31,6 +31,8 @@ from model_code.transform import Transform
 
 # Photos move by up to so many places: 4,096 photos of 224 pixels are some 60 MB of reads.
 WINDOW: Final = 4096
+# A process may often have no more than 1,024 files open, and each decoder holds its own.
+_OPEN_SHARDS: Final = 64
 _PREFETCH: Final = 4
 _WORKER_LIMIT: Final = 32
 
@@ -63,8 +65,8 @@ class PhotoIndex:
 
     def read(self, photo: int) -> bytes:
         """The bytes of one photo's file."""
-        descriptor = _descriptor(self.shards[self.shard[photo]])
-        return os.pread(descriptor, int(self.size[photo]), int(self.offset[photo]))
+        shard = _opened(self.shards[self.shard[photo]])
+        return os.pread(shard.descriptor, int(self.size[photo]), int(self.offset[photo]))
 
     def digest(self) -> str:
         """Names the photos and labels, so that a checkpoint is never resumed on other data."""
@@ -73,11 +75,22 @@ class PhotoIndex:
         return names.hexdigest()[:16]
 
 
-@cache
-def _descriptor(path: Path) -> int:
-    # Open for the life of the process: a shard is read from in every epoch. pread needs no position, so
-    # forked workers can share it.
-    return os.open(path, os.O_RDONLY)
+class _Opened:
+    """An open shard; closed when nobody holds it any more, so never under a thread that reads from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+@lru_cache(maxsize=_OPEN_SHARDS)
+def _opened(path: Path) -> _Opened:
+    # A shard is read from again and again while its photos are in the window. pread needs no position, so forked
+    # workers can share it.
+    return _Opened(path)
 
 
 @lru_cache(maxsize=4)

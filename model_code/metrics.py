@@ -1,7 +1,9 @@
 """Exact averages over batches of any size and over all ranks, and the log lines that SageMaker reads."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -61,3 +63,12 @@ class Tally:
 def log_metrics(**values: float) -> None:
     """Print `name=value ...` on one line; the names are those of `hyperparameters.metric_definitions`."""
     print(" ".join(f"{name}={value:.6g}" for name, value in values.items()), flush=True)
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that JSON cannot hold (a loss that overflowed) as None."""
+    if isinstance(value, Mapping):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -66,8 +66,8 @@ def _header(document: Mapping[str, Any], card: ModelCard) -> str:
     )
     lead = (
         f"Right on <strong>{percent(document['accuracy'], 1)}</strong> of {document['photos']:,} test photos it never "
-        f"saw. With other photos of the same kind that would be between {percent(interval['low'], 1)} and "
-        f"{percent(interval['high'], 1)} in 95 of 100 cases."
+        f"saw. Of all photos of the same kind it is right on between {percent(interval['low'], 1)} and "
+        f"{percent(interval['high'], 1)}: in 95 of 100 such tests, an interval like this holds the true share."
     )
     notes = []
     if document["unknown_classes"]:
@@ -91,7 +91,7 @@ def _tiles(document: Mapping[str, Any]) -> str:
     tiles = [
         ("Accuracy", percent(document["accuracy"], 1), "the likeliest class is the true one"),
         ("Top 5", percent(document["top5_accuracy"], 1), "the true class is among the five likeliest"),
-        ("Macro F1", f"{document['macro_f1']:.3f}", f"{low:.3f} to {high:.3f}; classes count alike"),
+        ("Macro F1", f"{document['macro_f1']:.3f}", f"{_range(low, high)}; classes count alike"),
         ("Log loss", "none" if loss is None else f"{loss:.3f}", "lower is better, 0 is perfect"),
         ("Calibration error", percent(calibration["ece_after"], 1), f"{before} before temperature scaling"),
         ("Unsure", percent(abstain["rate"], 1), _unsure(abstain)),
@@ -114,6 +114,11 @@ def _tiles(document: Mapping[str, Any]) -> str:
     return f'<dl class="tiles">{cells}</dl>'
 
 
+def _range(low: float, high: float) -> str:
+    # Resampling answers that are all right, or all wrong, gives the same again: it tells nothing of other photos.
+    return f"{low:.3f} to {high:.3f}" if low < high else "no interval"
+
+
 def _unsure(abstain: Mapping[str, Any]) -> str:
     if abstain["accuracy_answered"] is None:
         return f"below {percent(abstain['threshold'])} every time"
@@ -132,7 +137,7 @@ def _against_champion(comparison: Mapping[str, Any]) -> str:
     )
     chart = charts.interval_chart(mean, low, high, f"Accuracy against the champion: {points}")
     caption = (
-        "Difference in accuracy, in points, with its paired bootstrap interval. Only this model is right on "
+        "Difference in accuracy, in points, with its paired 95 % interval. Only this model is right on "
         f"{comparison['only_challenger_right']:,} photos, only the champion on {comparison['only_champion_right']:,}."
     )
     return section(
@@ -266,7 +271,8 @@ def _making(document: Mapping[str, Any], card: ModelCard) -> str:
         "How it was made",
         table(["", ""], cells),
         note(
-            "Intervals are 95 % percentile bootstrap intervals. Latency and throughput are of the machine this "
+            "Intervals are of 95 %: Wilson's for the accuracy, Bonett and Price's for the difference of two models on "
+            "the same photos, the percentile bootstrap for macro F1. Latency and throughput are of the machine this "
             "evaluation ran on."
         ),
     )

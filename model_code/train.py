@@ -28,8 +28,9 @@ from model_code.distributed import DistributedError, World
 from model_code.embeddings import EmbeddingsError
 from model_code.fitting import Diverged, Fit, Metrics, Report
 from model_code.hyperparameters import HyperparameterError, Mode, Strategy, Value
+from model_code.inputs import optional
 from model_code.manifest import Manifest, ManifestError
-from model_code.metrics import log_metrics
+from model_code.metrics import finite, log_metrics
 from model_code.progress import Progress
 from model_code.shards import ShardError, shards_in
 from model_code.transform import Transform
@@ -45,18 +46,19 @@ FAILURES: Final = (
     ManifestError,
     ShardError,
 )
+_OPTIONAL: Final = ("weights", "calibration", "valid_photos")
 
 
 @dataclass(frozen=True)
 class Folders:
-    """What a run reads and writes; each defaults to SageMaker's place for it."""
+    """What a run reads and writes; each defaults to SageMaker's place for it. None: left out."""
 
     train: Path
     valid: Path
     dataset: Path
-    weights: Path
-    calibration: Path
-    valid_photos: Path
+    weights: Path | None
+    calibration: Path | None
+    valid_photos: Path | None
     model_dir: Path
     checkpoints: Path | None
 
@@ -149,7 +151,8 @@ def run(job: Job) -> Judged:
             _write_trial(job, judged)
         # SageMaker takes the last value of a metric, so the epoch kept is printed last.
         log_metrics(**judged.fit.metrics)
-        log_metrics(photos_per_second=judged.photos * len(judged.fit.history) / max(seconds, 1e-9))
+        if judged.fit.ran > 0:  # a fit that had ended before it was interrupted has no rate
+            log_metrics(photos_per_second=judged.photos * judged.fit.ran / max(seconds, 1e-9))
     return judged
 
 
@@ -157,6 +160,20 @@ def judge(job: Job) -> Judged:
     """Fit the job's recipe on the training photos and judge it on the validation photos; write nothing."""
     judged, _ = _strategy(job)(job)
     return judged
+
+
+def data_identity(job: Job) -> tuple[str, ...]:
+    """Names what the job trains on and starts from, so that figures of other data are never taken for its own.
+
+    What it reads for that stays in memory: trials in threads then find it there, instead of all reading it at once.
+    """
+    if job.values["strategy"] == Strategy.HEAD:
+        from model_code.train_head import identity
+
+        return identity(job)
+    from model_code.train_finetune import identity as identity_finetune
+
+    return identity_finetune(job)
 
 
 def _strategy(job: Job) -> Callable[[Job], tuple[Judged, Refit]]:
@@ -175,11 +192,13 @@ def _write_trial(job: Job, judged: Judged) -> None:
         "schema_version": SCHEMA_VERSION,
         "hyperparameters": dict(job.values),
         "metrics": judged.fit.metrics,
-        "history": judged.fit.history,
+        "history": finite(judged.fit.history),
         "dataset": {"name": job.manifest.name, "version": job.manifest.version},
         "code_version": code_version(),
     }
-    (job.folders.model_dir / "trial.json").write_text(json.dumps(trial, indent=1) + "\n")
+    (job.folders.model_dir / "trial.json").write_text(
+        json.dumps(trial, indent=1, allow_nan=False) + "\n"
+    )
 
 
 def _export(job: Job, judged: Judged, refitted: Refitted) -> None:
@@ -212,8 +231,8 @@ def _export(job: Job, judged: Judged, refitted: Refitted) -> None:
     )
 
 
-def _shards(folder: Path) -> list[Path]:
-    return shards_in(folder) if folder.is_dir() else []
+def _shards(folder: Path | None) -> list[Path]:
+    return shards_in(folder) if folder is not None else []
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -281,9 +300,12 @@ def job_from(arguments: argparse.Namespace, environment: Mapping[str, str], worl
 
     Raises:
         HyperparameterError: A hyperparameter is wrong.
+        FileNotFoundError: A file or folder that was given is not there.
     """
     given = hyperparameters.from_environment(environment) | hyperparameters.from_arguments(arguments)
     folders = {name: getattr(arguments, name) for name in Folders.__dataclass_fields__}
+    options = parser(environment)
+    folders |= {name: optional(arguments, options, name) for name in _OPTIONAL}
     return Job(
         values=hyperparameters.resolve(given),
         folders=Folders(**folders),

@@ -90,12 +90,24 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
     return judged, refit
 
 
+def identity(job: Job) -> tuple[str, ...]:
+    """The weights, the training photos and the validation photos. See `train.data_identity`."""
+    train, valid = (
+        index_shards((folder,), job.manifest.classes) for folder in (job.folders.train, job.folders.valid)
+    )
+    return _weights(job)[1], train.digest(), valid.digest()
+
+
+def _weights(job: Job) -> tuple[Path | None, str]:
+    """The weights to start from and their SHA-256; None and `NO_WEIGHTS` where there are none."""
+    path = find_weights(job.folders.weights)
+    return path, NO_WEIGHTS if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _start(job: Job, train: PhotoIndex, valid: PhotoIndex) -> _Start:
     recipe = FinetuneRecipe.of(job.values)
     architecture = str(job.values["architecture"])
-    folder = job.folders.weights
-    path = find_weights(folder if folder.exists() else None)
-    weights_sha256 = NO_WEIGHTS if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    path, weights_sha256 = _weights(job)
     backbone = build_backbone(architecture, path)
     transform = for_architecture(architecture)
     head = _starting_head(job, recipe, backbone, transform, path, weights_sha256, train, valid)
@@ -165,16 +177,19 @@ def _features(
     few = len(mine) < _WORTH_CONVERTING and world.device.type != "cuda"
     photos = Photos(index, transform)
     threads = torch.get_num_threads()
-    forward = best_forward(build_backbone(architecture, weights), transform, "torch" if few else "auto")
+    backbone = build_backbone(architecture, weights)
+    forward = best_forward(backbone, transform, "torch" if few else "auto")
 
     def embed(numbers: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+        if not len(numbers):
+            return np.empty((0, backbone.dim), np.float16), np.empty(0, np.int64)
         pixels, labels = photos.__getitems__([(0, int(number)) for number in numbers])
         return forward(pixels.numpy()).astype(np.float16), labels.numpy()
 
     try:
-        parts = list(
-            ordered_map(embed, np.array_split(mine, -(-len(mine) // forward.batch_size)), forward.callers)
-        )
+        # A rank without photos still has a part: an empty one, of the right width.
+        batches = np.array_split(mine, max(1, -(-len(mine) // forward.batch_size)))
+        parts = list(ordered_map(embed, batches, forward.callers))
     finally:
         torch.set_num_threads(threads)  # a forward pass of torch takes one thread per call, training all
     gathered = [part for parts_of_rank in world.gather(parts) for part in parts_of_rank]

@@ -13,23 +13,22 @@ from model_code.embed import find_weights
 from model_code.embeddings import NO_WEIGHTS, Embedder, EmbeddingsError, read_folder
 from model_code.features import Features, collect, join
 from model_code.head import Head, HeadRecipe, fit_head
+from model_code.shards import Split
 from model_code.train import Job, Judged, Refit, Refitted
 
 
 def prepare(job: Job) -> tuple[Judged, Refit]:
     """Fit a head on the training embeddings; the returned call refits it on training and validation."""
-    train, embedder = read_features(job.folders.train, job.manifest.classes)
-    valid, _ = read_features(job.folders.valid, job.manifest.classes)
-    _check(embedder, str(job.values["architecture"]), job.folders.train)
+    train, valid, embedder = _channels(job)
     recipe = HeadRecipe.of(job.values)
-    identity = (vars(recipe), embedder.id, digest(train), digest(valid), job.classes)
+    named = (vars(recipe), *identity(job), job.classes)
     head, fit = fit_head(
         recipe,
         train,
         valid,
         job.classes,
         job.world,
-        job.checkpoints(fingerprint("fit", *identity)),
+        job.checkpoints(fingerprint("fit", *named)),
         job.reporter(recipe.epochs),
     )
     with torch.no_grad():
@@ -43,7 +42,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
             None,
             job.classes,
             job.world,
-            job.checkpoints(fingerprint("refit", fit.epochs, *identity)),
+            job.checkpoints(fingerprint("refit", fit.epochs, *named)),
             job.reporter(fit.epochs),
             stop_after=fit.epochs,
         )
@@ -58,16 +57,40 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
     return Judged(fit, logits, valid.labels, len(train)), refit
 
 
+def identity(job: Job) -> tuple[str, ...]:
+    """The embedder, the training photos and the validation photos. See `train.data_identity`."""
+    train, valid, embedder = _channels(job)
+    return embedder.id, digest(train), digest(valid)
+
+
+def _channels(job: Job) -> tuple[Features, Features, Embedder]:
+    """Training and validation photos, which one embedder must have embedded."""
+    folders = job.folders
+    train, embedder = read_features(folders.train, job.manifest.classes, Split.TRAIN)
+    valid, other = read_features(folders.valid, job.manifest.classes, Split.VALID)
+    _check(embedder, str(job.values["architecture"]), folders.train)
+    if other.id != embedder.id:
+        raise EmbeddingsError(
+            f"{folders.train} was made by embedder {embedder.id}, {folders.valid} by {other.id}; "
+            "embed both with the same weights and settings"
+        )
+    return train, valid, embedder
+
+
 @lru_cache(maxsize=4)
-def read_features(folder: Path, classes: tuple[str, ...]) -> tuple[Features, Embedder]:
+def read_features(folder: Path, classes: tuple[str, ...], split: Split) -> tuple[Features, Embedder]:
     """The features of a channel and what computed them.
 
     Kept in memory, because the trials of a packed search all read the same.
 
     Raises:
-        EmbeddingsError: Nothing there, or files that do not belong together.
+        EmbeddingsError: Nothing there, photos of another split, or files that do not belong together.
     """
     batches = read_folder(folder)
+    if others := sorted({batch.split for batch in batches} - {split}):
+        raise EmbeddingsError(
+            f"{folder} holds photos of the {others[0]} split; give --{split} embeddings of the {split} split"
+        )
     return collect(batches, classes), batches[0].embedder
 
 
@@ -87,14 +110,14 @@ def _check(embedder: Embedder, architecture: str, folder: Path) -> None:
         )
 
 
-def _whole(embedder: Embedder, weights: Path, head: Head) -> nn.Module:
+def _whole(embedder: Embedder, weights: Path | None, head: Head) -> nn.Module:
     """The backbone that made the embeddings, with the head on it."""
-    path = find_weights(weights if weights.exists() else None)
+    path = find_weights(weights)
     found = NO_WEIGHTS if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
     if found != embedder.weights_sha256:
         raise EmbeddingsError(
-            f"the embeddings were made with weights {embedder.weights_sha256[:12]}, the weights channel "
-            f"{weights} holds {found[:12]}; give the same weights"
+            f"the embeddings were made with weights {embedder.weights_sha256[:12]}, not with {found[:12]} "
+            f"({weights or 'no --weights'}); give the same weights"
         )
     backbone = build_backbone(embedder.architecture, path)
     if backbone.dim != head.dim:

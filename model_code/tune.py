@@ -175,20 +175,29 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.trials < 1 or self.parallel < 1:
             raise HyperparameterError("trials and parallel must be at least 1")
+        for name, row in self.space.items():
+            if row.scale is Scale.REVERSE_LOGARITHMIC:
+                raise HyperparameterError(
+                    f"{name}: only SageMaker's tuning job knows {row.scale}; use Linear or Logarithmic here"
+                )
 
     @property
     def file(self) -> Path:
         """The result."""
         return self.job.folders.model_dir / "trials.json"
 
-    @property
-    def journal(self) -> Path | None:
-        """Where ended trials are kept for a restart, named after all that decides the search."""
+    def journal(self, data: Sequence[str]) -> Path | None:
+        """Where ended trials are kept for a restart, named after all that decides the search.
+
+        Args:
+            data: The `train.data_identity` of the job.
+        """
         if self.job.folders.checkpoints is None:
             return None
         ranges = {name: (row.search, row.scale) for name, row in self.space.items()}
+        version = self.job.manifest.version
         identity = fingerprint(
-            "tune", dict(self.job.values), self.job.manifest.version, ranges, self.search, self.parallel
+            "tune", dict(self.job.values), version, data, ranges, self.search, self.parallel
         )
         return self.job.folders.checkpoints / f"trials-{identity}.json"
 
@@ -198,7 +207,8 @@ class Tuning:
         Raises:
             Diverged: Not one trial ended well.
         """
-        done = _read(self.journal)[: self.trials]
+        journal = self.journal(train.data_identity(self.job))
+        done = _read(journal)[: self.trials]
         progress = Progress(self.trials, "trials")
         progress.advance(len(done))
         while len(done) < self.trials:
@@ -210,7 +220,7 @@ class Tuning:
                     done.append(trial)
                     _say(trial)
                     progress.advance()
-            _write(self.journal, [asdict(trial) for trial in done])
+            _write(journal, [asdict(trial) for trial in done])
         _write(self.file, self._result(done))
         return done
 
@@ -224,8 +234,9 @@ class Tuning:
         job = _Quiet(**{**vars(self.job), "values": values, "folders": folders})
         try:
             judged = train.judge(job)
-        except Diverged as error:
-            return replace(trial, status=Status.FAILED, reason=str(error), seconds=time.monotonic() - started)
+        except (Diverged, torch.OutOfMemoryError) as error:
+            reason = str(error).partition("\n")[0]
+            return replace(trial, status=Status.FAILED, reason=reason, seconds=time.monotonic() - started)
         return replace(trial, metrics=judged.fit.metrics, seconds=time.monotonic() - started)
 
     def _result(self, done: Sequence[Trial]) -> dict[str, Any]:

@@ -44,13 +44,13 @@ class Predictor:
     def __init__(
         self, card: ModelCard, runtime: Runtime, session: Session, threads: int, bundle: Bundle
     ) -> None:
-        self.card = card
+        self.card = card.served_by(runtime)
         self.runtime = runtime
         self.threads = threads
         self.session = session
         self.transform = read_transform(card)
         self._bundle = bundle
-        self._inverse_temperature = np.float32(1.0 / card.temperature)
+        self._inverse_temperature = np.float32(1.0 / self.card.temperature)
 
     @classmethod
     def open(

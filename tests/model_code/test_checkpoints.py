@@ -43,11 +43,28 @@ def test_a_damaged_one_is_skipped_for_the_one_before(
     files = sorted((tmp_path / "fit").iterdir())
     assert [path.name for path in files] == ["step-000000000002.ckpt", "step-000000000003.ckpt"]
     files[-1].write_bytes(files[-1].read_bytes()[:-7])
-    (tmp_path / "fit" / ".step-000000000004.ckpt.partial").write_bytes(b"half")
+    (tmp_path / "fit" / ".partial").write_bytes(b"half")
     assert Checkpoints(tmp_path, "fit").latest() == {"step": 2}
     assert "skipping" in capsys.readouterr().err
     files[0].write_bytes(b"")
     assert Checkpoints(tmp_path, "fit").latest() is None
+
+
+def test_kills_while_writing_leave_no_more_than_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*paths: object) -> None:
+        raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(tmp_path, "fit")
+    for step in (1, 2, 3):
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr("model_code.checkpoints.os.replace", killed)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints.save(step, {"step": step})
+        assert len(list((tmp_path / "fit").iterdir())) == 1
+    checkpoints.save(4, {"step": 4})
+    assert [path.name for path in (tmp_path / "fit").iterdir()] == ["step-000000000004.ckpt"]
 
 
 def test_another_fit_is_never_taken_for_ones_own(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,46 @@ def test_scan_refuses_a_class_that_only_looked_readable(tmp_path: Path) -> None:
     assert dataset.preflight(tmp_path).counts == {"cat": 2, "dog": 2}
     with pytest.raises(DatasetError, match=r"'dog' \(1\)"):
         dataset.scan(Folder(tmp_path))
+
+
+@pytest.mark.parametrize(("lost", "after"), [("dog", "cat"), ("dog/2024", "dog")])
+def test_a_folder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path, lost: str, after: str) -> None:
+    folder = folder_of_photos(tmp_path, {"cat": 2, "dog": 2, "dog/2024": 2})
+    candidates = Folder(folder).candidates()
+    next(candidate for candidate in candidates if candidate.label == after)
+    shutil.rmtree(folder / lost)  # as if unreadable: tests may run as root, who can list everything
+    with pytest.raises(DatasetError, match=f"{lost}' cannot be listed .* make it readable, or remove it"):
+        list(candidates)
+
+
+def test_scan_refuses_an_empty_class_folder_as_preflight_does(tmp_path: Path) -> None:
+    folder = folder_of_photos(tmp_path, {"cat": 2, "dog": 2, "owl": 0})
+    for look in (dataset.preflight, lambda folder: dataset.scan(Folder(folder))):
+        with pytest.raises(DatasetError, match=r"'owl' \(0\).*remove its folder"):
+            look(folder)
+
+
+def test_a_linked_subfolder_is_rejected_by_name_and_a_linked_class_is_read(tmp_path: Path) -> None:
+    elsewhere = folder_of_photos(tmp_path / "elsewhere", {"more": 2, "dog": 2}, first_seed=70)
+    folder = folder_of_photos(tmp_path / "photos", {"cat": 2})
+    (folder / "cat" / "more").symlink_to(elsewhere / "more")
+    (folder / "dog").symlink_to(elsewhere / "dog")
+    summary = dataset.preflight(folder)
+    assert summary.counts == {"cat": 2, "dog": 2}
+    for found in ({item.path: item.reason for item in summary.rejected}, reasons(folder)):
+        assert found.keys() == {"cat/more"}
+        assert found["cat/more"].startswith("a link to a folder")
+
+
+def test_rejected_files_of_any_name_can_be_written_down(tmp_path: Path) -> None:
+    folder = folder_of_photos(tmp_path, {"cat": 2, "dog": 2})
+    (folder / "cat" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(photo(90))
+    (folder / "cat" / os.fsdecode(b"caf\xe9 2.jpg")).write_bytes(photo(90))
+    (folder / "cat" / os.fsdecode(b"note\xff.jpg")).write_text("no photo")
+    found = reasons(folder)
+    assert found["cat/caf\\udce9.jpg"] == "copy of cat/caf\\udce9 2.jpg"
+    assert found["cat/note\\udcff.jpg"].startswith("not a photo")
+    assert str(found).encode()
 
 
 def test_class_names_are_the_same_from_every_system() -> None:

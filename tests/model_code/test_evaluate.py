@@ -54,8 +54,6 @@ def results(colour_bundle: Colours, tmp_path_factory: pytest.TempPathFactory) ->
         folder / "out",
         "--dataset",
         str(manifest.parent),
-        "--champion",
-        str(folder / "nothing"),
     )
     return folder
 
@@ -169,6 +167,34 @@ def test_classes_that_a_model_does_not_know_count_as_wrong(colour_bundle: Colour
     assert comparison["common"]["champion_accuracy"] == comparison["common"]["challenger_accuracy"]
 
 
+def test_a_champion_that_knows_none_of_the_classes_is_wrong_every_time(
+    colour_bundle: Colours, tmp_path: Path
+) -> None:
+    champion = colour_bundle.copy(tmp_path / "champion")
+    _turn_classes(champion, ["Blue", "Green", "Red"])  # someone renamed the folders
+    document = run(
+        colour_bundle.folder,
+        colour_bundle.shards[Split.TEST].parent,
+        tmp_path / "out",
+        "--champion",
+        str(champion),
+        "--runtime",
+        "onnx",
+    )
+    theirs = json.loads((tmp_path / "out" / "champion" / "evaluation.json").read_text())
+    for written in (document, theirs):
+        jsonschema.validate(written, schema("evaluation"))
+    assert theirs["unknown_classes"] == dict.fromkeys(toys.CLASSES, 16)
+    assert theirs["accuracy"] == theirs["macro_f1"] == theirs["macro_f1_interval"]["high"] == 0
+    assert theirs["log_loss"] is None
+    # The gate compares predictions with labels, photo by photo: the champion's are all wrong.
+    assert not any(row["prediction"] == row["label"] for row in predictions(tmp_path / "out" / "champion"))
+    comparison = document["comparison"]
+    assert comparison["difference"] == document["accuracy"] > 0.9
+    assert comparison["ci_low"] > 0.8
+    assert comparison["common"] == {"photos": 0, "challenger_accuracy": None, "champion_accuracy": None}
+
+
 def test_unreadable_photo_is_listed_and_harms_no_other(colour_bundle: Colours, tmp_path: Path) -> None:
     samples = list(read_shard(colour_bundle.shards[Split.TEST]))[:20]
     broken = Sample("f" * 20, "red", b"\xff\xd8\xff not a photo", "jpg")
@@ -210,6 +236,9 @@ def test_same_evaluation_gives_the_same_figures(
         (["--test", "nowhere"], "nowhere holds no shards: give --test"),
         (["--champion", "damaged.tar.gz"], "damaged.tar.gz is truncated, damaged"),
         (["--dataset", "damaged.tar.gz"], "manifest"),
+        (["--champion", "nowhere"], "no champion at nowhere; give a path that exists, or leave --champion out"),
+        (["--champion", "empty"], "empty holds no model: give --champion a model.tar.gz"),
+        (["--dataset", "nowhere"], "no dataset at nowhere"),
     ],
 )
 def test_wrong_input_gets_one_line(
@@ -222,6 +251,7 @@ def test_wrong_input_gets_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "damaged.tar.gz").write_bytes(b"no archive")
+    (tmp_path / "empty").mkdir()
     usual = {
         "--model": str(colour_bundle.folder),
         "--test": str(colour_bundle.shards[Split.TEST].parent),

@@ -95,8 +95,14 @@ def test_torch_onnx_and_int8_agree_on_the_same_bytes(colour_bundle: Colours) -> 
 def test_served_temperature_is_that_of_the_served_runtime(colour_bundle: Colours) -> None:
     card = Bundle.open(colour_bundle.folder).card
     assert card.runtimes[0] == "onnx-int8"
-    assert card.metrics["int8"]["temperature_float"] == 1.3
     assert card.temperature != 1.3
+    fallen_back = Predictor.open(colour_bundle.folder, runtime="onnx", threads=1)
+    assert (fallen_back.card.temperature, fallen_back.card.abstain_threshold) == (1.3, 0.4)
+    preferred = Predictor.open(colour_bundle.folder, threads=1)
+    assert preferred.card.temperature == card.temperature
+    photo = next(iter(read_shard(colour_bundle.shards[Split.TEST]))).data
+    expected = probabilities(fallen_back.logits([photo]), 1.3)
+    assert np.abs(fallen_back.predict([photo]) - expected).max() < 1e-5
 
 
 def test_features_times_head_give_the_logits(colour_bundle: Colours) -> None:
@@ -223,15 +229,6 @@ def _as(card: Any, architecture: str) -> Any:
     import dataclasses
 
     return dataclasses.replace(card, architecture=architecture)
-
-
-def test_numbers_that_json_cannot_hold_become_null() -> None:
-    metrics = {"valid_loss": float("inf"), "history": [{"epoch": 1, "train_loss": float("nan")}], "name": "x"}
-    assert export.finite(metrics) == {
-        "valid_loss": None,
-        "history": [{"epoch": 1, "train_loss": None}],
-        "name": "x",
-    }
 
 
 def test_drawn_golden_photos_are_photos() -> None:

@@ -1,4 +1,7 @@
+import os
+import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from model_code import train_finetune
 from model_code.architectures import build_backbone
 from model_code.checkpoints import read, write
 from model_code.distributed import World
@@ -228,6 +232,29 @@ def test_an_epoch_takes_every_photo_once_and_each_epoch_differs(folder: Path) ->
     sizes = [len(plan.batch(0, step)) for step in range(plan.steps)]
     assert sizes == [plan.batch_photos(step) for step in range(plan.steps)]
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_rank_without_photos_has_no_features_of_the_right_width(tmp_path: Path) -> None:
+    toys.shard(tmp_path, Split.VALID, 1)
+    index = index_shards((tmp_path,), toys.CLASSES)
+    idle = Replicated(0, 4)  # 3 photos are two pairs for four ranks
+    features = train_finetune._features(idle, index, "squeezenet1_1", None, TRANSFORM)
+    assert features.rows.shape == (0, 512)
+    assert len(features) == 0
+
+
+def test_few_shards_are_open_at_a_time(folder: Path, tmp_path: Path) -> None:
+    shard = next(folder.glob("*.tar"))
+    for number in range(100):
+        shutil.copy(shard, tmp_path / f"{number}.tar")
+    index = index_shards((tmp_path,), toys.CLASSES)
+    before = len(os.listdir("/dev/fd"))
+    first = index.read(0)
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(index.read, range(len(index)), chunksize=3))
+    assert read == read[:15] * 100
+    assert index.read(0) == first == read[0]
+    assert len(os.listdir("/dev/fd")) - before <= 64
 
 
 class Replicated(World):

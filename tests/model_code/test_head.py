@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from model_code.checkpoints import Checkpoints
 from model_code.distributed import World
 from model_code.embeddings import EmbeddingsError
 from model_code.features import Features, collect, join
-from model_code.fitting import Diverged, Fit, Schedule
+from model_code.fitting import Diverged, Fit, Metrics, Report, Schedule
 from model_code.head import Head, HeadRecipe, fit_head
 from model_code.hyperparameters import resolve
 from model_code.mixing import Loss, balanced_weights, draw_shares, partners
@@ -65,6 +67,25 @@ def test_a_refit_stops_where_it_is_told_on_the_same_schedule() -> None:
     _, part = fit(valid=None, epochs=8, stop_after=3)
     assert part.epochs == 3
     assert part.history == whole.history[:3]
+
+
+def test_a_resumed_fit_counts_only_the_epochs_that_it_ran_itself(tmp_path: Path) -> None:
+    def stop_after(metrics: Metrics) -> None:
+        if metrics["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    recipe = HeadRecipe.of(resolve({"epochs": 8, "batch_size": 16}))
+
+    def again(report: Report) -> Fit:
+        checkpoints = Checkpoints(tmp_path, "fit", seconds=0)
+        return fit_head(recipe, TRAIN, VALID, len(toys.CLASSES), World(), checkpoints, report)[1]
+
+    with pytest.raises(KeyboardInterrupt):
+        again(stop_after)
+    resumed = again(lambda _: None)
+    assert (len(resumed.history), resumed.ran) == (8, 5)
+    assert again(lambda _: None).ran == 0
+    assert fit()[1].ran == 8
 
 
 def test_divergence_is_an_error_that_names_the_fix() -> None:

@@ -78,12 +78,19 @@ def test_overrides_replace_add_and_remove_ranges() -> None:
         ({"dropout": {"high": 2}}, "out of bounds"),
         ({"dropout": {"minimum": 0}}, "unknown keys"),
         ({"architecture": {"choices": ["resnet18"]}}, "one value"),
+        ({"hidden": {"choices": [0, 8], "low": 0, "high": 8}}, "give its candidates as choices"),
         (dict.fromkeys(hp.search_space("head")), "nothing to search"),
     ],
 )
 def test_a_wrong_override_says_what_is_wrong(overrides: dict, message: str) -> None:
     with pytest.raises(HyperparameterError, match=message):
         hp.parameter_ranges("head", overrides)
+
+
+def test_a_choice_has_no_numeric_range() -> None:
+    with pytest.raises(HyperparameterError, match="augmentation: a choice has no low and high"):
+        hp.search_space("finetune", {"augmentation": {"low": 0, "high": 1}})
+    assert hp.search_space("finetune", {"augmentation": {}})["augmentation"].search is not None
 
 
 def test_static_hyperparameters_leave_out_what_is_searched() -> None:

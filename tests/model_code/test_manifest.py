@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import jsonschema
@@ -128,6 +129,12 @@ def test_a_photo_that_comes_back_returns_to_its_split() -> None:
     assert set(without.retired) >= tested
     back = version_of(PETS + photos_of("cat", 12, 200) + photos_of("dog", 12, 200), parent=without)
     assert {row.sha256 for row in back.photos if row.split is Split.TEST} >= tested
+
+
+def test_a_rejected_file_of_any_name_can_be_listed() -> None:
+    rejected = Rejected(os.fsdecode(b"cat/caf\xe9.jpg"), "empty file")
+    text = make_version("pets", 0, Fractions(), [], [], [rejected], None).manifest.to_json()
+    assert Manifest.from_json(text.encode()).rejected[0].path == "cat/caf\\udce9.jpg"
 
 
 def test_manifest_files_name_the_shards_of_a_split() -> None:

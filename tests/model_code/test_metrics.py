@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from model_code.metrics import Tally, log_metrics
+from model_code.metrics import Tally, finite, log_metrics
 
 
 def test_a_short_last_batch_weighs_what_it_holds() -> None:
@@ -34,3 +34,12 @@ def test_numbers_make_the_same_tally() -> None:
 def test_a_log_line_is_names_and_values(capsys: pytest.CaptureFixture[str]) -> None:
     log_metrics(valid_accuracy=0.25, epoch=2)
     assert capsys.readouterr().out == "valid_accuracy=0.25 epoch=2\n"
+
+
+def test_numbers_that_json_cannot_hold_become_null() -> None:
+    metrics = {"valid_loss": float("inf"), "history": [{"epoch": 1, "train_loss": float("nan")}], "name": "x"}
+    assert finite(metrics) == {
+        "valid_loss": None,
+        "history": [{"epoch": 1, "train_loss": None}],
+        "name": "x",
+    }

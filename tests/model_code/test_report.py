@@ -108,6 +108,16 @@ def test_names_are_escaped(card: ModelCard) -> None:
     Page(markup)
 
 
+def test_all_right_is_not_called_certain(card: ModelCard) -> None:
+    labels = np.arange(30) % 3
+    outcomes = Outcomes.of(np.eye(3, dtype=np.float32)[labels] * 9, labels, 1.0)
+    judgement = Judgement([f"{n:020d}" for n in range(30)], outcomes, [], {}, [], Latency(3, 9, 99), 400.0)
+    document = evaluation.evaluate(evaluation.Subject(card, "onnx", None, None), judgement)
+    text = Page(render(Report(document, card, {}))).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "right on between 88.6 % and 100.0 %" in text
+    assert "no interval; classes count alike" in text
+
+
 def test_same_evaluation_gives_the_same_page(card: ModelCard) -> None:
     report = Report(document_of(card, 100), card, {})
     assert render(report) == render(report)

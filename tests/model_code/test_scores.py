@@ -84,6 +84,38 @@ def test_accuracy_interval_agrees_with_the_normal_approximation() -> None:
     assert interval.high == pytest.approx(0.75 + 1.96 * sigma, abs=0.002)
 
 
+def test_accuracy_interval_is_never_certain() -> None:
+    # Wilson's, as of scipy.stats.binomtest(20, 20).proportion_ci(method="wilson").
+    right, wrong = (scores.accuracy_interval(np.full(20, hit)) for hit in (True, False))
+    assert (right.low, right.high) == pytest.approx((0.838875, 1))
+    assert (wrong.low, wrong.high) == pytest.approx((0, 0.161125))
+
+
+def test_models_that_never_differ_are_not_shown_to_be_the_same() -> None:
+    same = np.arange(100) < 90
+    difference = scores.paired_difference(same, same)
+    assert difference.mean == 0
+    # Bonett and Price: 1 photo added to either side, so 1.96 * sqrt(2 / 102 / 102).
+    assert (difference.interval.low, difference.interval.high) == pytest.approx((-0.02717, 0.02717), abs=1e-5)
+    opposite = scores.paired_difference(np.full(50, True), np.full(50, False))
+    assert opposite.mean == 1
+    assert 0.8 < opposite.interval.low < opposite.interval.high == 1
+
+
+def test_models_that_know_no_class_of_the_photos_score_nothing() -> None:
+    outcomes = outcomes_of([UNKNOWN] * 4, [0, 1, 1, 1], 2)
+    matrix = scores.confusion(outcomes, 2)
+    result = scores.class_scores(matrix)
+    assert result.macro(result.f1) == result.weighted(result.recall) == 0
+    assert scores.macro_f1_interval(matrix) == scores.Interval(0, 0, 0)
+
+
+def test_macro_f1_interval_where_few_photos_are_of_known_classes() -> None:
+    outcomes = outcomes_of([0, UNKNOWN, UNKNOWN, UNKNOWN], [0, 0, 1, 1], 2)
+    interval = scores.macro_f1_interval(scores.confusion(outcomes, 2))
+    assert 0 < interval.low < interval.high <= 1
+
+
 def test_macro_f1_interval_matches_resampling_photos() -> None:
     generator = np.random.default_rng(1)
     labels = generator.integers(0, 4, 400)

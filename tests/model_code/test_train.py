@@ -3,6 +3,7 @@ import re
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from model_code import train, tune
+from model_code.distributed import World
 from model_code.embeddings import file_name, write_embeddings
 from model_code.hyperparameters import OBJECTIVE, metric_definitions
 from model_code.shards import Split
@@ -116,6 +118,9 @@ def test_sagemaker_environment_fills_the_defaults(tmp_path: Path) -> None:
         (["--train", "nowhere"], "run model_code.embed first"),
         (["--dataset", "nowhere"], "give the data set's manifest"),
         (["--ema", "0.9"], "means nothing to strategy=head"),
+        (["--weights", "typo.pth"], "no weights at typo.pth"),
+        (["--calibration", "typo"], "no calibration at typo"),
+        (["--valid_photos", "typo"], "no valid_photos at typo"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_fix(
@@ -206,6 +211,57 @@ def test_a_finetuned_final_run_exports_the_whole_network(
     assert any(
         not torch.equal(tuned[name], reference[name]) for name in tuned if name.startswith("backbone.")
     )
+
+
+def test_a_finetuning_with_a_mistyped_weights_file_does_not_start_untrained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    channels = toys.photo_channels(tmp_path / "data", train=2, valid=1, shards=1)
+    argv = toys.arguments(channels, strategy="finetune", weights="typo.pth", model_dir=tmp_path / "model")
+    assert train.main(argv, {}) == 1
+    assert "no weights at typo.pth; give a path that exists, or leave --weights out" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+def test_validation_photos_must_be_those_of_the_validation_split(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([*argv, "--valid", str(tmp_path / "data" / "train")], {}) == 1
+    assert "holds photos of the train split; give --valid" in capsys.readouterr().err
+
+
+def test_both_splits_must_come_from_one_embedder(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = toys.embeddings(Split.VALID, embedder=replace(toys.EMBEDDER, views=3))
+    write_embeddings(tmp_path / "data" / "valid" / file_name(other.shard), other)
+    assert train.main(argv, {}) == 1
+    error = capsys.readouterr().err
+    assert toys.EMBEDDER.id in error
+    assert other.embedder.id in error
+    assert "embed both with the same weights" in error
+
+
+def test_a_fit_that_diverged_after_its_best_epoch_is_written_as_json(argv: list[str], tmp_path: Path) -> None:
+    job = train.job_from(train.parser({}).parse_args(argv), {}, World())
+    judged = train.judge(job)
+    lost = {**judged.fit.history[-1], "train_loss": float("nan"), "valid_loss": float("inf")}
+    judged = replace(judged, fit=replace(judged.fit, history=[*judged.fit.history, lost]))
+    train._write_trial(job, judged)
+    text = (tmp_path / "model" / "trial.json").read_text()
+    trial = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    schema = Path(train.__file__).parent / "schemas" / "trial.schema.json"
+    jsonschema.validate(trial, json.loads(schema.read_text()))
+    assert trial["history"][-1]["train_loss"] is trial["history"][-1]["valid_loss"] is None
+
+
+def test_a_finished_fit_that_is_run_again_has_no_rate(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*argv, "--checkpoints", str(tmp_path / "checkpoints")]
+    for expected in (1, 0):
+        assert train.main(argv, {}) == 0
+        assert capsys.readouterr().out.count("photos_per_second=") == expected
 
 
 def test_a_checkpoint_of_other_data_is_not_resumed(

@@ -1,14 +1,17 @@
 import json
 import sys
+import threading
 from pathlib import Path
 
 import jsonschema
 import pytest
 import torch
 
-from model_code import train_finetune, tune
+from model_code import train_finetune, train_head, tune
+from model_code.embeddings import Embeddings, file_name, write_embeddings
 from model_code.fitting import Diverged
 from model_code.hyperparameters import HyperparameterError, search_space
+from model_code.shards import Split
 from model_code.tune import Search, Status, Trial, propose
 from tests.model_code import toys
 
@@ -110,13 +113,13 @@ def test_a_failed_trial_is_recorded_and_all_failed_is_an_error(
     argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = tune.train.judge
-    failing = {0, 3}
+    failing = {0: Diverged("the loss is not a number"), 3: torch.OutOfMemoryError("CUDA out of memory.\nMore")}
 
     def judge(job: tune.train.Job) -> tune.train.Judged:
         number = len(seen)
         seen.append(number)
         if number in failing:
-            raise Diverged("the loss is not a number; lower learning_rate")
+            raise failing[number]
         return original(job)
 
     seen: list[int] = []
@@ -124,9 +127,46 @@ def test_a_failed_trial_is_recorded_and_all_failed_is_an_error(
     assert tune.main([*argv, "--parallel", "1"], {}) == 0
     found = json.loads((tmp_path / "model" / "trials.json").read_text())
     assert [trial["status"] == Status.FAILED for trial in found["trials"]] == [n in failing for n in range(6)]
-    failing = set(range(100))
+    assert found["trials"][3]["reason"] == "CUDA out of memory."
+    failing = dict.fromkeys(range(100), Diverged("the loss is not a number"))
     assert tune.main([*argv, "--parallel", "1", "--seed", "5"], {}) == 1
     assert "all 6 trials failed" in capsys.readouterr().err
+
+
+def test_a_search_reads_the_data_once_before_its_trials(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: list[threading.Thread] = []
+    real = train_head.read_folder
+
+    def read(folder: Path) -> list[Embeddings]:
+        readers.append(threading.current_thread())
+        return real(folder)
+
+    monkeypatch.setattr(train_head, "read_folder", read)
+    assert tune.main(argv, {}) == 0
+    assert readers == [threading.main_thread()] * 2
+
+
+def test_trials_on_other_data_are_not_taken_over(argv: list[str], tmp_path: Path) -> None:
+    assert tune.main(argv, {}) == 0
+    first = (tmp_path / "model" / "trials.json").read_text()
+    other = toys.embeddings(Split.VALID, 30, noise=4.0, seed=5)
+    (old,) = (tmp_path / "valid").iterdir()
+    old.unlink()
+    write_embeddings(tmp_path / "valid" / file_name(other.shard), other)
+    train_head.read_features.cache_clear()
+    assert tune.main(argv, {}) == 0
+    assert len(list((tmp_path / "checkpoints").glob("trials-*.json"))) == 2
+    assert (tmp_path / "model" / "trials.json").read_text() != first
+
+
+def test_a_scale_that_only_sagemaker_knows_is_refused(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranges = '{"dropout": {"low": 0, "high": 0.5, "scale": "ReverseLogarithmic"}}'
+    assert tune.main([*argv, "--ranges", ranges], {}) == 1
+    assert "dropout: only SageMaker's tuning job knows ReverseLogarithmic" in capsys.readouterr().err
 
 
 def test_wrong_ranges_are_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
