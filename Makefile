@@ -8,13 +8,17 @@ RUN := $(BIN)/python -m launcher
 export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT ML_PIPELINE_HOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up status predict stop clean check test test-slow bench lock
+.PHONY: help setup any-setup run up status predict stop clean check test test-slow bench lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## the virtual environment, from requirements.lock (every other target calls it)
+setup: ## the virtual environment, from requirements.lock (what needs it calls it)
 	@$(PYTHON) launcher/bootstrap.py $(VENV)
+
+# To look and to stop, an environment of an older lock will do: it needs no network and no space.
+any-setup:
+	@$(PYTHON) launcher/bootstrap.py --any $(VENV)
 
 run: setup ## photos in, a served classifier out: DATA= WEIGHTS= ARCHITECTURE= TRIALS=
 	@$(RUN) run
@@ -22,16 +26,16 @@ run: setup ## photos in, a served classifier out: DATA= WEIGHTS= ARCHITECTURE= T
 up: setup ## the services without a run
 	@$(RUN) up
 
-status: setup ## what is up, and how the last run ended
+status: any-setup ## what is up, and how the last run ended
 	@$(RUN) status
 
 predict: setup ## classify IMAGE=photo.jpg with the deployed endpoint
 	@$(RUN) predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
 
-stop: setup ## stop every process; nothing finished is lost
+stop: any-setup ## stop every process; nothing finished is lost
 	@$(RUN) stop
 
-clean: setup ## stop, and remove what runs made (not the environment)
+clean: any-setup ## stop, and remove what runs made (not the environment)
 	@$(RUN) clean
 
 check: setup ## lint, types, import walls

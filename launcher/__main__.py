@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from launcher import preflight, supervisor
 from launcher import run as main_job
-from launcher.settings import Settings
+from launcher.settings import Settings, keep_off_proxy
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="what is up, and how the last run ended")
     predict = commands.add_parser("predict", help="classify a photo with the deployed endpoint")
     predict.add_argument("image", type=Path, help="a photo")
-    predict.add_argument("--endpoint", help="endpoint name; the last run's by default")
+    predict.add_argument("--endpoint", help="endpoint name; by default the last run's, or the only one")
     commands.add_parser("stop", help="stop every process of the run; nothing finished is lost")
     commands.add_parser("clean", help="stop, then remove everything a run made")
     return arguments
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     chosen = parser().parse_args(argv)
+    keep_off_proxy(os.environ)  # every service inherits it
     # A pipe or a log has no width: 80 columns would cut the table of trials.
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:

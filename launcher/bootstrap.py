@@ -7,12 +7,16 @@ SyntaxError.
 # ruff: noqa: UP031
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, union-attr"
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 
+STAMP_FILE = "ml-pipeline.stamp"
+LOCK_FILE = "ml-pipeline.lock"
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NEEDED_FREE_GB = 6
 
@@ -88,20 +92,58 @@ def lock(venv):
         file.write("".join(line.split("+")[0].rstrip() + "\n" for line in frozen.splitlines()))
 
 
+def is_current(venv):
+    """Whether the environment was made to its end, and from what lies here now."""
+    try:
+        with open(os.path.join(venv, STAMP_FILE)) as stamp:
+            return stamp.read() == fingerprint()
+    except FileNotFoundError:
+        return False
+
+
+def starts_launcher(venv):
+    """Whether an environment of whatever age will do for the launcher; a half-built one does not."""
+    python = os.path.join(venv, "bin", "python")
+    command = [python, "-c", "import launcher.__main__"]
+    return os.path.exists(python) and subprocess.call(command, cwd=ROOT, stderr=subprocess.DEVNULL) == 0
+
+
+@contextlib.contextmanager
+def one_at_a_time(venv):
+    """Of two commands that find no environment, the second waits and then finds the first's."""
+    os.makedirs(venv, exist_ok=True)
+    with open(os.path.join(venv, LOCK_FILE), "w") as file:  # the kernel frees it however we end
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another make is setting up %s: waiting for it" % venv, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def build(venv):
+    """Create the environment and stamp it at the end; an older stamp would lie from here on."""
+    check_machine(venv)
+    wanted = fingerprint()
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(venv, STAMP_FILE))
+    create(venv)
+    with open(os.path.join(venv, STAMP_FILE), "w") as stamp:
+        stamp.write(wanted)
+
+
 def main():
     venv = os.path.abspath(sys.argv[-1])
     if "--lock" in sys.argv:
         return lock(venv)
-    stamp = os.path.join(venv, "ml-pipeline.stamp")
-    wanted = fingerprint()
-    if os.path.exists(stamp):
-        with open(stamp) as file:
-            if file.read() == wanted:
-                return None
-    check_machine(venv)
-    create(venv)
-    with open(stamp, "w") as file:
-        file.write(wanted)
+
+    def is_ready():
+        return is_current(venv) or ("--any" in sys.argv and starts_launcher(venv))
+
+    if not is_ready():
+        with one_at_a_time(venv):
+            if not is_ready():
+                build(venv)
     return None
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import mimetypes
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from launcher import supervisor
-from launcher.run import LAST_RUN_FILE, RunError, in_force
+from launcher import last_run, supervisor
+from launcher.run import RunError, in_force
 from launcher.settings import Settings
 
 
@@ -19,8 +19,12 @@ def predict(settings: Settings, console: Console, image: Path, endpoint: str | N
     """Print the endpoint's classes for a photo. Raises RunError with the fix."""
     if not image.is_file():
         raise RunError(f"IMAGE={image} is no file: give the path of a photo, make predict IMAGE=photo.jpg")
-    name = endpoint or _last_endpoint(settings)
-    answer = _invoke(settings, name, image)
+    state = supervisor.read_state(settings.home)
+    if state is None:
+        raise RunError("nothing is up: make run starts it")
+    url = in_force(settings, state).local_aws_url
+    name = endpoint or last_run.endpoint_name(settings.home) or _only_endpoint(url)
+    answer = _invoke(url, name, image)
     table = Table(title=f"{image.name} by {name}", title_justify="left")
     table.add_column("class")
     table.add_column("probability", justify="right")
@@ -30,29 +34,38 @@ def predict(settings: Settings, console: Console, image: Path, endpoint: str | N
     return 0
 
 
-def _last_endpoint(settings: Settings) -> str:
-    path = settings.home / LAST_RUN_FILE
-    name = json.loads(path.read_text())["endpoint_name"] if path.exists() else None
-    if not name:
-        raise RunError("no run has deployed an endpoint yet: make run, or name one with ENDPOINT=<name>")
-    return str(name)
-
-
-def _invoke(settings: Settings, endpoint: str, image: Path) -> dict[str, Any]:
-    import boto3
-    from botocore.config import Config
+def _only_endpoint(url: str) -> str:
+    """The endpoint of a run that nobody watched to its end (started in Airflow, or left with Ctrl-C)."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    state = supervisor.read_state(settings.home)
-    if state is None:
-        raise RunError("nothing is up: make run starts it")
-    runtime = boto3.client(
-        "sagemaker-runtime", endpoint_url=in_force(settings, state).local_aws_url, region_name="us-east-1",
+    pages = _client("sagemaker", url).get_paginator("list_endpoints").paginate(StatusEquals="InService")
+    try:
+        names = sorted(row["EndpointName"] for page in pages for row in page["Endpoints"])
+    except (BotoCoreError, ClientError) as error:
+        raise RunError(f"local_aws could not be asked for its endpoints ({error}): see make status") from None
+    if not names:
+        raise RunError("no endpoint is in service: make run deploys one")
+    if len(names) > 1:
+        raise RunError(f"several endpoints are in service, name one with ENDPOINT=<name>: {', '.join(names)}")
+    return str(names[0])
+
+
+def _client(service: Literal["sagemaker", "sagemaker-runtime"], url: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        service, endpoint_url=url, region_name="us-east-1",
         aws_access_key_id="local", aws_secret_access_key="local", config=Config(retries={"max_attempts": 1}),
     )  # fmt: skip
+
+
+def _invoke(url: str, endpoint: str, image: Path) -> dict[str, Any]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
     kind = mimetypes.guess_type(image.name)[0] or "application/x-image"
     try:
-        answer = runtime.invoke_endpoint(
+        answer = _client("sagemaker-runtime", url).invoke_endpoint(
             EndpointName=endpoint, ContentType=kind, Accept="application/json", Body=image.read_bytes()
         )
     except ClientError as error:

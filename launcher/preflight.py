@@ -31,8 +31,13 @@ def claim_home(home: Path) -> None:
 
 
 def is_home(folder: Path) -> bool:
-    """Whether a run has claimed this folder."""
-    return (folder / Secrets.FILE).exists()
+    """Whether a run has claimed this folder: its secrets are there. A file of that name that no run wrote is
+    somebody else's; raises PreflightError.
+    """
+    try:
+        return Secrets.load(folder) is not None
+    except SettingsError as error:
+        raise PreflightError(str(error)) from None
 
 
 def check_ports(settings: Settings) -> None:

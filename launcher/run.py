@@ -8,29 +8,29 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from rich.console import Console
 from rich.markup import escape
 
-from launcher import inputs, preflight, summary, supervisor
+from launcher import inputs, last_run, preflight, summary, supervisor
 from launcher.airflow_api import AirflowClient, AirflowError
 from launcher.progress import FINISHED, ProgressView, latest_count, state_of
 from launcher.services import code_version, is_ready, services
 from launcher.settings import Secrets, Settings, SettingsError, airflow_environment
 
 DAG_ID = "train_and_deploy"
-LAST_RUN_FILE = "last_run.json"
 STARTING_FILE = "starting.lock"
 START_DEADLINE_SECONDS = 180.0
 MOST_STARTS = 3
 POLL_SECONDS = 1.0
 MOST_LISTED = 10
+Answer = TypeVar("Answer")
 
 
 class RunError(RuntimeError):
@@ -46,8 +46,8 @@ def run(settings: Settings, console: Console) -> int:
     run_id = client.trigger(DAG_ID, run_conf(settings, chosen))
     console.print(f"run [bold]{run_id}[/] of {DAG_ID}: {settings.airflow_url}/dags/{DAG_ID}/runs/{run_id}")
     state = watch(client, run_id, console)
-    results = {task: client.xcom(DAG_ID, run_id, task) for task in summary.TASKS}
-    save_last_run(settings, run_id, results)
+    results = patiently(lambda: {task: client.xcom(DAG_ID, run_id, task) for task in summary.TASKS})
+    last_run.save(settings.home, run_id, results)
     summary.print_summary(console, results, chosen.notes)
     outcome = summary.judge(state, results.get("smoke_test"))
     if not outcome.succeeded:
@@ -226,25 +226,37 @@ def run_conf(settings: Settings, chosen: inputs.Inputs) -> dict[str, object]:
 
 
 def watch(client: AirflowClient, run_id: str, console: Console) -> str:
-    """Show the run until it ends; its final state. Survives an api-server that restarts."""
-    unreachable_since: float | None = None
+    """Show the run until it ends; its final state. Survives an api-server that restarts or fails for a while."""
     asked: set[str] = set()
+
+    def look() -> str:
+        tasks = sorted(client.task_instances(DAG_ID, run_id), key=_task_order)
+        view.update(tasks, _counts(client, run_id, tasks))
+        ask_person(client, run_id, tasks, asked, console)
+        return client.run_state(DAG_ID, run_id)
+
     with ProgressView(console) as view:
-        while True:
-            try:
-                tasks = sorted(client.task_instances(DAG_ID, run_id), key=_task_order)
-                view.update(tasks, _counts(client, run_id, tasks))
-                ask_person(client, run_id, tasks, asked, console)
-                state = client.run_state(DAG_ID, run_id)
-                unreachable_since = None
-            except (requests.ConnectionError, requests.Timeout):
-                unreachable_since = unreachable_since or time.monotonic()
-                if time.monotonic() - unreachable_since > START_DEADLINE_SECONDS:
-                    raise RunError("Airflow's api-server stopped answering: see make status") from None
-                state = "running"
-            if state in ("success", "failed"):
-                return state
+        while (state := patiently(look)) not in ("success", "failed"):
             time.sleep(POLL_SECONDS)
+    return state
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """What Airflow answers, asked again while it cannot be reached or fails itself (5xx: a locked database, say).
+
+    Raises RunError when it stays so, and AirflowError at once when it refuses.
+    """
+    away_since: float | None = None
+    while True:
+        try:
+            return ask()
+        except (requests.RequestException, AirflowError) as error:
+            if isinstance(error, AirflowError) and error.status < 500:
+                raise
+            away_since = away_since or time.monotonic()
+            if time.monotonic() - away_since > START_DEADLINE_SECONDS:
+                raise RunError(f"Airflow's api-server stopped answering ({error}): see make status") from None
+        time.sleep(POLL_SECONDS)
 
 
 def ask_person(
@@ -289,14 +301,6 @@ def explain_failure(client: AirflowClient, settings: Settings, run_id: str, cons
         folder = settings.airflow_home / "logs" / f"dag_id={DAG_ID}" / f"run_id={run_id}" / f"task_id={name}"
         console.print(f"\n[red]task {name} failed[/]: {escape(reason)}", soft_wrap=True)
         console.print(f"its log: {folder}/attempt={task['try_number']}.log", soft_wrap=True)
-
-
-def save_last_run(settings: Settings, run_id: str, results: Mapping[str, Any]) -> None:
-    endpoint = (results.get("deploy") or {}).get("endpoint_name")
-    record = {"run_id": run_id, "endpoint_name": endpoint, "results": results}
-    new = settings.home / f"{LAST_RUN_FILE}.new"
-    new.write_text(json.dumps(record, indent=1))
-    new.replace(settings.home / LAST_RUN_FILE)
 
 
 def print_addresses(settings: Settings, console: Console) -> None:

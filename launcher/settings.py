@@ -5,17 +5,34 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
 
 EXAMPLE_CONF = '{"strategy": "finetune"}'
 REPOSITORY = Path(__file__).resolve().parent.parent
+LOOPBACK = ("127.0.0.1", "localhost")
 
 
 class SettingsError(ValueError):
     """A setting is unusable; the message is one line that names the fix."""
+
+
+def keep_off_proxy(environ: MutableMapping[str, str]) -> None:
+    """Name loopback in NO_PROXY and no_proxy: a proxy cannot reach the services, which are on this machine.
+
+    Where the environment names no proxy nothing changes: on macOS no_proxy alone would hide the system's own.
+    """
+    if not any(value for name, value in environ.items() if name.lower().endswith("_proxy")):
+        return
+    # Clients read one of the two names first, some read only one: a name that is missing must not lose hosts.
+    for name, other in (("no_proxy", "NO_PROXY"), ("NO_PROXY", "no_proxy")):
+        kept = environ.get(name) or environ.get(other) or ""
+        hosts = [host.strip() for host in kept.split(",") if host.strip()]
+        if hosts != ["*"]:  # every host, and only when it stands alone
+            hosts += [host for host in LOOPBACK if host not in hosts]
+        environ[name] = ",".join(hosts)
 
 
 def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
@@ -111,10 +128,29 @@ class Secrets:
     FILE: ClassVar[str] = "secrets.json"
 
     @classmethod
-    def load_or_create(cls, home: Path) -> Secrets:
+    def load(cls, home: Path) -> Secrets | None:
+        """Those of a home, None where no run has made any. Raises SettingsError when a run did not write them."""
         path = home / cls.FILE
-        if path.exists():
-            return cls(**json.loads(path.read_text()))
+        if not path.is_file():
+            return None
+        try:
+            kept = json.loads(path.read_text())
+        except ValueError:
+            kept = None
+        names = {secret.name for secret in fields(cls)}
+        if not isinstance(kept, dict) or kept.keys() != names or not all(map(_is_text, kept.values())):
+            raise SettingsError(
+                f"{path} is not what a run writes: give ML_PIPELINE_HOME a folder of its own, "
+                "or remove this one yourself if it was a run's"
+            )
+        return cls(**kept)
+
+    @classmethod
+    def load_or_create(cls, home: Path) -> Secrets:
+        """Those of a home, made when it has none. Raises SettingsError like `load`."""
+        if kept := cls.load(home):
+            return kept
+        path = home / cls.FILE
         made = cls(
             jwt=secrets.token_urlsafe(48),
             fernet=_fernet_key(),
@@ -126,6 +162,10 @@ class Secrets:
             json.dump(asdict(made), file)
         path.with_suffix(".new").replace(path)
         return made
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _fernet_key() -> str:

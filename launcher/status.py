@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import requests
 from rich.console import Console
 from rich.table import Table
 
-from launcher import supervisor
+from launcher import last_run, supervisor
 from launcher.airflow_api import AirflowError
 from launcher.progress import state_of
-from launcher.run import DAG_ID, LAST_RUN_FILE, connect, in_force, print_addresses
+from launcher.run import DAG_ID, connect, in_force, print_addresses
 from launcher.settings import Settings
 
 # State of a run -> states of the tasks that explain it.
@@ -38,10 +36,8 @@ def print_status(settings: Settings, console: Console) -> int:
     running = in_force(settings, state)
     _print_local_aws(running, console)
     _print_last_run(running, console)
-    last_run = settings.home / LAST_RUN_FILE
-    if last_run.exists():
-        record = json.loads(last_run.read_text())
-        console.print(f"endpoint   {record['endpoint_name'] or 'none'}", highlight=False)
+    if deployed := last_run.endpoint_name(settings.home):
+        console.print(f"endpoint   {deployed}", highlight=False)
     print_addresses(running, console)
     return 0 if everything_up else 1
 

@@ -48,6 +48,35 @@ def test_a_folder_with_other_files_is_never_a_home(tmp_path, monkeypatch, capsys
     assert (tmp_path / "photo.jpg").exists()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"api_key": "x"}',
+        '{"jwt": "a", "fernet": "b", "admin_password": "c", "api_key": "x"}',
+        '{"jwt": "a", "fernet": "b", "admin_password": 1}',
+        '["jwt", "fernet", "admin_password"]',
+        "{",
+        "\xff",
+    ],
+)
+def test_a_folder_with_somebody_else_s_secrets_is_never_a_home(tmp_path, monkeypatch, capsys, text):
+    (tmp_path / "secrets.json").write_bytes(text.encode("latin-1"))
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(PreflightError, match=r"secrets\.json is not what a run writes.*folder of its own"):
+        preflight.claim_home(tmp_path)
+    monkeypatch.setenv("ML_PIPELINE_HOME", str(tmp_path))
+    assert command_line.main(["clean"]) == 2
+    assert "is not what a run writes" in capsys.readouterr().err
+    assert (tmp_path / "photo.jpg").exists()
+
+
+def test_a_home_of_the_first_release_is_still_one(tmp_path):
+    (tmp_path / "secrets.json").write_text('{"jwt": "a", "fernet": "b", "admin_password": "c"}')
+    (tmp_path / "airflow").mkdir()
+    preflight.claim_home(tmp_path)
+    assert preflight.is_home(tmp_path)
+
+
 def test_a_home_that_cannot_be_written_names_the_way_out(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(PreflightError, match="ML_PIPELINE_HOME"):
