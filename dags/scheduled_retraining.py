@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, task
 
 from ml_pipeline import assets, params
 from ml_pipeline.dag_defaults import dag_defaults
+from ml_pipeline.operators.retrain import TrainingRunOperator
 
 with DAG(
     "scheduled_retraining",
@@ -34,19 +34,19 @@ with DAG(
         return tasks.upload(data, dataset_name, seed)
 
     @task
-    def decide(dataset: Any, data: str, force: bool, conf: Any, ti: Any = None) -> dict[str, Any]:
+    def decide(
+        dataset: Any, data: str, seed: int, force: bool, conf: Any, ti: Any = None
+    ) -> dict[str, Any]:
         """Skip, saying why, when the champion was trained on these very photos."""
         from ml_pipeline import tasks
 
-        return tasks.decide_retraining(dataset, force, {**conf, "data": data}, ti)
+        return tasks.decide_retraining(dataset, data, seed, force, conf, ti)
 
-    train = TriggerDagRunOperator(
+    dataset = upload(p("data"), p("dataset_name"), p("seed"))
+    train = TrainingRunOperator(
         task_id="train",
         trigger_dag_id="train_and_deploy",
         trigger_run_id="{{ run_id }}",
-        conf=decide(upload(p("data"), p("dataset_name"), p("seed")), p("data"), p("force"), p("conf")),
-        wait_for_completion=True,
-        deferrable=True,
+        conf=decide(dataset, p("data"), p("seed"), p("force"), p("conf")),
         poke_interval=10,
-        skip_when_already_exists=True,
     )

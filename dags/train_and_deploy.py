@@ -53,7 +53,7 @@ with DAG(
 
     @task
     def plan(params: Any = None) -> dict[str, Any]:
-        """Estimate the cost; refuse a run over budget."""
+        """Estimate cost and time; refuse a run over budget, and params that do not go together."""
         from ml_pipeline import tasks
 
         return tasks.plan(params)
@@ -122,6 +122,7 @@ with DAG(
         instance_type=p("tune_instance_type"),
         spot=p("spot"),
         keep_alive=p("keep_alive"),
+        max_job_hours=p("max_job_hours"),
     )
     train = TrainingOperator(
         task_id="train",
@@ -131,14 +132,18 @@ with DAG(
         instance_count=p("train_instance_count"),
         spot=p("spot"),
         keep_alive=p("keep_alive"),
+        max_job_hours=p("max_job_hours"),
     )
     with TaskGroup("ec2", prefix_group_id=True):
-        create = CreateInstanceOperator(task_id="create", instance_type=p("train_instance_type")).as_setup()
+        create = CreateInstanceOperator(
+            task_id="create", instance_type=p("train_instance_type"), max_job_hours=p("max_job_hours")
+        ).as_setup()
         train_on_ec2 = Ec2TrainingOperator(
             task_id="train",
             machine=create.output,
             **material,
             tuning=tune.output,
+            max_job_hours=p("max_job_hours"),
         )
         terminate = TerminateInstanceOperator(task_id="terminate").as_teardown(setups=create)
     evaluate = EvaluateOperator(
@@ -148,6 +153,7 @@ with DAG(
         training=[train.output, train_on_ec2.output],
         group=p("dataset_name"),
         instance_type=p("evaluate_instance_type"),
+        max_job_hours=p("max_job_hours"),
     )
     gate = GateOperator(
         task_id="gate",

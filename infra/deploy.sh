@@ -3,12 +3,14 @@
 #   infra/deploy.sh                                          storage, images, jobs, airflow
 #   NETWORK=true infra/deploy.sh                             the network too
 #   NETWORK=true PRIVATE=true infra/deploy.sh                and jobs outside it are refused
+#   PHOTO_BUCKETS=arn:aws:s3:::team-photos infra/deploy.sh   and photos are read from there too (a list with commas)
 #   ENDPOINT=dogs infra/deploy.sh                            the alarms of that endpoint too
 set -euo pipefail
 cd "$(dirname "$0")"
 PROJECT="${PROJECT:-ml-pipeline}"
 NETWORK="${NETWORK:-false}"
 PRIVATE="${PRIVATE:-false}"
+PHOTO_BUCKETS="${PHOTO_BUCKETS:-}"
 
 deploy() { # <template> [Parameter=value ...]
   aws cloudformation deploy --no-fail-on-empty-changeset --capabilities CAPABILITY_NAMED_IAM \
@@ -18,8 +20,8 @@ deploy() { # <template> [Parameter=value ...]
 deploy storage "NotificationEmail=${EMAIL:-}"
 deploy images
 if [ "$NETWORK" = true ]; then deploy network; fi
-deploy jobs "Private=$PRIVATE"
-deploy airflow "Private=$PRIVATE" "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}"
+deploy jobs "Private=$PRIVATE" "PhotoBuckets=$PHOTO_BUCKETS"
+deploy airflow "Private=$PRIVATE" "PhotoBuckets=$PHOTO_BUCKETS" "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}"
 if [ -n "${ENDPOINT:-}" ]; then deploy endpoint "EndpointName=$ENDPOINT"; fi
 
 stacks=(storage images jobs airflow)

@@ -29,10 +29,10 @@ def stage(s3: Any, settings: Settings, photos: str) -> dict[str, Any]:
     """
     if photos.startswith("s3://"):
         uri = photos.rstrip("/") + "/"
-        count = sum(_is_photo(key) for key in objects.keys(s3, uri))
+        count = sum(is_photo(key) for key in objects.keys(s3, uri))
     else:
         folder = Path(photos).expanduser()
-        paths = sorted(path for path in _walk(folder) if _is_photo(path.name))
+        paths = sorted(path for path in _walk(folder) if is_photo(path.name))
         listing = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
         digest = hashlib.sha256(json.dumps([str(folder.resolve()), listing]).encode()).hexdigest()[:16]
         uri = settings.s3(f"batch/{digest}/photos/")
@@ -93,5 +93,6 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(root, name) for name in files)
 
 
-def _is_photo(name: str) -> bool:
+def is_photo(name: str) -> bool:
+    """Whether a file or key is one that is predicted, by its ending."""
     return Path(name).suffix.lower() in PHOTO_SUFFIXES

@@ -4,6 +4,8 @@ money?
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.sdk import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, ErrorType
 
@@ -44,9 +46,12 @@ class DeploymentRolledBack(AirflowException):
 def job_error(name: str, status: str, reason: str) -> AirflowException:
     """The exception for a job that ended with `status` and SageMaker's `reason`."""
     text = f"job {name} is {status}: {reason or 'SageMaker gave no reason'}"
-    if reason.startswith(_TRANSIENT_REASONS):
-        return JobInterrupted(text)
-    return JobFailed(text)
+    return JobInterrupted(text) if may_pass(reason) else JobFailed(text)
+
+
+def may_pass(reason: str) -> bool:
+    """Whether a FailureReason tells of no machines or a fault of the service, and not of what was asked for."""
+    return reason.startswith(_TRANSIENT_REASONS)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -60,6 +65,11 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, AirflowRuntimeError):
         return error.error.error in (ErrorType.API_SERVER_ERROR, ErrorType.GENERIC_ERROR)
     return isinstance(error, JobInterrupted | ConnectionError | HTTPClientError | OSError)
+
+
+def will_retry(error: BaseException, ti: Any) -> bool:
+    """Whether Airflow starts the task instance `ti` once more after `error`."""
+    return is_transient(error) and ti.try_number <= ti.max_tries
 
 
 class PaidWorkRetryPolicy(RetryPolicy):

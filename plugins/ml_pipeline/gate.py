@@ -11,8 +11,6 @@ from typing import Any
 
 # One-sided 95 % quantile of the normal distribution.
 _Z = 1.645
-_RESAMPLES = 10_000
-_SEED = 0
 
 
 class Burden(StrEnum):
@@ -71,29 +69,18 @@ def correct(predictions: bytes) -> dict[str, bool]:
 
 
 def paired_difference(challenger: Mapping[str, bool], champion: Mapping[str, bool]) -> Difference:
-    """Difference in accuracy over the photos that both judged, with a paired bootstrap interval.
-
-    A photo contributes 1 (only the challenger is right), -1 (only the champion) or 0, so resampling photos is
-    drawing from a multinomial distribution over three outcomes (Efron and Tibshirani, 1993, percentile
-    interval).
+    """Difference in accuracy over the photos that both judged, with the interval of the evaluation's report.
 
     Raises:
         ValueError: The two judged no photo in common.
     """
     import numpy as np
 
-    keys = challenger.keys() & champion.keys()
-    if not keys:
-        raise ValueError(
-            "challenger and champion judged no photo in common; evaluate both on the same test split"
-        )
-    gained = sum(challenger[key] and not champion[key] for key in keys)
-    lost = sum(champion[key] and not challenger[key] for key in keys)
-    photos = len(keys)
-    shares = [gained / photos, lost / photos, (photos - gained - lost) / photos]
-    draws = np.random.default_rng(_SEED).multinomial(photos, shares, size=_RESAMPLES)
-    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / photos, [0.025, 0.975])
-    return Difference(photos, (gained - lost) / photos, float(low), float(high))
+    from model_code import scores
+
+    keys = sorted(challenger.keys() & champion.keys())
+    found = scores.paired_difference(*(np.array([of[key] for key in keys], bool) for of in (challenger, champion)))
+    return Difference(found.photos, found.mean, found.interval.low, found.interval.high)
 
 
 def compare(difference: Difference, margin: float, burden: Burden) -> Verdict:

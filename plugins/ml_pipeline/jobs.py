@@ -2,13 +2,13 @@
 
 The rule: a task looks for the job that its own name leads to before it
 creates anything. A running one is adopted, a completed one reused, one that is being stopped waited out; only
-after a failed or stopped one does the number at the end of the name rise.
+after a failed or stopped one, or one whose results are gone, does the number at the end of the name rise.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any
@@ -153,6 +153,7 @@ def create_or_adopt(
     name_of: Callable[[int], str],
     request_of: Callable[[str], dict[str, Any]],
     before_create: Callable[[str], None] | None = None,
+    is_usable: Callable[[str], bool] | None = None,
 ) -> Started:
     """Find the task's job or create it. A job in Phase.STOPPING is returned as it is: wait it out, then call
     again.
@@ -162,6 +163,7 @@ def create_or_adopt(
         name_of: The name of the n-th attempt, from 1.
         request_of: The Create request for a name.
         before_create: Called with the name just before Create, to write what the job will read.
+        is_usable: Asked about a completed job; one whose results are gone or incomplete is passed over.
 
     Raises:
         botocore.exceptions.ClientError: What Create answered, except that the name is taken.
@@ -182,7 +184,8 @@ def create_or_adopt(
                 raise RuntimeError(f"the name {name} is taken, but Describe finds no such job")
             time.sleep(_TAKEN_PAUSE_SECONDS)
             continue
-        if phase(status) is not Phase.DEAD:
+        of_use = not is_usable or phase(status) is not Phase.COMPLETED or is_usable(name)
+        if phase(status) is not Phase.DEAD and of_use:
             return Started(name, status, created=False)
         attempt += 1
 
@@ -204,6 +207,29 @@ def describe(client: Any, kind: JobKind, name: str) -> dict[str, Any] | None:
             return None
         raise
     return response
+
+
+def reason(description: Mapping[str, Any]) -> str:
+    """Why a job ended as it did, from its Describe response: SageMaker's words and what to do, "" where it has none.
+
+    A training job that its own limit stopped has no FailureReason, only a SecondaryStatus.
+    """
+    said = description.get("FailureReason") or description.get("ExitMessage")
+    found = str(said or description.get("SecondaryStatus") or "")
+    if not said and found == description.get("TrainingJobStatus"):
+        return ""
+    advice = next((advice for cause, advice in _ADVICE.items() if found.startswith(cause)), None)
+    return f"{found}; {advice}" if advice else found
+
+
+_ADVICE = {
+    "MaxRuntimeExceeded": (
+        "it ran longer than it may: raise max_job_hours, or give it faster or more machines"
+    ),
+    "MaxWaitTimeExceeded": (
+        "spot machines were away for too long: turn spot off, or raise max_job_hours (it may wait twice that)"
+    ),
+}
 
 
 def stop(client: Any, kind: JobKind, name: str) -> bool:

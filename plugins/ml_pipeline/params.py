@@ -11,6 +11,7 @@ from ml_pipeline.gate import Burden
 from ml_pipeline.operators.approve import Approval
 from ml_pipeline.operators.tuning import TuneMode
 from ml_pipeline.recipe import APART
+from ml_pipeline.requests.job import DEFAULT_HOURS, LONGEST_HOURS
 from ml_pipeline.requests.tuning import TuneStrategy
 from ml_pipeline.settings import param_defaults
 from model_code import hyperparameters
@@ -98,7 +99,8 @@ def janitor() -> dict[str, Param]:
                 True, type="boolean", title="Only look", description_md="Off: what is found is removed."
             ),
             "days": Param(7, type="number", minimum=0, title="Unused for (days)"),
-            "instance_hours": Param(12, type="number", minimum=0, title="Machines older than (hours)"),
+            # More than a machine with the longest job lives: those at work are none of the janitor's business.
+            "instance_hours": Param(50, type="number", minimum=0, title="Machines older than (hours)"),
         }
     )
 
@@ -233,6 +235,10 @@ def _search() -> dict[str, Param]:
             "tune_strategy": _choice(
                 TuneStrategy.BAYESIAN,
                 title="Search strategy",
+                description_md=(
+                    "`packed` takes Bayesian and Random. Grid tries every combination of choices, so all of the search "
+                    'space must be such: `{"dropout": {"choices": [0.1, 0.3]}, "mixup": null, ...}`.'
+                ),
             ),
             "early_stopping": Param(
                 False,
@@ -308,6 +314,17 @@ def _machines() -> dict[str, Param]:
                 title="Keep machines warm (s)",
                 description_md="Saves the start-up of the next job; billed. Not with spot.",
             ),
+            "max_job_hours": Param(
+                DEFAULT_HOURS,
+                type="number",
+                minimum=0.1,
+                maximum=LONGEST_HOURS,
+                title="Longest job (h)",
+                description_md=(
+                    "A training, a trial, a `packed` search or an evaluation that runs longer is stopped, and what it "
+                    "did is lost. `plan` refuses a run that would need more."
+                ),
+            ),
         },
     )
 
@@ -351,6 +368,8 @@ def _service() -> dict[str, Param]:
                 "photo-classifier",
                 type="string",
                 pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$",
+                # The pattern counts letters and digits, not hyphens.
+                maxLength=63,
                 title="Endpoint",
             ),
             "endpoint_instance_type": Param("ml.m5.large", title="Serve on", **_MACHINE),

@@ -1,4 +1,4 @@
-"""What a run will cost, before anything is started."""
+"""What a run will cost and how long it will take, before anything is started."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline import objects, rates
-from ml_pipeline.prices import Prices
+from ml_pipeline import combinations, objects, rates
+from ml_pipeline import params as form
+from ml_pipeline.operators.tuning import trials_of
+from ml_pipeline.prices import PriceError, Prices, no_price
 from ml_pipeline.rates import Rate
 from ml_pipeline.recipe import Recipe
+from ml_pipeline.requests import instance, processing
+from ml_pipeline.requests.job import LONGEST_HOURS
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
 
@@ -19,6 +23,8 @@ from model_code import hyperparameters
 TRAIN_SHARE, VALID_SHARE, TEST_SHARE = 0.7, 0.15, 0.15
 # Exporting, quantising and packing a model takes about this long wherever it runs.
 EXPORT_SECONDS = 60.0
+# What AWS lets a job run where that is less than a training job's.
+_LONGEST_HOURS = {"evaluate": processing.LONGEST_HOURS, "ec2": instance.LONGEST_HOURS}
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
@@ -26,15 +32,26 @@ class OverBudget(ValueError):
     """The estimate is above budget_usd; the message shows the dearest step and what to change."""
 
 
+class TooLong(ValueError):
+    """A job would be stopped at its limit; the message shows which and what to change."""
+
+
 @dataclass(frozen=True)
 class Step:
-    """One paid step of a run; `seconds` are billed, start-up included, on each of the machines."""
+    """One paid step of a run.
+
+    Attributes:
+        seconds: Billed, start-up included, on each of the machines.
+        job_seconds: Work of one of its jobs.
+        usd: None where no price list has the machine.
+    """
 
     step: str
     instance_type: str
     instance_count: int
     seconds: float
-    usd: float
+    job_seconds: float
+    usd: float | None
 
 
 def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, Any]:
@@ -42,9 +59,12 @@ def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, An
 
     Raises:
         OverBudget: The estimate is above `budget_usd`.
+        PriceError: There is a `budget_usd`, and no price for a machine.
+        TooLong: A job would be stopped at `max_job_hours`.
         HyperparameterError: `hyperparameters` or `ranges` do not suit the strategy.
-        ValueError: There are no photos at `data`.
+        ValueError: There are no photos at `data`, or params do not go together.
     """
+    combinations.check(params, settings)
     photos = count_photos(params["data"], s3)
     if not photos:
         raise ValueError(
@@ -54,19 +74,36 @@ def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, An
     # What this machine does per second says nothing about the machines that the estimate is for.
     measured = [] if settings.local else rates.load(s3, settings)
     steps = estimate(params, photos, prices, measured)
-    total = round(sum(step.usd for step in steps), 4)
+    check_time(steps, float(params["max_job_hours"]))
+    total = round(sum(step.usd or 0.0 for step in steps), 4)
     check_budget(total, params.get("budget_usd"), steps)
-    hourly = prices.hourly(params["endpoint_instance_type"]) * int(params["endpoint_instance_count"])
+    serving, hourly = params["endpoint_instance_type"], None
+    if prices.known(serving):
+        hourly = round(prices.hourly(serving) * int(params["endpoint_instance_count"]), 4)
+    defaults = {name: param.value for name, param in form.train_and_deploy().items()}
     return {
         "estimate_usd": total,
         "steps": [asdict(step) for step in steps],
         "photos": photos,
-        "endpoint_usd_per_hour": round(hourly, 4),
-        "note": (
-            f"estimate, prices of {prices.as_of} in {prices.region}, rates assumed where no job measured "
-            f"them; the endpoint then costs ${hourly:.3f} per hour until it is taken down"
-        ),
+        "endpoint_usd_per_hour": hourly,
+        "out_of_use": combinations.out_of_use(params, defaults),
+        "note": note(prices, steps, hourly),
     }
+
+
+def note(prices: Prices, steps: Sequence[Step], hourly: float | None) -> str:
+    """What the figures rest on, and what they leave out.
+
+    Args:
+        hourly: USD per hour of the endpoint; None if nobody knows.
+    """
+    unpriced = ", ".join(sorted({step.instance_type for step in steps if step.usd is None}))
+    endpoint = "an unknown price" if hourly is None else f"${hourly:.3f}"
+    return (
+        f"estimate, prices of {prices.as_of} in {prices.region}, rates assumed where no job measured them"
+        + (f"; without {unpriced}, whose price is unknown" if unpriced else "")
+        + f"; the endpoint then costs {endpoint} per hour until it is taken down"
+    )
 
 
 def estimate(
@@ -103,7 +140,8 @@ def estimate(
     if recipe.strategy == "head":
         work = seconds("embed", embedding, train * views + valid)
         steps.append(_step(prices, "embed", embedding, work, int(params["embed_instance_count"])))
-    trials, work = int(params["trials"]), seconds(recipe.strategy, tuning, trial)
+    trials = trials_of(params["tune_strategy"], params["trials"], recipe)
+    work = seconds(recipe.strategy, tuning, trial)
     if params["tune_mode"] == "packed":
         steps.append(_step(prices, "tune", tuning, trials * work, spot=spot, idle=idle))
     else:
@@ -120,15 +158,40 @@ def estimate(
     return steps
 
 
-def check_budget(total: float, budget: float | None, steps: list[Step]) -> None:
+def check_time(steps: Sequence[Step], max_job_hours: float) -> None:
+    """Refuse a run whose jobs would be stopped before they are done: paid, and lost.
+
+    Not for embed: it keeps every shard that it finished, and has a limit of its own.
+
+    Raises:
+        TooLong: A job's work takes longer than `max_job_hours`, or than AWS lets it.
+    """
+    for step in steps:
+        most = _LONGEST_HOURS.get(step.step, LONGEST_HOURS)
+        limit, hours = min(max_job_hours, most), step.job_seconds / 3600
+        if step.step != "embed" and hours > limit:
+            raise TooLong(
+                f"{step.step} on {step.instance_count} x {step.instance_type} needs about {hours:.1f} h in one job, "
+                f"which is stopped after {limit:g} h: raise max_job_hours (it is {max_job_hours:g}, AWS takes up to "
+                f"{most}), or choose faster or more machines, fewer epochs, or tune_mode=job"
+            )
+
+
+def check_budget(total: float, budget: float | None, steps: Sequence[Step]) -> None:
     """Refuse a run over budget.
 
     Raises:
         OverBudget: `total` is above `budget`.
+        PriceError: Nobody knows whether it is, for want of a price.
     """
-    if budget is None or total <= float(budget):
+    if budget is None:
         return
-    dearest = max(steps, key=lambda step: step.usd)
+    for step in steps:
+        if step.usd is None:
+            raise PriceError(f"budget_usd={budget} cannot be held to: {no_price(step.instance_type)}")
+    if total <= float(budget):
+        return
+    dearest = max(steps, key=lambda step: step.usd or 0.0)
     raise OverBudget(
         f"the run would cost about ${total:.2f}, over budget_usd={budget}; the dearest step is "
         f"{dearest.step} on {dearest.instance_count} x {dearest.instance_type} (${dearest.usd:.2f}): raise the "
@@ -161,5 +224,5 @@ def _step(
 ) -> Step:
     """A step of `work` machine-seconds, started `starts` times, its machines kept `idle` seconds after it."""
     seconds = starts * float(prices.assumed["startup_seconds"]) + work / machines + idle
-    usd = prices.usd(instance_type, seconds, machines, spot)
-    return Step(step, instance_type, machines, round(seconds, 1), usd)
+    usd = prices.usd(instance_type, seconds, machines, spot) if prices.known(instance_type) else None
+    return Step(step, instance_type, machines, round(seconds, 1), round(work / machines / starts, 1), usd)

@@ -50,20 +50,19 @@ class Prices:
             assumed=document["assumed"],
         )
 
+    def known(self, instance_type: str) -> bool:
+        """Whether a list has that type."""
+        return instance_type in self._list(instance_type)
+
     def hourly(self, instance_type: str) -> float:
         """USD per hour: SageMaker's price for "ml.*", EC2's otherwise.
 
         Raises:
             PriceError: No list has that type.
         """
-        table = self.sagemaker if instance_type.startswith("ml.") else self.ec2
-        if instance_type not in table:
-            name = "sagemaker" if instance_type.startswith("ml.") else "ec2"
-            raise PriceError(
-                f"no price for {instance_type}: put it under [{name}] in a TOML file and name that file in "
-                "ML_PIPELINE_PRICES_FILE"
-            )
-        return float(table[instance_type])
+        if not self.known(instance_type):
+            raise PriceError(no_price(instance_type))
+        return float(self._list(instance_type)[instance_type])
 
     def usd(self, instance_type: str, seconds: float, instance_count: int = 1, spot: bool = False) -> float:
         """USD = price per hour x machines x seconds / 3600, less the discount of spot."""
@@ -73,6 +72,18 @@ class Prices:
     def assumed_rate(self, work: str, instance_type: str) -> float:
         """Photos per second assumed for `work` (embed, head, finetune, evaluate) on one machine."""
         return float(self.assumed["rates"]["gpu" if has_gpu(instance_type) else "cpu"][work])
+
+    def _list(self, instance_type: str) -> Mapping[str, float]:
+        return self.sagemaker if instance_type.startswith("ml.") else self.ec2
+
+
+def no_price(instance_type: str) -> str:
+    """What to do about a machine that is in no list."""
+    name = "sagemaker" if instance_type.startswith("ml.") else "ec2"
+    return (
+        f"no price for {instance_type}: put it under [{name}] in a TOML file and name that file in "
+        "ML_PIPELINE_PRICES_FILE"
+    )
 
 
 def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

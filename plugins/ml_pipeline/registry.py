@@ -11,6 +11,8 @@ from ml_pipeline.jobs import is_missing
 
 CONTENT_TYPES = ["image/jpeg", "image/png", "image/webp", "application/x-image", "application/json"]
 RESPONSE_TYPES = ["application/json"]
+# Begins the ApprovalDescription of what a deployment rejected; a person writes something else.
+_NOT_IN_SERVICE = "Not in service: "
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,22 @@ def packages(client: Any, group: str, status: str | None = None, limit: int = 50
 
 
 def reject(client: Any, arn: str, reason: str) -> None:
-    """Mark a package as rejected, so that it is no champion."""
+    """Mark a package that could not be brought into service as rejected, so that it is no champion."""
+    # AWS takes 1024 characters without line breaks; the error of a container may have some.
+    description = f"{_NOT_IN_SERVICE}{' '.join(reason.split())}"[:1024]
     client.update_model_package(
-        ModelPackageArn=arn, ModelApprovalStatus="Rejected", ApprovalDescription=reason[:1024]
+        ModelPackageArn=arn, ModelApprovalStatus="Rejected", ApprovalDescription=description
     )
+
+
+def reinstate(client: Any, arn: str) -> None:
+    """Approve a package again that `reject` marked: it is in service after all. A person's rejection stays."""
+    package = client.describe_model_package(ModelPackageName=arn)
+    ours = package.get("ApprovalDescription", "").startswith(_NOT_IN_SERVICE)
+    if ours and package["ModelApprovalStatus"] == "Rejected":
+        client.update_model_package(
+            ModelPackageArn=arn, ModelApprovalStatus="Approved", ApprovalDescription="In service after all"
+        )
 
 
 def note(client: Any, arn: str, **metadata: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_pipeline import dataset, objects
 from ml_pipeline.dataset import DatasetVersion
+from ml_pipeline.errors import is_transient
 
 # Same bytes, same transform, same runtime: what is left is arithmetic of another processor (int8 most of
 # all).
@@ -22,7 +23,7 @@ _TOP = 3
 
 
 class SmokeTestFailed(RuntimeError):
-    """The endpoint answers otherwise than the evaluation did."""
+    """The endpoint answers otherwise than the evaluation did, or with an error."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def run(
         upload, evaluation: What the upload and evaluate tasks returned.
 
     Raises:
-        SmokeTestFailed: An answer is further than TOLERANCE from the evaluation's.
+        SmokeTestFailed: An answer is an error, or further than TOLERANCE from the evaluation's.
     """
     version = dataset.load(s3, upload["manifest_uri"])
     expected = read_predictions(objects.read(s3, evaluation["predictions_uri"]))
@@ -79,6 +80,16 @@ def run(
         "latency_ms_p50": round(1000 * statistics.median(answer.seconds for answer in answers), 2),
         "predictions": [_row(answer) for answer in answers],
     }
+
+
+def check_in_service(sagemaker: Any, deployment: Mapping[str, Any]) -> None:
+    """Raise SmokeTestFailed unless the endpoint serves what the deploy task brought into service: a task that is
+    cleared after a rollback would judge, and then remove, the model before.
+    """
+    name, wanted = deployment["endpoint_name"], deployment["endpoint_config_name"]
+    live = sagemaker.describe_endpoint(EndpointName=name).get("EndpointConfigName")
+    if live != wanted:
+        raise SmokeTestFailed(f"endpoint {name} serves {live}, not {wanted}; clear the deploy task as well")
 
 
 def read_predictions(body: bytes) -> list[Expected]:
@@ -113,8 +124,29 @@ def photos(s3: Any, version: DatasetVersion, keys: set[str]) -> Iterator[tuple[s
 def ask(
     runtime: Any, endpoint_name: str, photo: bytes, expected: Expected, classes: tuple[str, ...]
 ) -> Answer:
-    """Invoke the endpoint on one photo. Seconds are as a client sees them."""
+    """Invoke the endpoint on one photo. Seconds are as a client sees them.
+
+    Raises:
+        SmokeTestFailed: The answer is an error, or cannot be read. What another try may mend is raised as it is.
+    """
     start = time.perf_counter()
+    try:
+        body = _invoke(runtime, endpoint_name, photo)
+        seconds = time.perf_counter() - start
+        top = json.loads(body)["predictions"][0]["top"]
+        probabilities = {entry["class"]: float(entry["probability"]) for entry in top}
+        wanted = dict(zip(classes, expected.probabilities, strict=True))
+    except Exception as error:
+        if is_transient(error):
+            raise
+        raise SmokeTestFailed(
+            f"endpoint {endpoint_name} answered photo {expected.key} with {type(error).__name__}: {error}"
+        ) from error
+    agreed = all(abs(probabilities.get(name, 0.0) - wanted[name]) <= TOLERANCE for name in classes)
+    return Answer(expected.key, expected.label, probabilities, seconds, agreed)
+
+
+def _invoke(runtime: Any, endpoint_name: str, photo: bytes) -> bytes:
     response = runtime.invoke_endpoint(
         EndpointName=endpoint_name,
         ContentType="application/x-image",
@@ -122,13 +154,8 @@ def ask(
         CustomAttributes="top_k=all",
         Body=photo,
     )
-    body = response["Body"].read()
-    seconds = time.perf_counter() - start
-    top = json.loads(body)["predictions"][0]["top"]
-    probabilities = {entry["class"]: float(entry["probability"]) for entry in top}
-    wanted = dict(zip(classes, expected.probabilities, strict=True))
-    agreed = all(abs(probabilities.get(name, 0.0) - wanted[name]) <= TOLERANCE for name in classes)
-    return Answer(expected.key, expected.label, probabilities, seconds, agreed)
+    body: bytes = response["Body"].read()
+    return body
 
 
 def _row(answer: Answer) -> dict[str, Any]:

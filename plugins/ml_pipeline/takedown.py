@@ -2,61 +2,88 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
+from ml_pipeline import names
+from ml_pipeline import scaling as endpoint_scaling
 from ml_pipeline.jobs import is_missing
-from ml_pipeline.requests.endpoint import VARIANT
+from ml_pipeline.requests.endpoint import ENDPOINT_TAG
+from ml_pipeline.triggers.endpoint import UNSETTLED
+
+_PAUSE_SECONDS = 5.0
+_PATIENCE_SECONDS = 3600.0
 
 
 def take_down(sagemaker: Any, cloudwatch: Any, scaling: Any, endpoint_name: str) -> dict[str, Any]:
-    """Delete the endpoint, its config, its models, its alarms and its scaling. Packages, models in S3 and data stay.
+    """Delete the endpoint, its configs, its models, its alarms and its scaling. Packages, models in S3 and data stay.
 
-    What is gone already is no error, so a second call is harmless. Returns `{"endpoint_name", "deleted": [...]}`.
+    What is gone already is no error, and configs are found by their tag as well: a second call ends what a first one
+    began. Returns `{"endpoint_name", "deleted": [...]}`.
+
+    Raises:
+        TimeoutError: The endpoint is still being changed after an hour.
     """
-    from botocore.exceptions import ClientError
-
     deleted: list[str] = []
 
-    def attempt(what: str, action: Callable[[], Any]) -> Any:
-        try:
-            response = action()
-        except ClientError as error:
-            if not is_missing(error):
-                raise
-            return None
-        deleted.append(what)
-        return response
+    def attempt(what: str, action: Callable[..., Any], **request: str) -> None:
+        if _unless_missing(action, **request) is not None:
+            deleted.append(what)
 
-    try:
-        endpoint = sagemaker.describe_endpoint(EndpointName=endpoint_name)
-        config_name = endpoint.get("EndpointConfigName")
-    except ClientError as error:
-        if not is_missing(error):
-            raise
-        config_name = None
-    resource = f"endpoint/{endpoint_name}/variant/{VARIANT}"
-    if scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=[resource])[
-        "ScalableTargets"
-    ]:
-        scaling.deregister_scalable_target(
-            ServiceNamespace="sagemaker",
-            ResourceId=resource,
-            ScalableDimension="sagemaker:variant:DesiredInstanceCount",
-        )
+    live = _settled(sagemaker, endpoint_name)
+    configs = _configs(sagemaker, endpoint_name, live)
+    if endpoint_scaling.remove(scaling, endpoint_name):
         deleted.append("autoscaling")
-    attempt(f"endpoint {endpoint_name}", lambda: sagemaker.delete_endpoint(EndpointName=endpoint_name))
-    if config_name:
-        config = sagemaker.describe_endpoint_config(EndpointConfigName=config_name)
-        attempt(
-            f"endpoint config {config_name}",
-            lambda: sagemaker.delete_endpoint_config(EndpointConfigName=config_name),
-        )
-        for model in [variant["ModelName"] for variant in config["ProductionVariants"]]:
-            attempt(f"model {model}", lambda model=model: sagemaker.delete_model(ModelName=model))  # type: ignore[misc]
+    if live.get("EndpointStatus") != "Deleting":
+        attempt(f"endpoint {endpoint_name}", sagemaker.delete_endpoint, EndpointName=endpoint_name)
+    for name in configs:
+        config = _unless_missing(sagemaker.describe_endpoint_config, EndpointConfigName=name) or {}
+        # The config last: without it nobody would find its models.
+        for variant in config.get("ProductionVariants", []):
+            model = variant["ModelName"]
+            attempt(f"model {model}", sagemaker.delete_model, ModelName=model)
+        attempt(f"endpoint config {name}", sagemaker.delete_endpoint_config, EndpointConfigName=name)
     alarms = [f"{endpoint_name}-5xx", f"{endpoint_name}-latency"]
     present = cloudwatch.describe_alarms(AlarmNames=alarms)["MetricAlarms"]
     if present:
         cloudwatch.delete_alarms(AlarmNames=[alarm["AlarmName"] for alarm in present])
         deleted += [f"alarm {alarm['AlarmName']}" for alarm in present]
     return {"endpoint_name": endpoint_name, "deleted": deleted}
+
+
+def _settled(sagemaker: Any, endpoint_name: str) -> dict[str, Any]:
+    """The endpoint once no rollout goes on, {} if there is none: AWS deletes none in the middle of one."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        live: dict[str, Any] = _unless_missing(sagemaker.describe_endpoint, EndpointName=endpoint_name) or {}
+        status = live.get("EndpointStatus")
+        if status == "Deleting" or status not in UNSETTLED:
+            return live
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"endpoint {endpoint_name} is still {status}; take it down when its rollout is over")
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _configs(sagemaker: Any, endpoint_name: str, live: dict[str, Any]) -> list[str]:
+    """The config that serves, and every other that was made for this endpoint."""
+    found = [live["EndpointConfigName"]] if "EndpointConfigName" in live else []
+    tag = {"Key": ENDPOINT_TAG, "Value": endpoint_name}
+    pages = sagemaker.get_paginator("list_endpoint_configs").paginate(NameContains=names.slug(endpoint_name))
+    for row in (row for page in pages for row in page["EndpointConfigs"]):
+        name, arn = row["EndpointConfigName"], row["EndpointConfigArn"]
+        if name not in found and tag in sagemaker.list_tags(ResourceArn=arn)["Tags"]:
+            found.append(name)
+    return found
+
+
+def _unless_missing(action: Callable[..., Any], **request: str) -> Any:
+    """What the call answers; None if the thing is not there."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return action(**request)
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+        return None

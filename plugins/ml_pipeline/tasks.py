@@ -21,7 +21,10 @@ def plan(params: Mapping[str, Any]) -> dict[str, Any]:
     objects.ensure_bucket(settings, s3)
     planned = plan.make(params, settings, s3)
     for step in planned["steps"]:
-        log.info("%(step)-9s %(instance_count)d x %(instance_type)-15s %(seconds)8.0f s  $%(usd).4f", step)
+        usd = "price unknown" if step["usd"] is None else f"${step['usd']:.4f}"
+        log.info("%(step)-9s %(instance_count)d x %(instance_type)-15s %(seconds)8.0f s  %(usd)s", step | {"usd": usd})
+    for line in planned["out_of_use"]:
+        log.warning("%s", line)
     log.info("about $%.2f; %s", planned["estimate_usd"], planned["note"])
     return planned
 
@@ -58,10 +61,14 @@ def smoke_test(
     dataset: Mapping[str, Any], evaluation: Mapping[str, Any], deployment: Mapping[str, Any]
 ) -> dict[str, Any]:
     """See `ml_pipeline.smoke_test.run`. Passed, the config before is removed; failed, it goes back into service."""
-    from ml_pipeline import rollback, smoke_test
+    from airflow.sdk import get_current_context
+
+    from ml_pipeline import registry, rollback, smoke_test
+    from ml_pipeline.errors import will_retry
 
     settings = Settings.load()
     sagemaker = _client(settings, "sagemaker")
+    smoke_test.check_in_service(sagemaker, deployment)
     try:
         result = smoke_test.run(
             _client(settings, "s3"),
@@ -70,9 +77,12 @@ def smoke_test(
             evaluation,
             deployment["endpoint_name"],
         )
-    except smoke_test.SmokeTestFailed as error:
-        log.warning("%s", rollback.roll_back(sagemaker, deployment, str(error)))
+    except Exception as error:
+        # Whatever ends the test for good, a throttled last try too: a model that nobody could ask must not serve.
+        if not will_retry(error, get_current_context()["ti"]):
+            log.warning("%s", rollback.roll_back(sagemaker, deployment, str(error)))
         raise
+    registry.reinstate(sagemaker, deployment["model_package_arn"])
     if deployment.get("previous_config_name"):
         rollback.retire(sagemaker, deployment["previous_config_name"])
     return result
@@ -106,9 +116,13 @@ def _progress(done: int, total: int, unit: str) -> None:
 
 
 def decide_retraining(
-    dataset: Mapping[str, Any], force: bool, conf: Mapping[str, Any], ti: Any
+    dataset: Mapping[str, Any], data: str, seed: int, force: bool, conf: Mapping[str, Any], ti: Any
 ) -> dict[str, Any]:
-    """See `ml_pipeline.retraining.decide`; returns the conf of the run to start, or skips."""
+    """See `ml_pipeline.retraining.decide`; returns the conf of the run to start, or skips.
+
+    That run makes the version anew: from other photos or by another seed it would be another one, whose model is
+    never that of the version looked at here, and every look would train again.
+    """
     from airflow.sdk.exceptions import AirflowSkipException
 
     from ml_pipeline import registry, retraining
@@ -120,7 +134,7 @@ def decide_retraining(
     ti.xcom_push(key="reason", value=decision.reason)
     if not decision.train:
         raise AirflowSkipException(decision.reason)
-    return {**conf, "dataset_name": dataset["name"], "force": force}
+    return {**conf, "data": data, "seed": seed, "dataset_name": dataset["name"], "force": force}
 
 
 def stage(photos: str) -> dict[str, Any]:

@@ -139,6 +139,12 @@ def upload(
     from model_code import dataset, manifest, splits
 
     check_name(name)
+    if not data.strip():
+        # As a path it would be the working directory.
+        raise dataset.DatasetError(
+            "`data` is empty: give a folder or an s3:// prefix with one folder of photos per class; for scheduled "
+            "runs, in ML_PIPELINE_DEFAULTS"
+        )
     say = progress or (lambda done, total, unit: None)
     place = Place(s3, bucket, name)
     parent = place.newest()

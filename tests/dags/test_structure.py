@@ -135,6 +135,8 @@ def test_params_are_documented_and_bounded(bag: DagBag) -> None:
         ("hyperparameters", {"dropout": 2}),
         ("hyperparameters", {"epochs": 0}),
         ("endpoint_name", "-dogs"),
+        ("endpoint_name", "a-" * 40 + "a"),
+        ("max_job_hours", 28 * 24 + 1),
     ],
 )
 def test_a_wrong_value_is_refused_before_a_run_exists(bag: DagBag, name: str, value: object) -> None:
@@ -143,6 +145,20 @@ def test_a_wrong_value_is_refused_before_a_run_exists(bag: DagBag, name: str, va
     param = dag(bag, "train_and_deploy").params.get_param(name)
     with pytest.raises(ParamValidationError):
         param.resolve(value)
+
+
+def test_both_looks_at_the_photos_of_a_retraining_are_the_same(
+    bag: DagBag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ml_pipeline import tasks
+
+    monkeypatch.setattr(tasks, "decide_retraining", lambda *given: given)
+    decide = dag(bag, "scheduled_retraining").task_dict["decide"]
+    upload = dag(bag, "scheduled_retraining").task_dict["upload"]
+    names = ["data", "dataset_name", "seed"]
+    assert [argument._name for argument in upload.op_args] == names
+    given = decide.python_callable(*decide.op_args, ti=None)
+    assert [argument._name for argument in given[1:3]] == ["data", "seed"]
 
 
 def test_no_heavy_module_and_no_network_at_import() -> None:

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docker-compose.yaml"
 
-_VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?:(?P<operator>:?[-?])(?P<rest>[^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?:(?P<operator>:?[-?+])(?P<rest>[^}]*))?\})")
 
 
 class MissingVariableError(Exception):
@@ -53,13 +53,16 @@ def read_env(text: str) -> dict[str, str]:
 
 
 def interpolate(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with `$$`, `${N}`, `${N:-d}`, `${N-d}`, `${N:?m}` and `${N?m}` put in."""
+    """`text` with `$$`, `${N}`, `${N:-d}`, `${N-d}`, `${N:?m}`, `${N?m}`, `${N:+i}` and `${N+i}` put in."""
 
     def value(match: re.Match[str]) -> str:
         if match["escaped"]:
             return "$"
         found, operator = environ.get(match["name"]), match["operator"] or ""
-        if found is None or (not found and operator.startswith(":")):
+        absent = found is None or (not found and operator.startswith(":"))
+        if operator.endswith("+"):
+            return "" if absent else match["rest"]
+        if found is None or absent:
             if operator.endswith("?"):
                 raise MissingVariableError(f"{match['name']} {match['rest']}")
             return match["rest"] or ""

@@ -68,9 +68,22 @@ def test_example_and_file_name_the_same_variables() -> None:
 def test_every_setting_of_the_pipeline_can_be_given(services: dict[str, Any]) -> None:
     source = Path(pipeline_settings.__file__).read_text()
     names = {f"ML_PIPELINE_{name}" for name in re.findall(r'read\("(\w+)"', source)}
-    # Right as they are for any deployment, so .env does not bring them up.
-    names -= {"ML_PIPELINE_POLL_SECONDS", "ML_PIPELINE_AWS_CONN_ID", "ML_PIPELINE_PRICES_FILE"}
     assert names <= set(services["airflow-scheduler"]["environment"])
+
+
+@pytest.mark.parametrize(
+    ("given", "setting", "source"),
+    [("", "", "./plugins/ml_pipeline/prices.toml"), ("./team.toml", "/prices.toml", "./team.toml")],
+)
+def test_prices_of_a_team_reach_the_tasks(
+    env: dict[str, str], given: str, setting: str, source: str
+) -> None:
+    services = compose.load({**env, "ML_PIPELINE_PRICES_FILE": given})["services"]
+    for name in ("airflow-scheduler", "airflow-worker"):
+        service = services[name]
+        (mount,) = [m for m in service["volumes"] if isinstance(m, dict) and m["target"] == "/prices.toml"]
+        assert (service["environment"]["ML_PIPELINE_PRICES_FILE"], mount["source"]) == (setting, source)
+        assert mount["read_only"]
 
 
 def test_images_are_pinned(services: dict[str, Any]) -> None:

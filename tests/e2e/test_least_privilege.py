@@ -1,4 +1,6 @@
-"""The main job where IAM is enforced: the roles of infra/ are enough for every task, on SageMaker and on EC2."""
+"""The DAGs where IAM is enforced: the roles of infra/ are enough for every task of the main job, on SageMaker and on
+EC2, and for a batch prediction.
+"""
 
 from __future__ import annotations
 
@@ -98,3 +100,7 @@ def test_the_main_job_needs_no_more_than_its_roles(
     second = account.sagemaker.describe_endpoint(EndpointName="photo-classifier")
     assert second["EndpointStatus"] == "InService"
     assert second["EndpointConfigName"] != first["EndpointConfigName"]
+    given = {"photos": str(photos), "dataset_name": "shapes"}
+    execute(environment, "tests.e2e.one_run", json.dumps(given), "batch_predict")
+    tables = account.s3.list_objects_v2(Bucket=BUCKET, Prefix="batch/predict-")["Contents"]
+    assert [row["Key"] for row in tables if row["Key"].endswith("/predictions.csv")]

@@ -90,6 +90,8 @@ class Template:
                 ".".join(parts) if isinstance(parts, list) else parts
             ),
             "Fn::Sub": self._sub,
+            "Fn::Join": lambda parts: parts[0].join(self.resolve(parts[1])),
+            "Fn::Split": lambda parts: self.resolve(parts[1]).split(parts[0]),
             "Fn::ImportValue": lambda name: EXPORTS[self.resolve(name)],
             "Fn::If": lambda parts: self.resolve(parts[1] if self._condition(parts[0]) else parts[2]),
         }
@@ -116,6 +118,12 @@ class Template:
         )
 
     def _condition(self, name: str) -> bool:
-        ((function, (left, right)),) = self.source["Conditions"][name].items()
+        return self._holds(self.source["Conditions"][name])
+
+    def _holds(self, condition: Any) -> bool:
+        ((function, arguments),) = condition.items()
+        if function == "Fn::Not":
+            return not self._holds(arguments[0])
         assert function == "Fn::Equals"
-        return bool(self.resolve(left) == self.resolve(right))
+        left, right = map(self.resolve, arguments)
+        return bool(left == right)

@@ -169,6 +169,8 @@ def test_airflow_commands_only_its_own_instances() -> None:
         ("job", "s3:GetObject", "datasets/dogs/shards/x.tar", True),
         ("job", "s3:PutObject", "jobs/train-1/output/model.tar.gz", True),
         ("job", "s3:PutObject", "embeddings/e/x.safetensors", True),
+        ("job", "s3:PutObject", "batch/predict-1/answers/a.jpg.out", True),
+        ("job", "s3:PutObject", "batch/0123456789abcdef/photos/a.jpg", False),
         ("job", "s3:PutObject", "datasets/dogs/shards/x.tar", False),
         ("job", "s3:PutObject", "code/x.tar.gz", False),
         ("job", "s3:DeleteObject", "jobs/train-1/output/model.tar.gz", False),
@@ -182,6 +184,33 @@ def test_each_role_writes_only_where_it_works(who: str, action: str, key: str, e
     policies = POLICIES[who]
     assert allowed(policies, Request(action, f"{S3}/{key}" if key else S3)) is expected
     assert not allowed(policies, Request(action, f"arn:aws:s3:::another-bucket/{key}"))
+
+
+@pytest.mark.parametrize("role", ["Airflow", "Job"])
+def test_photos_are_read_from_the_buckets_that_are_named(role: str) -> None:
+    named = {"PhotoBuckets": "arn:aws:s3:::team-photos,arn:aws:s3:::zoo"}
+    policies = Template(TEMPLATES[role], named).role_policies(role)
+    for bucket, expected in (("team-photos", True), ("zoo", True), ("zoo-secrets", False)):
+        arn = f"arn:aws:s3:::{bucket}"
+        assert allowed(policies, Request("s3:ListBucket", arn)) is expected
+        assert allowed(policies, Request("s3:GetObject", f"{arn}/dogs/a.jpg")) is expected
+        assert not allowed(policies, Request("s3:PutObject", f"{arn}/dogs/a.jpg"))
+    # Nothing named, nothing allowed: an empty resource would be refused by IAM.
+    statements = [statement for policy in POLICIES[role.lower()] for statement in policy["Statement"]]
+    assert "SeePhotoBuckets" not in {statement["Sid"] for statement in statements}
+
+
+@pytest.mark.parametrize("who", ["airflow", "job"])
+def test_disks_get_the_key_by_a_grant_to_a_service(who: str) -> None:
+    def grant(key: str = KEY, **context: str) -> bool:
+        return allowed(POLICIES[who], Request("kms:CreateGrant", key, context))
+
+    assert grant(**{"kms:GrantIsForAWSResource": "true"})
+    assert not grant(**{"kms:GrantIsForAWSResource": "false"})
+    assert not grant()
+    assert not grant(f"{KEY}-of-others", **{"kms:GrantIsForAWSResource": "true"})
+    assert allowed(POLICIES[who], Request("kms:DescribeKey", KEY))
+    assert not allowed(INSTANCE_ROLE, Request("kms:CreateGrant", KEY, {"kms:GrantIsForAWSResource": "true"}))
 
 
 def test_the_key_is_used_through_services_only() -> None:
@@ -281,9 +310,10 @@ def test_airflow_role_covers_every_call_of_the_pipeline_and_no_other() -> None:
 IMPLIED = {
     "iam:PassRole",  # create a job, a model, an instance
     "sagemaker:AddTags", "ec2:CreateTags",  # create with tags
-    "iam:CreateServiceLinkedRole", "sagemaker:UpdateEndpointWeightsAndCapacities",  # RegisterScalableTarget
+    "iam:CreateServiceLinkedRole",  # RegisterScalableTarget
     "s3:AbortMultipartUpload",  # an upload in parts that fails
     "kms:Decrypt", "kms:GenerateDataKey",  # objects, messages and topics under the project's key
+    "kms:CreateGrant", "kms:DescribeKey",  # create a job, an endpoint with this key for its disks
 }  # fmt: skip
 # Operations whose permission has another name, or none ("": anyone may).
 PERMISSIONS = {

@@ -42,10 +42,13 @@ def test_script_passes_parameters_that_the_templates_have(tmp_path: Path) -> Non
         "NETWORK": "true",
         "ENDPOINT": "dogs",
         "EMAIL": "a@example.com",
+        "PHOTO_BUCKETS": "arn:aws:s3:::team-photos",
     }
     subprocess.run([stacks.INFRA / "deploy.sh"], env=env, check=True)
     created = [line for line in calls.read_text().splitlines() if line.startswith("cloudformation deploy")]
     assert len(created) == len(stacks.TEMPLATES)
+    readers = [line for line in created if "PhotoBuckets=arn:aws:s3:::team-photos" in line]
+    assert len(readers) == 2
     for line in created:
         template = (stacks.INFRA / re.findall(r"--template-file (\S+)", line)[0]).read_text()
         for name in re.findall(r"(\w+)=", line):

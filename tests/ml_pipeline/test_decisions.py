@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from ml_pipeline.errors import PaidWorkRetryPolicy, job_error
 from ml_pipeline.gate import Burden, Difference
 from ml_pipeline.notifier import text
 from ml_pipeline.operators.aws import AwsOperator
-from ml_pipeline.operators.deploy import next_step, rollback_reason
+from ml_pipeline.operators.deploy import DeployEndpointOperator, next_step, rollback_reason
 from ml_pipeline.operators.tuning import best_trials
 from ml_pipeline.prices import PriceError, Prices
 from ml_pipeline.rates import Rate
@@ -33,6 +34,7 @@ SERVING = Serving(
     role_arn="arn:aws:iam::123456789012:role/jobs",
     instance_type="ml.m5.large",
 )
+SERVES = {"EndpointStatus": "InService", "EndpointConfigName": SERVING.config_name}
 PARAMS: dict[str, Any] = {
     "strategy": "head",
     "architecture": "mobilenet_v2",
@@ -42,6 +44,7 @@ PARAMS: dict[str, Any] = {
     "views": 1,
     "trials": 12,
     "tune_mode": "job",
+    "tune_strategy": "Bayesian",
     "parallel_trials": 2,
     "spot": False,
     "keep_alive": 0,
@@ -72,8 +75,12 @@ def test_predictions_are_right_or_wrong() -> None:
 
 def test_equal_models_differ_by_nothing() -> None:
     difference = gate.paired_difference(judged(80, 20), judged(80, 20))
-    assert difference == Difference(100, 0.0, 0.0, 0.0)
-    assert gate.compare(difference, 0.0, Burden.CHALLENGER).passed
+    assert (difference.photos, difference.mean) == (100, 0.0)
+    assert difference.low == -difference.high < 0
+    assert gate.compare(difference, 0.0, Burden.CHAMPION).passed
+    # A hundred photos do not show that no photo would be judged worse.
+    assert not gate.compare(difference, 0.0, Burden.CHALLENGER).passed
+    assert gate.compare(difference, 0.05, Burden.CHALLENGER).passed
 
 
 def test_a_difference_has_an_interval_around_it() -> None:
@@ -175,14 +182,35 @@ def test_a_rollback_names_the_alarm() -> None:
     assert "SageMaker gave no reason" in rollback_reason(SERVING, event, [])
 
 
+def test_the_load_decides_on_the_number_of_machines_only_where_it_may() -> None:
+    scaling = replace(SERVING, max_count=3)
+    three = {**SERVES, "ProductionVariants": [{"DesiredInstanceCount": 3}]}
+    assert (next_step(SERVING, three), next_step(scaling, three)) == ("resize", "done")
+    assert not update_endpoint(SERVING, 3)["RetainAllVariantProperties"]
+    assert update_endpoint(scaling, 3)["RetainAllVariantProperties"]
+
+
 def test_one_machine_has_no_canary() -> None:
-    def routing(instances: int) -> dict[str, Any]:
-        policy = update_endpoint(SERVING, instances)["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+    def routing(live: int, count: int, most: int = 1) -> dict[str, Any]:
+        update = update_endpoint(replace(SERVING, instance_count=count, max_count=most), live)
+        policy = update["DeploymentConfig"]["BlueGreenUpdatePolicy"]
         found: dict[str, Any] = policy["TrafficRoutingConfiguration"]
         return found
 
-    assert routing(1)["Type"] == "ALL_AT_ONCE"
-    assert routing(4)["CanarySize"] == {"Type": "INSTANCE_COUNT", "Value": 1}
+    one_of_four = {"Type": "INSTANCE_COUNT", "Value": 1}
+    assert routing(1, 1)["Type"] == "ALL_AT_ONCE"
+    assert routing(4, 1)["Type"] == "ALL_AT_ONCE"
+    assert routing(1, 4)["CanarySize"] == one_of_four
+    assert routing(4, 1, most=5)["CanarySize"] == one_of_four
+
+
+def test_a_rollout_may_take_longer_than_it_is_watched_and_is_waited_for() -> None:
+    for bake in (0, 3600):
+        policy = update_endpoint(replace(SERVING, bake_seconds=bake), 1)["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+        assert bake < policy["MaximumExecutionTimeoutInSeconds"] <= 28_800
+    longest = replace(SERVING, bake_seconds=3600).longest_rollout
+    operator = DeployEndpointOperator(task_id="deploy", endpoint_name="dogs", package=None)
+    assert operator.wait_timeout.total_seconds() > longest
 
 
 # --------------------------------------------------------------------------------------------------------- money

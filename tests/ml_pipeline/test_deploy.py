@@ -1,21 +1,31 @@
-"""Deployments on a local_aws whose endpoints really answer: rollouts, a rollback by alarm, the lock."""
+"""Deployments on a local_aws whose endpoints really answer: rollouts, rollbacks by alarm and by smoke test, the
+number of machines, the lock, and taking an endpoint down.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import airflow.sdk
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
+from botocore.exceptions import ClientError, ReadTimeoutError
 
-from ml_pipeline import locks, registry, rollback
-from ml_pipeline.errors import DeploymentRolledBack
+from ml_pipeline import locks, registry, rollback, smoke_test, takedown, tasks
+from ml_pipeline.errors import DeploymentRolledBack, JobInterrupted
 from ml_pipeline.locks import Holder
 from ml_pipeline.operators import deploy
 from ml_pipeline.operators.deploy import DeployEndpointOperator
-from ml_pipeline.settings import airflow_connection
+from ml_pipeline.requests import endpoint
+from ml_pipeline.settings import Settings, airflow_connection
 from ml_pipeline.triggers.lock import LockTrigger
 from tests.local_aws.conftest import ROLE, Cloud, cloud, eventually
 from tests.local_aws.serving import SERVING_IMAGE, Deployment, pack
@@ -30,6 +40,7 @@ class Stage:
         self.made = Deployment(cloud)
         self.sagemaker, self.s3 = cloud.sagemaker, cloud.s3
         self.alarms = cloud.client("cloudwatch")
+        self.scaling = cloud.client("application-autoscaling")
 
     def package(self, version: str) -> dict[str, str]:
         """A registered model that answers with its version."""
@@ -41,13 +52,13 @@ class Stage:
         request = registry.model_package(group, uri, SERVING_IMAGE, "ml.m5.large", uri, {"toy": version}, approved=True)
         return {"model_package_arn": self.sagemaker.create_model_package(**request)["ModelPackageArn"]}
 
-    def begin(
-        self, package: dict[str, str], bake_seconds: int = 0
-    ) -> tuple[DeployEndpointOperator, TaskDeferred]:
+    def operator(self, package: dict[str, str], **more: Any) -> DeployEndpointOperator:
+        given = {"endpoint_name": self.made.endpoint, "package": package, "bake_seconds": 0, **more}
+        return DeployEndpointOperator(task_id="deploy", **given)
+
+    def begin(self, package: dict[str, str], **more: Any) -> tuple[DeployEndpointOperator, TaskDeferred]:
         """Start a deployment up to the point where it waits."""
-        operator = DeployEndpointOperator(
-            task_id="deploy", endpoint_name=self.made.endpoint, package=package, bake_seconds=bake_seconds
-        )
+        operator = self.operator(package, **more)
         with pytest.raises(TaskDeferred) as waiting:
             operator.execute(CONTEXT)
         return operator, waiting.value
@@ -63,15 +74,51 @@ class Stage:
         result: dict[str, Any] = getattr(operator, waiting.method_name)(CONTEXT, asyncio.run(event()))
         return result
 
-    def deploy(self, package: dict[str, str]) -> dict[str, Any]:
-        return self.end(*self.begin(package))
+    def deploy(self, package: dict[str, str], **more: Any) -> dict[str, Any]:
+        operator, waiting = self.begin(package, **more)
+        while True:
+            try:
+                return self.end(operator, waiting)
+            except TaskDeferred as further:
+                waiting = further
+
+    def status(self, package: dict[str, str]) -> str:
+        return registry.describe(self.sagemaker, package["model_package_arn"]).status
+
+    def photo(self, content: bytes) -> tuple[dict[str, str], dict[str, str]]:
+        """A data set whose test split is one photo, and an evaluation that has judged it."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for name, body in (("k.jpg", content), ("k.cls", b"a")):
+                member = tarfile.TarInfo(name)
+                member.size = len(body)
+                archive.addfile(member, io.BytesIO(body))
+        manifest = {
+            "schema_version": 1, "name": "toys", "version": "v", "classes": ["a", "b"], "counts": {},
+            "shards": [{"sha256": "0" * 64, "split": "test", "photos": 1, "bytes": 1}],
+        }  # fmt: skip
+        prediction = {"key": "k", "label": "a", "prediction": "a", "probabilities": [1.0, 0.0]}
+        uris = [
+            self._put(key, body)
+            for key, body in (
+                ("datasets/toys/versions/v/manifest.json", json.dumps(manifest).encode()),
+                ("predictions.jsonl", json.dumps(prediction).encode()),
+                (f"datasets/toys/shards/{'0' * 64}.tar", packed.getvalue()),
+            )
+        ]
+        return {"manifest_uri": uris[0]}, {"predictions_uri": uris[1]}
+
+    def _put(self, key: str, body: bytes) -> str:
+        self.s3.put_object(Bucket=self.made.bucket, Key=key, Body=body)
+        return f"s3://{self.made.bucket}/{key}"
 
 
-CONTEXT = {
-    "ti": SimpleNamespace(
-        dag_id="train_and_deploy", run_id="run", task_id="deploy", map_index=-1, xcom_push=lambda **_: None
-    )
-}
+TI = SimpleNamespace(
+    dag_id="train_and_deploy", run_id="run", task_id="deploy", map_index=-1, xcom_push=lambda **_: None,
+    try_number=1, max_tries=2,
+)  # fmt: skip
+CONTEXT = {"ti": TI}
+LAST_TRY = {"ti": SimpleNamespace(**{**vars(TI), "try_number": 3})}
 
 
 @pytest.fixture
@@ -81,8 +128,10 @@ def stage(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", airflow_connection(cloud.url))
     monkeypatch.setenv("ML_PIPELINE_BUCKET", made.made.bucket)
     monkeypatch.setenv("ML_PIPELINE_ROLE_ARN", ROLE)
+    monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: CONTEXT, raising=False)
     yield made
-    made.sagemaker.delete_endpoint(EndpointName=made.made.endpoint)
+    with suppress(ClientError):  # a test that took it down
+        made.sagemaker.delete_endpoint(EndpointName=made.made.endpoint)
 
 
 def test_an_alarm_rolls_back_and_the_next_deployment_knows_what_it_replaces(stage: Stage) -> None:
@@ -124,3 +173,175 @@ def test_a_second_run_waits_for_the_first(stage: Stage, monkeypatch: pytest.Monk
     with pytest.raises(TaskDeferred) as deploying:
         stage.end(operator, waiting)
     assert stage.end(operator, deploying.value)["endpoint_name"] == stage.made.endpoint
+
+
+def test_a_model_that_answers_with_errors_is_rolled_back_and_can_come_back(stage: Stage) -> None:
+    first = stage.deploy(stage.package("1"))
+    package = stage.package("2")
+    second = stage.deploy(package)
+    dataset, evaluation = stage.photo(b"fail")
+    with pytest.raises(smoke_test.SmokeTestFailed, match=r"photo k with ModelError(.|\n)*unwell"):
+        tasks.smoke_test(dataset, evaluation, second)
+    assert stage.status(package) == "Rejected"
+    stage.made.settled()
+    assert stage.made.ask()["version"] == "1"
+    assert registry.champion(stage.sagemaker, stage.made.endpoint) == registry.describe(
+        stage.sagemaker, first["model_package_arn"]
+    )
+    # Cleared alone, the test would judge the model before and then remove its config.
+    with pytest.raises(smoke_test.SmokeTestFailed, match="clear the deploy task as well"):
+        tasks.smoke_test(dataset, evaluation, second)
+    assert stage.made.describe()["EndpointConfigName"] == first["endpoint_config_name"]
+    assert stage.deploy(package) == second
+    assert stage.status(package) == "Approved"
+
+
+def test_an_answer_that_cannot_be_read_fails_the_smoke_test(stage: Stage) -> None:
+    deployment = stage.deploy(stage.package("1"))
+    with pytest.raises(smoke_test.SmokeTestFailed, match="photo k with KeyError: 'predictions'"):
+        tasks.smoke_test(*stage.photo(b"a toy answers otherwise than our server"), deployment)
+
+
+def test_an_endpoint_that_nobody_could_ask_is_rolled_back_after_the_last_try(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.deploy(stage.package("1"))
+    package = stage.package("2")
+    second = stage.deploy(package)
+
+    def silent(*_: Any) -> None:
+        raise ReadTimeoutError(endpoint_url=stage.made.endpoint)
+
+    monkeypatch.setattr(smoke_test, "run", silent)
+    for context, status in ((CONTEXT, "Approved"), (LAST_TRY, "Rejected")):
+        monkeypatch.setattr(airflow.sdk, "get_current_context", lambda context=context: context)
+        with pytest.raises(ReadTimeoutError):
+            tasks.smoke_test({}, {}, second)
+        assert stage.status(package) == status
+    stage.made.settled()
+    assert stage.made.ask()["version"] == "1"
+
+
+def test_a_smoke_test_that_is_cleared_and_passes_approves_the_model_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = stage.package("1")
+    deployment = stage.deploy(package)
+    with pytest.raises(smoke_test.SmokeTestFailed):
+        tasks.smoke_test(*stage.photo(b"fail"), deployment)
+    assert stage.status(package) == "Rejected"
+    monkeypatch.setattr(smoke_test, "run", lambda *_: {"agreed": 1})
+    tasks.smoke_test({}, {}, deployment)
+    assert stage.status(package) == "Approved"
+
+
+def test_a_person_who_rejected_a_model_is_not_overruled(stage: Stage) -> None:
+    package = stage.package("1")
+    stage.sagemaker.update_model_package(
+        ModelPackageArn=package["model_package_arn"], ModelApprovalStatus="Rejected",
+        ApprovalDescription="rejected in Airflow by ada",
+    )  # fmt: skip
+    stage.deploy(package)
+    assert stage.status(package) == "Rejected"
+
+
+def test_want_of_machines_is_tried_again_and_rejects_only_at_last(stage: Stage) -> None:
+    package = stage.package("1")
+    operator = stage.operator(package)
+    event = {"status": "Failed", "config": "", "reason": "CapacityError: Unable to provision requested capacity."}
+    for context, status in ((CONTEXT, "Approved"), (LAST_TRY, "Rejected")):
+        with pytest.raises(JobInterrupted, match="Unable to provision"):
+            operator.complete(context, event)
+        assert stage.status(package) == status
+    stage.deploy(package)
+    assert stage.status(package) == "Approved"
+
+
+def test_the_number_of_machines_is_what_was_asked_for_unless_the_load_decides(stage: Stage) -> None:
+    def machines() -> int:
+        count: int = stage.made.settled()["ProductionVariants"][0]["DesiredInstanceCount"]
+        return count
+
+    def limits() -> list[tuple[int, int]]:
+        found = stage.scaling.describe_scalable_targets(
+            ServiceNamespace="sagemaker", ResourceIds=[f"endpoint/{stage.made.endpoint}/variant/main"]
+        )["ScalableTargets"]
+        return [(target["MinCapacity"], target["MaxCapacity"]) for target in found]
+
+    package = stage.package("1")
+    stage.deploy(package)
+    stage.deploy(package, instance_count=2)
+    assert (machines(), limits()) == (2, [])
+    # The same config, now with a load that decides: at least two.
+    stage.operator(package, instance_count=2, max_count=3).execute(CONTEXT)
+    assert (machines(), limits()) == (2, [(2, 3)])
+    stage.deploy(package)
+    assert (machines(), limits()) == (1, [])
+    # The same config, on more machines than asked for, as the load had it.
+    stage.sagemaker.update_endpoint_weights_and_capacities(
+        EndpointName=stage.made.endpoint,
+        DesiredWeightsAndCapacities=[{"VariantName": "main", "DesiredInstanceCount": 2}],
+    )
+    assert machines() == 2
+    serving = stage.operator(package)._serving(Settings.load())
+    target, _ = endpoint.autoscaling(replace(serving, max_count=2))
+    stage.scaling.register_scalable_target(**target)
+    stage.deploy(package)
+    assert (machines(), limits()) == (1, [])
+    assert stage.operator(package).execute(CONTEXT)["endpoint_name"] == stage.made.endpoint
+
+
+class Dying:
+    """A client whose caller is killed after each deletion; deletions are looked at by `check` first."""
+
+    def __init__(self, client: Any, check: Callable[[], None] = lambda: None, *, dies: bool = True) -> None:
+        self._client, self._check, self._dies = client, check, dies
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+        if not name.startswith("delete_"):
+            return call
+
+        def delete(**request: Any) -> Any:
+            self._check()
+            response = call(**request)
+            if self._dies:
+                raise KeyboardInterrupt
+            return response
+
+        return delete
+
+
+def test_a_takedown_that_is_killed_at_any_point_is_ended_by_the_next(stage: Stage) -> None:
+    stage.deploy(stage.package("1"))
+    stage.deploy(stage.package("2"), max_count=2)
+    name, killed = stage.made.endpoint, 0
+    while killed < 20:
+        try:
+            last = takedown.take_down(Dying(stage.sagemaker), Dying(stage.alarms), stage.scaling, name)
+        except KeyboardInterrupt:
+            killed += 1
+        else:
+            break
+    assert last == {"endpoint_name": name, "deleted": []}
+    assert killed >= 6  # an endpoint, two configs, two models, two alarms at once
+    with pytest.raises(ClientError, match="Could not find"):
+        eventually(lambda: not stage.made.describe())
+    assert stage.sagemaker.list_endpoint_configs(NameContains=name)["EndpointConfigs"] == []
+    assert stage.sagemaker.list_models(NameContains=name)["Models"] == []
+    assert stage.alarms.describe_alarms(AlarmNamePrefix=name)["MetricAlarms"] == []
+
+
+def test_a_takedown_waits_for_the_end_of_a_rollout(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takedown, "_PAUSE_SECONDS", 0.05)
+    stage.deploy(stage.package("1"))
+    stage.begin(stage.package("2"), bake_seconds=1)
+    seen: list[str] = []
+
+    def look() -> None:
+        if not seen:
+            seen.append(stage.made.describe()["EndpointStatus"])
+
+    client = Dying(stage.sagemaker, look, dies=False)
+    takedown.take_down(client, stage.alarms, stage.scaling, stage.made.endpoint)
+    assert seen == ["InService"]

@@ -10,10 +10,14 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from ml_pipeline import jobs
+from ml_pipeline.errors import JobFailed
+from ml_pipeline.operators.evaluate import EvaluateOperator
 from ml_pipeline.operators.fitting import FittingOperator
 from ml_pipeline.operators.training import TrainingOperator
 from ml_pipeline.operators.tuning import HyperparameterTuningOperator
 from ml_pipeline.settings import Settings
+from model_code import hyperparameters
 from tests.ml_pipeline.service_model import problems
 
 SETTINGS = Settings("bucket", "arn:aws:iam::123456789012:role/jobs", "us-east-1")
@@ -93,6 +97,56 @@ def test_what_is_fixed_reaches_every_way_of_searching(s3: Any, tune_mode: str) -
         assert "dropout" not in tuned
         assert "learning_rate" in tuned
     assert (values["epochs"], values["dropout"]) == ("7", "0.25")
+
+
+@pytest.mark.parametrize(("hours", "seconds"), [(0.5, 1800), (28 * 24, 2419200)])
+def test_a_job_may_run_as_long_as_was_asked_for(s3: Any, hours: float, seconds: int) -> None:
+    best: dict[str, Any] = {"best_hyperparameters": {}}
+    train = TrainingOperator(task_id="train", **MATERIAL, tuning=best, max_job_hours=hours)
+    stopping = train.request(SETTINGS)("train-0123456789ab-1", [])["StoppingCondition"]
+    assert stopping == {"MaxRuntimeInSeconds": seconds}
+    searches = {
+        mode: HyperparameterTuningOperator(
+            task_id="tune", **MATERIAL, trials=5, parallel_trials=2, tune_mode=mode, max_job_hours=hours
+        )
+        for mode in ("job", "packed")
+    }
+    trials = searches["job"].request(SETTINGS)("tune-0123456789ab-1", [])["TrainingJobDefinition"]
+    assert trials["StoppingCondition"] == {"MaxRuntimeInSeconds": seconds}
+    packed = searches["packed"].request(SETTINGS)("tune-0123456789ab-1", [])
+    assert packed["StoppingCondition"] == {"MaxRuntimeInSeconds": seconds}
+    evaluate = EvaluateOperator(task_id="evaluate", dataset={}, training=[], group="g", max_job_hours=hours)
+    # SageMaker ends a processing job after 9 days.
+    assert evaluate.compute.max_runtime_seconds == min(seconds, 777600)
+    # Nobody gives up on a job that may still run.
+    waits = [job.longest_run().total_seconds() for job in (train, searches["packed"], searches["job"])]
+    assert waits == [seconds, seconds, 3 * seconds]
+
+
+def test_a_grid_leaves_the_number_of_trials_to_sagemaker(s3: Any) -> None:
+    recipe = {
+        **MATERIAL["recipe"],
+        "hyperparameters": {},
+        "ranges": {name: {"choices": [0.1, 0.2]} for name in hyperparameters.search_space("head")},
+    }
+    operator = HyperparameterTuningOperator(
+        task_id="tune", **{**MATERIAL, "recipe": recipe}, trials=4, tune_strategy="Grid"
+    )
+    request = operator.request(SETTINGS)("tune-0123456789ab-1", [])
+    assert problems("sagemaker", "CreateHyperParameterTuningJob", request) == []
+    assert request["HyperParameterTuningJobConfig"]["ResourceLimits"] == {"MaxParallelTrainingJobs": 2}
+
+
+def test_a_search_whose_trials_were_all_stopped_says_what_stopped_them(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = HyperparameterTuningOperator(task_id="tune", **MATERIAL, trials=1)
+    trial = {"TrainingJobName": "tune-1-001", "TrainingJobStatus": "Stopped"}
+    stopped = {**trial, "SecondaryStatus": "MaxRuntimeExceeded"}
+    monkeypatch.setattr(operator, "_trials", lambda name: [trial])
+    monkeypatch.setattr(jobs, "describe", lambda client, kind, name: stopped)
+    with pytest.raises(JobFailed, match=r"MaxRuntimeExceeded.*max_job_hours"):
+        operator.result(SETTINGS, {"HyperParameterTuningJobName": "tune-1"})
 
 
 def test_a_retry_makes_the_same_request(s3: Any) -> None:

@@ -41,6 +41,22 @@ def test_the_number_rises_only_after_a_dead_job(
     assert client.created == created
 
 
+def test_a_completed_job_whose_results_are_gone_is_passed_over() -> None:
+    client = FakeSageMaker(job_1="Completed", job_2="InProgress")
+
+    def again() -> Started:
+        return jobs.create_or_adopt(
+            client, JobKind.PROCESSING, lambda n: f"job-{n}", lambda name: {"ProcessingJobName": name},
+            is_usable=lambda name: name == "job-3",
+        )  # fmt: skip
+
+    assert again() == Started("job-2", "InProgress", created=False)
+    client.jobs["job-2"] = "Completed"
+    assert again() == Started("job-3", "InProgress", created=True)
+    client.jobs["job-3"] = "Completed"
+    assert again() == Started("job-3", "Completed", created=False)
+
+
 def test_a_job_that_is_being_stopped_is_to_be_waited_out() -> None:
     assert start(FakeSageMaker(job_1="Stopping")).phase is Phase.STOPPING
 

@@ -16,7 +16,9 @@ from moto import mock_aws
 
 from ml_pipeline import code_archive, instances, locks, names, on_instance, orphans, packed
 from ml_pipeline.locks import Holder
+from ml_pipeline.operators.embed import EmbedOperator
 from ml_pipeline.requests.instance import Instance
+from ml_pipeline.settings import Settings
 
 ORIGIN = names.Origin("train_and_deploy", "run", "ec2.create")
 ME, OTHER = Holder("train_and_deploy", "mine"), Holder("train_and_deploy", "other")
@@ -79,6 +81,23 @@ def test_the_code_archive_is_the_same_every_time_and_holds_the_entry_points(aws:
     assert {"train.py", "tune.py", "on_instance.py", "model_code/train.py"} <= set(members)
     assert {member.mtime for member in members.values()} == {0}
     assert code_archive.pack({"b": b"2", "a": b"1"}) == code_archive.pack({"a": b"1", "b": b"2"})
+
+
+def test_an_embed_job_is_done_only_while_its_embeddings_are_there(aws: Any) -> None:
+    s3, settings = aws.client("s3"), Settings("bucket", "arn:aws:iam::1:role/r", "us-east-1")
+    shards = [{"sha256": split, "split": split, "photos": 1, "bytes": 1} for split in ("train", "valid", "test")]
+    manifest = {"schema_version": 1, "name": "d", "version": "v", "classes": ["a"], "counts": {}, "shards": shards}
+    uri = put(s3, "datasets/d/versions/v/manifest.json", json.dumps(manifest).encode())
+    operator = EmbedOperator(
+        task_id="embed", dataset={"manifest_uri": uri}, weights={"sha256": "w"}, strategy="head",
+        architecture="resnet18",
+    )  # fmt: skip
+    operator._clients["s3"] = s3
+    for split, usable in (("train", False), ("valid", True)):
+        key = f"embeddings/{operator._embedder_id()}/{split}.safetensors"
+        assert not operator.is_usable(settings, "embed-1")
+        put(s3, key, b"e")
+        assert operator.is_usable(settings, "embed-1") is usable
 
 
 def test_one_machine_per_name_and_a_new_one_only_after_a_dead_one(aws: Any) -> None:

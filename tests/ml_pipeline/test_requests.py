@@ -87,7 +87,9 @@ def test_training(job: Training) -> None:
 
 @pytest.mark.parametrize("strategy", list(TuneStrategy))
 def test_tuning(strategy: TuneStrategy) -> None:
-    ranges = hyperparameters.parameter_ranges("head")
+    grid = strategy is TuneStrategy.GRID
+    changes = {name: {"choices": [0.1, 0.2]} for name in hyperparameters.search_space("head")} if grid else None
+    ranges = hyperparameters.parameter_ranges("head", changes)
     search = Tuning(
         trial=training(
             hyperparameters=hyperparameters.static_hyperparameters({"strategy": "head"}, ranges),
@@ -95,7 +97,7 @@ def test_tuning(strategy: TuneStrategy) -> None:
         ),
         ranges=ranges,
         objective=hyperparameters.OBJECTIVE,
-        trials=12,
+        trials=None if grid else 12,
         parallel_trials=2,
         strategy=strategy,
         seed=0,

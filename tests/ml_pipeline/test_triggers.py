@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -93,6 +94,25 @@ def test_job_trigger_passes_the_log_on_and_ends_with_the_job(
     event = first_event(JobTrigger("training", "t", 0.01, ACCESS))
     assert event == {"job_name": "t", "status": "Failed", "reason": "AlgorithmError: bad"}
     assert capsys.readouterr().out.count("progress done=1 total=2 unit=epochs") == 1
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason"),
+    [
+        ({"SecondaryStatus": "MaxRuntimeExceeded"}, "MaxRuntimeExceeded; .*raise max_job_hours"),
+        ({"SecondaryStatus": "MaxWaitTimeExceeded"}, "MaxWaitTimeExceeded; .*turn spot off"),
+        ({"SecondaryStatus": "Stopped"}, "$"),
+        ({"SecondaryStatus": "Stopped", "FailureReason": "by hand"}, "by hand$"),
+    ],
+)
+def test_a_job_that_was_stopped_says_what_stopped_it(
+    monkeypatch: pytest.MonkeyPatch, ended: dict[str, str], reason: str
+) -> None:
+    stopped = {"TrainingJobName": "t", "TrainingJobStatus": "Stopped", **ended}
+    logs = Scripted(describe_log_streams=[{"logStreams": []}])
+    use(monkeypatch, sagemaker=Scripted(describe_training_job=[stopped]), logs=logs)
+    event = first_event(JobTrigger("training", "t", 0.01, ACCESS))
+    assert re.match(reason, event["reason"])
 
 
 def test_job_trigger_outlives_an_unreachable_aws(monkeypatch: pytest.MonkeyPatch) -> None:

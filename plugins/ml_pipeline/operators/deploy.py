@@ -7,8 +7,8 @@ from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferred
 
-from ml_pipeline import locks, names, registry, rollback
-from ml_pipeline.errors import DeploymentRolledBack
+from ml_pipeline import locks, names, registry, rollback, scaling
+from ml_pipeline.errors import DeploymentRolledBack, JobInterrupted, may_pass, will_retry
 from ml_pipeline.jobs import is_missing
 from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink, thing
 from ml_pipeline.locks import Holder
@@ -27,7 +27,8 @@ _REPLACED = "replaced_config"
 class DeployEndpointOperator(AwsOperator):
     """Create the endpoint, or update it blue/green, and wait deferred until the new model serves.
 
-    A rollback is a failure: after the rollout the live config must be the one asked for.
+    A rollback is a failure: after the rollout the live config must be the one asked for. The model package is
+    rejected then, and approved again if a later try of this task brings it into service.
 
     Returns `{"endpoint_name", "endpoint_config_name", "previous_config_name", "model_package_arn"}`.
 
@@ -36,7 +37,7 @@ class DeployEndpointOperator(AwsOperator):
     :param instance_type, instance_count: machines that serve.
     :param max_count: above instance_count, the endpoint scales up to this with its load.
     :param canary_percent, bake_seconds: see `requests.endpoint.Serving`.
-    :param wait_timeout: longest wait for a rollout.
+    :param wait_timeout: longest wait for a rollout; by itself it takes up to three hours, an hour of them watched.
     """
 
     operator_extra_links = (SageMakerLink(), LogLink())
@@ -60,7 +61,7 @@ class DeployEndpointOperator(AwsOperator):
         max_count: Any = 1,
         canary_percent: Any = 25,
         bake_seconds: Any = None,
-        wait_timeout: timedelta = timedelta(hours=2),
+        wait_timeout: timedelta = timedelta(hours=4),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -78,24 +79,27 @@ class DeployEndpointOperator(AwsOperator):
         settings = Settings.load()
         self._lock(context, settings)
         serving = self._serving(settings)
-        tags = names.tags(origin_of(context))
+        tags = names.tags(origin_of(context), **{endpoint.ENDPOINT_TAG: self.endpoint_name})
         self._ensure_parts(serving, tags)
         self._announce(context, settings)
         live = self._describe()
         step = next_step(serving, live)
+        if step in ("done", "resize") and not serving.scales and self._end_scaling():
+            step = "wait"  # for a change that the load may have begun: from here on the count is ours
         self.log.info("endpoint %s is %s: %s", self.endpoint_name, live["EndpointStatus"], step)
         if step == "done":
             return self._in_service(serving)
+        then = {"delete": "again", "wait": "again", "resize": "resized"}.get(step, "complete")
         if step == "delete":
             self.client("sagemaker").delete_endpoint(EndpointName=self.endpoint_name)
         elif step == "create":
             self.client("sagemaker").create_endpoint(**endpoint.create_endpoint(serving, tags))
         elif step == "update":
             self._update(serving, live)
+        elif step == "resize":
+            self.client("sagemaker").update_endpoint_weights_and_capacities(**endpoint.resize(serving))
         trigger = EndpointTrigger(self.endpoint_name, settings.poll_seconds, self.access.to_dict())
-        if step in ("delete", "wait"):
-            raise TaskDeferred(trigger=trigger, method_name="again", timeout=self.wait_timeout)
-        raise TaskDeferred(trigger=trigger, method_name="complete", timeout=self.wait_timeout)
+        raise TaskDeferred(trigger=trigger, method_name=then, timeout=self.wait_timeout)
 
     def _update(self, serving: Serving, live: dict[str, Any]) -> None:
         sagemaker = self.client("sagemaker")
@@ -103,8 +107,12 @@ class DeployEndpointOperator(AwsOperator):
         registry.note(sagemaker, self.package["model_package_arn"], **replaced)
         for alarm in endpoint.alarms(serving):
             self.client("cloudwatch").put_metric_alarm(**alarm)
-        instances = live["ProductionVariants"][0]["CurrentInstanceCount"]
+        instances = live["ProductionVariants"][0]["DesiredInstanceCount"]
         sagemaker.update_endpoint(**endpoint.update_endpoint(serving, instances))
+
+    def _end_scaling(self) -> bool:
+        """Not before the new model serves: an update that is rolled back leaves the endpoint scaling as it did."""
+        return scaling.remove(self.client("application-autoscaling"), self.endpoint_name)
 
     def _lock(self, context: Any, settings: Settings) -> None:
         """Take the endpoint's lock, or defer until it is worth another try. `stop_leftovers` gives it
@@ -129,16 +137,27 @@ class DeployEndpointOperator(AwsOperator):
         """The rollout is over: fail unless the endpoint serves the config that was asked for."""
         serving = self._serving(Settings.load())
         if event["status"] == "InService" and event["config"] == serving.config_name:
-            return self._in_service(serving)
+            # Done, or not yet: the load decided on the number of instances until now, and is to do so no more.
+            return self.again(context, event)
         alarms = self.client("cloudwatch").describe_alarms(AlarmNames=serving.alarm_names)
-        reason = rollback_reason(
-            serving, event, [a for a in alarms["MetricAlarms"] if a["StateValue"] == "ALARM"]
-        )
-        # The champion is the newest approved package: one that does not serve must not be it.
-        registry.reject(self.client("sagemaker"), self.package["model_package_arn"], reason)
+        rang = [alarm for alarm in alarms["MetricAlarms"] if alarm["StateValue"] == "ALARM"]
+        reason = rollback_reason(serving, event, rang)
+        no_fault = not rang and may_pass(event["reason"])
+        error = JobInterrupted(reason) if no_fault else DeploymentRolledBack(reason)
+        if not will_retry(error, context["ti"]):
+            # The champion is the newest approved package: one that does not serve must not be it.
+            registry.reject(self.client("sagemaker"), self.package["model_package_arn"], reason)
         if event["config"] != serving.config_name:
             rollback.retire(self.client("sagemaker"), serving.config_name)
-        raise DeploymentRolledBack(reason)
+        raise error
+
+    def resized(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+        """There are as many instances as SageMaker had; with fewer than asked for, the model serves all the same."""
+        if event["status"] != "InService":
+            return self.complete(context, event)
+        if event["reason"]:
+            self.log.warning("endpoint %s: %s", self.endpoint_name, event["reason"])
+        return self._in_service(self._serving(Settings.load()))
 
     def _serving(self, settings: Settings) -> Serving:
         package = registry.describe(self.client("sagemaker"), self.package["model_package_arn"])
@@ -180,11 +199,9 @@ class DeployEndpointOperator(AwsOperator):
         return response
 
     def _in_service(self, serving: Serving) -> dict[str, Any]:
-        if serving.max_count > serving.instance_count:
-            target, policy = endpoint.autoscaling(serving)
-            scaling = self.client("application-autoscaling")
-            scaling.register_scalable_target(**target)
-            scaling.put_scaling_policy(**policy)
+        registry.reinstate(self.client("sagemaker"), self.package["model_package_arn"])
+        if serving.scales:
+            scaling.scale(self.client("application-autoscaling"), serving)
         return {
             "endpoint_name": serving.endpoint_name,
             "endpoint_config_name": serving.config_name,
@@ -205,10 +222,11 @@ class DeployEndpointOperator(AwsOperator):
 
 
 def next_step(serving: Serving, live: dict[str, Any]) -> str:
-    """What to do about an endpoint in its present state: create, update, delete, join, wait or done.
+    """What to do about an endpoint in its present state: create, update, resize, delete, join, wait or done.
 
-    "join": this very config is on its way already. "wait": another rollout is; let it end first. "delete":
-    the endpoint never came up, and UpdateEndpoint takes only one that is InService.
+    "resize": this very config serves, on another number of instances than asked for. "join": this very config is
+    on its way already. "wait": another rollout is; let it end first. "delete": the endpoint never came up, and
+    UpdateEndpoint takes only one that is InService.
     """
     status = live["EndpointStatus"]
     if status == ABSENT:
@@ -220,8 +238,14 @@ def next_step(serving: Serving, live: dict[str, Any]) -> str:
     if status in ("Failed", "OutOfService"):
         return "delete"
     if status == "InService" and live["EndpointConfigName"] == serving.config_name:
-        return "done"
+        return "done" if serving.scales or _instances(live, serving) == serving.instance_count else "resize"
     return "update"
+
+
+def _instances(live: dict[str, Any], serving: Serving) -> int:
+    variants = live.get("ProductionVariants") or [{}]
+    count: int = variants[0].get("DesiredInstanceCount", serving.instance_count)
+    return count
 
 
 def rollback_reason(serving: Serving, event: dict[str, Any], alarms: list[dict[str, Any]]) -> str:

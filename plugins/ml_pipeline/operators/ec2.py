@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from ml_pipeline.operators.aws import AwsOperator, origin_of
 from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests import instance
 from ml_pipeline.requests.instance import Instance
-from ml_pipeline.requests.job import Channel, DataType
+from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, DataType, seconds
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers import log_tail
 from ml_pipeline.triggers.command import CommandTrigger
@@ -25,16 +26,27 @@ from ml_pipeline.triggers.instance import InstanceTrigger
 from ml_pipeline.triggers.ownership import is_over
 from model_code import hyperparameters
 
+# What a machine lives beyond its longest job: the start, the upload, and whoever has to notice the end.
+_SPARE = timedelta(hours=1)
 # XCom under which the training's name waits for its end.
 _NAME = "training_name"
 
 
 class _Ec2Operator(AwsOperator):
-    """What the three operators share."""
+    """What the operators of the machine and of its job share.
 
-    def __init__(self, *, wait_timeout: timedelta = timedelta(hours=4), **kwargs: Any) -> None:
+    :param max_job_hours: the job is killed after this, the machine ends itself an hour later.
+    """
+
+    template_fields: tuple[str, ...] = ("max_job_hours",)
+
+    def __init__(self, *, max_job_hours: Any = DEFAULT_HOURS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.wait_timeout = wait_timeout
+        self.max_job_hours = max_job_hours
+
+    def longest_run(self) -> timedelta:
+        """How long the job may run."""
+        return timedelta(seconds=seconds(min(float(self.max_job_hours), instance.LONGEST_HOURS)))
 
 
 class CreateInstanceOperator(_Ec2Operator):
@@ -43,15 +55,17 @@ class CreateInstanceOperator(_Ec2Operator):
     Returns `{"instance_id", "instance_type"}`.
 
     :param instance_type: "m5.xlarge"; a leading "ml." is dropped.
-    :param lifetime_minutes: the machine ends itself after this.
+    :param wait_timeout: longest wait for a machine.
     """
 
-    template_fields = ("instance_type", "lifetime_minutes")
+    template_fields = (*_Ec2Operator.template_fields, "instance_type")
 
-    def __init__(self, *, instance_type: Any, lifetime_minutes: Any = 240, **kwargs: Any) -> None:
+    def __init__(
+        self, *, instance_type: Any, wait_timeout: timedelta = timedelta(hours=4), **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.instance_type = instance_type
-        self.lifetime_minutes = lifetime_minutes
+        self.wait_timeout = wait_timeout
         self._instance_id: str | None = None
         self._task_instance: Any = None
 
@@ -69,7 +83,7 @@ class CreateInstanceOperator(_Ec2Operator):
             profile=settings.instance_profile,
             security_group_id=instances.security_group(settings, ec2),
             subnet_id=settings.subnet_id,
-            lifetime_minutes=int(self.lifetime_minutes),
+            lifetime_minutes=math.ceil((self.longest_run() + _SPARE) / timedelta(minutes=1)),
         )
         # The image moves under its public parameter: hashed in, a retry would start a second machine.
         identity = {"instance_type": template.instance_type, "lifetime_minutes": template.lifetime_minutes}
@@ -124,10 +138,17 @@ class Ec2TrainingOperator(_Ec2Operator):
 
     :param machine: what the create task returned.
     :param dataset, weights, embeddings, tuning, recipe: as in `TrainingOperator`.
-    :param timeout_seconds: the command is killed after this.
     """
 
-    template_fields = ("machine", "dataset", "weights", "embeddings", "tuning", "recipe", "timeout_seconds")
+    template_fields = (
+        *_Ec2Operator.template_fields,
+        "machine",
+        "dataset",
+        "weights",
+        "embeddings",
+        "tuning",
+        "recipe",
+    )
 
     def __init__(
         self,
@@ -138,7 +159,6 @@ class Ec2TrainingOperator(_Ec2Operator):
         embeddings: Any,
         tuning: Any,
         recipe: Mapping[str, Any],
-        timeout_seconds: Any = 3 * 3600,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -148,7 +168,6 @@ class Ec2TrainingOperator(_Ec2Operator):
         self.embeddings = embeddings
         self.tuning = tuning
         self.recipe = recipe
-        self.timeout_seconds = timeout_seconds
         self._command_id: str | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -184,14 +203,15 @@ class Ec2TrainingOperator(_Ec2Operator):
                 code_uri,
                 job_uri,
                 settings.bucket,
-                int(self.timeout_seconds),
+                int(self.longest_run().total_seconds()),
                 settings.region,
             )
             self._command_id = ssm.send_command(**request)["Command"]["CommandId"]
         self.log.info("command %s trains %s on %s", self._command_id, name, instance_id)
         trigger = CommandTrigger(self._command_id, instance_id, settings.poll_seconds, self.access.to_dict())
         context["ti"].xcom_push(key=_NAME, value=name)
-        raise TaskDeferred(trigger=trigger, method_name="complete", timeout=self.wait_timeout)
+        timeout = self.longest_run() + _SPARE
+        raise TaskDeferred(trigger=trigger, method_name="complete", timeout=timeout)
 
     def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """The command has ended: check its exit code and that the model is there."""
@@ -215,7 +235,7 @@ class Ec2TrainingOperator(_Ec2Operator):
             self.client("ssm").cancel_command(CommandId=self._command_id)
 
 
-class TerminateInstanceOperator(_Ec2Operator):
+class TerminateInstanceOperator(AwsOperator):
     """End every machine of the run; found by tag, so that one is found whose create task died.
 
     Returns `{"machines": [{"instance_id", "instance_type", "seconds"}]}`; the seconds are those that are billed.

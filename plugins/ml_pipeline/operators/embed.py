@@ -106,6 +106,10 @@ class EmbedOperator(SageMakerJobOperator):
             [f"{shard.sha256}.tar" for shard in self._missing(settings)],
         )
 
+    def is_usable(self, settings: Settings, name: str) -> bool:
+        """Embeddings may be missing after all: expired, or of shards that the job could not read."""
+        return not self._absent(settings)
+
     def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
         """Check that nothing is missing any more and publish the version's manifests."""
         name = description["ProcessingJobName"]

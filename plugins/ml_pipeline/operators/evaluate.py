@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -10,8 +11,15 @@ from ml_pipeline.dataset import DatasetVersion
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.links import ReportLink, object_url
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
-from ml_pipeline.requests.job import Channel, Compute
-from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
+from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, Compute, seconds
+from ml_pipeline.requests.processing import (
+    INPUT,
+    LONGEST_HOURS,
+    OUTPUT,
+    Output,
+    Processing,
+    processing_job,
+)
 from ml_pipeline.settings import Settings
 
 
@@ -25,12 +33,13 @@ class EvaluateOperator(SageMakerJobOperator):
     :param dataset: what the upload task returned.
     :param training: what the train tasks returned; the one that did not run is None.
     :param group: model package group whose newest approved package is the champion.
+    :param max_job_hours: SageMaker stops a job that runs longer.
     """
 
     kind = JobKind.PROCESSING
     slug = "evaluate"
     operator_extra_links = (*SageMakerJobOperator.operator_extra_links, ReportLink())
-    template_fields = ("dataset", "training", "group", "instance_type")
+    template_fields = ("dataset", "training", "group", "instance_type", "max_job_hours")
 
     def __init__(
         self,
@@ -39,6 +48,7 @@ class EvaluateOperator(SageMakerJobOperator):
         training: Any,
         group: Any,
         instance_type: Any = "ml.m5.xlarge",
+        max_job_hours: Any = DEFAULT_HOURS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -46,6 +56,17 @@ class EvaluateOperator(SageMakerJobOperator):
         self.training = training
         self.group = group
         self.instance_type = instance_type
+        self.max_job_hours = max_job_hours
+
+    @property
+    def compute(self) -> Compute:
+        """The machine of the job."""
+        hours = min(float(self.max_job_hours), LONGEST_HOURS)
+        return Compute(self.instance_type, max_runtime_seconds=seconds(hours))
+
+    def longest_run(self) -> timedelta:
+        """The limit of the job."""
+        return timedelta(seconds=self.compute.max_runtime_seconds)
 
     def request(self, settings: Settings) -> Request:
         """The processing job."""
@@ -58,7 +79,7 @@ class EvaluateOperator(SageMakerJobOperator):
             version=dataset.load(s3, self.dataset["manifest_uri"]),
             model_uri=next(model["model_uri"] for model in self.training if model),
             champion_uri=self._champion_uri(),
-            compute=Compute(self.instance_type),
+            compute=self.compute,
         )
 
     def identity(self, build: Request) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from ml_pipeline import code_archive, dataset, images
 from ml_pipeline.operators.job import SageMakerJobOperator
 from ml_pipeline.recipe import Recipe
-from ml_pipeline.requests.job import Compute
+from ml_pipeline.requests.job import DEFAULT_HOURS, Compute, seconds
 from ml_pipeline.requests.training import Training
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
@@ -25,6 +26,7 @@ class FittingOperator(SageMakerJobOperator, ABC):
     :param instance_type, instance_count: machines; several fit one model together.
     :param spot: managed spot with checkpoints.
     :param keep_alive: seconds the machines stay warm for the next job; billed.
+    :param max_job_hours: SageMaker stops a job that runs longer.
     """
 
     template_fields: tuple[str, ...] = (
@@ -36,6 +38,7 @@ class FittingOperator(SageMakerJobOperator, ABC):
         "instance_count",
         "spot",
         "keep_alive",
+        "max_job_hours",
     )
 
     def __init__(
@@ -49,6 +52,7 @@ class FittingOperator(SageMakerJobOperator, ABC):
         instance_count: Any = 1,
         spot: Any = False,
         keep_alive: Any = 0,
+        max_job_hours: Any = DEFAULT_HOURS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -60,6 +64,23 @@ class FittingOperator(SageMakerJobOperator, ABC):
         self.instance_count = instance_count
         self.spot = spot
         self.keep_alive = keep_alive
+        self.max_job_hours = max_job_hours
+
+    @property
+    def compute(self) -> Compute:
+        """The machines of a job."""
+        return Compute(
+            self.instance_type,
+            int(self.instance_count),
+            max_runtime_seconds=seconds(self.max_job_hours),
+            spot=bool(self.spot),
+            keep_alive_seconds=int(self.keep_alive),
+        )
+
+    def longest_run(self) -> timedelta:
+        """The limit of one job, with spot the waiting for machines included."""
+        compute = self.compute
+        return timedelta(seconds=compute.wait_seconds if compute.spot else compute.max_runtime_seconds)
 
     def job(
         self, settings: Settings, script: str, values: Mapping[str, str], checkpoints: str, *, final: bool
@@ -84,12 +105,7 @@ class FittingOperator(SageMakerJobOperator, ABC):
             code_uri=settings.s3(archive.key),
             hyperparameters=values,
             channels=dataset.training_channels(version, strategy, embeddings, weights, final=final),
-            compute=Compute(
-                self.instance_type,
-                int(self.instance_count),
-                spot=bool(self.spot),
-                keep_alive_seconds=int(self.keep_alive),
-            ),
+            compute=self.compute,
             outputs_uri=settings.s3("jobs/"),
             metrics=hyperparameters.metric_definitions(),
             checkpoint_uri=settings.s3(checkpoints) if self.spot else None,

@@ -28,7 +28,7 @@ class SageMakerJobOperator(AwsOperator):
 
     A subclass says what the job is (`kind`, `slug`, `request`) and what is worth keeping of it (`result`).
 
-    :param wait_timeout: longest wait; then the job is stopped and the task fails.
+    :param wait_timeout: longest wait beside the time that the job may run; then it is stopped and the task fails.
     """
 
     kind: ClassVar[JobKind]
@@ -66,6 +66,14 @@ class SageMakerJobOperator(AwsOperator):
     def before_create(self, settings: Settings, name: str) -> None:
         """Write what job `name` will read. Called just before it is created."""
 
+    def is_usable(self, settings: Settings, name: str) -> bool:
+        """Whether a completed job of this task, maybe of long ago, still gives its result; if not, another is made."""
+        return True
+
+    def longest_run(self) -> timedelta:
+        """How long the job may run by a limit of its own: so much longer than `wait_timeout` it is waited for."""
+        return timedelta(0)
+
     def execute(self, context: Any) -> dict[str, Any]:
         """Create or adopt the job, then wait for it in the triggerer."""
         settings = Settings.load()
@@ -88,6 +96,7 @@ class SageMakerJobOperator(AwsOperator):
             name_of,
             lambda name: build(name, names.tags(origin, **self.tags())),
             lambda name: self.before_create(settings, name),
+            lambda name: self.is_usable(settings, name),
         )
         self._job_name = started.name
         self._announce(context, settings, started)
@@ -95,7 +104,7 @@ class SageMakerJobOperator(AwsOperator):
             return self._finish(settings, started.name)
         trigger = JobTrigger(self.kind.value, started.name, settings.poll_seconds, self.access.to_dict())
         then = "again" if started.phase is Phase.STOPPING else "complete"
-        raise TaskDeferred(trigger=trigger, method_name=then, timeout=self.wait_timeout)
+        raise TaskDeferred(trigger=trigger, method_name=then, timeout=self.wait_timeout + self.longest_run())
 
     def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """The job has ended: return its result, or fail with SageMaker's reason."""
@@ -120,7 +129,7 @@ class SageMakerJobOperator(AwsOperator):
             if job:
                 jobs.stop(self.client("sagemaker"), self.kind, job["name"])
             raise JobFailed(
-                f"waited {self.wait_timeout} for job {job and job['name']} and stopped it; "
+                f"waited {self.wait_timeout + self.longest_run()} for job {job and job['name']} and stopped it; "
                 "raise wait_timeout or give the job more or larger machines"
             ) from None
 

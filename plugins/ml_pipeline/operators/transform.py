@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ml_pipeline import names, registry
+from ml_pipeline import batch, names, objects, registry
 from ml_pipeline.jobs import JobKind, is_missing
+from ml_pipeline.operators.aws import origin_of
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.requests import endpoint
 from ml_pipeline.requests.endpoint import Serving
@@ -43,6 +44,12 @@ class TransformOperator(SageMakerJobOperator):
         self.staged = staged
         self.instance_type = instance_type
         self.instance_count = instance_count
+        self._tags: list[dict[str, str]] = []
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """See `SageMakerJobOperator.execute`."""
+        self._tags = names.tags(origin_of(context))
+        return super().execute(context)
 
     def request(self, settings: Settings) -> Request:
         """The transform job with the champion's model."""
@@ -54,14 +61,22 @@ class TransformOperator(SageMakerJobOperator):
         return partial(
             _request,
             model_name=self._ensure_model(settings, champion),
-            photos_uri=self.staged["photos_uri"],
             settings=settings,
             compute=Compute(self.instance_type, int(self.instance_count)),
         )
 
     def identity(self, build: Request) -> dict[str, Any]:
-        """The request without the model: another may become champion between two tries of this task."""
-        return {**super().identity(build), "ModelName": names.PLACEHOLDER}
+        """The request without the model: another may become champion between two tries of this task. With the photos,
+        which the request itself has from a manifest that is named after the job.
+        """
+        photos = {"PhotosUri": self.staged["photos_uri"]}
+        return {**super().identity(build), "ModelName": names.PLACEHOLDER, **photos}
+
+    def before_create(self, settings: Settings, name: str) -> None:
+        """Write the ManifestFile of the photos."""
+        s3, photos_uri = self.client("s3"), self.staged["photos_uri"]
+        photos = [key for key in objects.keys(s3, photos_uri) if batch.is_photo(key)]
+        objects.write_manifest(s3, photos_manifest(settings, name), photos_uri, photos)
 
     def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
         """Where the answers are."""
@@ -87,12 +102,17 @@ class TransformOperator(SageMakerJobOperator):
         except ClientError as error:
             if not is_missing(error):
                 raise
-            self.client("sagemaker").create_model(**endpoint.model(serving))
+            self.client("sagemaker").create_model(**endpoint.model(serving, self._tags))
         return serving.model_name
 
 
+def photos_manifest(settings: Settings, name: str) -> str:
+    """Where the list of photos of job `name` lies."""
+    return settings.s3(f"batch/{name}/photos.manifest")
+
+
 def _request(
-    name: str, tags: Any, *, model_name: str, photos_uri: str, settings: Settings, compute: Compute
+    name: str, tags: Any, *, model_name: str, settings: Settings, compute: Compute
 ) -> dict[str, Any]:
-    answers_uri = settings.s3(f"batch/{name}/answers/")
-    return transform_job(name, model_name, photos_uri, answers_uri, compute, tags, settings.network)
+    manifest_uri, answers_uri = photos_manifest(settings, name), settings.s3(f"batch/{name}/answers/")
+    return transform_job(name, model_name, manifest_uri, answers_uri, compute, tags, settings.network)

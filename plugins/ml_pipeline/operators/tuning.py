@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from ml_pipeline import objects, packed
+from ml_pipeline import jobs, objects, packed
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.operators.fitting import FittingOperator
 from ml_pipeline.operators.job import Request
 from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests.training import Training, training_job
-from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, tuning_job
+from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, grid_points, tuning_job
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
 
 # Trials in the XCom; a search may have 750.
 LISTED = 50
+# Params that say how SageMaker searches; a packed search has none of them but the first two.
+SEARCH = (
+    "trials",
+    "tune_strategy",
+    "parallel_trials",
+    "early_stopping",
+    "target",
+    "patience_trials",
+    "stop_when_converged",
+)
 
 
 class TuneMode(StrEnum):
@@ -39,7 +52,7 @@ class HyperparameterTuningOperator(FittingOperator):
     than LISTED trials the best are listed, and all of them at `trials_uri`.
 
     :param tune_mode: a value of `TuneMode`.
-    :param trials: most trials.
+    :param trials: most trials; Grid makes as many as its choices have combinations.
     :param parallel_trials: trials at once.
     :param tune_strategy: a value of `TuneStrategy`.
     :param early_stopping: let SageMaker stop trials that fall behind.
@@ -56,13 +69,7 @@ class HyperparameterTuningOperator(FittingOperator):
     template_fields = (
         *FittingOperator.template_fields,
         "tune_mode",
-        "trials",
-        "parallel_trials",
-        "tune_strategy",
-        "early_stopping",
-        "target",
-        "patience_trials",
-        "stop_when_converged",
+        *SEARCH,
         "warm_start",
         "max_runtime_seconds",
     )
@@ -108,23 +115,19 @@ class HyperparameterTuningOperator(FittingOperator):
             job = self.job(settings, "tune.py", values, checkpoints, final=False)
             return partial(_packed_request, job=job)
         parents = self._parents() if self.warm_start else []
-        search = Tuning(
-            trial=self.job(settings, "train.py", recipe.of_trials(), checkpoints, final=False),
-            ranges=recipe.parameter_ranges,
-            objective=hyperparameters.OBJECTIVE,
-            trials=int(self.trials),
-            parallel_trials=min(int(self.parallel_trials), int(self.trials)),
-            strategy=strategy,
-            early_stopping=bool(self.early_stopping),
-            seed=recipe.seed,
-            max_runtime_seconds=self.max_runtime_seconds and int(self.max_runtime_seconds),
-            target=self.target,
-            patience_trials=self.patience_trials,
-            stop_when_converged=bool(self.stop_when_converged),
-            warm_start=WarmStart.TRANSFER if parents else None,
-            warm_start_from=parents,
-        )
+        trial = self.job(settings, "train.py", recipe.of_trials(), checkpoints, final=False)
+        limit = self.max_runtime_seconds and int(self.max_runtime_seconds)
+        asked = {name: getattr(self, name) for name in SEARCH}
+        search = replace(search_of(asked, recipe, trial, parents), max_runtime_seconds=limit)
         return partial(_request, search=search)
+
+    def longest_run(self) -> timedelta:
+        """The limit of each job, as often as one has to follow another."""
+        longest = super().longest_run()
+        if self.kind is JobKind.TRAINING:
+            return longest
+        trials = trials_of(self.tune_strategy, self.trials, Recipe(**self.recipe))
+        return longest * math.ceil(trials / int(self.parallel_trials))
 
     def identity(self, build: Request) -> dict[str, Any]:
         """The request without its parents: another run may end between two tries of this task."""
@@ -160,7 +163,7 @@ class HyperparameterTuningOperator(FittingOperator):
         trials = self._trials(name)
         best = description.get("BestTrainingJob")
         if not best:
-            reasons = {trial["FailureReason"] for trial in trials if trial.get("FailureReason")}
+            reasons = {reason for trial in trials[:LISTED] if (reason := self._reason(trial))}
             raise JobFailed(
                 f"tuning job {name} has no best trial out of {len(trials)}: "
                 + ("; ".join(sorted(reasons)[:3]) or "no trial reported the objective")
@@ -190,6 +193,13 @@ class HyperparameterTuningOperator(FittingOperator):
         self.log.info("no earlier search of %s to start warm from", self.dataset["name"])
         return []
 
+    def _reason(self, trial: Mapping[str, Any]) -> str:
+        """Why a trial came to nothing. Its summary does not say what stopped it, only its own description."""
+        if trial["TrainingJobStatus"] != "Stopped":
+            return str(trial.get("FailureReason", ""))
+        found = jobs.describe(self.client("sagemaker"), JobKind.TRAINING, trial["TrainingJobName"])
+        return jobs.reason(found) if found else ""
+
     def _trials(self, name: str) -> list[dict[str, Any]]:
         pages = (
             self.client("sagemaker")
@@ -197,6 +207,45 @@ class HyperparameterTuningOperator(FittingOperator):
             .paginate(HyperParameterTuningJobName=name)
         )
         return [trial for page in pages for trial in page["TrainingJobSummaries"]]
+
+
+def search_of(
+    params: Mapping[str, Any], recipe: Recipe, trial: Training, parents: Sequence[str] = ()
+) -> Tuning:
+    """The search of a tuning job, from the params in SEARCH.
+
+    Args:
+        trial: The training job of a trial.
+        parents: Earlier tuning jobs to start warm from.
+
+    Raises:
+        ValueError: Params that do not go together, or that SageMaker does not take.
+    """
+    strategy = TuneStrategy(params["tune_strategy"])
+    trials, at_once = int(params["trials"]), int(params["parallel_trials"])
+    grid = strategy is TuneStrategy.GRID
+    return Tuning(
+        trial=trial,
+        ranges=recipe.parameter_ranges,
+        objective=hyperparameters.OBJECTIVE,
+        trials=None if grid else trials,
+        parallel_trials=at_once if grid else min(at_once, trials),
+        strategy=strategy,
+        early_stopping=bool(params["early_stopping"]),
+        seed=recipe.seed,
+        target=params["target"],
+        patience_trials=params["patience_trials"],
+        stop_when_converged=bool(params["stop_when_converged"]),
+        warm_start=WarmStart.TRANSFER if parents else None,
+        warm_start_from=parents,
+    )
+
+
+def trials_of(strategy: str, trials: Any, recipe: Recipe) -> int:
+    """How many trials a search makes: as many as asked for, but Grid counts them itself."""
+    if TuneStrategy(strategy) is TuneStrategy.GRID:
+        return grid_points(recipe.parameter_ranges)
+    return int(trials)
 
 
 def _request(name: str, tags: Any, *, search: Tuning) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from ml_pipeline.network import OPEN, Network
 VARIANT = "main"
 # Half of what one ml.m5.large answers (some 30 photos a second, mobilenet_v2): room until the next one is up.
 INVOCATIONS_PER_MINUTE = 900.0
+# Tag of models, configs and endpoints: the endpoint that they were made for, so that all of them are found.
+ENDPOINT_TAG = "endpoint"
+# Of a rollout, beside the time that it is watched: machines and containers start.
+_START_SECONDS = 3600
 Tags = Sequence[Mapping[str, str]]
 
 
@@ -25,7 +29,7 @@ class Serving:
     Attributes:
         endpoint_name: The endpoint's name, stable over all versions of the model.
         model_uri: model.tar.gz.
-        max_count: Above instance_count, the endpoint scales up to this with its load.
+        max_count: Above instance_count, the endpoint scales up to this with its load; else instance_count holds.
         canary_percent: Share of the fleet that takes traffic first, 5-50; needs two instances or more.
         bake_seconds: How long the canary (or the whole new fleet) is watched before the rollout goes on.
         latency_alarm_ms: p99 model latency that rolls an update back.
@@ -68,6 +72,16 @@ class Serving:
         """The endpoint config's name: the same model on the same machines is the same config."""
         parts = (self.model_name, self.instance_type, self.instance_count, self.network.volume_key)
         return names.content_name(self.endpoint_name, *parts)
+
+    @property
+    def scales(self) -> bool:
+        """Whether the load decides on the number of instances."""
+        return self.max_count > self.instance_count
+
+    @property
+    def longest_rollout(self) -> int:
+        """Seconds after which an update is rolled back; SageMaker wants more than all its waiting and takes 28,800."""
+        return _START_SECONDS + 2 * self.bake_seconds
 
     @property
     def alarm_names(self) -> list[str]:
@@ -119,13 +133,14 @@ def update_endpoint(serving: Serving, instances: int) -> dict[str, Any]:
     """The request of UpdateEndpoint: blue/green, a canary first where the fleet is large enough.
 
     Args:
-        instances: Instances of the live variant. A canary is at most half of the fleet, so one instance has
-            none: then all traffic moves at once, to a fleet that is already up, and moves back if an alarm
-                goes off.
+        instances: Instances of the live variant, which an endpoint that scales keeps. A canary is at most half of
+            the fleet, so one instance has none: then all traffic moves at once, to a fleet that is already up, and
+            moves back if an alarm goes off.
     """
+    fleet = instances if serving.scales else serving.instance_count
     routing: dict[str, Any] = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": serving.bake_seconds}
-    if instances > 1:
-        size = max(1, instances * serving.canary_percent // 100)
+    if fleet > 1:
+        size = max(1, fleet * serving.canary_percent // 100)
         routing = {
             "Type": "CANARY",
             "CanarySize": {"Type": "INSTANCE_COUNT", "Value": size},
@@ -134,26 +149,37 @@ def update_endpoint(serving: Serving, instances: int) -> dict[str, Any]:
     return {
         "EndpointName": serving.endpoint_name,
         "EndpointConfigName": serving.config_name,
-        # Keeps the count that autoscaling chose.
-        "RetainAllVariantProperties": True,
+        # Keeps the count that autoscaling chose; where nothing scales, the config's count is meant.
+        "RetainAllVariantProperties": serving.scales,
         "DeploymentConfig": {
             "BlueGreenUpdatePolicy": {
                 "TrafficRoutingConfiguration": routing,
                 "TerminationWaitInSeconds": 0,
-                "MaximumExecutionTimeoutInSeconds": 3600,
+                "MaximumExecutionTimeoutInSeconds": serving.longest_rollout,
             },
             "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in serving.alarm_names]},
         },
     }
 
 
-def autoscaling(serving: Serving) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The requests of RegisterScalableTarget and PutScalingPolicy: so many calls per minute and machine."""
-    resource = {
+def resize(serving: Serving) -> dict[str, Any]:
+    """The request of UpdateEndpointWeightsAndCapacities: as many instances as asked for, without a rollout."""
+    count = {"VariantName": VARIANT, "DesiredInstanceCount": serving.instance_count}
+    return {"EndpointName": serving.endpoint_name, "DesiredWeightsAndCapacities": [count]}
+
+
+def scalable_target(endpoint_name: str) -> dict[str, str]:
+    """What names the endpoint to Application Auto Scaling."""
+    return {
         "ServiceNamespace": "sagemaker",
-        "ResourceId": f"endpoint/{serving.endpoint_name}/variant/{VARIANT}",
+        "ResourceId": f"endpoint/{endpoint_name}/variant/{VARIANT}",
         "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
     }
+
+
+def autoscaling(serving: Serving) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The requests of RegisterScalableTarget and PutScalingPolicy: so many calls per minute and machine."""
+    resource = scalable_target(serving.endpoint_name)
     target = {**resource, "MinCapacity": serving.instance_count, "MaxCapacity": serving.max_count}
     policy = {
         **resource,

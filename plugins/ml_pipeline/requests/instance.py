@@ -9,6 +9,8 @@ from typing import Any
 
 DOCUMENT = "AWS-RunShellScript"
 LOG_GROUP = "/ml-pipeline/instances"
+# AWS-RunShellScript takes no longer executionTimeout.
+LONGEST_HOURS = 48
 
 
 @dataclass(frozen=True)

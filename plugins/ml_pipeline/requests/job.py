@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+_HOUR = 3600
+# SageMaker lets a job run this long when nobody says otherwise, and a training job this long at most.
+DEFAULT_HOURS = 24
+LONGEST_HOURS = 28 * 24
+
 
 class DataType(StrEnum):
     """How SageMaker reads an input's URI."""
@@ -29,7 +34,7 @@ class Compute:
         instance_type: "ml.m5.xlarge".
         instance_count: Machines, 1-100.
         volume_gb: Disk of each machine.
-        max_runtime_seconds: SageMaker stops the job after this.
+        max_runtime_seconds: SageMaker stops the job after this, all attempts together.
         spot: Managed spot: cheaper, may be interrupted, resumes from its checkpoint.
         max_wait_seconds: With spot: run time and waiting together; defaults to twice the run time.
         keep_alive_seconds: Keep the machines warm for the next job, 0-3600; billed.
@@ -38,7 +43,7 @@ class Compute:
     instance_type: str
     instance_count: int = 1
     volume_gb: int = 30
-    max_runtime_seconds: int = 3600
+    max_runtime_seconds: int = DEFAULT_HOURS * _HOUR
     spot: bool = False
     max_wait_seconds: int | None = None
     keep_alive_seconds: int = 0
@@ -52,6 +57,11 @@ class Compute:
             raise ValueError(f"instance_count is {self.instance_count}; choose 1 to 100")
         if not 0 <= self.keep_alive_seconds <= 3600:
             raise ValueError(f"keep_alive is {self.keep_alive_seconds} s; SageMaker takes 0 to 3600")
+        if not 1 <= self.max_runtime_seconds <= LONGEST_HOURS * _HOUR:
+            raise ValueError(
+                f"a job of {self.max_runtime_seconds} s is none that SageMaker runs; choose max_job_hours up to "
+                f"{LONGEST_HOURS}"
+            )
         if self.spot and self.keep_alive_seconds:
             raise ValueError("spot machines cannot be kept alive; turn off spot or keep_alive")
         if self.spot and self.wait_seconds < self.max_runtime_seconds:
@@ -81,6 +91,11 @@ class Compute:
         if self.spot:
             condition["MaxWaitTimeInSeconds"] = self.wait_seconds
         return condition
+
+
+def seconds(hours: Any) -> int:
+    """Whole seconds of `hours`, a number as a param gives it."""
+    return round(float(hours) * _HOUR)
 
 
 @dataclass(frozen=True)

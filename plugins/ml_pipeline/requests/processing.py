@@ -11,6 +11,8 @@ from ml_pipeline.requests.job import Channel, Compute
 
 INPUT = "/opt/ml/processing/input"
 OUTPUT = "/opt/ml/processing/output"
+# SageMaker ends a processing job after 9 days.
+LONGEST_HOURS = 9 * 24
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,16 @@ from ml_pipeline.requests.job import Compute
 def transform_job(
     name: str,
     model_name: str,
-    photos_uri: str,
+    manifest_uri: str,
     output_uri: str,
     compute: Compute,
     tags: Sequence[Mapping[str, str]] = (),
     network: Network = OPEN,
 ) -> dict[str, Any]:
-    """The request of CreateTransformJob over every object under `photos_uri`.
+    """The request of CreateTransformJob over the photos that a ManifestFile lists.
 
-    The answer of `photo.jpg` lands in `<output_uri>/photo.jpg.out`.
+    Not over a whole prefix: one object in it that is no photo would fail the job. The answer of `photo.jpg` lands in
+    `<output_uri>/photo.jpg.out`.
     """
     return {
         "TransformJobName": name,
@@ -30,7 +31,7 @@ def transform_job(
         # MaxConcurrentTransforms x MaxPayloadInMB may not exceed 100 MB.
         "MaxConcurrentTransforms": 4,
         "TransformInput": {
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": photos_uri}},
+            "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": manifest_uri}},
             "ContentType": "application/x-image",
             "SplitType": "None",
             "CompressionType": "None",

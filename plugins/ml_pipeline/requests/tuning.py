@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,10 @@ class TuneStrategy(StrEnum):
     GRID = "Grid"
 
 
+# The ranges that Grid does not take.
+_SCALED = ("ContinuousParameterRanges", "IntegerParameterRanges")
+
+
 class WarmStart(StrEnum):
     """How the trials of earlier tuning jobs count."""
 
@@ -34,7 +39,7 @@ class Tuning:
         trial: The training job of a trial; its hyperparameters are the fixed ones.
         ranges: ParameterRanges.
         objective: HyperParameterTuningJobObjective.
-        trials: Most trials; None only with Grid, which counts them itself.
+        trials: Most trials; None with Grid, which counts them itself.
         parallel_trials: Trials at once.
         early_stopping: Let SageMaker stop trials that fall behind.
         max_runtime_seconds: Wall time of the whole search, 120 at least.
@@ -60,7 +65,15 @@ class Tuning:
     warm_start_from: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.strategy is not TuneStrategy.GRID and not self.trials:
+        if self.strategy is TuneStrategy.GRID:
+            if self.trials is not None:
+                raise ValueError("Grid counts its trials itself; leave trials out")
+            if scaled := [entry["Name"] for kind in _SCALED for entry in self.ranges.get(kind, ())]:
+                raise ValueError(
+                    f"Grid searches choices alone, and {scaled[0]} has a range: give ranges of "
+                    f'{{"{scaled[0]}": {{"choices": [...]}}}} for all that is searched, or choose another tune_strategy'
+                )
+        elif not self.trials:
             raise ValueError("a search needs trials: at least 1")
         if self.parallel_trials < 1 or (self.trials and self.parallel_trials > self.trials):
             raise ValueError(f"parallel_trials is {self.parallel_trials}; choose 1 to {self.trials}")
@@ -72,6 +85,11 @@ class Tuning:
             raise ValueError("warm_start and warm_start_from go together")
         if len(self.warm_start_from) > 5:
             raise ValueError("warm start takes at most 5 parents")
+
+
+def grid_points(ranges: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
+    """How many trials Grid makes of `ranges`: the combinations of their choices."""
+    return math.prod(len(entry["Values"]) for entry in ranges.get("CategoricalParameterRanges", ()))
 
 
 def tuning_job(name: str, search: Tuning, tags: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:

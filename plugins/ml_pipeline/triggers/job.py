@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from ml_pipeline.clients import AwsAccess
 from ml_pipeline.errors import is_transient
-from ml_pipeline.jobs import JobKind, Phase, phase
+from ml_pipeline.jobs import JobKind, Phase, phase, reason
 from ml_pipeline.triggers.log_tail import LogTail
 from ml_pipeline.triggers.ownership import even_if_late, task_is_over
 
@@ -77,9 +77,7 @@ class JobTrigger(BaseTrigger):
                             {
                                 "job_name": self.job_name,
                                 "status": status,
-                                "reason": description.get("FailureReason")
-                                or description.get("ExitMessage")
-                                or "",
+                                "reason": reason(description),
                             }
                         )
                         return

@@ -50,6 +50,17 @@ def reason(stage: Stage, run_id: str) -> str:
     return str(stage.airflow.call("GET", path)["value"])
 
 
+def clear(stage: Stage, run_id: str, task: str) -> None:
+    body = {"dry_run": False, "task_ids": [task], "dag_run_id": run_id, "only_failed": False}
+    stage.airflow.call("POST", f"dags/{RETRAIN}/clearTaskInstances", json=body)
+
+
+def tries(stage: Stage, run_id: str, *tasks: str) -> dict[str, int]:
+    """How often tasks of the training run were tried."""
+    rows = stage.airflow.task_instances(TRAIN, run_id)
+    return {row["task_id"]: row["try_number"] for row in rows if row["task_id"] in tasks}
+
+
 def test_new_photos_train_a_model_and_their_messages_go_last(stage: Stage, told_by_s3: str) -> None:
     events = stage.airflow.call("GET", f"dags/{RETRAIN}/dagRuns/{told_by_s3}/upstreamAssetEvents")[
         "asset_events"
@@ -94,3 +105,24 @@ def test_the_clock_finds_photos_that_nobody_told_of(stage: Stage, told_by_s3: st
     assert "the photos changed" in reason(stage, run_id)
     assert stage.states(run_id)["plan"] == "failed"
     assert len(runs(stage)) == before
+    # That there is a training run does not make the task green: it is run again, and refused again.
+    clear(stage, run_id, "train")
+    stage.finish(run_id, "failed", RETRAIN)
+    assert stage.states(run_id, RETRAIN)["train"] == "failed"
+    assert tries(stage, run_id, "plan") == {"plan": 2}
+
+
+def test_a_cleared_task_waits_for_its_training_run(stage: Stage, told_by_s3: str) -> None:
+    # Another seed makes another version of the same photos, in both runs the same.
+    run_id = stage.start(RETRAIN, seed=7, conf={"approval": "human"})
+    stage.wait_for_task(run_id, "train", "deferred", dag_id=RETRAIN)
+    stage.parked(run_id)
+    clear(stage, run_id, "train")
+    stage.wait(lambda: "is under way" in stage.log(run_id, "train", RETRAIN), "the task to find the run")
+    stage.approve(run_id)
+    stage.finish(run_id, "success", RETRAIN)
+    assert stage.states(run_id, RETRAIN)["train"] == "success"
+    paid = {"embed": 1, "tune": 1, "train": 1}
+    assert tries(stage, run_id, *paid) == paid
+    again = stage.run(RETRAIN, seed=7)
+    assert stage.states(again, RETRAIN)["train"] == "skipped"

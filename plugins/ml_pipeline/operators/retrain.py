@@ -1,0 +1,35 @@
+"""Start a training run and wait for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.standard.operators.trigger_dagrun import XCOM_RUN_ID, TriggerDagRunOperator
+from airflow.providers.standard.triggers.external_task import DagStateTrigger
+
+
+class TrainingRunOperator(TriggerDagRunOperator):
+    """Start the run `trigger_run_id` of `trigger_dag_id` and end as it ends, waiting deferred.
+
+    A task that was cleared, or whose worker was killed, finds the run of the try before it. Under way, that run is
+    waited for as it is. Ended, it is run again from its start: it looks at the photos anew, and what its jobs
+    finished is found by their names. Airflow's operator alone can only skip the task, which is green whatever became
+    of the training, or clear the run, which takes its tasks out of the midst of their work.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(wait_for_completion=True, deferrable=True, reset_dag_run=True, **kwargs)
+
+    def execute(self, context: Any) -> None:
+        """Start the run, or wait for the one that is under way."""
+        ti, run_id = context["ti"], self.trigger_run_id
+        found = {"dag_id": self.trigger_dag_id, "run_ids": [run_id]}
+        if not ti.get_dr_count(**found, states=["queued", "running"]):
+            return super().execute(context)
+        self.log.info("run %s of %s is under way: waiting for it", run_id, self.trigger_dag_id)
+        # Airflow's link to the run reads it.
+        ti.xcom_push(key=XCOM_RUN_ID, value=run_id)
+        trigger = DagStateTrigger(
+            **found, states=self.allowed_states + self.failed_states, poll_interval=self.poke_interval
+        )
+        return self.defer(trigger=trigger, method_name="execute_complete")

@@ -1,0 +1,152 @@
+"""What `plan` refuses and what it says, on the params as the form gives them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_pipeline import objects, params, plan, tasks
+from ml_pipeline.operators.ec2 import Ec2TrainingOperator
+from ml_pipeline.prices import PriceError, Prices
+from ml_pipeline.settings import Settings
+
+LOCAL = Settings.load({"LOCAL_AWS_URL": "http://127.0.0.1:1"})
+DEFAULTS: dict[str, Any] = {name: param.value for name, param in params.train_and_deploy().items()}
+UNPRICED = "ml.m5.24xlarge"
+CHOICES = {
+    **dict.fromkeys(("learning_rate", "weight_decay", "label_smoothing")),
+    "dropout": {"choices": [0.1, 0.3, 0.5]},
+    "mixup": {"choices": [0.0, 0.4]},
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    """A folder with one file that is counted as a photo."""
+    (tmp_path / "a.jpg").touch()
+    return str(tmp_path)
+
+
+def planned(data: str, **changes: Any) -> dict[str, Any]:
+    return plan.make({**DEFAULTS, "data": data, **changes}, LOCAL, None)
+
+
+def steps(**changes: Any) -> dict[str, plan.Step]:
+    found = plan.estimate({**DEFAULTS, **changes}, 12_000, Prices.load())
+    return {step.step: step for step in found}
+
+
+def test_the_defaults_make_a_plan_that_leaves_nothing_out(photos: str) -> None:
+    made = planned(photos)
+    assert made["estimate_usd"] > 0
+    assert made["out_of_use"] == []
+    assert "unknown" not in made["note"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "step"),
+    [
+        ({"strategy": "finetune"}, "train"),
+        ({"strategy": "finetune", "tune_mode": "packed", "trials": 100}, "tune"),
+        ({"evaluate_instance_type": "ml.m5.large"}, None),
+    ],
+)
+def test_a_job_that_would_be_stopped_is_refused(changes: dict[str, Any], step: str | None) -> None:
+    found = list(steps(**changes).values())
+    if step is None:
+        return plan.check_time(found, 1)
+    with pytest.raises(plan.TooLong, match=rf"{step} on .* stopped after 1 h: raise max_job_hours"):
+        plan.check_time(found, 1)
+    return plan.check_time(found, 100)
+
+
+def test_trials_in_jobs_of_their_own_have_a_limit_each() -> None:
+    packed, apart = (steps(strategy="finetune", tune_mode=mode)["tune"] for mode in ("packed", "job"))
+    assert packed.job_seconds == pytest.approx(12 * apart.job_seconds, rel=1e-3)
+
+
+def test_a_command_on_ec2_may_run_two_days() -> None:
+    found = steps(train_on="ec2", strategy="finetune", hyperparameters={"epochs": 1000})
+    with pytest.raises(plan.TooLong, match=r"ec2 on .* stopped after 48 h"):
+        plan.check_time([found["ec2"]], 600)
+    material = dict.fromkeys(("machine", "dataset", "weights", "embeddings", "tuning", "recipe"))
+    operator = Ec2TrainingOperator(task_id="train", max_job_hours=600, **material)
+    assert operator.longest_run().total_seconds() == 48 * 3600
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spot": True, "keep_alive": 60}, "spot machines cannot be kept alive"),
+        ({"tune_strategy": "Hyperband", "early_stopping": True}, "turn early_stopping off"),
+        ({"tune_mode": "packed", "tune_strategy": "Grid"}, "tune_mode=packed searches"),
+        ({"tune_mode": "packed", "tune_strategy": "Hyperband"}, "tune_mode=packed searches"),
+        ({"tune_strategy": "Grid"}, "Grid searches choices alone, and learning_rate"),
+        ({"endpoint_name": "a-" * 40 + "a"}, "endpoint_name"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_paid(
+    photos: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        planned(photos, **changes)
+
+
+def test_a_grid_of_choices_counts_its_trials_itself(photos: str) -> None:
+    made = planned(photos, tune_strategy="Grid", ranges=CHOICES, trials=20)
+    (tune,) = (step for step in made["steps"] if step["step"] == "tune")
+    assert tune["seconds"] == pytest.approx(6 * 180, rel=0.01)
+    assert made["out_of_use"] == ["trials=20 means nothing with tune_strategy=Grid"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        (
+            {"tune_mode": "packed", "target": 0.9, "parallel_trials": 4, "trials": 9},
+            [f"{given} means nothing with tune_mode=packed" for given in ("parallel_trials=4", "target=0.9")],
+        ),
+        (
+            {"train_on": "ec2", "train_instance_count": 2, "spot": True},
+            [
+                "train_instance_count=2 means nothing with train_on=ec2",
+                "spot=True counts for the search only with train_on=ec2",
+            ],
+        ),
+        ({"strategy": "finetune", "views": 4}, ["views=4 means nothing with strategy=finetune"]),
+        ({"train_instance_count": 2, "spot": True, "target": 0.9, "views": 4}, []),
+    ],
+)
+def test_what_means_nothing_beside_the_rest_is_named(
+    photos: str, changes: dict[str, Any], lines: list[str]
+) -> None:
+    assert planned(photos, **changes)["out_of_use"] == lines
+
+
+def test_a_machine_without_a_price_runs_unless_there_is_a_budget(photos: str) -> None:
+    made = planned(photos, tune_instance_type=UNPRICED, endpoint_instance_type=UNPRICED)
+    assert {step["step"] for step in made["steps"] if step["usd"] is None} == {"tune"}
+    assert made["estimate_usd"] > 0
+    assert made["endpoint_usd_per_hour"] is None
+    assert f"without {UNPRICED}, whose price is unknown" in made["note"]
+    assert "costs an unknown price" in made["note"]
+    with pytest.raises(PriceError, match=f"budget_usd=100 .* no price for {UNPRICED}.*ML_PIPELINE_PRICES_FILE"):
+        planned(photos, tune_instance_type=UNPRICED, budget_usd=100)
+
+
+def test_the_log_tells_the_plan(
+    photos: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LOCAL_AWS_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(tasks, "_client", lambda settings, service: None)
+    monkeypatch.setattr(objects, "ensure_bucket", lambda settings, s3: None)
+    given = {**DEFAULTS, "data": photos, "tune_instance_type": UNPRICED, "tune_mode": "packed", "target": 0.9}
+    with caplog.at_level(logging.INFO, "ml_pipeline.tasks"):
+        tasks.plan(given)
+    told = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("tune") and line.endswith("price unknown") for line in told)
+    assert any(line.startswith("train") and "$0." in line for line in told)
+    assert "target=0.9 means nothing with tune_mode=packed" in told
