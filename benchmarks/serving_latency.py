@@ -44,27 +44,20 @@ _SIMULATED = 50_000
 class Round:
     """One round; times in milliseconds.
 
-    :param single: in-process time of one photo.
-    :param together: the same while all workers work.
-    :param free: p50 and p99 of a server that costs nothing.
+    :param before, after: in-process times of single photos, before and after the load.
+    :param together: of one photo while all workers work.
     """
 
     capacity: Load
     half: Load
-    single: float
+    before: list[float]
+    after: list[float]
     together: float
-    free: tuple[float, float]
 
-    def times(self) -> dict[str, float]:
-        """What is compared with the in-process time."""
-        p50, p99 = self.free
-        return {
-            "p50": self.half.p50,
-            "p99": self.half.p99,
-            "free_p50": p50,
-            "free_p99": p99,
-            "together": self.together,
-        }
+    @property
+    def single(self) -> float:
+        """In-process time of one photo."""
+        return statistics.mean((statistics.median(self.before), statistics.median(self.after)))
 
 
 def main() -> int:
@@ -86,11 +79,19 @@ def measure(bundle: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     with _serving.ours(bundle) as running:
         info = _serving.serve_info(running)
         with InProcess(bundle, info) as process:
-            rounds, alone = run_rounds(
-                running, process, int(info["processes"]) * int(info["workers"]), chosen
-            )
+            workers = int(info["processes"]) * int(info["workers"])
+            rounds, alone = run_rounds(running, process, workers, chosen)
     single = statistics.mean(r.single for r in rounds)
-    times = {name: statistics.mean(r.times()[name] for r in rounds) for name in rounds[0].times()}
+    together = statistics.mean(r.together for r in rounds)
+    # One factor for all rounds: a round's own, from two moments of a machine that changes its speed, is mostly noise.
+    free = [queue(r.before + r.after, r.half.rate, workers, max(1.0, together / single)) for r in rounds]
+    times = {
+        "p50": statistics.mean(r.half.p50 for r in rounds),
+        "p99": statistics.mean(r.half.p99 for r in rounds),
+        "free_p50": statistics.mean(p50 for p50, _ in free),
+        "free_p99": statistics.mean(p99 for _, p99 in free),
+        "together": together,
+    }
     ratios = {name: value / single for name, value in times.items()}
     print(f"one photo in process: {single:.2f} ms ({info['runtime']}, {info['threads']} thread(s))")
     print(f"the same while all workers work: {ratios['together']:.2f}x")
@@ -138,10 +139,8 @@ def run_rounds(
             )
             after = process.alone()
             together = 1000 * workers / process.busy()["per_second"]
-            single = statistics.mean((statistics.median(before), statistics.median(after)))
-            free = queue(before + after, half.rate, workers, max(1.0, together / single))
-            rounds.append(Round(capacity, half, single, together, free))
-            show(f"ours, round {number + 1}", capacity, half, single)
+            rounds.append(Round(capacity, half, before, after, together))
+            show(f"ours, round {number + 1}", capacity, half, rounds[-1].single)
     return rounds, alone
 
 
