@@ -8,8 +8,8 @@ request whose SigV4 credential scope names `ec2`; the environ then holds
     local_aws.access_key   the access key id, "" for anonymous requests
 
 A service may also have `start()`, called once the server listens (recover state, start threads), and
-`stop()`, called before the process ends. Requests under /_local_aws/ are ours: `router.admin("health",
-handler)`.
+`stop()`, called before the process ends. Until all have started only our own calls are answered, everybody
+else is asked to come back. Requests under /_local_aws/ are ours: `router.admin("health", handler)`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote
 
-from local_aws.errors import AwsError, Environ, StartResponse, respond_error, respond_json
+from local_aws.errors import AwsError, Environ, StartResponse, respond, respond_error, respond_json
+from local_aws.s3.http import drain
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +111,11 @@ def _unsigned_service(environ: Environ) -> str:
 class Router:
     """The WSGI app of the whole process."""
 
-    def __init__(self, default_region: str) -> None:
+    def __init__(self, default_region: str, own: str) -> None:
+        """`own` is in the user agent of requests that services send each other while they start."""
         self._default_region = default_region
+        self._own = own
+        self._started = False
         self._services: dict[str, Service] = {}
         self._fallback: Service | None = None
         self._admin: dict[str, AdminHandler] = {}
@@ -134,6 +138,7 @@ class Router:
         """Start every service that has something to start, in order of registration."""
         for service in self._distinct():
             getattr(service, "start", lambda: None)()
+        self._started = True
 
     def stop(self) -> None:
         """Stop services in the opposite order; one that fails does not keep the others from stopping."""
@@ -144,6 +149,11 @@ class Router:
                 logger.exception("stopping %r failed", service)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if not self._started and self._own not in environ.get("HTTP_USER_AGENT", ""):
+            # What is not loaded yet must be neither read nor written, and a new job not be taken for an old one.
+            drain(environ["wsgi.input"])
+            # With an empty body every SDK takes this for a reason to try again, whatever its protocol.
+            return respond(start_response, 503, b"", "text/plain", {"Retry-After": "1"})
         if environ.get("PATH_INFO", "").startswith(ADMIN_PREFIX):
             return self._answer_admin(environ, start_response)
         scope = scope_of(environ, self._default_region)

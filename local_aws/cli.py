@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -110,7 +111,7 @@ def _start_in_background(settings: Settings) -> None:
     state_folder.prepare_state(settings.state)
     images.load(settings.images)
     with state_folder.locked(settings.state):  # refuses, and says which one runs, if one does
-        (settings.state / state_folder.PORT).unlink(missing_ok=True)
+        state_folder.forget(settings.state)
     argv = [sys.executable, "-m", "local_aws", "start", "--foreground"]
     argv += ["--state", str(settings.state), "--images", str(settings.images), "--port", str(settings.port)]
     argv += ["--host", settings.host, "--region", settings.region]
@@ -154,14 +155,15 @@ def stop(state: Path) -> bool:
         raise StartupError(
             f"{state} is locked but has no {state_folder.PID} file: it is just starting; try again"
         )
-    deadline = time.monotonic() + STOP_SECONDS
-    os.kill(pid, signal.SIGTERM)
-    while state_folder.is_locked(state):
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            deadline += STOP_SECONDS
-        time.sleep(0.05)
-    return True
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):  # it may just have ended
+            os.kill(pid, number)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            if not state_folder.is_locked(state):
+                return True
+            time.sleep(0.05)
+    raise StartupError(f"{state} is still locked, though its process {pid} was killed")
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -216,12 +218,14 @@ def _interrupt(arguments: argparse.Namespace) -> int:
 
 
 def _url(state: Path) -> str:
-    port = state_folder.read_number(state / state_folder.PORT)
-    return f"http://127.0.0.1:{port}" if port else ""
+    try:
+        return (state / state_folder.URL).read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _ask(state: Path, page: str, method: str = "GET") -> Any:
-    """A document of the running local_aws; None when none answers."""
+    """A document of the running local_aws; None when none answers, or not yet."""
     url = _url(state)
     if not url or not state_folder.is_locked(state):
         return None
@@ -232,6 +236,6 @@ def _ask(state: Path, page: str, method: str = "GET") -> Any:
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
-        return json.load(error)
+        return None if error.code == 503 else json.load(error)
     except OSError:
         return None

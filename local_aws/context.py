@@ -4,6 +4,7 @@ clients to itself.
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class Context:
     """Shared by all services of one running local_aws.
 
     url: `http://127.0.0.1:<port>`, where it listens. stopping: set when the process is to end; every loop and
-    wait heeds it.
+    wait heeds it. mark: in the user agent of our own calls, which are answered while services still start.
     """
 
     settings: Settings
@@ -59,6 +60,7 @@ class Context:
     logs: LogStore
     root_key: Key = ANY_KEY
     stopping: threading.Event = field(default_factory=threading.Event)
+    mark: str = field(default_factory=lambda: f"local_aws/{secrets.token_hex(16)}")
     _clients: dict[tuple[str, str, str], Any] = field(default_factory=dict)
     _sessions: dict[str, tuple[float, Key]] = field(default_factory=dict)
     _clients_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -104,6 +106,7 @@ class Context:
                         s3={"addressing_style": "path"},
                         max_pool_connections=32,
                         retries={"max_attempts": 2, "mode": "standard"},
+                        user_agent_extra=self.mark,
                         # Bodies stay in this machine: their digests would only cost time.
                         request_checksum_calculation="when_required",
                         response_checksum_validation="when_required",

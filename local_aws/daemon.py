@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 from types import FrameType
 
 from local_aws import images, services
@@ -20,7 +19,7 @@ from local_aws.processes import end_orphans
 from local_aws.sagemaker.operations import status_member
 from local_aws.server import HttpServer
 from local_aws.settings import DEFAULT_HOST, EVERY_ADDRESS, Settings
-from local_aws.state_folder import PID, PORT, locked, prepare_state, replace
+from local_aws.state_folder import PID, PORT, URL, forget, locked, prepare_state, replace
 from local_aws.store import Store
 
 logger = logging.getLogger(__name__)
@@ -31,6 +30,9 @@ def run(settings: Settings) -> None:
     prepare_state(settings.state)
     with ExitStack() as open_things:
         open_things.enter_context(locked(settings.state))
+        forget(settings.state)
+        open_things.callback(forget, settings.state)
+        replace(settings.state / PID, str(os.getpid()))
         known_images = images.load(settings.images)
         store = Store(settings.state / "metadata.sqlite", status_member)
         open_things.callback(store.close)
@@ -39,19 +41,14 @@ def run(settings: Settings) -> None:
         server = HttpServer(settings)
         open_things.callback(server.stop)
         # Jobs and the CLI are on this machine, whatever else may reach it.
-        url = f"http://{DEFAULT_HOST if settings.host == EVERY_ADDRESS else settings.host}:{server.port}"
+        host = DEFAULT_HOST if settings.host in EVERY_ADDRESS else settings.host
+        url = f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
         key = root_key(settings.state) if settings.enforce_iam else ANY_KEY
         context = Context(settings, url, store, known_images, Capacity(settings.cores), logs, key)
         ended = end_orphans(context.records)
         if ended:
             logger.warning("ended what an earlier local_aws left running: %s", ", ".join(ended))
-        open_things.callback(_remove_files, settings.state)
         _serve(settings, server, services.build(context), context)
-
-
-def _remove_files(state: Path) -> None:
-    for name in (PID, PORT):
-        (state / name).unlink(missing_ok=True)
 
 
 def _serve(settings: Settings, server: HttpServer, router: Router, context: Context) -> None:
@@ -66,9 +63,9 @@ def _serve(settings: Settings, server: HttpServer, router: Router, context: Cont
         signal.signal(number, end)
     thread = threading.Thread(target=server.serve, args=(router,), name="http", daemon=True)
     thread.start()
-    # Services call back through HTTP while they recover, so the server already answers here.
+    # Services call back through HTTP while they recover: the server already answers these calls here.
     router.start()
-    (settings.state / PID).write_text(str(os.getpid()))
+    replace(settings.state / URL, context.url)
     replace(settings.state / PORT, str(server.port))
     logger.info("listening on %s, %d cores, state in %s", context.url, settings.cores, settings.state)
     done.wait()

@@ -4,6 +4,7 @@ logs`.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
@@ -13,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from local_aws.settings import StartupError
-from local_aws.store import open_database
+from local_aws.store import open_database, transaction
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 FLUSH_SECONDS = 0.2
 """How long a line may wait in memory; readers that follow a job see it within this time."""
+MOST_WAITING = 10_000
+"""Lines that a writer keeps, the newest ones, while they cannot be written."""
 
 _SCHEMA = """
 CREATE TABLE groups (
@@ -164,12 +169,11 @@ class LogStore:
                 self.create_group(region, group)
                 self.create_stream(region, group, stream)
                 stream_id = self._stream_id(region, group, stream)
-            self._db.execute("BEGIN")
-            self._db.executemany(
-                "INSERT INTO events (stream, timestamp, ingested, message) VALUES (?,?,?,?)",
-                [(stream_id, timestamp, now, message) for timestamp, message in events],
-            )
-            self._db.execute("COMMIT")
+            with transaction(self._db):
+                self._db.executemany(
+                    "INSERT INTO events (stream, timestamp, ingested, message) VALUES (?,?,?,?)",
+                    [(stream_id, timestamp, now, _storable(message)) for timestamp, message in events],
+                )
 
     def events(
         self,
@@ -249,6 +253,11 @@ class LogStore:
             return self._db.execute(query, values).rowcount
 
 
+def _storable(message: str) -> str:
+    """JSON may hold half a surrogate pair (`\\ud800`), which has no UTF-8."""
+    return message.encode("utf-8", "replace").decode()
+
+
 class LogWriter:
     """Lines of one process on their way to its log stream. Call it with a line; close it after the last."""
 
@@ -268,13 +277,18 @@ class LogWriter:
                 self._timer.start()
 
     def flush(self) -> None:
-        """Make every line taken so far readable."""
+        """Make every line taken so far readable. Where that fails, as on a full disk, they wait for the next flush."""
         with self._lock:
-            lines, self._lines = self._lines, []
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            if lines:
-                self._store.append(*self._where, lines)
+            if not self._lines:
+                return
+            try:
+                self._store.append(*self._where, self._lines)
+                self._lines = []
+            except sqlite3.Error as error:
+                logger.warning("lines of %s wait to be written: %s", self._where[-1], error)
+                del self._lines[:-MOST_WAITING]
 
     close = flush

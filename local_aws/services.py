@@ -26,7 +26,7 @@ from local_aws.sagemaker.service import SageMaker
 
 def build(context: Context) -> Router:
     """The router with every service registered. Nothing runs before `router.start()`."""
-    router = Router(context.settings.region)
+    router = Router(context.settings.region, own=context.mark)
     if context.settings.enforce_iam:
         router.guard = lambda app: Gate(context, app)
     moto = MotoApps(

@@ -11,7 +11,7 @@ from pathlib import Path
 ACCOUNT_ID = "123456789012"
 DEFAULT_PORT = 4566
 DEFAULT_HOST = "127.0.0.1"
-EVERY_ADDRESS = "0.0.0.0"
+EVERY_ADDRESS = ("0.0.0.0", "::")
 DEFAULT_REGION = "us-east-1"
 
 _REGION = re.compile(r"^[a-z]{2}(-[a-z]+)+-\d$")

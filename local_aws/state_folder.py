@@ -1,4 +1,4 @@
-"""The state folder from outside: its lock, its pid, port and log files. Light to import, for the command
+"""The state folder from outside: its lock, its pid, port, url and log files. Light to import, for the command
 line.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from local_aws.settings import StartupError
 
-LOCK, PID, PORT, LOG = "lock", "pid", "port", "local_aws.log"
+LOCK, PID, PORT, URL, LOG = "lock", "pid", "port", "url", "local_aws.log"
 LEAST_FREE_BYTES = 64 * 2**20
 """Below this a start is refused: it would end in the middle, without room for a message in its log."""
 
@@ -63,6 +63,12 @@ def is_locked(state: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def forget(state: Path) -> None:
+    """Remove the pid, port and url of whoever had the lock before: they may be others' by now."""
+    for name in (PID, PORT, URL):
+        (state / name).unlink(missing_ok=True)
 
 
 def read_number(path: Path) -> int | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -26,8 +27,12 @@ from typing import Any
 from local_aws.errors import validation_error
 from local_aws.settings import StartupError
 
+logger = logging.getLogger(__name__)
+
 SCHEMA_VERSION = 1
 """Version of the tables below, kept in SQLite's user_version."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between two tries of `insist`."""
 
 _SCHEMA = """
 CREATE TABLE resources (
@@ -196,6 +201,29 @@ class Store:
             self._notify(after, before)
         return after
 
+    def insist(
+        self,
+        kind: str,
+        region: str,
+        name: str,
+        change: Callable[[Document], None],
+        stopping: threading.Event,
+    ) -> bool:
+        """`update`, tried again until it succeeds: on a full disk that is when there is room again.
+
+        False when `stopping` is set first. Raises Missing.
+        """
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                self.update(kind, region, name, change)
+                return True
+            except sqlite3.Error as error:
+                logger.warning("%s %s cannot be recorded yet: %s", kind, name, error)
+            if stopping.wait(pause):
+                return False
+            pause = min(pause * 2, LONGEST_PAUSE)
+
     def delete(self, kind: str, region: str, name: str) -> Resource:
         """Remove a resource and its tags. Raises Missing."""
         with self._writing() as connection:
@@ -277,14 +305,8 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._write_lock:
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-            except BaseException:
-                self._writer.execute("ROLLBACK")
-                raise
-            self._writer.execute("COMMIT")
+        with self._write_lock, transaction(self._writer):
+            yield self._writer
 
     def _status_of(self, kind: str, document: Document) -> str:
         return str(document.get(self._status_member(kind), ""))
@@ -310,6 +332,20 @@ def open_database(path: Path, synchronous: str) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={synchronous}")
     return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Around writes of which all are to be on disk, or none."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite itself has rolled back where the disk is full.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

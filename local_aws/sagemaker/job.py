@@ -4,11 +4,13 @@ of them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 from local_aws.capacity import Lease
@@ -87,6 +89,20 @@ class Job(ABC):
         """The job's document as it is recorded now."""
         return self.context.store.get(self.kind, self.region, self.name).document
 
+    def end(self, change: Callable[[Document], None]) -> None:
+        """Record the end, however often that must be tried: nothing else would ever tell clients of it.
+
+        Raises Shutdown when local_aws ends first.
+        """
+        self.remove_folder()  # a full disk may have its room from here
+        if not self.context.store.insist(self.kind, self.region, self.name, change, self.context.stopping):
+            raise Shutdown
+
+    def remove_folder(self) -> None:
+        """Delete the job's files; those of a job that local_aws leaves behind go at the next start."""
+        if not self.context.stopping.is_set():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def check_running(self) -> None:
         """Raise when the job should not go on."""
         if self.context.stopping.is_set():
@@ -110,24 +126,33 @@ class Job(ABC):
 
     def _run(self) -> None:
         try:
-            self.execute()
+            self._execute_and_end()
         except Shutdown:
             logger.info("%s %s left as it is: local_aws ends", self.kind, self.name)
         except JobEnded:
             logger.debug("%s %s ended", self.kind, self.name)
+        except Missing:
+            logger.info("%s %s was deleted while it ran", self.kind, self.name)
+        except Exception:
+            logger.exception("the end of %s %s could not be recorded", self.kind, self.name)
+        finally:
+            self.remove_folder()
+            self.finished.set()
+
+    def _execute_and_end(self) -> None:
+        try:
+            if self.context.store.get(self.kind, self.region, self.name).status == "Stopped":
+                return  # before this thread had begun
+            self.execute()
+        except (Shutdown, JobEnded, Missing):
+            raise
         except JobStopped as stopped:
             self.mark_stopped(str(stopped))
         except JobFailed as failed:
             self.mark_failed(cut(str(failed)))
-        except Missing:
-            logger.info("%s %s was deleted while it ran", self.kind, self.name)
         except Exception as error:
             logger.exception("%s %s failed inside local_aws", self.kind, self.name)
             self.mark_failed(cut(f"{INTERNAL_ERROR}: local_aws failed: {error!r}; its log says more."))
-        finally:
-            if not self.context.stopping.is_set():
-                shutil.rmtree(self.folder, ignore_errors=True)
-            self.finished.set()
 
 
 class Jobs:
@@ -161,10 +186,26 @@ class Jobs:
             if document[status] == "InProgress":
                 document[status] = "Stopping"
 
+        def stopped(document: Document) -> None:
+            document[status] = "Stopped"
+            # AWS names it alike for all kinds: ProcessingJobStatus, ProcessingEndTime.
+            document[status.removesuffix("JobStatus") + "EndTime"] = time.time()
+
         context.store.update(resource.kind, resource.region, resource.name, change)
-        job = self.get(resource.kind, resource.region, resource.name)
-        if job:
-            job.request_stop()
+        self.tell_to_stop(context, resource.kind, resource.region, resource.name, stopped)
+
+    def tell_to_stop(
+        self, context: Context, kind: str, region: str, name: str, stopped: Callable[[Document], None]
+    ) -> None:
+        """Tell a job that is Stopping. `stopped` records the end of one that has no thread, which broke or never
+        began.
+        """
+        with self._lock, contextlib.suppress(Missing):  # locked: a job just created may be about to begin
+            job = self._jobs.get((kind, region, name))
+            if job and not job.finished.is_set():
+                job.request_stop()
+            elif context.store.get(kind, region, name).status == "Stopping":
+                context.store.update(kind, region, name, stopped)
 
     def running(self) -> list[Job]:
         """Every job that runs now."""

@@ -5,7 +5,6 @@ S3.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,8 +59,7 @@ class ProcessingJob(Job):
                 raise JobFailed(f"ClientError: {error}") from error
             finally:
                 self._hosts.kill()
-                if not self.context.stopping.is_set():
-                    shutil.rmtree(self.folder, ignore_errors=True)
+                self.remove_folder()
 
     def mark_failed(self, reason: str) -> None:
         """Failed."""
@@ -189,7 +187,7 @@ class ProcessingJob(Job):
             document["ProcessingEndTime"] = time.time()
             document.update(members)
 
-        self.context.store.update(self.kind, self.region, self.name, change)
+        self.end(change)
 
 
 def command(image: Image, specification: Mapping[str, object]) -> list[str]:

@@ -8,9 +8,9 @@ import time
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.sagemaker import training, trials, tuning
+from local_aws.sagemaker import training, tuning
 from local_aws.sagemaker.job import INTERNAL_ERROR
-from local_aws.sagemaker.training_job import TrainingJob, note_objective, note_retry
+from local_aws.sagemaker.training_job import TrainingJob, note_end, note_retry
 from local_aws.sagemaker.transitions import transition
 from local_aws.sagemaker.tuning_job import KIND as TUNING_JOB
 from local_aws.sagemaker.tuning_job import TuningJob
@@ -119,14 +119,8 @@ def _continue_search(context: Context, resource: Resource) -> None:
 
 
 def _end_training(context: Context, resource: Resource, status: str, reason: str) -> None:
-    metrics = trials.reported(context, resource.region, resource.document).final()
-
     def change(document: Document) -> None:
-        transition(document, status, reason or "Training job stopped", ended=True)
-        document["TrainingJobStatus"] = status
-        document["TrainingEndTime"] = time.time()
-        document["FinalMetricDataList"] = metrics
-        note_objective(document, metrics)
+        note_end(context, resource.region, document, status, reason or "Training job stopped")
         if reason:
             document["FailureReason"] = reason
 

@@ -15,7 +15,7 @@ from local_aws.sagemaker.machines import instance_groups
 from local_aws.sagemaker.metrics import check_definitions
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.sagemaker.s3_data import DataError
-from local_aws.sagemaker.training_job import KIND, TrainingJob
+from local_aws.sagemaker.training_job import KIND, TrainingJob, note_end
 from local_aws.sagemaker.transitions import transition
 from local_aws.store import AlreadyExists, Missing, Resource
 
@@ -253,9 +253,9 @@ def stop(context: Context, region: str, name: str) -> None:
             transition(document, "Stopping", "Stopping the training job")
 
     context.store.update(KIND, region, name, change)
-    job = JOBS.get(KIND, region, name)
-    if job:
-        job.request_stop()
+    JOBS.tell_to_stop(
+        context, KIND, region, name, lambda document: note_end(context, region, document, "Stopped")
+    )
 
 
 @operation("UpdateTrainingJob")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from typing import Any
 
@@ -22,9 +21,9 @@ from local_aws.sagemaker.hosts import (
 )
 from local_aws.sagemaker.job import INTERNAL_ERROR, Job, JobEnded, JobFailed, JobStopped, Shutdown, cut
 from local_aws.sagemaker.machines import instance_groups
-from local_aws.sagemaker.metrics import MetricScraper
+from local_aws.sagemaker.metrics import MetricScraper, scrape_log
 from local_aws.sagemaker.s3_data import DataError
-from local_aws.sagemaker.training_setup import TrainingSetup, checkpoint_folder
+from local_aws.sagemaker.training_setup import LOG_GROUP, TrainingSetup, checkpoint_folder
 from local_aws.sagemaker.transitions import transition
 from local_aws.store import Document, Resource
 from local_aws.supervisor import CANNOT_MOUNT
@@ -140,8 +139,7 @@ class TrainingJob(Job):
                 self._commands = {}
                 self._seconds_before += time.time() - started
                 self._attempt_started = None
-                if not self.context.stopping.is_set():
-                    shutil.rmtree(self.folder, ignore_errors=True)
+                self.remove_folder()
 
     def _lease(self, cores: int, timeout: float, wait_until: float) -> Any:
         try:
@@ -179,26 +177,33 @@ class TrainingJob(Job):
         try:
             ending = self._hosts.wait(self._give_up)
             self._interrupted = self._interrupted and ending is None
-            if ending is None:
-                self._end_early(wait_until)
-            elif ending.status == CANNOT_MOUNT:
-                raise JobFailed(f"{INTERNAL_ERROR}: {error_message(ending.tail)}")
-            elif ending.status != 0:
-                self._fail(ending)
-            else:
-                self._upload()
-                self._end("Completed", "Completed", "Training job completed")
+            early = self._terminate(wait_until) if ending is None else None
         finally:
+            # Before the end is recorded: whoever sees it may rely on the checkpoints.
             for sync in syncs:
                 sync.stop()
+        if ending is None:
+            if early is not None:
+                self._upload()
+                self._end("Stopped", *early)
+        elif ending.status == CANNOT_MOUNT:
+            raise JobFailed(f"{INTERNAL_ERROR}: {error_message(ending.tail)}")
+        elif ending.status != 0:
+            self._fail(ending)
+        else:
+            self._upload()
+            self._end("Completed", "Completed", "Training job completed")
 
     def _give_up(self) -> bool:
         return self.stop_requested.is_set() or self._interrupted or time.time() >= self._deadline
 
-    def _end_early(self, wait_until: float) -> None:
+    def _terminate(self, wait_until: float) -> tuple[str, str] | None:
+        """End what has not ended by itself. The secondary status and message of the job's end, None after an
+        interruption.
+        """
         if self._interrupted and not self.stop_requested.is_set():
             self._hosts.terminate(INTERRUPTION_GRACE_SECONDS)
-            return
+            return None
         self._interrupted = False
         if self.stop_requested.is_set():
             secondary, message = "Stopped", "Training job stopped"
@@ -214,8 +219,7 @@ class TrainingJob(Job):
                 "Training job runtime exceeded MaxRuntimeInSeconds provided",
             )
         self._hosts.terminate(STOP_GRACE_SECONDS)
-        self._upload()
-        self._end("Stopped", secondary, message)
+        return secondary, message
 
     def _fail(self, ending: Ending) -> None:
         """What the script wrote to output/failure, else the tail of its log."""
@@ -293,7 +297,7 @@ class TrainingJob(Job):
             warm_pools.end(document)
             document.update(members)
 
-        self.context.store.update(self.kind, self.region, self.name, change)
+        self.end(change)
 
 
 def note_retry(context: Context, region: str, name: str) -> bool:
@@ -308,6 +312,23 @@ def note_retry(context: Context, region: str, name: str) -> bool:
 
     context.store.update(KIND, region, name, change)
     return allowed
+
+
+def reported(context: Context, region: str, document: Document) -> MetricScraper:
+    """The metrics that a training job's log holds."""
+    definitions = document["AlgorithmSpecification"].get("MetricDefinitions", [])
+    return scrape_log(context.logs, region, LOG_GROUP, document["TrainingJobName"], definitions)
+
+
+def note_end(
+    context: Context, region: str, document: Document, status: str, message: str = "Training job stopped"
+) -> None:
+    """Enter into the document the end of a job that no thread runs."""
+    transition(document, status, message, ended=True)
+    document["TrainingJobStatus"] = status
+    document["TrainingEndTime"] = time.time()
+    document["FinalMetricDataList"] = metrics = reported(context, region, document).final()
+    note_objective(document, metrics)
 
 
 def note_objective(document: Document, metrics: list[Document]) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import gzip
 import secrets
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -62,8 +61,7 @@ class TransformJob(Job):
                     server.stop()
                 for log in self._logs:
                     log.flush()
-                if not self.context.stopping.is_set():
-                    shutil.rmtree(self.folder, ignore_errors=True)
+                self.remove_folder()
         self._end("Completed")
 
     def mark_failed(self, reason: str) -> None:
@@ -174,4 +172,4 @@ class TransformJob(Job):
             document["TransformEndTime"] = time.time()
             document.update(members)
 
-        self.context.store.update(self.kind, self.region, self.name, change)
+        self.end(change)

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from local_aws.context import Context
 from local_aws.sagemaker import training
-from local_aws.sagemaker.metrics import MetricScraper, scrape_log
-from local_aws.sagemaker.training_job import TrainingJob
-from local_aws.sagemaker.training_setup import LOG_GROUP
+from local_aws.sagemaker.metrics import MetricScraper
+from local_aws.sagemaker.training_job import TrainingJob, reported
 from local_aws.sagemaker.tuning_definitions import Definition
-from local_aws.store import Document, Resource
+from local_aws.store import Resource
 
 RETRY_OF = "_RetryOf"
 """The member of a trial's document that names the lost trial in whose place it runs."""
@@ -67,12 +66,6 @@ def watch(context: Context, region: str, name: str, draw: Draw) -> Trial:
     finished.set()
     stopped = document["TrainingJobStatus"] == "Stopped"
     return Trial(name, draw, finished, reported(context, region, document), stopped_early=stopped)
-
-
-def reported(context: Context, region: str, document: Document) -> MetricScraper:
-    """The metrics that a training job's log holds."""
-    definitions = document["AlgorithmSpecification"].get("MetricDefinitions", [])
-    return scrape_log(context.logs, region, LOG_GROUP, document["TrainingJobName"], definitions)
 
 
 def recall(

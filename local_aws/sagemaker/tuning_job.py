@@ -277,7 +277,7 @@ class TuningJob(Job):
                 )
             document.update(members)
 
-        self.context.store.update(self.kind, self.region, self.name, change)
+        self.end(change)
 
 
 def _note_convergence(document: Document) -> None:

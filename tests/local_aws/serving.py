@@ -104,14 +104,21 @@ class Deployment:
         )
         return name
 
-    def config(self, *versions: str, weights: tuple[float, ...] = (), count: int = 1, **more: Any) -> str:
+    def config(
+        self,
+        *versions: str,
+        weights: tuple[float, ...] = (),
+        count: int = 1,
+        instance_type: str = "ml.m5.large",
+        **more: Any,
+    ) -> str:
         """A configuration with one variant per version, v0, v1...; its name."""
         name = unique("config")
         variants = [
             {
                 "VariantName": f"v{number}",
                 "ModelName": self.model(version),
-                "InstanceType": "ml.m5.large",
+                "InstanceType": instance_type,
                 "InitialInstanceCount": count,
                 "InitialVariantWeight": weights[number] if weights else 1.0,
             }
@@ -151,7 +158,8 @@ class Deployment:
         }
 
     def delete(self) -> None:
-        """Delete the endpoint and wait."""
+        """Delete the endpoint, which must not be changing, and wait."""
+        self.settled()
         self.cloud.sagemaker.delete_endpoint(EndpointName=self.endpoint)
         self.cloud.sagemaker.get_waiter("endpoint_deleted").wait(
             EndpointName=self.endpoint, WaiterConfig={"Delay": 1}

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import sqlite3
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from local_aws import cli
+from local_aws import cli, state_folder
+from local_aws.settings import StartupError
 from tests.local_aws.conftest import IMAGES, Cloud, eventually, training_request, unique
 
 Start = Callable[..., Cloud]
@@ -64,6 +66,27 @@ def test_a_second_start_says_which_one_runs(own_cloud: Start, capsys: pytest.Cap
     message = capsys.readouterr().err
     assert "a local_aws already runs on" in message
     assert "python -m local_aws stop --state" in message
+
+
+def test_an_address_that_is_not_the_usual_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state"
+    assert start(state, "--host", "127.0.0.2") == 0
+    try:
+        assert "local_aws answers at http://127.0.0.2:" in capsys.readouterr().out
+        assert cli.main(["status", "--state", str(state)]) == 0
+    finally:
+        cli.stop(state)
+    assert not (state / state_folder.URL).exists()
+
+
+def test_a_process_that_is_gone_is_not_signalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    monkeypatch.setattr(cli, "STOP_SECONDS", 0.1)
+    with state_folder.locked(tmp_path):
+        (tmp_path / state_folder.PID).write_text(str(gone.pid))
+        with pytest.raises(StartupError, match="still locked"):
+            cli.stop(tmp_path)
 
 
 def test_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import Cloud, eventually, unique
+from tests.local_aws.conftest import IMAGES, Cloud, eventually, unique
 from tests.local_aws.serving import Deployment
 
 
@@ -96,6 +98,9 @@ def test_what_cannot_be_created(deployment: Deployment) -> None:
     assert "Cannot create already existing endpoint" in twice
     busy = refused(sagemaker.update_endpoint, EndpointName=deployment.endpoint, EndpointConfigName=config)
     assert "Cannot update in-progress endpoint" in busy
+    arn = f"arn:aws:sagemaker:us-east-1:123456789012:endpoint/{deployment.endpoint}"
+    being_made = refused(sagemaker.delete_endpoint, EndpointName=deployment.endpoint)
+    assert being_made == f'Cannot update in-progress endpoint "{arn}".'
     deployment.settled()
     with pytest.raises(ClientError) as error:
         deployment.runtime.invoke_endpoint(EndpointName="none", Body=b"")
@@ -246,6 +251,39 @@ def test_a_new_version_that_fails_leaves_the_old_one(deployment: Deployment) -> 
     assert deployment.ask()["version"] == "1"
 
 
+def test_quotas_hold_for_every_fleet(deployment: Deployment) -> None:
+    """The cloud has a quota of one ml.p3.2xlarge."""
+    sagemaker = deployment.cloud.sagemaker
+    one, two = (deployment.config("1", count=count, instance_type="ml.p3.2xlarge") for count in (1, 2))
+    both = deployment.config("1", "1", instance_type="ml.p3.2xlarge")
+    plain = deployment.config("1")
+
+    def refused(call: Callable[..., Any], in_use: int, wanted: int, **arguments: Any) -> None:
+        with pytest.raises(ClientError) as error:
+            call(**{"EndpointName": deployment.endpoint, **arguments})
+        assert error.value.response["Error"]["Code"] == "ResourceLimitExceeded"
+        message = error.value.response["Error"]["Message"]
+        assert f"utilization of {in_use} Instances and a request delta of {wanted} Instances" in message
+
+    def scale(count: int) -> dict[str, Any]:
+        item = {"VariantName": "v0", "DesiredInstanceCount": count}
+        return {"EndpointName": deployment.endpoint, "DesiredWeightsAndCapacities": [item]}
+
+    for config in (two, both):
+        refused(sagemaker.create_endpoint, 0, 2, EndpointConfigName=config)
+    sagemaker.create_endpoint(EndpointName=deployment.endpoint, EndpointConfigName=one)
+    refused(sagemaker.create_endpoint, 1, 1, EndpointName="another", EndpointConfigName=one)
+    deployment.settled()
+    refused(sagemaker.update_endpoint, 1, 1, EndpointConfigName=one)
+    refused(sagemaker.update_endpoint_weights_and_capacities, 1, 1, **scale(2))
+    sagemaker.update_endpoint_weights_and_capacities(**scale(1))
+    deployment.settled()
+    sagemaker.update_endpoint(EndpointName=deployment.endpoint, EndpointConfigName=plain)
+    assert deployment.settled()["EndpointConfigName"] == plain
+    sagemaker.update_endpoint_weights_and_capacities(**scale(2))
+    assert deployment.settled()["ProductionVariants"][0]["CurrentInstanceCount"] == 2
+
+
 def test_data_capture(deployment: Deployment) -> None:
     capture = {
         "EnableCapture": True,
@@ -350,3 +388,64 @@ def test_endpoints_come_back_after_kill_9(own_cloud: Callable[..., Cloud]) -> No
     assert after["pid"] != before
     with pytest.raises(ProcessLookupError):
         os.kill(before, 0)
+
+
+def test_changes_that_fail_inside_local_aws_leave_the_endpoint_in_service(
+    own_cloud: Callable[..., Cloud],
+) -> None:
+    cloud = own_cloud("--cores", "2")
+    deployment = Deployment(cloud)
+    old = deployment.deploy("1")["EndpointConfigName"]
+    new = deployment.config("2")
+    logs = sqlite3.connect(cloud.state / "logs.sqlite")
+    logs.execute("ALTER TABLE streams RENAME TO elsewhere")  # a new server's log has no place to go
+    cloud.sagemaker.update_endpoint(EndpointName=deployment.endpoint, EndpointConfigName=new)
+    description = deployment.settled()
+    assert (description["EndpointStatus"], description["EndpointConfigName"]) == ("InService", old)
+    assert "local_aws failed: OperationalError" in description["FailureReason"]
+    two = [{"VariantName": "v0", "DesiredInstanceCount": 2}]
+    cloud.sagemaker.update_endpoint_weights_and_capacities(
+        EndpointName=deployment.endpoint, DesiredWeightsAndCapacities=two
+    )
+    description = deployment.settled()
+    assert description["EndpointStatus"] == "InService"
+    assert "local_aws failed: OperationalError" in description["FailureReason"]
+    assert deployment.ask(b"meanwhile")["version"] == "1"
+    logs.execute("ALTER TABLE elsewhere RENAME TO streams")
+    logs.close()
+    deployment.ask(b"after")
+    group = f"/aws/sagemaker/Endpoints/{deployment.endpoint}"
+
+    def invoked() -> list[str]:
+        events = cloud.client("logs").filter_log_events(logGroupName=group, filterPattern="invoked")
+        return [event["message"] for event in events["events"]]
+
+    eventually(lambda: len(invoked()) == 2)
+    assert ["meanwhile" in invoked()[0], "after" in invoked()[1]] == [True, True]
+    cloud.sagemaker.update_endpoint(EndpointName=deployment.endpoint, EndpointConfigName=new)
+    assert deployment.settled()["EndpointConfigName"] == new
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_could_not_come_back_is_tried_again(
+    own_cloud: Callable[..., Cloud], tmp_path: Path
+) -> None:
+    cloud = own_cloud()
+    deployment = Deployment(cloud)
+    deployment.deploy("1")
+    cloud.stop()
+    unknown = tmp_path / "images.toml"
+    unknown.write_text(IMAGES.read_text().replace("serving:", "other:"))
+    cloud.options = ("--images", str(unknown))
+    cloud.start()
+    description = eventually(lambda: found if (found := deployment.describe())["EndpointStatus"] == "Failed" else None)
+    assert "no server image matches" in description["FailureReason"]
+    cloud.stop()
+    cloud.options = ()
+    cloud.start()
+    description = eventually(
+        lambda: found if (found := deployment.describe())["EndpointStatus"] == "InService" else None
+    )
+    assert "FailureReason" not in description
+    deployment.runtime = cloud.client("sagemaker-runtime")
+    assert deployment.ask()["version"] == "1"

@@ -68,6 +68,17 @@ def test_the_policy_simulator(cloud: Cloud) -> None:
     assert [result["EvalDecision"] for result in results] == ["allowed", "implicitDeny", "explicitDeny"]
 
 
+def test_half_a_surrogate_pair_harms_no_later_event(cloud: Cloud) -> None:
+    logs, group = cloud.client("logs"), unique("group")
+    logs.create_log_group(logGroupName=group)
+    logs.create_log_stream(logGroupName=group, logStreamName="s")
+    for message in ("half \ud800 a pair", "whole"):
+        event = {"timestamp": 1_700_000_000_000, "message": message}
+        logs.put_log_events(logGroupName=group, logStreamName="s", logEvents=[event])
+    found = logs.get_log_events(logGroupName=group, logStreamName="s", startFromHead=True)["events"]
+    assert [event["message"] for event in found] == ["half ? a pair", "whole"]
+
+
 def test_logs_of_a_clients_own(cloud: Cloud) -> None:
     logs, group = cloud.client("logs"), unique("group")
     logs.create_log_group(logGroupName=group)

@@ -4,9 +4,11 @@ changes them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import shutil
+import sqlite3
 import threading
 import time
 import uuid
@@ -89,7 +91,7 @@ class Endpoint:
             self._begin(self._delete)
         elif status == "Creating":
             self.create()
-        elif status != "Failed":
+        elif status != "Failed" or "ProductionVariants" in resource.document:  # it has been in service
             self._begin(self._resume)
 
     def delete(self) -> None:
@@ -126,10 +128,15 @@ class Endpoint:
         except (Cancelled, Missing):
             logger.info("endpoint %s: %s given up", self.name, work.__name__.strip("_"))
         except Exception as error:
-            logger.exception("endpoint %s failed inside local_aws", self.name)
-            self._set(
-                EndpointStatus="Failed", FailureReason=cut(f"local_aws failed: {error!r}; its log says more.")
-            )
+            with contextlib.suppress(Cancelled, Missing):
+                self._set(EndpointStatus="Failed", FailureReason=self._reason(error))
+
+    def _reason(self, error: Exception) -> str:
+        """What clients are told of an error; one that is local_aws's own is logged."""
+        if isinstance(error, DataError | ServerFailed | RolledBack):
+            return cut(str(error))
+        logger.error("endpoint %s failed inside local_aws", self.name, exc_info=error)
+        return cut(f"local_aws failed: {error!r}; its log says more.")
 
     def _cancelled(self) -> bool:
         return self._cancel.is_set() or self.context.stopping.is_set()
@@ -138,16 +145,10 @@ class Endpoint:
         return self.context.store.get(KIND, self.region, self.name).document
 
     def _set(self, **members: object) -> None:
-        """Change members of the document; None removes one."""
-
-        def change(document: Document) -> None:
-            for name, value in members.items():
-                if value is None:
-                    document.pop(name, None)
-                else:
-                    document[name] = value
-
-        self.context.store.update(KIND, self.region, self.name, change)
+        """Change members of the document, as soon as that is possible; None removes one. Raises Cancelled."""
+        change = _changing(members)
+        if not self.context.store.insist(KIND, self.region, self.name, change, self.context.stopping):
+            raise Cancelled
 
     def _create(self) -> None:
         fleet = Fleet(self.context, self.region, self.name, self._document()["_Live"])
@@ -169,19 +170,17 @@ class Endpoint:
         fleet = Fleet(self.context, self.region, self.name, document["_Live"])
         with self._lock:
             self._live = fleet
-        updating = document["EndpointStatus"] == "Updating" and "_Next" in document
+        status = document["EndpointStatus"]
+        updating = status == "Updating" and "_Next" in document
         self._remove_folders(but={fleet.plan["id"], document["_Next"]["id"] if updating else ""})
-        try:
-            fleet.start(self._cancelled, wait=False)
-        except (DataError, ServerFailed) as error:
-            self._set(EndpointStatus="Failed", FailureReason=cut(str(error)))
-            return
+        fleet.start(self._cancelled, wait=False)
         if updating:
             self._update()
-        elif document["EndpointStatus"] != "InService":
+        elif status != "InService":
             self._set(
                 EndpointStatus="InService",
                 ProductionVariants=fleet.summary(),
+                FailureReason=None if status == "Failed" else document.get("FailureReason"),
                 PendingDeploymentSummary=None,
                 _Next=None,
                 _Deployment=None,
@@ -193,16 +192,16 @@ class Endpoint:
             raise Cancelled
         plan: Plan = self._document()["_Live"]
         fleet.plan = plan
-        for name, variant in fleet.variants.items():
-            variant.scale(plan.get("counts", {}).get(name, variant.desired))
-            variant.weight = plan.get("weights", {}).get(name, variant.weight)
         failure = None
         try:
+            for name, variant in fleet.variants.items():
+                variant.weight = plan.get("weights", {}).get(name, variant.weight)
+                variant.scale(plan.get("counts", {}).get(name, variant.desired))
             for variant in fleet.variants.values():
                 variant.wait_healthy(self._cancelled)
-        except ServerFailed as error:
+        except Exception as error:  # whatever it is, the servers that are there go on
             self._raise_if_cancelled()
-            failure = cut(str(error))
+            failure = self._reason(error)
         self._set(EndpointStatus="InService", ProductionVariants=fleet.summary(), FailureReason=failure)
 
     def _update(self) -> None:
@@ -218,9 +217,11 @@ class Endpoint:
                 sum(v.desired for v in following.variants.values()),
             )
             self._shift(following, rollout)
-        except (DataError, ServerFailed, RolledBack) as error:
+        except (Cancelled, Missing):
+            raise
+        except Exception as error:  # whatever it is, the live fleet goes on
             self._raise_if_cancelled()
-            self._roll_back(following, cut(str(error)))
+            self._roll_back(following, self._reason(error))
             return
         with self._lock:
             self._live, self._next = following, None
@@ -238,7 +239,7 @@ class Endpoint:
             _Deployment=None,
         )
         if old is not None:
-            old.remove()
+            self._remove(old)
 
     def _shift(self, following: Fleet, rollout: Rollout) -> None:
         deadline = time.monotonic() + rollout.maximum_seconds
@@ -287,11 +288,26 @@ class Endpoint:
     def _roll_back(self, following: Fleet, reason: str) -> None:
         with self._lock:
             self._next_share = 0.0
-        self._set(EndpointStatus="RollingBack", FailureReason=reason)
+        with contextlib.suppress(sqlite3.Error):  # a full disk may have its room from the new fleet
+            change = _changing({"EndpointStatus": "RollingBack", "FailureReason": reason})
+            self.context.store.update(KIND, self.region, self.name, change)
         with self._lock:
             self._next = None
-        following.remove()
-        self._set(EndpointStatus="InService", PendingDeploymentSummary=None, _Next=None, _Deployment=None)
+        self._remove(following)
+        self._set(
+            EndpointStatus="InService",
+            FailureReason=reason,
+            PendingDeploymentSummary=None,
+            _Next=None,
+            _Deployment=None,
+        )
+
+    def _remove(self, fleet: Fleet) -> None:
+        """Remove a fleet that another has taken the place of: that must not fail with it."""
+        try:
+            fleet.remove()
+        except Exception:
+            logger.exception("a fleet of endpoint %s could not be removed", self.name)
 
     def _take_fleets(self) -> list[Fleet]:
         """The fleets, which get no further request."""
@@ -316,6 +332,19 @@ class Endpoint:
     def _raise_if_cancelled(self) -> None:
         if self._cancelled():
             raise Cancelled
+
+
+def _changing(members: Mapping[str, object]) -> Callable[[Document], None]:
+    """A change of members of a document; None removes one."""
+
+    def change(document: Document) -> None:
+        for name, value in members.items():
+            if value is None:
+                document.pop(name, None)
+            else:
+                document[name] = value
+
+    return change
 
 
 def new_plan(

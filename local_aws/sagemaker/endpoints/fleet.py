@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,18 @@ from local_aws.sagemaker.endpoints.variant import Variant, VariantSpec
 Plan = dict[str, Any]
 """What is stored of a fleet: {"id", "created", "config" (its document), "containers" {model name: container},
 "weights" and "counts" {variant: what it was changed to}}."""
+
+
+def instances(plan: Plan | None) -> Counter[str]:
+    """Instance type -> how many instances of it a fleet has; a serverless variant has none."""
+    found: Counter[str] = Counter()
+    if plan is None:
+        return found
+    for variant in plan["config"]["ProductionVariants"]:
+        if "InstanceType" in variant:
+            count = plan.get("counts", {}).get(variant["VariantName"], variant.get("InitialInstanceCount", 1))
+            found[variant["InstanceType"]] += count
+    return found
 
 
 def folder_of(context: Context, region: str, endpoint: str) -> Path:

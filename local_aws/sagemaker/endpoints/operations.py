@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 from local_aws.capacity import check_quota
-from local_aws.errors import validation_error
+from local_aws.errors import AwsError, validation_error
 from local_aws.json_service import Call, Document
 from local_aws.sagemaker.endpoints import configs, rollout
 from local_aws.sagemaker.endpoints.endpoint import KIND, Endpoint, Endpoints, first_document, new_plan
+from local_aws.sagemaker.endpoints.fleet import Plan, instances
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.store import AlreadyExists, Missing, Resource
 
@@ -24,7 +26,7 @@ def create_endpoint(call: Call) -> Document:
     config = configs.get(call, call.params["EndpointConfigName"]).document
     arn = call.arn(f"endpoint/{name}")
     plan = new_plan(config, configs.containers(call, config))
-    _check_quotas(call, config)
+    _check_quotas(call, instances(plan))
     document = first_document(arn, name, plan)
     resource = Resource(KIND, call.region, name, arn, document, created=document["CreationTime"])
     try:
@@ -66,6 +68,7 @@ def update_endpoint(call: Call) -> Document:
         )
     counts, weights = _retained(call, live["config"], new)
     plan = new_plan(config, configs.containers(call, config), counts, weights)
+    _check_quotas(call, instances(plan))
     rollout.plan(deployment, 1, 1)
     _check_alarms(call, deployment)
 
@@ -98,15 +101,22 @@ def update_weights_and_capacities(call: Call) -> Document:
         if "ServerlessConfig" in known[name] and "DesiredInstanceCount" in item:
             raise validation_error(f"Variant {name} is serverless: it has no DesiredInstanceCount.")
 
-    def change(document: Document) -> None:
-        _require_in_service(call, document)
-        document["EndpointStatus"] = "Updating"
-        plan = document["_Live"]
+    def rescale(plan: Plan) -> None:
         for name, item in wanted.items():
             if "DesiredWeight" in item:
                 plan["weights"][name] = item["DesiredWeight"]
             if "DesiredInstanceCount" in item:
                 plan["counts"][name] = item["DesiredInstanceCount"]
+
+    plan = resource.document["_Live"]
+    before = instances(plan)
+    rescale(plan)
+    _check_quotas(call, instances(plan) - before)
+
+    def change(document: Document) -> None:
+        _require_in_service(call, document)
+        document["EndpointStatus"] = "Updating"
+        rescale(document["_Live"])
 
     call.context.store.update(KIND, call.region, resource.name, change)
     _running(call).rescale()
@@ -115,11 +125,13 @@ def update_weights_and_capacities(call: Call) -> Document:
 
 @operation("DeleteEndpoint")
 def delete_endpoint(call: Call) -> None:
-    """End the servers and remove the record."""
+    """End the servers and remove the record; as on AWS not while the endpoint is created or changed."""
     resource = _get(call)
     before = []
 
     def change(document: Document) -> None:
+        if document["EndpointStatus"] in ("Creating", "Updating", "RollingBack"):
+            raise _in_progress(document)
         before.append(document["EndpointStatus"])
         document["EndpointStatus"] = "Deleting"
 
@@ -149,7 +161,12 @@ def _require_in_service(call: Call, document: Document) -> None:
             f'Cannot update endpoint "{arn}" in status Failed: delete it and create it again.'
         )
     if status != "InService":
-        raise validation_error(f'Cannot update in-progress endpoint "{arn}".')
+        raise _in_progress(document)
+
+
+def _in_progress(document: Document) -> AwsError:
+    """What AWS answers to changes and deletion alike."""
+    return validation_error(f'Cannot update in-progress endpoint "{document["EndpointArn"]}".')
 
 
 def _running(call: Call) -> Endpoint:
@@ -208,15 +225,18 @@ def _pending(config: Document) -> Document:
     }
 
 
-def _check_quotas(call: Call, config: Document) -> None:
+def _check_quotas(call: Call, wanted: Mapping[str, int]) -> None:
+    """Raise ResourceLimitExceeded when instances on top of those that endpoints have exceed a quota.
+
+    An update has both its fleets until it is over.
+    """
     quotas = call.context.settings.quotas
     if not quotas:
         return
-    in_use: dict[str, int] = {}
+    in_use: Counter[str] = Counter()
     for resource in call.context.store.all(KIND, call.region):
-        for variant in resource.document["_Live"]["config"]["ProductionVariants"]:
-            kind = variant.get("InstanceType", "")
-            in_use[kind] = in_use.get(kind, 0) + variant.get("InitialInstanceCount", 0)
-    for variant in config["ProductionVariants"]:
-        kind, wanted = variant.get("InstanceType", ""), variant.get("InitialInstanceCount", 0)
-        check_quota(quotas, kind, in_use.get(kind, 0), wanted, "endpoint")
+        if resource.status != "Failed":
+            for member in ("_Live", "_Next"):
+                in_use += instances(resource.document.get(member))
+    for instance_type, count in wanted.items():
+        check_quota(quotas, instance_type, in_use[instance_type], count, "endpoint")
