@@ -438,7 +438,9 @@ def test_an_endpoint_that_could_not_come_back_is_tried_again(
     unknown.write_text(IMAGES.read_text().replace("serving:", "other:"))
     cloud.options = ("--images", str(unknown))
     cloud.start()
-    description = eventually(lambda: found if (found := deployment.describe())["EndpointStatus"] == "Failed" else None)
+    description = eventually(
+        lambda: found if (found := deployment.describe())["EndpointStatus"] == "Failed" else None
+    )
     assert "no server image matches" in description["FailureReason"]
     cloud.stop()
     cloud.options = ()

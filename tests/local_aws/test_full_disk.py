@@ -62,7 +62,9 @@ class Failing(Job):
         raise JobFailed("AlgorithmError: broken")
 
     def mark_failed(self, reason: str) -> None:
-        self.end(lambda document: document.update(ProcessingJobStatus="Failed", FailureReason=reason, Big=BIG))
+        self.end(
+            lambda document: document.update(ProcessingJobStatus="Failed", FailureReason=reason, Big=BIG)
+        )
 
     def mark_stopped(self, reason: str) -> None:
         raise AssertionError(reason)

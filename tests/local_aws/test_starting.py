@@ -110,9 +110,7 @@ def test_its_files_are_its_own_as_soon_as_it_starts(own_cloud: Start) -> None:
     cloud.kill()
     left = state_folder.read_number(cloud.state / state_folder.PID)
     with starting(cloud):
-        eventually(
-            lambda: state_folder.read_number(cloud.state / state_folder.PID) not in (None, left)
-        )
+        eventually(lambda: state_folder.read_number(cloud.state / state_folder.PID) not in (None, left))
         pid = state_folder.read_number(cloud.state / state_folder.PID)
         assert pid is not None
         assert "local_aws" in psutil.Process(pid).cmdline()
