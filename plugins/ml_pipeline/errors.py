@@ -27,6 +27,8 @@ TRANSIENT_CODES = frozenset(
         "RequestTimeout",
     }
 )
+# HTTP statuses that botocore itself tries again (`botocore.retries.standard`): a load balancer's answer has no code.
+_TRANSIENT_STATUSES = frozenset({500, 502, 503, 504})
 # How SageMaker starts the FailureReason of a job that had no fault of its own.
 _TRANSIENT_REASONS = ("CapacityError", "InternalServerError", "InternalError", "Unable to provision")
 
@@ -61,7 +63,8 @@ def is_transient(error: BaseException) -> bool:
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
     if isinstance(error, ClientError):
-        return error.response.get("Error", {}).get("Code", "") in TRANSIENT_CODES
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return error.response.get("Error", {}).get("Code", "") in TRANSIENT_CODES or status in _TRANSIENT_STATUSES
     if isinstance(error, AirflowRuntimeError):
         return error.error.error in (ErrorType.API_SERVER_ERROR, ErrorType.GENERIC_ERROR)
     return isinstance(error, JobInterrupted | ConnectionError | HTTPClientError | OSError)

@@ -310,6 +310,8 @@ def test_the_last_rate_of_a_log_counts() -> None:
     ("error", "retried"),
     [
         (client_error("ThrottlingException", "slow"), True),
+        (client_error("503", "Service Unavailable", status=503), True),  # without a body, as load balancers answer
+        (client_error("501", "not supported", status=501), False),
         (client_error("ResourceLimitExceeded", "quota"), False),
         (client_error("ValidationException", "bad"), False),
         (job_error("j", "Failed", "CapacityError: Unable to provision requested ML compute capacity."), True),
