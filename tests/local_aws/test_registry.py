@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -158,11 +159,12 @@ def test_state_changes_reach_a_queue_through_eventbridge(cloud: Cloud) -> None:
     sqs, events = cloud.client("sqs"), cloud.client("events")
     url = sqs.create_queue(QueueName=unique("queue"))["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    rule = unique("rule")
-    pattern = '{"source": ["aws.sagemaker"], "detail": {"ModelApprovalStatus": ["Approved"]}}'
+    rule, group = unique("rule"), unique("group")
+    # The group: events of other tests are delivered late, too.
+    detail = {"ModelApprovalStatus": ["Approved"], "ModelPackageGroupName": [group]}
+    pattern = json.dumps({"source": ["aws.sagemaker"], "detail": detail})
     events.put_rule(Name=rule, EventPattern=pattern, State="ENABLED")
     events.put_targets(Rule=rule, Targets=[{"Id": "queue", "Arn": arn}])
-    group = unique("group")
     cloud.sagemaker.create_model_package_group(ModelPackageGroupName=group)
     package_arn = package(cloud, group)
     cloud.sagemaker.update_model_package(ModelPackageArn=package_arn, ModelApprovalStatus="Approved")
