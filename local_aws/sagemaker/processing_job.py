@@ -59,7 +59,6 @@ class ProcessingJob(Job):
                 raise JobFailed(f"ClientError: {error}") from error
             finally:
                 self._hosts.kill()
-                self.remove_folder()
 
     def mark_failed(self, reason: str) -> None:
         """Failed."""

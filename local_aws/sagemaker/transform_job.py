@@ -61,7 +61,6 @@ class TransformJob(Job):
                     server.stop()
                 for log in self._logs:
                     log.flush()
-                self.remove_folder()
         self._end("Completed")
 
     def mark_failed(self, reason: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_pipeline import objects
-from ml_pipeline.plan import PHOTO_SUFFIXES
+from ml_pipeline.plan import is_photo
 from ml_pipeline.settings import Settings
 
 COLUMNS = ("photo", "class", "probability", "abstain", "second_class", "second_probability")
@@ -91,8 +91,3 @@ def _answers(s3: Any, output_uri: str) -> Iterator[tuple[str, Mapping[str, Any]]
 def _walk(folder: Path) -> Iterator[Path]:
     for root, _, files in os.walk(folder):
         yield from (Path(root, name) for name in files)
-
-
-def is_photo(name: str) -> bool:
-    """Whether a file or key is one that is predicted, by its ending."""
-    return Path(name).suffix.lower() in PHOTO_SUFFIXES

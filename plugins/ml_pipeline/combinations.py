@@ -9,7 +9,7 @@ from ml_pipeline import images, packed
 from ml_pipeline.operators.tuning import SEARCH, TuneMode, search_of
 from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests.endpoint import Serving
-from ml_pipeline.requests.job import Compute, seconds
+from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.training import Training
 from ml_pipeline.requests.tuning import TuneStrategy
 from ml_pipeline.settings import Settings
@@ -35,7 +35,8 @@ def check(params: Mapping[str, Any], settings: Settings) -> None:
         ValueError: Params that do not go together, or that AWS does not take; the message names them.
     """
     recipe, machine = Recipe.of(params), params["tune_instance_type"]
-    tuning = _compute(params, machine)
+    limits = [params[name] for name in ("max_job_hours", "spot", "keep_alive")]
+    tuning = Compute.of_params(machine, 1, *limits)
     if TuneMode(params["tune_mode"]) is TuneMode.PACKED:
         packed.packed_hyperparameters(recipe, int(params["trials"]), TuneStrategy(params["tune_strategy"]))
     else:
@@ -52,7 +53,7 @@ def check(params: Mapping[str, Any], settings: Settings) -> None:
         )
         search_of(params, recipe, trial)
     if params["train_on"] == "sagemaker":
-        _compute(params, params["train_instance_type"], int(params["train_instance_count"]))
+        Compute.of_params(params["train_instance_type"], params["train_instance_count"], *limits)
     bake = params["bake_seconds"]
     Serving(
         endpoint_name=params["endpoint_name"],
@@ -80,13 +81,3 @@ def out_of_use(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[s
         for name in names
         if params[name] != defaults[name]
     ]
-
-
-def _compute(params: Mapping[str, Any], instance_type: str, instance_count: int = 1) -> Compute:
-    return Compute(
-        instance_type,
-        instance_count,
-        max_runtime_seconds=seconds(params["max_job_hours"]),
-        spot=bool(params["spot"]),
-        keep_alive_seconds=int(params["keep_alive"]),
-    )

@@ -25,7 +25,7 @@ TRAIN_SHARE, VALID_SHARE, TEST_SHARE = 0.7, 0.15, 0.15
 EXPORT_SECONDS = 60.0
 # What AWS lets a job run where that is less than a training job's.
 _LONGEST_HOURS = {"evaluate": processing.LONGEST_HOURS, "ec2": instance.LONGEST_HOURS}
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
 class OverBudget(ValueError):
@@ -77,9 +77,8 @@ def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, An
     check_time(steps, float(params["max_job_hours"]))
     total = round(sum(step.usd or 0.0 for step in steps), 4)
     check_budget(total, params.get("budget_usd"), steps)
-    serving, hourly = params["endpoint_instance_type"], None
-    if prices.known(serving):
-        hourly = round(prices.hourly(serving) * int(params["endpoint_instance_count"]), 4)
+    serving = prices.usd(params["endpoint_instance_type"], 3600, int(params["endpoint_instance_count"]))
+    hourly = None if serving is None else round(serving, 4)
     defaults = {name: param.value for name, param in form.train_and_deploy().items()}
     return {
         "estimate_usd": total,
@@ -203,12 +202,13 @@ def count_photos(data: str, s3: Any) -> int:
     """Photos below a folder or an s3:// prefix, by their suffix; nothing is opened."""
     if data.startswith("s3://"):
         names = objects.keys(s3, data.rstrip("/") + "/")
-        return sum(Path(name).suffix.lower() in PHOTO_SUFFIXES for name in names)
-    return sum(
-        Path(name).suffix.lower() in PHOTO_SUFFIXES
-        for _, _, files in os.walk(os.path.expanduser(data))
-        for name in files
-    )
+        return sum(is_photo(name) for name in names)
+    return sum(is_photo(name) for _, _, files in os.walk(os.path.expanduser(data)) for name in files)
+
+
+def is_photo(name: str) -> bool:
+    """Whether a file or key is a photo, by its ending."""
+    return Path(name).suffix.lower() in _PHOTO_SUFFIXES
 
 
 def _step(
@@ -224,5 +224,5 @@ def _step(
 ) -> Step:
     """A step of `work` machine-seconds, started `starts` times, its machines kept `idle` seconds after it."""
     seconds = starts * float(prices.assumed["startup_seconds"]) + work / machines + idle
-    usd = prices.usd(instance_type, seconds, machines, spot) if prices.known(instance_type) else None
+    usd = prices.usd(instance_type, seconds, machines, spot)
     return Step(step, instance_type, machines, round(seconds, 1), round(work / machines / starts, 1), usd)

@@ -50,28 +50,31 @@ class Prices:
             assumed=document["assumed"],
         )
 
-    def known(self, instance_type: str) -> bool:
-        """Whether a list has that type."""
-        return instance_type in self._list(instance_type)
-
     def hourly(self, instance_type: str) -> float:
         """USD per hour: SageMaker's price for "ml.*", EC2's otherwise.
 
         Raises:
             PriceError: No list has that type.
         """
-        if not self.known(instance_type):
+        if not self._known(instance_type):
             raise PriceError(no_price(instance_type))
         return float(self._list(instance_type)[instance_type])
 
-    def usd(self, instance_type: str, seconds: float, instance_count: int = 1, spot: bool = False) -> float:
-        """USD = price per hour x machines x seconds / 3600, less the discount of spot."""
+    def usd(
+        self, instance_type: str, seconds: float, instance_count: int = 1, spot: bool = False
+    ) -> float | None:
+        """USD = price per hour x machines x seconds / 3600, less the discount of spot; None: no list has the type."""
+        if not self._known(instance_type):
+            return None
         factor = 1.0 - float(self.assumed["spot_discount"]) if spot else 1.0
         return self.hourly(instance_type) * instance_count * seconds / 3600 * factor
 
     def assumed_rate(self, work: str, instance_type: str) -> float:
         """Photos per second assumed for `work` (embed, head, finetune, evaluate) on one machine."""
         return float(self.assumed["rates"]["gpu" if has_gpu(instance_type) else "cpu"][work])
+
+    def _known(self, instance_type: str) -> bool:
+        return instance_type in self._list(instance_type)
 
     def _list(self, instance_type: str) -> Mapping[str, float]:
         return self.sagemaker if instance_type.startswith("ml.") else self.ec2

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_pipeline import jobs, rates
 from ml_pipeline.jobs import JobKind
-from ml_pipeline.prices import PriceError, Prices
+from ml_pipeline.prices import Prices
 from ml_pipeline.rates import Rate
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers import log_tail
@@ -115,8 +115,6 @@ def tuning_line(client: Any, tune: Mapping[str, Any], prices: Prices) -> Line:
 def _line(
     step: str, name: str, instance_type: str, instance_count: int, seconds: float, prices: Prices
 ) -> Line:
-    try:
-        usd: float | None = round(prices.usd(instance_type, seconds, instance_count), 6)
-    except PriceError:
-        usd = None
-    return Line(step, name, instance_type, instance_count, round(seconds, 1), usd)
+    usd = prices.usd(instance_type, seconds, instance_count)
+    known = None if usd is None else round(usd, 6)
+    return Line(step, name, instance_type, instance_count, round(seconds, 1), known)

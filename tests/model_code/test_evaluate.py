@@ -106,17 +106,7 @@ def test_origin_is_named(results: Path) -> None:
 
 
 def test_champion_is_judged_on_the_same_photos(results: Path, colour_bundle: Colours, tmp_path: Path) -> None:
-    champion = colour_bundle.copy(tmp_path / "champion")
-    _turn_classes(champion)
-    document = run(
-        colour_bundle.folder,
-        colour_bundle.shards[Split.TEST].parent,
-        tmp_path / "out",
-        "--champion",
-        str(champion),
-        "--runtime",
-        "onnx",
-    )
+    document = against_champion(colour_bundle, tmp_path)
     jsonschema.validate(document, schema("evaluation"))
     comparison = document["comparison"]
     assert comparison["champion_accuracy"] == 0
@@ -133,6 +123,18 @@ def test_champion_is_judged_on_the_same_photos(results: Path, colour_bundle: Col
     assert "Better than the champion" in (tmp_path / "out" / "report.html").read_text()
 
 
+def against_champion(
+    colour_bundle: Colours, tmp_path: Path, classes: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The evaluation in `tmp_path / "out"` beside a champion whose classes are others, see `_turn_classes`."""
+    champion = colour_bundle.copy(tmp_path / "champion")
+    _turn_classes(champion, classes)
+    test = colour_bundle.shards[Split.TEST].parent
+    return run(
+        colour_bundle.folder, test, tmp_path / "out", "--champion", str(champion), "--runtime", "onnx"
+    )
+
+
 def _turn_classes(folder: Path, names: Sequence[str] | None = None) -> None:
     """Rename the classes: every answer becomes another class's."""
     card = json.loads((folder / "model.json").read_text())
@@ -142,18 +144,8 @@ def _turn_classes(folder: Path, names: Sequence[str] | None = None) -> None:
 
 
 def test_classes_that_a_model_does_not_know_count_as_wrong(colour_bundle: Colours, tmp_path: Path) -> None:
-    champion = colour_bundle.copy(tmp_path / "champion")
     blue, green, _ = toys.CLASSES
-    _turn_classes(champion, [blue, green, "violet"])
-    document = run(
-        colour_bundle.folder,
-        colour_bundle.shards[Split.TEST].parent,
-        tmp_path / "out",
-        "--champion",
-        str(champion),
-        "--runtime",
-        "onnx",
-    )
+    document = against_champion(colour_bundle, tmp_path, [blue, green, "violet"])
     theirs = json.loads((tmp_path / "out" / "champion" / "evaluation.json").read_text())
     jsonschema.validate(theirs, schema("evaluation"))
     assert theirs["unknown_classes"] == {"red": 16}
@@ -170,17 +162,8 @@ def test_classes_that_a_model_does_not_know_count_as_wrong(colour_bundle: Colour
 def test_a_champion_that_knows_none_of_the_classes_is_wrong_every_time(
     colour_bundle: Colours, tmp_path: Path
 ) -> None:
-    champion = colour_bundle.copy(tmp_path / "champion")
-    _turn_classes(champion, ["Blue", "Green", "Red"])  # someone renamed the folders
-    document = run(
-        colour_bundle.folder,
-        colour_bundle.shards[Split.TEST].parent,
-        tmp_path / "out",
-        "--champion",
-        str(champion),
-        "--runtime",
-        "onnx",
-    )
+    # Someone renamed the folders.
+    document = against_champion(colour_bundle, tmp_path, ["Blue", "Green", "Red"])
     theirs = json.loads((tmp_path / "out" / "champion" / "evaluation.json").read_text())
     for written in (document, theirs):
         jsonschema.validate(written, schema("evaluation"))

@@ -10,7 +10,7 @@ from typing import Any
 from ml_pipeline import code_archive, dataset, images
 from ml_pipeline.operators.job import SageMakerJobOperator
 from ml_pipeline.recipe import Recipe
-from ml_pipeline.requests.job import DEFAULT_HOURS, Compute, seconds
+from ml_pipeline.requests.job import DEFAULT_HOURS, Compute
 from ml_pipeline.requests.training import Training
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
@@ -69,12 +69,8 @@ class FittingOperator(SageMakerJobOperator, ABC):
     @property
     def compute(self) -> Compute:
         """The machines of a job."""
-        return Compute(
-            self.instance_type,
-            int(self.instance_count),
-            max_runtime_seconds=seconds(self.max_job_hours),
-            spot=bool(self.spot),
-            keep_alive_seconds=int(self.keep_alive),
+        return Compute.of_params(
+            self.instance_type, self.instance_count, self.max_job_hours, self.spot, self.keep_alive
         )
 
     def longest_run(self) -> timedelta:

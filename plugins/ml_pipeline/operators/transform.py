@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ml_pipeline import batch, names, objects, registry
+from ml_pipeline import names, objects, registry
 from ml_pipeline.jobs import JobKind, is_missing
 from ml_pipeline.operators.aws import origin_of
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
+from ml_pipeline.plan import is_photo
 from ml_pipeline.requests import endpoint
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.job import Compute
@@ -75,7 +76,7 @@ class TransformOperator(SageMakerJobOperator):
     def before_create(self, settings: Settings, name: str) -> None:
         """Write the ManifestFile of the photos."""
         s3, photos_uri = self.client("s3"), self.staged["photos_uri"]
-        photos = [key for key in objects.keys(s3, photos_uri) if batch.is_photo(key)]
+        photos = [key for key in objects.keys(s3, photos_uri) if is_photo(key)]
         objects.write_manifest(s3, photos_manifest(settings, name), photos_uri, photos)
 
     def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 _HOUR = 3600
 # SageMaker lets a job run this long when nobody says otherwise, and a training job this long at most.
@@ -66,6 +66,19 @@ class Compute:
             raise ValueError("spot machines cannot be kept alive; turn off spot or keep_alive")
         if self.spot and self.wait_seconds < self.max_runtime_seconds:
             raise ValueError("max_wait_seconds must be at least max_runtime_seconds")
+
+    @classmethod
+    def of_params(
+        cls, instance_type: str, instance_count: Any, max_job_hours: Any, spot: Any, keep_alive: Any
+    ) -> Self:
+        """The machines of a training, from params as the form, a template or JSON gives them."""
+        return cls(
+            instance_type,
+            int(instance_count),
+            max_runtime_seconds=seconds(max_job_hours),
+            spot=bool(spot),
+            keep_alive_seconds=int(keep_alive),
+        )
 
     @property
     def wait_seconds(self) -> int:
