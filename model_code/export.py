@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
 from model_code import bundle
-from model_code.architectures import ArchitectureError, Classifier, attach_head, build_backbone
+from model_code.architectures import Classifier, attach_head
 from model_code.calibration import calibrate
-from model_code.card import ModelCard
 from model_code.guard import Verdict
 from model_code.head import Head
 from model_code.int8 import Int8, make_int8
@@ -94,36 +93,6 @@ def exportable(model: nn.Module) -> nn.Module:
     if isinstance(model, Classifier) and isinstance(model.head, Head):
         model = attach_head(model.backbone, model.head.folded().eval())
     return model
-
-
-def load_classifier(directory: Path, card: ModelCard) -> Classifier:
-    """The classifier of an opened bundle in torch, on the CPU, in eval mode.
-
-    Raises:
-        ArchitectureError: the weights do not fit the card's architecture and classes.
-    """
-    tensors = load_file(directory / bundle.SAFETENSORS)
-    classifier = attach_head(build_backbone(card.architecture), _head_like(tensors))
-    try:
-        classifier.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ArchitectureError(f"{bundle.SAFETENSORS} does not fit {card.architecture}: {error}") from error
-    return classifier.eval()
-
-
-def _head_like(tensors: Mapping[str, Tensor]) -> nn.Module:
-    """An empty head of the shapes that `Head.folded` gives: Linear, or Linear, ReLU, Linear."""
-    weights = {
-        name: tensor for name, tensor in tensors.items() if name.startswith("head.") and tensor.ndim == 2
-    }
-    layers = [nn.Linear(tensor.shape[1], tensor.shape[0]) for _, tensor in sorted(weights.items())]
-    if set(weights) == {"head.weight"}:
-        return layers[0]
-    if set(weights) == {"head.0.weight", "head.2.weight"}:
-        return nn.Sequential(layers[0], nn.ReLU(), layers[1])
-    raise ArchitectureError(
-        f"{bundle.SAFETENSORS} holds no head that this release knows, only {sorted(weights)}"
-    )
 
 
 def _clear(output: Path) -> None:

@@ -37,7 +37,7 @@ from model_code.loader import (
     stream_once,
 )
 from model_code.mixing import balanced_weights
-from model_code.train import Job, Judged, Refit, Refitted
+from model_code.train_job import Job, Judged, Refit, Refitted
 from model_code.transform import Transform, for_architecture
 
 # Enough to start from: fine-tuning moves the head anyway, and this bounds the memory of its features.

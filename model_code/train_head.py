@@ -14,7 +14,7 @@ from model_code.embeddings import NO_WEIGHTS, Embedder, EmbeddingsError, read_fo
 from model_code.features import Features, collect, join
 from model_code.head import Head, HeadRecipe, fit_head
 from model_code.shards import Split
-from model_code.train import Job, Judged, Refit, Refitted
+from model_code.train_job import Job, Judged, Refit, Refitted
 
 
 def prepare(job: Job) -> tuple[Judged, Refit]:

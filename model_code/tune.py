@@ -37,6 +37,7 @@ from model_code.hyperparameters import (
 )
 from model_code.metrics import log_metrics
 from model_code.progress import Progress
+from model_code.train_job import Job
 
 SCHEMA_VERSION: Final = 1
 # Trials drawn at random before the model of the objective is believed.
@@ -166,7 +167,7 @@ class Tuning:
             result does not depend on which trial of a round ends first.
     """
 
-    job: train.Job
+    job: Job
     space: Mapping[str, Hyperparameter]
     trials: int
     search: Search
@@ -260,7 +261,7 @@ def _best(done: Sequence[Trial]) -> Trial:
     return max(done, key=lambda trial: (trial.objective, -trial.metrics.get("valid_loss", 0.0)))
 
 
-class _Quiet(train.Job):
+class _Quiet(Job):
     """A job that prints no epochs: those of parallel trials would be mixed up."""
 
     def reporter(self, epochs: int) -> Report:

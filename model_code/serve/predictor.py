@@ -16,7 +16,8 @@ from model_code.bundle import Bundle
 from model_code.card import BundleError, Golden, ModelCard
 from model_code.cores import cores
 from model_code.photos import MAX_PIXELS, Pixels
-from model_code.serve.sessions import Floats, Runtime, Session, SessionError, open_session
+from model_code.serve.runtimes import open_session
+from model_code.serve.sessions import Floats, Runtime, Session, SessionError
 from model_code.transform import Transform
 
 BATCH = 32

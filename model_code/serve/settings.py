@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from model_code.card import RUNTIME_FILES
 
 MIB = 1 << 20
 MOST_PROCESSES = 64
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class SettingsError(ValueError):

@@ -20,9 +20,8 @@ from model_code.bundle import Bundle
 from model_code.card import BundleError
 from model_code.serve.arrangement import Arrangement
 from model_code.serve.metrics import Board
-from model_code.serve.settings import MOST_PROCESSES, Settings
+from model_code.serve.settings import MOST_PROCESSES, STOP_SIGNALS, Settings
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
 _BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _HEALTHY_SECONDS = 10.0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from model_code.architectures import ArchitectureError
-from model_code.export import load_classifier
+from model_code import bundle
+from model_code.architectures import ArchitectureError, Classifier, attach_head, build_backbone
 from model_code.serve.sessions import Floats, SessionError
 
 if TYPE_CHECKING:
@@ -53,3 +56,33 @@ class TorchSession:
 
 def _floats(tensor: torch.Tensor) -> Floats:
     return tensor.float().cpu().contiguous().numpy()
+
+
+def load_classifier(directory: Path, card: ModelCard) -> Classifier:
+    """The classifier of an opened bundle in torch, on the CPU, in eval mode.
+
+    Raises:
+        ArchitectureError: the weights do not fit the card's architecture and classes.
+    """
+    tensors = load_file(directory / bundle.SAFETENSORS)
+    classifier = attach_head(build_backbone(card.architecture), _head_like(tensors))
+    try:
+        classifier.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ArchitectureError(f"{bundle.SAFETENSORS} does not fit {card.architecture}: {error}") from error
+    return classifier.eval()
+
+
+def _head_like(tensors: Mapping[str, Tensor]) -> nn.Module:
+    """An empty head of the shapes that `Head.folded` gives: Linear, or Linear, ReLU, Linear."""
+    weights = {
+        name: tensor for name, tensor in tensors.items() if name.startswith("head.") and tensor.ndim == 2
+    }
+    layers = [nn.Linear(tensor.shape[1], tensor.shape[0]) for _, tensor in sorted(weights.items())]
+    if set(weights) == {"head.weight"}:
+        return layers[0]
+    if set(weights) == {"head.0.weight", "head.2.weight"}:
+        return nn.Sequential(layers[0], nn.ReLU(), layers[1])
+    raise ArchitectureError(
+        f"{bundle.SAFETENSORS} holds no head that this release knows, only {sorted(weights)}"
+    )

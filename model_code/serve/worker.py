@@ -38,8 +38,7 @@ from model_code.serve.poller import READ
 from model_code.serve.predictor import Predictor
 from model_code.serve.protocol import Server
 from model_code.serve.reactor import Reactor
-from model_code.serve.settings import Settings
-from model_code.serve.supervisor import STOP_SIGNALS
+from model_code.serve.settings import STOP_SIGNALS, Settings
 
 _SWEEP = 0.25
 _SETTLE = 0.1

@@ -21,6 +21,7 @@ from model_code.bundle import Bundle
 from model_code.calibration import probabilities
 from model_code.head import Head
 from model_code.onnx_graph import export_onnx, has_features, session
+from model_code.serve import torch_session
 from model_code.serve.predictor import Predictor
 from model_code.shards import Split, read_shard
 from model_code.transform import Transform
@@ -127,7 +128,7 @@ def test_heads_with_and_without_a_hidden_layer_survive_the_round_trip(
     model = attach_head(backbone, head)
     _export(tmp_path / "model", model)
     opened = Bundle.open(tmp_path / "model")
-    loaded = export.load_classifier(opened.directory, opened.card)
+    loaded = torch_session.load_classifier(opened.directory, opened.card)
     photos = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.allclose(loaded(photos), model(photos), atol=1e-4)
@@ -221,8 +222,8 @@ def _check_graph(model: torch.nn.Module, tmp_path: Path) -> None:
 
 def test_weights_of_another_architecture_are_refused(colour_bundle: Colours, tmp_path: Path) -> None:
     card = Bundle.open(colour_bundle.folder).card
-    with pytest.raises(export.ArchitectureError, match="does not fit resnet18"):
-        export.load_classifier(colour_bundle.folder, _as(card, "resnet18"))
+    with pytest.raises(torch_session.ArchitectureError, match="does not fit resnet18"):
+        torch_session.load_classifier(colour_bundle.folder, _as(card, "resnet18"))
 
 
 def _as(card: Any, architecture: str) -> Any:
