@@ -25,7 +25,7 @@ _SHORT = 128
 
 def main() -> None:
     """Arguments: bundle, runtime, worker threads, threads per session, photos per batch."""
-    from model_code.serve.predictor import Predictor
+    from model_code.predict.predictor import Predictor
 
     bundle, runtime = Path(sys.argv[1]), sys.argv[2]
     workers, threads, batch = map(int, sys.argv[3:6])

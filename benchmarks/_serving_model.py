@@ -35,7 +35,19 @@ def bundle() -> Path:
     code = Path(__file__).resolve().parent.parent / "model_code"
     made_by = [
         Path(__file__),
-        *(code / f"{name}.py" for name in ("export", "int8", "guard", "quantize", "refit", "onnx_graph", "card")),
+        *(
+            code / f"{name}.py"
+            for name in (
+                "export/assemble",
+                "export/golden",
+                "export/onnx_graph",
+                "export/int8/make",
+                "export/int8/guard",
+                "export/int8/quantize",
+                "export/int8/correction",
+                "bundle/card",
+            )
+        ),
     ]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in made_by)).hexdigest()[:12]
     folder = CACHE / f"bundle-{digest}"
@@ -59,11 +71,12 @@ def _spread() -> list[Path]:
 def _export(folder: Path) -> None:
     import torch
 
-    from model_code.architectures import attach_head, build_backbone, load_state_dict
-    from model_code.code_version import code_version
-    from model_code.export import export_bundle
-    from model_code.shards import Split, write_shard
-    from model_code.transform import for_architecture
+    from model_code.data.shards import Split, write_shard
+    from model_code.data.transform import for_architecture
+    from model_code.export.assemble import export_bundle
+    from model_code.networks.backbone import attach_head, build_backbone
+    from model_code.networks.weights import load_state_dict
+    from model_code.process.code_version import code_version
 
     with BREEDS.open(encoding="utf-8") as table:
         rows = {row["breed"]: int(row["imagenet_index"]) for row in csv.DictReader(table)}
@@ -104,7 +117,7 @@ def _export(folder: Path) -> None:
 
 
 def _samples(paths: list[Path]) -> Iterator[Any]:
-    from model_code.shards import Sample, key_of
+    from model_code.data.shards import Sample, key_of
 
     for path in paths:
         data = path.read_bytes()

@@ -24,13 +24,19 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks._shared import need, shared
-from model_code import embed, train, train_head, tune
-from model_code.dataset import Folder, Photo, ordered_map, scan
-from model_code.distributed import World
-from model_code.embeddings import Embedder, Embeddings, file_name, read_folder, write_embeddings
-from model_code.manifest import Manifest
-from model_code.shards import Sample, Split, write_shard
-from model_code.splits import Fractions, assign
+from model_code.data.manifest import Manifest
+from model_code.data.records import Fractions, Photo
+from model_code.data.scan import scan
+from model_code.data.shards import Sample, Split, write_shard
+from model_code.data.source import Folder
+from model_code.data.splits import assign
+from model_code.embed import __main__ as embed
+from model_code.embed.embeddings import Embedder, Embeddings, file_name, read_folder, write_embeddings
+from model_code.process.parallel import ordered_map
+from model_code.train import __main__ as train
+from model_code.train.distributed import World
+from model_code.train.head import strategy as train_head
+from model_code.tune import __main__ as tune
 
 # The bars of the issues, by data set.
 LIMITS = {"stanford-dogs": 0.81, "imagewoof": 0.90}

@@ -23,15 +23,17 @@ import numpy as np
 import torch
 
 from benchmarks._shared import need, shared
-from model_code import embed, shards
-from model_code.architectures import build_backbone
-from model_code.cores import cores
-from model_code.dataset import Candidate, Folder, examine
-from model_code.embeddings import Embedder
-from model_code.forward import Forward, best_forward, to_onnx
-from model_code.progress import Progress
-from model_code.shards import Sample, Split, pack, tar_bytes, write_shard
-from model_code.transform import Transform, for_architecture
+from model_code.data import shards
+from model_code.data.scan import examine
+from model_code.data.shards import Sample, Split, pack, tar_bytes, write_shard
+from model_code.data.source import Candidate, Folder
+from model_code.data.transform import Transform, for_architecture
+from model_code.embed import embedding
+from model_code.embed.embeddings import Embedder
+from model_code.embed.forward import Forward, best_forward, to_onnx
+from model_code.networks.backbone import build_backbone
+from model_code.process.cores import cores
+from model_code.process.progress import Progress
 
 LIMIT = 0.9
 FEW = 1000
@@ -130,7 +132,7 @@ def embedding_rate(shard: Path, embedder: Embedder, forward: Forward) -> float:
     with Path(os.devnull).open("w") as silent:
         progress = Progress(shards.count_photos(shard), "photos", stream=silent)
         started = time.perf_counter()
-        batch = embed.embed_shard(shard, embedder, forward, progress)
+        batch = embedding.embed_shard(shard, embedder, forward, progress)
         return len(batch.embeddings) / (time.perf_counter() - started)
 
 

@@ -17,15 +17,25 @@ from pathlib import Path
 import torch
 
 from benchmarks._shared import need, shared
-from model_code.architectures import build_backbone
-from model_code.dataset import Folder, Photo, ordered_map, scan
-from model_code.distributed import World, pick_device
-from model_code.finetune import FinetuneRecipe, FinetuneTask, Network, PhotoSource, pick_precision
-from model_code.head import Head
+from model_code.data.records import Photo
+from model_code.data.scan import scan
+from model_code.data.shards import Sample, Split, write_shard
+from model_code.data.source import Folder
+from model_code.data.transform import for_architecture
 from model_code.hyperparameters import resolve
-from model_code.loader import Batch, Photos, Plan, TrainingStream, decoders_for_gpu, index_shards
-from model_code.shards import Sample, Split, write_shard
-from model_code.transform import for_architecture
+from model_code.networks.backbone import build_backbone
+from model_code.networks.head import Head
+from model_code.process.parallel import ordered_map
+from model_code.train.distributed import World, pick_device
+from model_code.train.finetune.loader import (
+    Batch,
+    Photos,
+    Plan,
+    TrainingStream,
+    decoders_for_gpu,
+    index_shards,
+)
+from model_code.train.finetune.task import FinetuneRecipe, FinetuneTask, Network, PhotoSource, pick_precision
 
 LIMIT = 0.85
 _SHARD_PHOTOS = 3000

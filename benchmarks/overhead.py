@@ -24,7 +24,7 @@ from launcher.run import DAG_ID
 from launcher.settings import REPOSITORY, Settings
 from ml_pipeline.jobs import JobKind
 from ml_pipeline.links import LINK_KEY
-from model_code import sample_data
+from model_code.data import sample_data
 
 RUN_SECONDS = 900.0
 SAME_SHAPE = "same_shape"

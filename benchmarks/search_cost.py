@@ -22,12 +22,15 @@ import torch
 from torch import nn
 
 from benchmarks._shared import need, shared
-from model_code.architectures import load_state_dict
-from model_code.dataset import Folder, Photo, ordered_map, scan
-from model_code.manifest import Manifest
-from model_code.shards import Sample, Split, write_shard
-from model_code.splits import Fractions, assign
-from model_code.torchvision_compat import torchvision
+from model_code.data.manifest import Manifest
+from model_code.data.records import Fractions, Photo
+from model_code.data.scan import scan
+from model_code.data.shards import Sample, Split, write_shard
+from model_code.data.source import Folder
+from model_code.data.splits import assign
+from model_code.networks.torchvision_compat import torchvision
+from model_code.networks.weights import load_state_dict
+from model_code.process.parallel import ordered_map
 
 LIMIT = 1000.0
 _BATCH = 32

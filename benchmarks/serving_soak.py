@@ -141,7 +141,7 @@ def measure(bundle: Path, chosen: argparse.Namespace) -> dict[str, Any]:
 
 def write_bodies(folder: Path, bundle: Path, runtime: str) -> None:
     """The load's photos, and the class that the predictor gives each in process."""
-    from model_code.serve.predictor import Predictor
+    from model_code.predict.predictor import Predictor
 
     photos = [path.read_bytes() for path in _serving_model.load_photos()]
     for number, photo in enumerate(photos):

@@ -55,7 +55,7 @@ def _run_command(chosen: argparse.Namespace, settings: Settings, console: Consol
 
 def _one_line_errors() -> tuple[type[Exception], ...]:
     from launcher.airflow_api import AirflowError
-    from model_code.dataset import DatasetError
+    from model_code.data.source import DatasetError
 
     return (*main_job.SHOWN_AS_ONE_LINE, AirflowError, DatasetError, OSError)
 

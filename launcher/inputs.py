@@ -34,7 +34,7 @@ class Inputs:
 def choose(settings: Settings, say: Say, progress: Callable[[int, int], None]) -> Inputs:
     """Settle photos and weights before anything long starts.
 
-    Raises model_code.dataset.DatasetError when the photos cannot become a data set.
+    Raises model_code.data.source.DatasetError when the photos cannot become a data set.
     """
     notes: list[str] = []
     data = settings.data or _default_photos(settings, say, progress, notes)
@@ -52,7 +52,7 @@ def dataset_name(folder: Path) -> str:
 def _default_photos(
     settings: Settings, say: Say, progress: Callable[[int, int], None], notes: list[str]
 ) -> Path:
-    from model_code import sample_data
+    from model_code.data import sample_data
 
     folder = settings.home / "data"
     fetched = folder / "imagewoof2-160"

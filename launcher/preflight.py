@@ -80,7 +80,7 @@ def check_disk(home: Path, data_bytes: int = 0) -> None:
 
 def check_architecture(name: str) -> None:
     """Refuse an architecture torchvision does not have."""
-    from model_code.torchvision_compat import torchvision
+    from model_code.networks.torchvision_compat import torchvision
 
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:

@@ -9,7 +9,7 @@ from typing import Any
 
 import litserve as ls
 
-from model_code.serve.predictor import Predictor
+from model_code.predict.predictor import Predictor
 
 
 class PredictorAPI(ls.LitAPI):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from model_code.torchvision_compat import torchvision
+from model_code.networks.torchvision_compat import torchvision
 
 
 class Classifier:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from model_code.card import BundleError
-from model_code.serve.settings import SettingsError, from_arguments
+from model_code.bundle.card import BundleError
+from model_code.serve.http.limits import SettingsError
+from model_code.serve.settings import from_arguments
 from model_code.serve.supervisor import ServeError, Supervisor
 
 

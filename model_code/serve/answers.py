@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_code.photos import PhotoError, PhotoReason
-from model_code.serve.messages import HttpError, Response
+from model_code.data.photos import PhotoError, PhotoReason
+from model_code.predict.sessions import Floats
+from model_code.serve.http.messages import HttpError, Response
 from model_code.serve.payload import Format, Query
-from model_code.serve.sessions import Floats
 
 
 @dataclass(frozen=True)

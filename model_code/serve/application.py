@@ -12,11 +12,11 @@ from model_code.serve import metrics, payload
 from model_code.serve.access_log import AccessLog, Entry
 from model_code.serve.answers import Outcome, Writer, refusal
 from model_code.serve.batching import Batcher, Job
-from model_code.serve.messages import CLIENT_GONE, HttpError, Request, Response
+from model_code.serve.http.messages import CLIENT_GONE, HttpError, Request, Response
+from model_code.serve.http.protocol import Exchange
 from model_code.serve.metrics import Board, Metrics
-from model_code.serve.model import ServedModel
 from model_code.serve.payload import Format
-from model_code.serve.protocol import Exchange
+from model_code.serve.served_model import ServedModel
 from model_code.serve.settings import Settings
 
 _INFERENCE_ID = "x-amzn-sagemaker-inference-id"

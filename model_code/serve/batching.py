@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from model_code.predict.sessions import Floats
 from model_code.serve.answers import Answer, Outcome
-from model_code.serve.messages import busy
+from model_code.serve.http.messages import busy
 from model_code.serve.payload import Encoded, Photo
-from model_code.serve.sessions import Floats
 
 _ROUNDS = 3
 """Batches per worker that the waiting photos are split into. In a batch the first photo waits for the last, so only

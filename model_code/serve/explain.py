@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from model_code.card import SAFETENSORS
-from model_code.photos import Pixels
-from model_code.serve.messages import HttpError
-from model_code.serve.predictor import Predictor
-from model_code.serve.sessions import Floats
+from model_code.bundle.card import SAFETENSORS
+from model_code.data.photos import Pixels
+from model_code.predict.predictor import Predictor
+from model_code.predict.sessions import Floats
+from model_code.serve.http.messages import HttpError
 
 _OPACITY = 0.5
 

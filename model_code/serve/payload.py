@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
 
-from model_code.serve.messages import HttpError, Request
+from model_code.serve.http.messages import HttpError, Request
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "application/x-image"})
 # What clients send when they say nothing: SageMaker's own default, and none at all. The bytes decide.

@@ -6,47 +6,14 @@ import argparse
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from model_code.card import RUNTIME_FILES
+from model_code.bundle.card import RUNTIME_FILES
+from model_code.serve.http.limits import MIB, Limits, SettingsError
 
-MIB = 1 << 20
 MOST_PROCESSES = 64
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class SettingsError(ValueError):
-    """A setting is out of range; the message names it and its bounds."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one client may cost. Sizes in bytes, times in seconds."""
-
-    head: int = 16 * 1024
-    headers: int = 64
-    body: int = 32 * MIB
-    buffered: int = 128 * MIB
-    """Requests held by one process at a time, over all connections: past it the answer is 503."""
-    photos: int = 1024
-    pixels: int = 24_000_000
-    """Pixels of a photo that has to be decoded whole (a baseline JPEG is decoded at reduced scale instead)."""
-    connections: int = 1024
-    head_timeout: float = 10.0
-    body_timeout: float = 30.0
-    idle_timeout: float = 75.0
-    write_timeout: float = 30.0
-    drain_timeout: float = 30.0
-    hang_timeout: float = 60.0
-    """Longest work on one batch: past it /ping says 503. SageMaker's clients wait 60 s for an answer.
-    https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
-    """
-
-    def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"{name} must be above 0, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +32,7 @@ class Settings:
     top_k: int = 5
     explain: bool = False
     access_log: str = "-"
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from model_code.bundle import Bundle
-from model_code.card import BundleError
-from model_code.serve.arrangement import Arrangement
+from model_code.bundle.archive import Bundle
+from model_code.bundle.card import BundleError
+from model_code.serve.concurrency import Arrangement
 from model_code.serve.metrics import Board
 from model_code.serve.settings import MOST_PROCESSES, STOP_SIGNALS, Settings
 

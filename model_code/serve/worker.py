@@ -22,22 +22,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model_code.card import CARD
-from model_code.cores import cores
+from model_code.bundle.card import CARD
+from model_code.predict.predictor import Predictor
+from model_code.process.cores import cores
 from model_code.serve import metrics, payload
 from model_code.serve.access_log import AccessLog
 from model_code.serve.answers import Answer, Writer
 from model_code.serve.application import Application, Capabilities, report_trouble
-from model_code.serve.arrangement import Arrangement, choose, fixed, measure
 from model_code.serve.batching import Batch, Batcher
-from model_code.serve.listener import Listener
-from model_code.serve.messages import Request
+from model_code.serve.concurrency import Arrangement, choose, fixed, measure
+from model_code.serve.http.listener import Listener
+from model_code.serve.http.messages import Request
+from model_code.serve.http.poller import READ
+from model_code.serve.http.protocol import Server
+from model_code.serve.http.reactor import Reactor
 from model_code.serve.metrics import Board
-from model_code.serve.model import ServedModel
-from model_code.serve.poller import READ
-from model_code.serve.predictor import Predictor
-from model_code.serve.protocol import Server
-from model_code.serve.reactor import Reactor
+from model_code.serve.served_model import ServedModel
 from model_code.serve.settings import STOP_SIGNALS, Settings
 
 _SWEEP = 0.25

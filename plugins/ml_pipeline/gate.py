@@ -76,7 +76,7 @@ def paired_difference(challenger: Mapping[str, bool], champion: Mapping[str, boo
     """
     import numpy as np
 
-    from model_code import scores
+    from model_code.evaluate import scores
 
     keys = sorted(challenger.keys() & champion.keys())
     found = scores.paired_difference(*(np.array([of[key] for key in keys], bool) for of in (challenger, champion)))

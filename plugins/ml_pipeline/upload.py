@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ml_pipeline import objects
 
 if TYPE_CHECKING:
-    from model_code.dataset import Candidate, Photo, Rejected, Source
-    from model_code.manifest import Manifest, PhotoRow, ShardPlan, ShardRow, Version
-    from model_code.splits import Fractions
+    from model_code.data.manifest import Manifest, PhotoRow, ShardPlan, ShardRow, Version
+    from model_code.data.records import Fractions, Photo, Rejected
+    from model_code.data.source import Candidate, Source
 
 _EXAMPLES = 20
 Progress = Callable[[int, int, str], None]
@@ -23,7 +23,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class S3Folder:
-    """Photos below an s3:// prefix, one folder per class: a `model_code.dataset.Source`.
+    """Photos below an s3:// prefix, one folder per class: a `model_code.data.source.Source`.
 
     :param s3: a boto3 client.
     """
@@ -37,7 +37,7 @@ class S3Folder:
 
     def candidates(self) -> Iterator[Candidate]:
         """Objects of all classes, in the order of their keys."""
-        from model_code.dataset import Candidate, class_name, visible
+        from model_code.data.source import Candidate, class_name, visible
 
         for key, size in self._listing():
             folders, _, _ = key.rpartition("/")
@@ -46,7 +46,7 @@ class S3Folder:
 
     def stray(self) -> list[str]:
         """Objects beside the class folders."""
-        from model_code.dataset import visible
+        from model_code.data.source import visible
 
         return [key for key, _ in self._listing() if "/" not in key and visible(key)]
 
@@ -93,10 +93,10 @@ class Place:
     def newest(self) -> Version | None:
         """The newest version, or None for a new data set.
 
-        :raises model_code.manifest.ManifestError: when it is damaged or from a newer release.
+        :raises model_code.data.manifest.ManifestError: when it is damaged or from a newer release.
         """
-        from model_code.manifest import Manifest, Version, read_photos_jsonl
-        from model_code.shards import Split
+        from model_code.data.manifest import Manifest, Version, read_photos_jsonl
+        from model_code.data.shards import Split
 
         if not objects.exists(self.s3, self.uri("latest.json")):
             return None
@@ -133,24 +133,25 @@ def upload(
     :param progress: called with (done, total, unit) now and then.
     :return: JSON-ready and small: name, version, parent, manifest_uri, classes, counts (photos per split),
         rejected (a number), rejected_examples, new_shards, uploaded_bytes, total_bytes, changed.
-    :raises model_code.dataset.DatasetError: when no data set can be made of `data`; the message names the
+    :raises model_code.data.source.DatasetError: when no data set can be made of `data`; the message names the
         fix.
     """
-    from model_code import dataset, manifest, splits
+    from model_code.data import manifest, records, scan, splits
+    from model_code.data import source as sources
 
     check_name(name)
     if not data.strip():
         # As a path it would be the working directory.
-        raise dataset.DatasetError(
+        raise sources.DatasetError(
             "`data` is empty: give a folder or an s3:// prefix with one folder of photos per class; for scheduled "
             "runs, in ML_PIPELINE_DEFAULTS"
         )
     say = progress or (lambda done, total, unit: None)
     place = Place(s3, bucket, name)
     parent = place.newest()
-    source: Source = S3Folder(s3, data) if data.startswith("s3://") else dataset.Folder(Path(data))
-    photos, rejected = dataset.scan(source, workers, lambda done, total: say(done, total, "photos"))
-    parts = fractions or splits.Fractions()
+    source: Source = S3Folder(s3, data) if data.startswith("s3://") else sources.Folder(Path(data))
+    photos, rejected = scan.scan(source, workers, lambda done, total: say(done, total, "photos"))
+    parts = fractions or records.Fractions()
     known = parent.known_splits() if parent else {}
     split_of, look_alikes = splits.assign(photos, known, seed, parts)
     plans = manifest.plan_shards(photos, split_of, seed, parent)
@@ -185,7 +186,7 @@ def _upload_shards(
     place: Place, source: Source, plans: list[ShardPlan], say: Progress
 ) -> tuple[list[ShardRow], list[PhotoRow], int, int]:
     """Rows of all shards and photos, the bytes uploaded, and how many shards were not there before."""
-    from model_code.manifest import photo_rows
+    from model_code.data.manifest import photo_rows
 
     shards: list[ShardRow] = []
     rows: list[PhotoRow] = []
@@ -204,9 +205,9 @@ def _upload_shards(
 
 
 def _upload_shard(place: Place, source: Source, plan: ShardPlan, folder: Path) -> tuple[ShardRow, int]:
-    from model_code.dataset import ordered_map
-    from model_code.manifest import ShardRow
-    from model_code.shards import Sample, write_shard
+    from model_code.data.manifest import ShardRow
+    from model_code.data.shards import Sample, write_shard
+    from model_code.process.parallel import ordered_map
 
     def sample(photo: Photo) -> Sample:
         data = source.read(photo.path)
@@ -226,7 +227,7 @@ def _upload_shard(place: Place, source: Source, plan: ShardPlan, folder: Path) -
 
 
 def _check_unchanged(source: Source, photo: Photo, data: bytes) -> None:
-    from model_code.dataset import DatasetError
+    from model_code.data.source import DatasetError
 
     if hashlib.sha256(data).hexdigest() != photo.sha256:
         raise DatasetError(
@@ -236,8 +237,8 @@ def _check_unchanged(source: Source, photo: Photo, data: bytes) -> None:
 
 def _publish(place: Place, version: Version) -> int:
     """Write the version's files, the manifest and the pointer last; returns their bytes."""
-    from model_code.manifest import photos_jsonl
-    from model_code.shards import Split
+    from model_code.data.manifest import photos_jsonl
+    from model_code.data.shards import Split
 
     folder = f"versions/{version.manifest.version}"
     size = place.put(f"{folder}/photos.jsonl", photos_jsonl(version.photos))

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from ml_pipeline import objects
 
 if TYPE_CHECKING:
-    from model_code.download import Checksum
+    from model_code.data.download import Checksum
 
 # Importing torchvision takes seconds, on a busy laptop half a minute.
 _ASK_SECONDS = 180.0
@@ -76,7 +76,7 @@ def torchvision_url(architecture: str, name: str) -> str:
 
     :raises WeightsError: for an unknown architecture or name.
     """
-    command = [sys.executable, "-m", "model_code.pretrained", architecture, name]
+    command = [sys.executable, "-m", "model_code.networks.pretrained", architecture, name]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
@@ -91,7 +91,7 @@ def torchvision_url(architecture: str, name: str) -> str:
 
 def file_name_checksum(url: str) -> Checksum | None:
     """The start of the SHA-256 that torch.hub's file names carry: `mobilenet_v2-7ebf99e0.pth`."""
-    from model_code.download import Checksum
+    from model_code.data.download import Checksum
 
     match = re.search(r"-([0-9a-f]{8,64})\.\w+$", urlsplit(url).path)
     return Checksum("sha256", match[1]) if match else None
@@ -99,7 +99,7 @@ def file_name_checksum(url: str) -> Checksum | None:
 
 def _fetch(s3: Any, wanted: str, path: Path, progress: Progress | None) -> Path:
     """The weights as a local file: `path`, or the file itself where it is local already."""
-    from model_code.download import Checksum
+    from model_code.data.download import Checksum
 
     parts = urlsplit(wanted)
     if parts.scheme in ("http", "https"):
@@ -132,7 +132,7 @@ def _from_s3(s3: Any, uri: str, path: Path) -> Path:
 
 
 def _download(url: str, path: Path, checksum: Checksum | None, progress: Progress | None) -> None:
-    from model_code.download import DownloadError, download
+    from model_code.data.download import DownloadError, download
 
     try:
         download(url, path, checksum=checksum, progress=progress)

@@ -26,7 +26,7 @@ import psutil
 from launcher.airflow_api import AirflowClient
 from launcher.preflight import free_port
 from launcher.run import DAG_ID
-from model_code import sample_data
+from model_code.data import sample_data
 from tests.docker import compose
 
 # What each service listens on in its container; tests/docker/test_compose_file.py holds the file to it.

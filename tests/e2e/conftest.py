@@ -66,7 +66,7 @@ class Laptop:
 
 
 def make_laptop(folder: Path) -> Laptop:
-    from model_code import sample_data
+    from model_code.data import sample_data
 
     photos = folder / "photos"
     sample_data.draw(photos, photos=60, classes=4)

@@ -16,7 +16,7 @@ import pytest
 
 from launcher.settings import REPOSITORY
 from ml_pipeline.settings import INSTANCE_IMAGE, airflow_connection
-from model_code import sample_data
+from model_code.data import sample_data
 from tests.infra.stacks import BUCKET, REGION
 from tests.local_aws.enforced import Account, arn, create_roles
 

@@ -14,9 +14,9 @@ from moto import mock_aws
 
 from ml_pipeline import upload as uploads
 from ml_pipeline.upload import upload
-from model_code.dataset import DatasetError
-from model_code.manifest import Manifest
-from model_code.shards import Split, read_shard
+from model_code.data.manifest import Manifest
+from model_code.data.shards import Split, read_shard
+from model_code.data.source import DatasetError
 from tests.model_code.photo_files import folder_of_photos, photo
 
 BUCKET = "photos"
@@ -171,7 +171,7 @@ def test_an_upload_that_is_cut_off_leaves_no_version_and_loses_no_work(
 def test_a_photo_that_changes_under_way_stops_the_upload(
     s3: Any, pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from model_code.dataset import Folder
+    from model_code.data.source import Folder
 
     reads: dict[str, int] = {}
     read = Folder.read

@@ -125,7 +125,7 @@ def test_torchvision_says_where_its_weights_are() -> None:
 
 
 def test_names_that_torchvision_has_not_list_what_it_has() -> None:
-    from model_code.pretrained import weights_url
+    from model_code.networks.pretrained import weights_url
 
     with pytest.raises(ValueError, match="IMAGENET1K_V1, IMAGENET1K_V2"):
         weights_url("mobilenet_v2", "IMAGENET1K_V9")

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from model_code.architectures import Backbone, Classifier, attach_head, build_backbone
-from model_code.code_version import code_version
-from model_code.export import export_bundle
-from model_code.shards import Split, read_shard
-from model_code.transform import Transform
+from model_code.data.shards import Split, read_shard
+from model_code.data.transform import Transform
+from model_code.export.assemble import export_bundle
+from model_code.networks.backbone import Backbone, Classifier, attach_head, build_backbone
+from model_code.process.code_version import code_version
 from tests.model_code import toys
 
 ARCHITECTURE = "squeezenet1_1"

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from model_code import guard
+from model_code.export.int8 import guard
 from tests.model_code import colours
 
 

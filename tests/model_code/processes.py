@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from model_code.checkpoints import read
+from model_code.train.checkpoints import read
 
 SECONDS = 120.0
 
@@ -24,7 +24,7 @@ def _train(argv: list[str], environment: dict[str, str], log: str) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    from model_code import train
+    from model_code.train import __main__ as train
 
     train.limit_threads = lambda environment: None
     sys.exit(train.main(argv, environment))
@@ -33,7 +33,7 @@ def _train(argv: list[str], environment: dict[str, str], log: str) -> None:
 def start(argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> BaseProcess:
     """Start `train`; its output is appended to `log`."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["model_code.train_head", "model_code.train_finetune"])
+    context.set_forkserver_preload(["model_code.train.head.strategy", "model_code.train.finetune.strategy"])
     # Not daemonic: fine-tuning starts decoders of its own.
     process = context.Process(target=_train, args=(list(argv), dict(environment or {}), str(log)))
     process.start()

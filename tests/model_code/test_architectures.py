@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from model_code.architectures import ArchitectureError, attach_head, build, build_backbone, load_state_dict
-from model_code.forward import Forward, Normalised, OnnxForward, OpenVinoForward, TorchForward
-from model_code.torchvision_compat import import_torchvision, torchvision
-from model_code.transform import Transform
+from model_code.data.transform import Transform
+from model_code.embed.forward import Forward, Normalised, OnnxForward, OpenVinoForward, TorchForward
+from model_code.networks.backbone import attach_head, build, build_backbone
+from model_code.networks.torchvision_compat import import_torchvision, torchvision
+from model_code.networks.weights import ArchitectureError, load_state_dict
 
 ARCHITECTURES = {
     "mobilenet_v2": (1280, True),

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from model_code.bundle import CARD, SCHEMA_VERSION, Bundle, BundleError, ModelCard, pack, write_card
+from model_code.bundle.archive import CARD, SCHEMA_VERSION, Bundle, BundleError, ModelCard, pack, write_card
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "model_code" / "schemas" / "model.schema.json").read_text(encoding="utf-8")
@@ -204,7 +204,7 @@ def test_hostile_member_is_refused(tmp_path: Path, member: tarfile.TarInfo, mess
 
 
 def test_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model_code.bundle.MAX_UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr("model_code.bundle.archive.MAX_UNPACKED_BYTES", 1 << 20)
     _hostile(tmp_path / "model.tar.gz", _member("model.onnx"), bytes(2 << 20))
     with pytest.raises(BundleError, match="unpacks to more than"):
         Bundle.open(tmp_path / "model.tar.gz", tmp_path / "out")

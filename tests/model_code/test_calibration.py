@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model_code.calibration import (
+from model_code.predict.calibration import (
     Calibration,
     calibrate,
     fit_temperature,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_code.checkpoints import Checkpoints, CorruptCheckpoint, fingerprint, read, write
+from model_code.train.checkpoints import Checkpoints, CorruptCheckpoint, fingerprint, read, write
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_kills_while_writing_leave_no_more_than_one_file(
     checkpoints = Checkpoints(tmp_path, "fit")
     for step in (1, 2, 3):
         with monkeypatch.context() as interrupted:
-            interrupted.setattr("model_code.checkpoints.os.replace", killed)
+            interrupted.setattr("model_code.train.checkpoints.os.replace", killed)
             with pytest.raises(KeyboardInterrupt):
                 checkpoints.save(step, {"step": step})
         assert len(list((tmp_path / "fit").iterdir())) == 1

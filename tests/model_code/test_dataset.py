@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from model_code import dataset
-from model_code.dataset import Candidate, DatasetError, Folder
-from model_code.photos import PhotoError
+from model_code.data import scan as dataset
+from model_code.data import source
+from model_code.data.photos import PhotoError
+from model_code.data.source import Candidate, DatasetError, Folder
+from model_code.process import parallel
 from tests.model_code.photo_files import encoded, folder_of_photos, photo
 
 
@@ -178,12 +180,12 @@ def test_rejected_files_of_any_name_can_be_written_down(tmp_path: Path) -> None:
 
 
 def test_class_names_are_the_same_from_every_system() -> None:
-    assert dataset.class_name("Affenpinscher\u0308") == dataset.class_name(
+    assert source.class_name("Affenpinscher\u0308") == source.class_name(
         "Affenpinscher\u0308".encode().decode()
     )
-    assert dataset.class_name("u\u0308") == "\u00fc"
+    assert source.class_name("u\u0308") == "\u00fc"
     with pytest.raises(DatasetError, match="rename it"):
-        dataset.class_name("two\nlines")
+        source.class_name("two\nlines")
 
 
 def test_the_suffix_is_that_of_the_real_format() -> None:
@@ -219,7 +221,7 @@ def test_ordered_map_keeps_order_and_few_items_under_way() -> None:
             taken += 1
             yield number
 
-    results = dataset.ordered_map(lambda n: n * n, numbers(), workers=2)  # type: ignore[arg-type]
+    results = parallel.ordered_map(lambda n: n * n, numbers(), workers=2)  # type: ignore[arg-type]
     assert next(results) == 0
     assert taken <= 8
     assert list(results) == [n * n for n in range(1, 100)]

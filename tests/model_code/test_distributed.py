@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_code.distributed import DistributedError, Membership, World, join, membership
+from model_code.train.distributed import DistributedError, Membership, World, join, membership
 from tests.model_code import processes, toys
 
 HOSTS = {"SM_HOSTS": '["algo-1", "algo-2", "algo-3"]'}

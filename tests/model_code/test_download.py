@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from model_code.download import Checksum, DownloadError, download
+from model_code.data.download import Checksum, DownloadError, download
 from tests.web_server import sends, web_server
 
 BODY = b"weights " * 100_000

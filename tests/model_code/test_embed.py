@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from model_code import cores, embed, embeddings, shards
-from model_code.architectures import build_backbone
-from model_code.embeddings import NO_WEIGHTS, Embedder
-from model_code.forward import OnnxForward, OpenVinoForward, TorchForward
-from model_code.progress import Progress
-from model_code.shards import Sample, Split
-from model_code.transform import Transform
+from model_code.data import shards
+from model_code.data.shards import Sample, Split
+from model_code.data.transform import Transform
+from model_code.embed import __main__ as embed
+from model_code.embed import embedding, embeddings
+from model_code.embed.embeddings import NO_WEIGHTS, Embedder
+from model_code.embed.forward import OnnxForward, OpenVinoForward, TorchForward
+from model_code.networks.backbone import build_backbone
+from model_code.process import cores
+from model_code.process.progress import Progress
 from tests.model_code.photo_files import photo
 
 ARCHITECTURE = "mobilenet_v3_small"
@@ -51,8 +54,8 @@ def test_all_runtimes_give_the_same_embeddings(runtime: OnnxForward) -> None:
 
 def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
     program = (
-        "import sys, torch; from model_code import forward; from model_code.architectures import build_backbone; "
-        "from model_code.transform import Transform; "
+        "import sys, torch; from model_code import forward; from model_code.networks.backbone import build_backbone; "
+        "from model_code.data.transform import Transform; "
         "forward.OpenVinoForward(build_backbone('squeezenet1_1'), Transform(64, 64)); "
         "assert not [name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module]"
     )
@@ -64,8 +67,8 @@ FIRST_CALLS = """
 import sys, threading
 import numpy as np
 from torch import nn
-from model_code.forward import OpenVinoForward
-from model_code.transform import Transform
+from model_code.embed.forward import OpenVinoForward
+from model_code.data.transform import Transform
 
 sys.setswitchinterval(1e-6)
 network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -92,7 +95,7 @@ def test_first_calls_at_once_do_not_wait_for_each_other_for_ever() -> None:
 def test_a_row_per_photo_and_view(tmp_path: Path, runtime: OnnxForward, split: Split, views: int) -> None:
     path = shard(tmp_path, split, 11)
     embedder = Embedder(ARCHITECTURE, NO_WEIGHTS, SMALL, views=3)
-    batch = embed.embed_shard(path, embedder, runtime, Progress(11, "photos"), batch_size=6)
+    batch = embedding.embed_shard(path, embedder, runtime, Progress(11, "photos"), batch_size=6)
     assert batch.embeddings.shape == (11 * views, 1024)
     assert batch.photo.tolist() == [n for n in range(11) for _ in range(views)]
     assert batch.view.tolist() == list(range(views)) * 11
@@ -110,19 +113,19 @@ def test_a_row_per_photo_and_view(tmp_path: Path, runtime: OnnxForward, split: S
 def test_only_missing_shards_are_embedded(tmp_path: Path, runtime: OnnxForward) -> None:
     paths = [shard(tmp_path / "in", Split.TRAIN, 4), shard(tmp_path / "in", Split.VALID, 3, first=50)]
     embedder = Embedder(ARCHITECTURE, NO_WEIGHTS, SMALL)
-    assert embed.embed(paths[:1], tmp_path / "out", embedder, runtime) > 0
+    assert embedding.embed(paths[:1], tmp_path / "out", embedder, runtime) > 0
     (first,) = (tmp_path / "out").iterdir()
     written = first.stat().st_mtime_ns
-    embed.embed(paths, tmp_path / "out", embedder, runtime)
+    embedding.embed(paths, tmp_path / "out", embedder, runtime)
     assert first.stat().st_mtime_ns == written
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {path.stem for path in paths}
-    assert embed.embed(paths, tmp_path / "out", embedder, runtime) == 0
+    assert embedding.embed(paths, tmp_path / "out", embedder, runtime) == 0
 
 
 def test_by_hand_on_local_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = tmp_path / "weights" / "any-name"
     weights.parent.mkdir()
-    from model_code.torchvision_compat import torchvision
+    from model_code.networks.torchvision_compat import torchvision
 
     torch.save(torchvision.models.get_model(ARCHITECTURE, weights=None).state_dict(), weights)
     path = shard(tmp_path / "shards", Split.TRAIN, 5)
@@ -139,7 +142,7 @@ def test_by_hand_on_local_folders(tmp_path: Path, capsys: pytest.CaptureFixture[
     import hashlib
 
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    from model_code.transform import for_architecture
+    from model_code.data.transform import for_architecture
 
     identity = embeddings.embedder_id(ARCHITECTURE, digest, for_architecture(ARCHITECTURE), 2)
     assert batch.embedder.id == identity
@@ -179,7 +182,7 @@ def test_a_damaged_shard_fails_the_job_and_leaves_no_file(
     path = shard(tmp_path, Split.TRAIN, 6)
     path.write_bytes(path.read_bytes()[:4000])
     with pytest.raises(shards.ShardError):
-        embed.embed([path], tmp_path / "out", Embedder(ARCHITECTURE, NO_WEIGHTS, SMALL), runtime)
+        embedding.embed([path], tmp_path / "out", Embedder(ARCHITECTURE, NO_WEIGHTS, SMALL), runtime)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -193,8 +196,8 @@ def test_numbers_beyond_float16_are_refused(tmp_path: Path) -> None:
             return np.full((len(pixels), 3), 1e6, np.float32)
 
     path = shard(tmp_path, Split.TRAIN, 2)
-    with pytest.raises(embed.EmbedError, match="float16"):
-        embed.embed_shard(path, Embedder(ARCHITECTURE, NO_WEIGHTS, SMALL), Wild(), Progress(2, "photos"))
+    with pytest.raises(embedding.EmbedError, match="float16"):
+        embedding.embed_shard(path, Embedder(ARCHITECTURE, NO_WEIGHTS, SMALL), Wild(), Progress(2, "photos"))
 
 
 def test_a_photo_the_codec_no_longer_reads_is_skipped_aloud(
@@ -203,7 +206,7 @@ def test_a_photo_the_codec_no_longer_reads_is_skipped_aloud(
     samples = [Sample("a" * 20, "cat", photo(1), "jpg"), Sample("b" * 20, "cat", b"broken", "jpg")]
     info = shards.write_shard(tmp_path / "x", Split.TRAIN, samples)
     path = (tmp_path / "x").rename(tmp_path / f"{info.sha256}.tar")
-    batch = embed.embed_shard(path, Embedder(ARCHITECTURE, NO_WEIGHTS, SMALL), runtime, Progress(2, "photos"))
+    batch = embedding.embed_shard(path, Embedder(ARCHITECTURE, NO_WEIGHTS, SMALL), runtime, Progress(2, "photos"))
     assert batch.keys == ("a" * 20,)
     assert f"skipped key={'b' * 20}" in capsys.readouterr().out
 

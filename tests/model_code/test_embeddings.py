@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import model_code
-from model_code import embeddings
-from model_code.embeddings import Embedder, Embeddings, EmbeddingsError, embedder_id
-from model_code.shards import Split
-from model_code.transform import Transform
+from model_code.data.shards import Split
+from model_code.data.transform import Transform
+from model_code.embed import embeddings
+from model_code.embed.embeddings import Embedder, Embeddings, EmbeddingsError, embedder_id
 
 EMBEDDER = Embedder("mobilenet_v2", "ab" * 32, Transform(), views=2)
 BATCH = Embeddings(
@@ -71,7 +71,7 @@ def test_asking_for_the_id_loads_no_torch() -> None:
     import subprocess
     import sys
 
-    modules = "model_code.embeddings, model_code.manifest, model_code.sample_data"
+    modules = "model_code.embed.embeddings, model_code.data.manifest, model_code.data.sample_data"
     code = f"import {modules}, sys; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"

@@ -15,16 +15,20 @@ import jsonschema
 import numpy as np
 import pytest
 
-from model_code import bundle, evaluate, evaluation, judging, scores
-from model_code.bundle import Bundle, pack
-from model_code.judging import Judgement, Latency
-from model_code.scores import UNKNOWN, Outcomes
-from model_code.serve.predictor import Predictor
-from model_code.shards import Sample, Split, read_shard, write_shard
+import model_code
+from model_code.bundle import archive as bundle
+from model_code.bundle.archive import Bundle, pack
+from model_code.data.shards import Sample, Split, read_shard, write_shard
+from model_code.evaluate import __main__ as evaluate
+from model_code.evaluate import document as evaluation
+from model_code.evaluate import judging, scores
+from model_code.evaluate.judging import Judgement, Latency
+from model_code.evaluate.scores import UNKNOWN, Outcomes
+from model_code.predict.predictor import Predictor
 from tests.model_code import toys
 from tests.model_code.colours import Colours
 
-SCHEMAS = Path(bundle.__file__).parent / "schemas"
+SCHEMAS = Path(model_code.__file__).parent / "schemas"
 
 
 def schema(name: str) -> Any:

@@ -15,21 +15,23 @@ import pytest
 import torch
 from PIL import Image
 
-from model_code import bundle, export
-from model_code.architectures import attach_head, build, build_backbone
-from model_code.bundle import Bundle
-from model_code.calibration import probabilities
-from model_code.head import Head
-from model_code.onnx_graph import export_onnx, has_features, session
-from model_code.serve import torch_session
-from model_code.serve.predictor import Predictor
-from model_code.shards import Split, read_shard
-from model_code.transform import Transform
+import model_code
+from model_code.bundle.archive import Bundle
+from model_code.data.shards import Split, read_shard
+from model_code.data.transform import Transform
+from model_code.export import assemble as export
+from model_code.export import golden
+from model_code.export.onnx_graph import export_onnx, has_features, session
+from model_code.networks.backbone import attach_head, build, build_backbone
+from model_code.networks.head import Head
+from model_code.predict import torch_session
+from model_code.predict.calibration import probabilities
+from model_code.predict.predictor import Predictor
 from tests.model_code import colours
 from tests.model_code.colours import Colours
 from tests.model_code.test_architectures import ARCHITECTURES
 
-SCHEMAS = Path(bundle.__file__).parent / "schemas"
+SCHEMAS = Path(model_code.__file__).parent / "schemas"
 
 
 def test_bundle_holds_what_the_contract_says(colour_bundle: Colours) -> None:
@@ -51,13 +53,13 @@ def test_bundle_holds_what_the_contract_says(colour_bundle: Colours) -> None:
 
 def test_no_machine_path_and_no_stack_trace_in_the_graph(colour_bundle: Colours) -> None:
     content = (colour_bundle.folder / "model.onnx").read_bytes()
-    assert str(Path(bundle.__file__).parent).encode() not in content
+    assert str(Path(model_code.__file__).parent).encode() not in content
     assert b"stack_trace" not in content
 
 
 def test_golden_photos_are_small_and_their_outputs_repeat(colour_bundle: Colours) -> None:
     card = Bundle.open(colour_bundle.folder).card
-    assert len(card.golden) == export.GOLDEN_PHOTOS
+    assert len(card.golden) == golden.GOLDEN_PHOTOS
     photos = [base64.b64decode(item.photo) for item in card.golden]
     assert max(map(len, photos)) < 10_000
     answers = Predictor.open(colour_bundle.folder, runtime="onnx", threads=1).predict(photos)
@@ -164,7 +166,7 @@ def test_without_onnx_the_bundle_holds_the_weights_and_says_so(
     card = Bundle.open(tmp_path / "model").card
     assert card.runtimes == ("torch",)
     assert "onnx is not installed here" in capsys.readouterr().out
-    assert len(card.golden) == export.GOLDEN_PHOTOS  # drawn, because there was no calibration shard
+    assert len(card.golden) == golden.GOLDEN_PHOTOS  # drawn, because there was no calibration shard
 
 
 def test_leftovers_of_an_interrupted_export_are_replaced(
@@ -233,6 +235,6 @@ def _as(card: Any, architecture: str) -> Any:
 
 
 def test_drawn_golden_photos_are_photos() -> None:
-    for photo in export.golden_photos([]):
+    for photo in golden.golden_photos([]):
         with Image.open(io.BytesIO(photo)) as image:
-            assert image.size == (export.GOLDEN_SIDE, export.GOLDEN_SIDE)
+            assert image.size == (golden.GOLDEN_SIDE, golden.GOLDEN_SIDE)

@@ -1,3 +1,4 @@
+
 import os
 import shutil
 from collections import Counter
@@ -9,12 +10,24 @@ import numpy as np
 import pytest
 import torch
 
-from model_code import train_finetune
-from model_code.architectures import build_backbone
-from model_code.checkpoints import read, write
-from model_code.distributed import World
-from model_code.finetune import (
-    Average,
+from model_code.data.shards import ShardError, Split
+from model_code.data.transform import Transform
+from model_code.hyperparameters import resolve
+from model_code.networks.backbone import build_backbone
+from model_code.networks.head import Head
+from model_code.train.checkpoints import read, write
+from model_code.train.distributed import World
+from model_code.train.finetune import start
+from model_code.train.finetune.average import Average
+from model_code.train.finetune.loader import (
+    Photos,
+    Plan,
+    TrainingStream,
+    decoders_for_gpu,
+    index_shards,
+    stream_once,
+)
+from model_code.train.finetune.task import (
     FinetuneRecipe,
     FinetuneTask,
     Network,
@@ -23,12 +36,7 @@ from model_code.finetune import (
     pick_precision,
     unfreeze,
 )
-from model_code.head import Head
-from model_code.hyperparameters import resolve
-from model_code.loader import Photos, Plan, TrainingStream, decoders_for_gpu, index_shards, stream_once
-from model_code.mixing import cut, mix, partners
-from model_code.shards import ShardError, Split
-from model_code.transform import Transform
+from model_code.train.mixing import cut, mix, partners
 from tests.model_code import toys
 
 TRANSFORM = Transform(32, 32)
@@ -238,7 +246,7 @@ def test_a_rank_without_photos_has_no_features_of_the_right_width(tmp_path: Path
     toys.shard(tmp_path, Split.VALID, 1)
     index = index_shards((tmp_path,), toys.CLASSES)
     idle = Replicated(0, 4)  # 3 photos are two pairs for four ranks
-    features = train_finetune._features(idle, index, "squeezenet1_1", None, TRANSFORM)
+    features = start._features(idle, index, "squeezenet1_1", None, TRANSFORM)
     assert features.rows.shape == (0, 512)
     assert len(features) == 0
 

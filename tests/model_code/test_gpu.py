@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from model_code.architectures import build_backbone
-from model_code.checkpoints import read, write
-from model_code.forward import GpuForward, TorchForward, best_forward
-from model_code.transform import Transform
+from model_code.data.transform import Transform
+from model_code.embed.forward import GpuForward, TorchForward, best_forward
+from model_code.networks.backbone import build_backbone
+from model_code.train.checkpoints import read, write
 from tests.model_code import processes, toys
 from tests.model_code.photo_files import photo
 from tests.model_code.test_distributed import FINETUNED, assert_same, train_together

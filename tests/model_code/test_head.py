@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from model_code.checkpoints import Checkpoints
-from model_code.distributed import World
-from model_code.embeddings import EmbeddingsError
-from model_code.features import Features, collect, join
-from model_code.fitting import Diverged, Fit, Metrics, Report, Schedule
-from model_code.head import Head, HeadRecipe, fit_head
+from model_code.data.shards import Split
+from model_code.embed.embeddings import EmbeddingsError
 from model_code.hyperparameters import resolve
-from model_code.mixing import Loss, balanced_weights, draw_shares, partners
-from model_code.shards import Split
+from model_code.networks.head import Head
+from model_code.train.checkpoints import Checkpoints
+from model_code.train.distributed import World
+from model_code.train.features import Features, collect, join
+from model_code.train.head.task import HeadRecipe, fit_head
+from model_code.train.loop import Diverged, Fit, Metrics, Report, Schedule
+from model_code.train.mixing import Loss, balanced_weights, draw_shares, partners
 from tests.model_code import toys
 
 TRAIN = collect([toys.embeddings(Split.TRAIN)], toys.CLASSES)
@@ -47,7 +48,7 @@ def test_folding_gives_the_same_logits(hidden: int) -> None:
 
 def test_rows_kept_wide_or_converted_when_needed_give_the_same_head(monkeypatch: pytest.MonkeyPatch) -> None:
     _, wide = fit()
-    monkeypatch.setattr("model_code.head._TABLE_BYTES", 0)
+    monkeypatch.setattr("model_code.train.head.task._TABLE_BYTES", 0)
     _, narrow = fit()
     for name, weight in wide.weights.items():
         torch.testing.assert_close(narrow.weights[name], weight, rtol=1e-3, atol=1e-4)

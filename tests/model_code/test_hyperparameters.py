@@ -9,7 +9,8 @@ from dataclasses import fields
 import pytest
 
 from model_code import hyperparameters as hp
-from model_code.hyperparameter import HEAD, Hyperparameter, HyperparameterError, Kind, Scale
+from model_code.hyperparameters import __main__ as table
+from model_code.hyperparameters.row import HEAD, Hyperparameter, HyperparameterError, Kind, Scale
 
 
 def test_it_needs_no_torch() -> None:
@@ -21,8 +22,8 @@ def test_it_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("strategy", hp.Strategy)
 def test_recipes_have_exactly_the_fields_of_the_table(strategy: hp.Strategy) -> None:
-    from model_code.finetune import FinetuneRecipe
-    from model_code.head import HeadRecipe
+    from model_code.train.finetune.task import FinetuneRecipe
+    from model_code.train.head.task import HeadRecipe
 
     recipe = HeadRecipe if strategy is hp.Strategy.HEAD else FinetuneRecipe
     assert {field.name for field in fields(recipe)} == set(hp.rows(strategy)) - {
@@ -142,7 +143,7 @@ def test_command_line_wins_over_sm_hps() -> None:
 
 
 def test_metric_definitions_find_what_train_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    from model_code.metrics import log_metrics
+    from model_code.train.metrics import log_metrics
 
     log_metrics(valid_accuracy=0.8123, valid_loss=1e-7, train_loss=12.5, epoch=3)
     line = capsys.readouterr().out
@@ -185,5 +186,5 @@ def test_a_row_checks_itself() -> None:
 
 def test_the_table_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["hyperparameters"])
-    hp.main()
+    table.main()
     assert len(capsys.readouterr().out.splitlines()) == len(hp.TABLE) + 1

@@ -10,8 +10,7 @@ import jsonschema
 import pytest
 
 import model_code
-from model_code.dataset import Photo, Rejected
-from model_code.manifest import (
+from model_code.data.manifest import (
     Manifest,
     ManifestError,
     PhotoRow,
@@ -23,8 +22,9 @@ from model_code.manifest import (
     plan_shards,
     read_photos_jsonl,
 )
-from model_code.shards import Split
-from model_code.splits import Fractions, assign
+from model_code.data.records import Fractions, Photo, Rejected
+from model_code.data.shards import Split
+from model_code.data.splits import assign
 
 SCHEMAS = Path(model_code.__file__).parent / "schemas"
 

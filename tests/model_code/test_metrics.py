@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from model_code.metrics import Tally, finite, log_metrics
+from model_code.bundle.card import finite
+from model_code.train.metrics import Tally, log_metrics
 
 
 def test_a_short_last_batch_weighs_what_it_holds() -> None:

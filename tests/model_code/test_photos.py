@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_code import photos
-from model_code.photos import PhotoError, PhotoReason
+from model_code.data import photos
+from model_code.data.photos import PhotoError, PhotoReason
 from tests.model_code.photo_files import encoded, photo, picture
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from model_code import embed, evaluate, train
-from model_code.bundle import Bundle
-from model_code.shards import Split
-from model_code.transform import Transform
+from model_code.bundle.archive import Bundle
+from model_code.data.shards import Split
+from model_code.data.transform import Transform
+from model_code.embed import __main__ as embed
+from model_code.evaluate import __main__ as evaluate
+from model_code.train import __main__ as train
 from tests.model_code import toys
 
 

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from model_code import guard, int8, quantize, refit
-from model_code.activations import Activations, Calibration, squared_error
-from model_code.architectures import attach_head, build_backbone
-from model_code.guard import Verdict
-from model_code.onnx_graph import export_onnx, session
-from model_code.quantize import Recipe
-from model_code.refit import Refit
-from model_code.shards import Split
+from model_code.data.shards import Split
+from model_code.export.int8 import correction as refit
+from model_code.export.int8 import guard, quantize
+from model_code.export.int8 import make as int8
+from model_code.export.int8.activations import Activations, Calibration, squared_error
+from model_code.export.int8.correction import Refit
+from model_code.export.int8.guard import Verdict
+from model_code.export.int8.quantize import Recipe
+from model_code.export.onnx_graph import export_onnx, session
+from model_code.networks.backbone import attach_head, build_backbone
 from tests.model_code import colours
 from tests.model_code.colours import Colours
 

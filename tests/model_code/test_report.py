@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_code import charts, evaluation, report_classes
-from model_code.bundle import Bundle
-from model_code.card import ModelCard
-from model_code.judging import Judgement, Latency, Mistake
-from model_code.report import Report, comparison_verdict, render
-from model_code.report_photos import thumbnails
-from model_code.scores import Bin, Outcomes
+from model_code.bundle.archive import Bundle
+from model_code.bundle.card import ModelCard
+from model_code.evaluate import document as evaluation
+from model_code.evaluate.judging import Judgement, Latency, Mistake
+from model_code.evaluate.report import classes as report_classes
+from model_code.evaluate.report.page import Report, comparison_verdict, render
+from model_code.evaluate.report.photos import thumbnails
+from model_code.evaluate.scores import Bin, Outcomes
+from model_code.pages import charts
 from tests.model_code import toys
 from tests.model_code.colours import Colours
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from model_code import dataset, sample_data
-from model_code.splits import assign
+from model_code.data import sample_data, source
+from model_code.data import scan as dataset
+from model_code.data.splits import assign
 from tests.model_code.photo_files import photo
 from tests.web_server import sends, web_server
 
@@ -88,7 +89,7 @@ def test_nothing_is_written_outside(tmp_path: Path) -> None:
 def test_drawn_photos_make_a_data_set(tmp_path: Path) -> None:
     folder = sample_data.draw(tmp_path / "one", photos=10)
     assert set(dataset.preflight(folder).counts.values()) == {10}
-    photos, rejected = dataset.scan(dataset.Folder(folder))
+    photos, rejected = dataset.scan(source.Folder(folder))
     assert rejected == []
     assert len(assign(photos, {})[0]) == 80
 

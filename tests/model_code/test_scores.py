@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model_code import scores
-from model_code.scores import UNKNOWN, Outcomes
+from model_code.evaluate import scores
+from model_code.evaluate.scores import UNKNOWN, Outcomes
 
 
 def outcomes_of(labels: list[int], predictions: list[int], classes: int, sure: float = 3.0) -> Outcomes:

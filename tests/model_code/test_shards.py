@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from model_code import shards
-from model_code.shards import Sample, ShardError, Split
+from model_code.data import shards
+from model_code.data.shards import Sample, ShardError, Split
 
 SAMPLES = [Sample(f"{n:020x}", f"class-{n % 3}", bytes([n]) * (600 + n), "jpg") for n in range(9)]
 

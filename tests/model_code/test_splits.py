@@ -8,10 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from model_code.dataset import DatasetError, Photo
-from model_code.duplicates import near_duplicates
-from model_code.shards import Split
-from model_code.splits import Fractions, assign
+from model_code.data.duplicates import near_duplicates
+from model_code.data.records import Fractions, Photo
+from model_code.data.shards import Split
+from model_code.data.source import DatasetError
+from model_code.data.splits import assign
 
 TRAIN, VALID, TEST = Split.TRAIN, Split.VALID, Split.TEST
 

@@ -1,3 +1,4 @@
+
 import json
 import re
 import sys
@@ -11,11 +12,14 @@ import jsonschema
 import pytest
 import torch
 
-from model_code import train, tune
-from model_code.distributed import World
-from model_code.embeddings import file_name, write_embeddings
+import model_code
+from model_code.data.shards import Split
+from model_code.embed.embeddings import file_name, write_embeddings
 from model_code.hyperparameters import OBJECTIVE, metric_definitions
-from model_code.shards import Split
+from model_code.train import __main__ as train
+from model_code.train import run
+from model_code.train.distributed import World
+from model_code.tune import __main__ as tune
 from tests.model_code import processes, toys
 
 
@@ -80,7 +84,7 @@ def test_a_trial_writes_trial_json_alone_and_prints_the_epoch_kept_last(
     assert train.main(argv, {}) == 0
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["trial.json"]
     trial = json.loads((tmp_path / "model" / "trial.json").read_text())
-    schema = Path(train.__file__).parent / "schemas" / "trial.schema.json"
+    schema = Path(model_code.__file__).parent / "schemas" / "trial.schema.json"
     jsonschema.validate(trial, json.loads(schema.read_text()))
     assert len(trial["history"]) == 4
     assert trial["hyperparameters"]["epochs"] == 4
@@ -136,9 +140,9 @@ class Exported:
     """Stands in for the export module and keeps what it is given."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        module = types.ModuleType("model_code.export")
+        module = types.ModuleType("model_code.export.assemble")
         module.export_bundle = lambda **arguments: self.calls.append(arguments)  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "model_code.export", module)
+        monkeypatch.setitem(sys.modules, "model_code.export.assemble", module)
         self.calls: list[dict[str, Any]] = []
 
 
@@ -244,13 +248,13 @@ def test_both_splits_must_come_from_one_embedder(
 
 def test_a_fit_that_diverged_after_its_best_epoch_is_written_as_json(argv: list[str], tmp_path: Path) -> None:
     job = train.job_from(train.parser({}).parse_args(argv), {}, World())
-    judged = train.judge(job)
+    judged = run.judge(job)
     lost = {**judged.fit.history[-1], "train_loss": float("nan"), "valid_loss": float("inf")}
     judged = replace(judged, fit=replace(judged.fit, history=[*judged.fit.history, lost]))
-    train._write_trial(job, judged)
+    run._write_trial(job, judged)
     text = (tmp_path / "model" / "trial.json").read_text()
     trial = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    schema = Path(train.__file__).parent / "schemas" / "trial.schema.json"
+    schema = Path(model_code.__file__).parent / "schemas" / "trial.schema.json"
     jsonschema.validate(trial, json.loads(schema.read_text()))
     assert trial["history"][-1]["train_loss"] is trial["history"][-1]["valid_loss"] is None
 
@@ -274,7 +278,7 @@ def test_a_checkpoint_of_other_data_is_not_resumed(
     assert "resuming after epoch 4" in capsys.readouterr().out
     more = toys.embeddings(Split.TRAIN, 2, seed=9)
     write_embeddings(tmp_path / "data" / "train" / file_name(more.shard), more)
-    from model_code.train_head import read_features
+    from model_code.train.head.strategy import read_features
 
     read_features.cache_clear()
     assert train.main(argv, {}) == 0

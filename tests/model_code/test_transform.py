@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model_code.transform import Augmentation, Interpolation, Transform, for_architecture
+from model_code.data.transform import Augmentation, Interpolation, Transform, for_architecture
 from tests.model_code.photo_files import encoded, photo, picture
 
 
@@ -31,7 +31,7 @@ def test_the_centre_is_cut_without_stretching() -> None:
 def test_resize_then_crop_agrees_with_torchvision() -> None:
     from PIL import Image
 
-    from model_code.torchvision_compat import torchvision
+    from model_code.networks.torchvision_compat import torchvision
 
     image = picture(2, 500, 300)
     recipe = torchvision.transforms.Compose(
@@ -45,7 +45,7 @@ def test_resize_then_crop_agrees_with_torchvision() -> None:
 def test_normalised_pixels_are_torchvisions() -> None:
     import torch
 
-    from model_code.torchvision_compat import torchvision
+    from model_code.networks.torchvision_compat import torchvision
 
     transform = Transform()
     pixels = np.asarray(picture(3, 224, 224))
@@ -106,7 +106,7 @@ def test_unknown_fields_are_named() -> None:
 
 
 def test_every_torchvision_architecture_gets_its_own_recipe() -> None:
-    from model_code.torchvision_compat import torchvision
+    from model_code.networks.torchvision_compat import torchvision
 
     models = torchvision.models
     for name in models.list_models(module=models):

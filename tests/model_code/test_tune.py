@@ -1,3 +1,4 @@
+
 import json
 import sys
 import threading
@@ -7,12 +8,16 @@ import jsonschema
 import pytest
 import torch
 
-from model_code import train_finetune, train_head, tune
-from model_code.embeddings import Embeddings, file_name, write_embeddings
-from model_code.fitting import Diverged
+import model_code
+from model_code.data.shards import Split
+from model_code.embed.embeddings import Embeddings, file_name, write_embeddings
 from model_code.hyperparameters import HyperparameterError, search_space
-from model_code.shards import Split
-from model_code.tune import Search, Status, Trial, propose
+from model_code.train.finetune import strategy as train_finetune
+from model_code.train.head import strategy as train_head
+from model_code.train.loop import Diverged
+from model_code.tune import __main__ as tune
+from model_code.tune import search
+from model_code.tune.proposals import Search, Status, Trial, propose
 from tests.model_code import toys
 
 SPACE = search_space("head", {"hidden": {"choices": [0, 8]}, "batch_size": {"low": 8, "high": 64}})
@@ -78,7 +83,7 @@ def test_a_search_writes_all_trials_and_the_best(
 ) -> None:
     assert tune.main(argv, {}) == 0
     found = json.loads((tmp_path / "model" / "trials.json").read_text())
-    schema = Path(tune.__file__).parent / "schemas" / "trials.schema.json"
+    schema = Path(model_code.__file__).parent / "schemas" / "trials.schema.json"
     jsonschema.validate(found, json.loads(schema.read_text()))
     assert len(found["trials"]) == 6
     best = max(trial["metrics"]["valid_accuracy"] for trial in found["trials"])
@@ -98,9 +103,9 @@ def test_a_restarted_search_goes_on_as_it_would_have(
     journal.write_text(json.dumps(json.loads(journal.read_text())[:4]))
     (tmp_path / "model" / "trials.json").unlink()
     tried: list[int] = []
-    original = tune.Tuning._try
+    original = search.Tuning._try
     monkeypatch.setattr(
-        tune.Tuning, "_try", lambda self, trial: (tried.append(trial.number), original(self, trial))[1]
+        search.Tuning, "_try", lambda self, trial: (tried.append(trial.number), original(self, trial))[1]
     )
     assert tune.main(argv, {}) == 0
     assert sorted(tried) == [4, 5]

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model_code.embeddings import NO_WEIGHTS, Embedder, Embeddings, file_name, write_embeddings
-from model_code.manifest import Manifest
-from model_code.shards import Sample, Split, write_shard
-from model_code.splits import Fractions
-from model_code.transform import Transform
+from model_code.data.manifest import Manifest
+from model_code.data.records import Fractions
+from model_code.data.shards import Sample, Split, write_shard
+from model_code.data.transform import Transform
+from model_code.embed.embeddings import NO_WEIGHTS, Embedder, Embeddings, file_name, write_embeddings
 
 # Matrices this small gain nothing from more threads, and lose a lot where the cores are busy.
 torch.set_num_threads(1)

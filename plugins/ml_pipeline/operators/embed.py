@@ -126,8 +126,8 @@ class EmbedOperator(SageMakerJobOperator):
         return dataset.load(self.client("s3"), self.dataset["manifest_uri"])
 
     def _embedder_id(self) -> str:
-        from model_code.embeddings import embedder_id
-        from model_code.transform import for_architecture
+        from model_code.data.transform import for_architecture
+        from model_code.embed.embeddings import embedder_id
 
         transform = for_architecture(self.architecture)
         return embedder_id(self.architecture, self.weights["sha256"], transform, int(self.views))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model_code.serve.arrangement import Measured, choose, fixed, measure
+from model_code.serve.concurrency import Measured, choose, fixed, measure
 from model_code.serve.settings import Settings
 
 ANY = Settings(Path("model"))

@@ -12,13 +12,13 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
-from model_code.serve import reactor
+from model_code.predict.sessions import Floats
 from model_code.serve.answers import Answer, Outcome
 from model_code.serve.batching import Batch, Batcher, Job
-from model_code.serve.messages import HttpError
-from model_code.serve.poller import READ, Poller, SelectorPoller, best_poller
-from model_code.serve.reactor import Reactor
-from model_code.serve.sessions import Floats
+from model_code.serve.http import reactor
+from model_code.serve.http.messages import HttpError
+from model_code.serve.http.poller import READ, Poller, SelectorPoller, best_poller
+from model_code.serve.http.reactor import Reactor
 from tests.model_code.serve.running import wait_for
 
 DEADLINE = 30.0

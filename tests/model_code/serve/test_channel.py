@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from model_code.serve.channel import Channel
-from model_code.serve.poller import Poller, SelectorPoller, best_poller
-from model_code.serve.reactor import Reactor
+from model_code.serve.http.poller import Poller, SelectorPoller, best_poller
+from model_code.serve.http.reactor import Reactor
+from model_code.serve.http.transport import Channel
 from tests.model_code.serve.running import DEADLINE, FIXED, Server, read_reply, wait_for
 from tests.model_code.serve.test_http import post
 from tests.model_code.serve.toy_bundle import photo, write_toy

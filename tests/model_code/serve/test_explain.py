@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_code.predict.predictor import Predictor
 from model_code.serve.explain import Explainer, activation
-from model_code.serve.predictor import Predictor
 from tests.model_code.serve.running import FIXED, Server
 from tests.model_code.serve.toy_bundle import SIDE, encode, photo, write_toy
 
@@ -79,7 +79,7 @@ def test_a_network_without_a_final_map_says_so(tmp_path: Path) -> None:
 def test_weights_that_do_not_lead_to_the_logits_are_not_believed(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
-    from model_code.bundle import write_card
+    from model_code.bundle.archive import write_card
 
     toy = write_toy(tmp_path / "toy")
     predictor = Predictor.open(toy, threads=1)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_code.serve.predictor import Predictor
+from model_code.predict.predictor import Predictor
 from tests.model_code.serve.running import FIXED, Server
 from tests.model_code.serve.toy_bundle import encode, photo, probabilities, write_toy
 

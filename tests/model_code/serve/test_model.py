@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_code.photos import MAX_PIXELS, Pixels
-from model_code.serve.model import LARGE, ServedModel, _decodes_small
-from model_code.serve.predictor import Predictor
+from model_code.data.photos import MAX_PIXELS, Pixels
+from model_code.predict.predictor import Predictor
+from model_code.serve.served_model import LARGE, ServedModel, _decodes_small
 from tests.model_code.serve.toy_bundle import encode, write_toy
 
 SIDE = 2400

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_code.card import BundleError
-from model_code.cores import cores
-from model_code.photos import PhotoError
-from model_code.serve.predictor import Predictor, candidates
-from model_code.serve.sessions import Runtime
+from model_code.bundle.card import BundleError
+from model_code.data.photos import PhotoError
+from model_code.predict.predictor import Predictor, candidates
+from model_code.predict.sessions import Runtime
+from model_code.process.cores import cores
 from tests.model_code.serve.toy_bundle import (
     CLASSES,
     GAIN,

@@ -6,9 +6,9 @@ import tracemalloc
 
 import pytest
 
-from model_code.serve.messages import HttpError, Request
-from model_code.serve.reading import Budget, RequestReader
-from model_code.serve.settings import Limits
+from model_code.serve.http.limits import Limits
+from model_code.serve.http.messages import HttpError, Request
+from model_code.serve.http.parser import Budget, RequestReader
 
 
 class Received:

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from model_code.architectures import build
-from model_code.bundle import write_card
-from model_code.serve.predictor import Predictor
+from model_code.bundle.archive import write_card
+from model_code.networks.backbone import build
+from model_code.predict.predictor import Predictor
 from tests.model_code.serve.running import FIXED, Server
 from tests.model_code.serve.toy_bundle import TRANSFORM, encode
 
@@ -67,7 +67,7 @@ def test_torch_serves_and_explains(bundle: Path, tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_one_line(bundle: Path, tmp_path: Path) -> None:
     import json
 
-    from model_code.card import BundleError
+    from model_code.bundle.card import BundleError
 
     card = json.loads((bundle / "model.json").read_text())
     (tmp_path / "model.safetensors").write_bytes((bundle / "model.safetensors").read_bytes())

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.numpy import save_file
 
-from model_code.bundle import pack, write_card
-from model_code.transform import Transform
+from model_code.bundle.archive import pack, write_card
+from model_code.data.transform import Transform
 
 CLASSES = ("red", "green", "blue")
 SIDE = 32

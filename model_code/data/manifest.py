@@ -1,0 +1,305 @@
+"""A version of a data set: its manifest, its list of photos, and which shards a new version needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from model_code.data.records import Fractions, Photo, Rejected, rank
+from model_code.data.shards import Split, pack, tar_bytes
+
+SCHEMA_VERSION = 1
+_HASH_DIGITS = 16
+
+
+class ManifestError(ValueError):
+    """A manifest that is damaged or too new for this release."""
+
+
+@dataclass(frozen=True)
+class PhotoRow:
+    """A line of photos.jsonl. `shard` is the SHA-256 of the photo's shard; `phash` has 16 hex digits."""
+
+    key: str
+    sha256: str
+    label: str
+    split: Split
+    shard: str
+    phash: str | None
+
+    def to_line(self) -> str:
+        """One line of JSON, without the line break."""
+        fields = asdict(self)
+        fields["class"] = fields.pop("label")
+        return json.dumps(fields, sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_line(cls, line: str) -> PhotoRow:
+        """Inverse of `to_line`.
+
+        :raises ManifestError: when the line is damaged.
+        """
+        try:
+            fields = json.loads(line)
+            return cls(
+                key=fields["key"],
+                sha256=fields["sha256"],
+                label=fields["class"],
+                split=Split(fields["split"]),
+                shard=fields["shard"],
+                phash=fields["phash"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ManifestError(f"damaged line in photos.jsonl: {line[:80]!r}") from error
+
+
+@dataclass(frozen=True)
+class ShardRow:
+    """A shard of a version: what names it, where it lies in the bucket, its split, photos and bytes."""
+
+    sha256: str
+    key: str
+    split: Split
+    photos: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A version of a data set, as in `schemas/manifest.schema.json`. `counts` is {split: {class: photos}}."""
+
+    name: str
+    parent: str | None
+    seed: int
+    fractions: Fractions
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    shards: tuple[ShardRow, ...]
+    photos_sha256: str
+    rejected: tuple[Rejected, ...]
+
+    @property
+    def version(self) -> str:
+        """16 hex digits: the hash of what is listed, whoever lists it, under whatever name."""
+        listed = {
+            "schema_version": SCHEMA_VERSION,
+            "seed": self.seed,
+            "fractions": self.fractions.to_dict(),
+            "classes": self.classes,
+            "shards": sorted(shard.sha256 for shard in self.shards),
+            "photos_sha256": self.photos_sha256,
+        }
+        return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        fields = {
+            "schema_version": SCHEMA_VERSION,
+            "name": self.name,
+            "version": self.version,
+            "parent": self.parent,
+            "seed": self.seed,
+            "fractions": self.fractions.to_dict(),
+            "classes": self.classes,
+            "counts": self.counts,
+            "shards": [asdict(shard) for shard in self.shards],
+            "photos_sha256": self.photos_sha256,
+            "rejected": [asdict(item) for item in self.rejected],
+        }
+        return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Inverse of `to_json`.
+
+        :raises ManifestError: when it is damaged, or written by a newer release.
+        """
+        try:
+            fields = json.loads(text)
+            newest = int(fields["schema_version"])
+            if newest > SCHEMA_VERSION:
+                raise ManifestError(
+                    f"the manifest has schema_version {newest}, this release reads up to {SCHEMA_VERSION}; "
+                    "update ml-pipeline"
+                )
+            manifest = cls(
+                name=fields["name"],
+                parent=fields["parent"],
+                seed=fields["seed"],
+                fractions=Fractions(fields["fractions"]["valid"], fields["fractions"]["test"]),
+                classes=tuple(fields["classes"]),
+                counts=fields["counts"],
+                shards=tuple(ShardRow(**{**row, "split": Split(row["split"])}) for row in fields["shards"]),
+                photos_sha256=fields["photos_sha256"],
+                rejected=tuple(Rejected(**item) for item in fields["rejected"]),
+            )
+        except ManifestError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise ManifestError(f"damaged manifest: {error!r}; upload the data set again") from error
+        if manifest.version != fields["version"]:
+            raise ManifestError(
+                f"damaged manifest: its contents are not those of version {fields['version']}"
+            )
+        return manifest
+
+    def manifest_file(self, split: Split, bucket: str) -> list[dict[str, str] | str]:
+        """SageMaker's ManifestFile of one split: a prefix, then the shards below it (S3DataType)."""
+        prefix = f"s3://{bucket}/datasets/{self.name}/shards/"
+        return [{"prefix": prefix}, *(f"{shard.sha256}.tar" for shard in self.shards if shard.split is split)]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A manifest with its photos, and the splits of photos that only earlier versions had."""
+
+    manifest: Manifest
+    photos: tuple[PhotoRow, ...]
+    retired: Mapping[str, Split]
+
+    def known_splits(self) -> dict[str, Split]:
+        """Splits by SHA-256 that the next version has to keep, also for photos that come back."""
+        return {**self.retired, **{row.sha256: row.split for row in self.photos}}
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """A shard that a version needs: its photos in order, and its row if the parent version has it."""
+
+    split: Split
+    photos: tuple[Photo, ...]
+    kept: ShardRow | None = None
+
+
+def plan_shards(
+    photos: Sequence[Photo], splits: Mapping[str, Split], seed: int, parent: Version | None
+) -> list[ShardPlan]:
+    """Which shards hold the photos: the parent's where nothing in them changed, new ones for the rest.
+
+    A shard that lost photos (or whose photos changed class) is written again without touching others; photos
+    that the parent has not go to new shards, in the order of their rank.
+    """
+    here = {photo.sha256: photo for photo in photos if photo.sha256 in splits}
+    plans = _inherited(here, splits, parent)
+    placed = {photo.sha256 for plan in plans for photo in plan.photos}
+    for split in Split:
+        fresh = sorted(
+            (photo for sha, photo in here.items() if sha not in placed and splits[sha] is split),
+            key=lambda photo: rank(photo.sha256, seed),
+        )
+        sizes = [tar_bytes(photo.bytes, photo.label) for photo in fresh]
+        plans += [ShardPlan(split, tuple(fresh[i] for i in part)) for part in pack(sizes)]
+    return plans
+
+
+def _inherited(
+    here: Mapping[str, Photo], splits: Mapping[str, Split], parent: Version | None
+) -> list[ShardPlan]:
+    if parent is None:
+        return []
+    members: dict[str, list[PhotoRow]] = defaultdict(list)
+    for row in parent.photos:
+        members[row.shard].append(row)
+    plans = []
+    for shard in parent.manifest.shards:
+        rows = members[shard.sha256]
+        left = tuple(
+            here[row.sha256] for row in rows if row.sha256 in here and splits[row.sha256] is shard.split
+        )
+        same = len(left) == len(rows) and all(here[row.sha256].label == row.label for row in rows)
+        if left:
+            plans.append(ShardPlan(shard.split, left, shard if same else None))
+    return plans
+
+
+def photo_rows(plan: ShardPlan, shard: str) -> list[PhotoRow]:
+    """The lines of photos.jsonl for one shard."""
+    return [
+        PhotoRow(
+            key=photo.key,
+            sha256=photo.sha256,
+            label=photo.label,
+            split=plan.split,
+            shard=shard,
+            phash=None if photo.phash is None else f"{photo.phash:016x}",
+        )
+        for photo in plan.photos
+    ]
+
+
+def make_version(
+    name: str,
+    seed: int,
+    fractions: Fractions,
+    shards: Sequence[ShardRow],
+    photos: Sequence[PhotoRow],
+    rejected: Iterable[Rejected],
+    parent: Version | None,
+) -> Version:
+    """Put a version together from its written shards and their photos (in the order of the shards)."""
+    counts = {split.value: Counter(row.label for row in photos if row.split is split) for split in Split}
+    classes = tuple(sorted({row.label for row in photos}))
+    manifest = Manifest(
+        name=name,
+        parent=parent.manifest.version if parent else None,
+        seed=seed,
+        fractions=fractions,
+        classes=classes,
+        counts={split: {label: found[label] for label in classes} for split, found in counts.items()},
+        shards=tuple(shards),
+        photos_sha256=hashlib.sha256(photos_jsonl(photos)).hexdigest(),
+        rejected=tuple(sorted(rejected, key=lambda item: item.path)),
+    )
+    known = parent.known_splits() if parent else {}
+    present = {row.sha256 for row in photos}
+    retired = {sha: split for sha, split in sorted(known.items()) if sha not in present}
+    return Version(manifest, tuple(photos), retired)
+
+
+def photos_jsonl(photos: Iterable[PhotoRow]) -> bytes:
+    """The bytes of photos.jsonl."""
+    return "".join(row.to_line() + "\n" for row in photos).encode()
+
+
+def read_photos_jsonl(data: bytes) -> tuple[PhotoRow, ...]:
+    """Inverse of `photos_jsonl`.
+
+    :raises ManifestError: when a line is damaged.
+    """
+    return tuple(PhotoRow.from_line(line) for line in data.decode().splitlines())
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest at `path`, a file or a folder with manifest.json.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ManifestError: It is damaged.
+    """
+    file = path / "manifest.json" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"no manifest.json at {path}; give the data set's manifest with --dataset")
+    return Manifest.from_json(file.read_text())
+
+
+def read_dataset(path: Path | None) -> dict[str, str] | None:
+    """Name and version from a `manifest.json` or the folder that holds one; None where there is none.
+
+    Raises:
+        ManifestError: it is damaged.
+    """
+    file = path / "manifest.json" if path is not None and path.is_dir() else path
+    if file is None or not file.is_file():
+        return None
+    manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
+    return {"name": manifest.name, "version": manifest.version}
+

@@ -1,0 +1,202 @@
+"""Photos to start with when there are none: imagewoof2 from the network, or drawn shapes. Torch-free."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import random
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from model_code.data.download import Checksum, DownloadError, Progress, download
+
+IMAGEWOOF_URL = "https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-160.tgz"
+# MD5 of the archive as public loaders of imagewoof2 state it.
+IMAGEWOOF_CHECKSUM = "md5:3d200a7be99704a0d7509be2a9fbfe15"
+_MAX_UNPACKED = 2 * 2**30
+_WORDNET_NAMES = {
+    "n02086240": "Shih-Tzu",
+    "n02087394": "Rhodesian_ridgeback",
+    "n02088364": "beagle",
+    "n02089973": "English_foxhound",
+    "n02093754": "Border_terrier",
+    "n02096294": "Australian_terrier",
+    "n02099601": "golden_retriever",
+    "n02105641": "Old_English_sheepdog",
+    "n02111889": "Samoyed",
+    "n02115641": "dingo",
+}
+
+FetchError = DownloadError
+
+_SIDE = 192
+Draw = Callable[[ImageDraw.ImageDraw, random.Random, tuple[int, int, int]], None]
+
+
+def fetch_imagewoof(
+    dest: Path,
+    url: str = IMAGEWOOF_URL,
+    checksum: str | None = IMAGEWOOF_CHECKSUM,
+    progress: Progress | None = None,
+) -> Path:
+    """Download and unpack imagewoof2 (fast.ai: ten dog breeds of ImageNet, 12,954 photos) into one folder
+    per breed.
+
+    The archive's own train and val folders are put together: the pipeline splits the photos itself.
+
+    :param checksum: `md5:<hex>` or `sha256:<hex>` of the archive, or None to trust what arrives.
+    :param progress: called with (bytes so far, bytes in all).
+    :return: `dest`, which appears only when it is complete.
+    :raises FetchError: when the archive cannot be had, is not the expected one, or is no such archive.
+    """
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    expected = Checksum.parse(checksum) if checksum else None
+    with tempfile.TemporaryDirectory(dir=dest.parent, prefix=".fetch-") as folder:
+        archive = Path(folder, "archive.tgz")
+        download(url, archive, checksum=expected, progress=progress)
+        photos = Path(folder, "photos")
+        try:
+            count = _unpack(archive, photos)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise FetchError(f"{url} is not a readable tgz archive: {error}") from error
+        if count == 0:
+            raise FetchError(f"{url} holds no photos in train/<class>/ or val/<class>/")
+        if dest.exists():
+            shutil.rmtree(dest)
+        photos.rename(dest)
+    return dest
+
+
+def _unpack(archive: Path, folder: Path) -> int:
+    """Photos of the archive to `folder`/<class>/; only plain files, only under names of our own making."""
+    count = size = 0
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            parts = PurePosixPath(member.name).parts
+            if not member.isfile() or len(parts) < 3 or parts[-3] not in ("train", "val"):
+                continue
+            size += member.size
+            if size > _MAX_UNPACKED:
+                raise OSError(f"it unpacks to more than {_MAX_UNPACKED / 1e9:.0f} GB")
+            label, name = _WORDNET_NAMES.get(parts[-2], parts[-2]), parts[-1]
+            if ".." in (label, name) or name.startswith("."):
+                continue
+            body = tar.extractfile(member)
+            if body is not None:
+                target = folder / label / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(body.read())
+                count += 1
+    return count
+
+
+def draw(dest: Path, photos: int = 60, seed: int = 0, classes: int | None = None) -> Path:
+    """Draw a small data set of shapes, the same for the same arguments.
+
+    Hue, size, place, background and noise vary inside a class, so that it takes some looking to tell them
+    apart.
+
+    :param photos: per class.
+    :param classes: how many of the classes there are (8); default all.
+    :return: `dest`, with a folder per class.
+    """
+    for position, (label, shape) in enumerate(list(_SHAPES.items())[:classes]):
+        folder = dest / label
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(photos):
+            source = random.Random(f"{seed}:{label}:{number}")
+            image = _picture(shape, position / len(_SHAPES), source)
+            image.save(folder / f"{label}-{number:03d}.jpg", quality=90)
+    return dest
+
+
+def _picture(shape: Draw, hue: float, source: random.Random) -> Image.Image:
+    width, height = _SIDE + source.randrange(64), _SIDE + source.randrange(64)
+    image = _background(width, height, source)
+    layer = Image.new("RGBA", (_SIDE, _SIDE))
+    shape(ImageDraw.Draw(layer), source, _colour(source.gauss(hue, 0.02), source))
+    side = int(source.uniform(0.7, 0.98) * min(width, height))
+    layer = layer.rotate(source.uniform(-15, 15), Image.Resampling.BILINEAR).resize((side, side))
+    image.paste(layer, (source.randrange(width - side + 1), source.randrange(height - side + 1)), layer)
+    return image.filter(ImageFilter.GaussianBlur(source.uniform(0, 0.8)))
+
+
+def _background(width: int, height: int, source: random.Random) -> Image.Image:
+    """Soft patches of near-grey under grain: no two alike, also for a perceptual hash."""
+    numbers = np.random.default_rng(source.getrandbits(32))
+    grey = numbers.uniform(85, 170, (5, 5, 1)) + numbers.uniform(-8, 8, (5, 5, 3))
+    patches = Image.fromarray(grey.astype(np.uint8)).resize((width, height))
+    grain = numbers.normal(0, source.uniform(4, 14), (height, width, 3))
+    return Image.fromarray(np.clip(np.asarray(patches) + grain, 0, 255).astype(np.uint8))
+
+
+def _colour(hue: float, source: random.Random) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, source.uniform(0.6, 1), source.uniform(0.6, 1))
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
+def _disc(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+    canvas.ellipse((16, 16, 176, 176), colour)
+
+
+def _ring(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+    canvas.ellipse((12, 12, 180, 180), outline=colour, width=source.randint(18, 34))
+
+
+def _square(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+    canvas.rectangle((28, 28, 164, 164), colour)
+
+
+def _star(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+    radii = (90, 38)
+    corners = [
+        (96 + radii[i % 2] * math.sin(i * math.pi / 5), 96 - radii[i % 2] * math.cos(i * math.pi / 5))
+        for i in range(10)
+    ]
+    canvas.polygon(corners, colour)
+
+
+def _cross(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+    half = source.randint(16, 28)
+    canvas.rectangle((96 - half, 8, 96 + half, 184), colour)
+    canvas.rectangle((8, 96 - half, 184, 96 + half), colour)
+
+
+def _stripes(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+    step = source.randint(18, 30)
+    for top in range(8, 184, step):
+        canvas.rectangle((8, top, 184, top + step // 2), colour)
+
+
+def _checkers(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+    step = source.randint(20, 32)
+    for row in range(184 // step):
+        for column in range(row % 2, 184 // step, 2):
+            canvas.rectangle(
+                (column * step, row * step, (column + 1) * step - 1, (row + 1) * step - 1), colour
+            )
+
+
+def _dots(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+    step = source.randint(28, 40)
+    for left in range(4, 184 - step // 2, step):
+        for top in range(4, 184 - step // 2, step):
+            canvas.ellipse((left, top, left + step * 0.55, top + step * 0.55), colour)
+
+
+_SHAPES: dict[str, Draw] = {
+    "checkers": _checkers,
+    "cross": _cross,
+    "disc": _disc,
+    "dots": _dots,
+    "ring": _ring,
+    "square": _square,
+    "star": _star,
+    "stripes": _stripes,
+}

@@ -1,0 +1,140 @@
+"""Which photo is for training, validation or test: a property of the photo that later versions keep."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from model_code.data.duplicates import near_duplicates
+from model_code.data.records import Fractions, Photo, Rejected, rank
+from model_code.data.shards import Split
+from model_code.data.source import DatasetError
+
+
+@dataclass
+class _Group:
+    """Photos that look alike, and the split that one of them already has."""
+
+    members: list[int] = field(default_factory=list)
+    split: Split | None = None
+
+
+def assign(
+    photos: Sequence[Photo], known: Mapping[str, Split], seed: int = 0, fractions: Fractions | None = None
+) -> tuple[dict[str, Split], list[Rejected]]:
+    """Give each photo a split.
+
+    Photos with a known split keep it. Photos that look alike go together. The others fill the test and then
+    the validation part of their class in the order of `rank`; the rest is for training.
+
+    :param known: splits by SHA-256, of the parent version.
+    :return: splits by SHA-256, and the photos left out because they resemble photos of two splits.
+    :raises DatasetError: when a class would have nothing to train on or to be tested on.
+    """
+    order = sorted(range(len(photos)), key=lambda index: rank(photos[index].sha256, seed))
+    groups, rejected = _groups(photos, known, order)
+    left_out = {item.path for item in rejected}
+    used = [index for index in order if photos[index].path not in left_out]
+    splits = _fill(photos, groups, used, fractions or Fractions())
+    _check(photos, used, splits)
+    return {photos[index].sha256: splits[index] for index in used}, rejected
+
+
+def _groups(
+    photos: Sequence[Photo], known: Mapping[str, Split], order: Sequence[int]
+) -> tuple[dict[int, _Group], list[Rejected]]:
+    """Groups of look-alikes by photo; a new photo that would join two splits is left out."""
+    neighbours: dict[int, list[int]] = defaultdict(list)
+    for one, other in near_duplicates([photo.phash for photo in photos]):
+        neighbours[one].append(other)
+        neighbours[other].append(one)
+    groups: dict[int, _Group] = {}
+    rejected = []
+    # Photos of the parent first: they are never the ones left out.
+    for index in sorted(order, key=lambda i: photos[i].sha256 not in known):
+        own = known.get(photos[index].sha256)
+        near = {id(groups[other]): groups[other] for other in neighbours[index] if other in groups}
+        splits = {group.split for group in near.values() if group.split is not None}
+        if own is not None:
+            near = {key: group for key, group in near.items() if group.split == own}
+        elif len(splits) > 1:
+            names = " and ".join(sorted(splits))
+            rejected.append(Rejected(photos[index].path, f"near-duplicate of photos in {names}"))
+            continue
+        # The largest takes in the others, so that a long burst of look-alikes is not copied at each of its photos.
+        merged = max(near.values(), key=lambda group: len(group.members), default=_Group([], None))
+        merged.split = own or next(iter(splits), None)
+        added = [
+            index,
+            *(member for group in near.values() if group is not merged for member in group.members),
+        ]
+        merged.members.extend(added)
+        groups.update((member, merged) for member in added)
+    return groups, rejected
+
+
+@dataclass
+class _ClassFill:
+    """How far a class is: photos it has per split and wants, and groups that have no split yet."""
+
+    photos: int
+    targets: dict[Split, int]
+    have: Counter[Split] = field(default_factory=Counter)
+    waiting: int = 0
+
+    def wanted(self, size: int) -> Split:
+        """The split for the next group, of `size` photos."""
+        spare = self.waiting > 1 or self.have[Split.TRAIN] > 0
+        for split in (Split.TEST, Split.VALID):
+            fits = self.have[split] + size <= self.targets[split]
+            # Better too many than none, where photos come in bursts that look alike.
+            first = self.targets[split] > 0 and not self.have[split] and 2 * size <= self.photos
+            if spare and (fits or first):
+                return split
+        return Split.TRAIN
+
+
+def _fill(
+    photos: Sequence[Photo], groups: Mapping[int, _Group], used: Sequence[int], fractions: Fractions
+) -> dict[int, Split]:
+    sizes = Counter(photos[index].label for index in used)
+    fills = {label: _ClassFill(size, fractions.targets(size)) for label, size in sizes.items()}
+    splits: dict[int, Split] = {}
+
+    def put(group: _Group, split: Split) -> None:
+        for member in group.members:
+            splits[member] = split
+            fills[photos[member].label].have[split] += 1
+
+    # Known splits first: what they hold counts towards the targets.
+    for index in used:
+        known = groups[index].split
+        if known is not None and index not in splits:
+            put(groups[index], known)
+    fresh = [index for index in used if index not in splits]
+    first_members: dict[int, int] = {}
+    for index in fresh:
+        first_members.setdefault(id(groups[index]), index)
+    for index in first_members.values():
+        fills[photos[index].label].waiting += 1
+    for index in first_members.values():
+        fill = fills[photos[index].label]
+        put(groups[index], fill.wanted(len(groups[index].members)))
+        fill.waiting -= 1
+    return splits
+
+
+def _check(photos: Sequence[Photo], used: Sequence[int], splits: Mapping[int, Split]) -> None:
+    held: dict[str, Counter[Split]] = {photo.label: Counter() for photo in photos}
+    for index in used:
+        held[photos[index].label][splits[index]] += 1
+    for label in sorted(held):
+        for split in (Split.TRAIN, Split.TEST):
+            if not held[label][split]:
+                raise DatasetError(
+                    f"class {label!r} has no photo for {split.value} among {held[label].total()} "
+                    "(photos that look alike stay together): add at least 2 different photos"
+                )
+    if not any(counts[Split.VALID] for counts in held.values()):
+        raise DatasetError("no class has a photo for validation: give at least one class 3 different photos")

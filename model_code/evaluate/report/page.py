@@ -1,0 +1,278 @@
+"""report.html: one page that needs nothing else, written from evaluation.json and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import isfinite
+from typing import Any
+
+from model_code.bundle.card import ModelCard
+from model_code.evaluate.report.classes import class_by_class, confusion_matrix, mix_ups, worst_mistakes
+from model_code.evaluate.scores import Bin
+from model_code.pages import charts
+from model_code.pages.charts import Series, percent
+from model_code.pages.markup import Html, figure, legend, meter, note, section, side_by_side, table
+from model_code.pages.style import STYLE
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page is made of.
+
+    Args:
+        document: evaluation.json.
+        card: the model's.
+        photos: `data:` URIs of the worst mistakes, by key.
+    """
+
+    document: Mapping[str, Any]
+    card: ModelCard
+    photos: Mapping[str, str]
+
+
+def render(report: Report) -> str:
+    """The page. The same evaluation gives the same bytes."""
+    document, card = report.document, report.card
+    parts = [
+        _header(document, card),
+        _tiles(document),
+        _against_champion(document["comparison"]) if document["comparison"] else "",
+        _learning(card.metrics),
+        _calibration(document),
+        class_by_class(document),
+        confusion_matrix(document),
+        mix_ups(document),
+        worst_mistakes(document, report.photos),
+        _making(document, card),
+    ]
+    title = escape(f"{card.name}: {percent(document['accuracy'], 1)} right")
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(document: Mapping[str, Any], card: ModelCard) -> str:
+    dataset = document["dataset"] or card.dataset
+    interval = document["accuracy_interval"]
+    facts = (
+        f"{card.architecture} · {len(card.classes)} classes · data set {dataset['name']}, "
+        f"version {dataset['version']} · served by {document['runtime']}"
+    )
+    lead = (
+        f"Right on <strong>{percent(document['accuracy'], 1)}</strong> of {document['photos']:,} test photos it never "
+        f"saw. Of all photos of the same kind it is right on between {percent(interval['low'], 1)} and "
+        f"{percent(interval['high'], 1)}: in 95 of 100 such tests, an interval like this holds the true share."
+    )
+    notes = []
+    if document["unknown_classes"]:
+        photos = sum(document["unknown_classes"].values())
+        names = ", ".join(sorted(document["unknown_classes"]))
+        notes.append(f"Photos of classes it was never taught ({names}), which count as wrong: {photos}.")
+    if document["unreadable"]:
+        notes.append(f"Photos that could not be read, and count nowhere: {len(document['unreadable'])}.")
+    remarks = "".join(note(remark).markup for remark in notes)
+    return (
+        f'<header>\n<h1>{escape(card.name)}</h1>\n<p class="soft">{escape(facts)}</p>\n'
+        f'<p class="lead">{lead}</p>{remarks}\n</header>'
+    )
+
+
+def _tiles(document: Mapping[str, Any]) -> str:
+    calibration, abstain, latency = document["calibration"], document["abstain"], document["latency"]
+    low, high = document["macro_f1_interval"]["low"], document["macro_f1_interval"]["high"]
+    loss = document["log_loss"]
+    before = percent(calibration["ece_before"], 1)
+    tiles = [
+        ("Accuracy", percent(document["accuracy"], 1), "the likeliest class is the true one"),
+        ("Top 5", percent(document["top5_accuracy"], 1), "the true class is among the five likeliest"),
+        ("Macro F1", f"{document['macro_f1']:.3f}", f"{_range(low, high)}; classes count alike"),
+        ("Log loss", "none" if loss is None else f"{loss:.3f}", "lower is better, 0 is perfect"),
+        ("Calibration error", percent(calibration["ece_after"], 1), f"{before} before temperature scaling"),
+        ("Unsure", percent(abstain["rate"], 1), _unsure(abstain)),
+        (
+            "One photo",
+            f"{latency['p50']:.1f} ms",
+            f"99 of 100 within {latency['p99']:.1f} ms, one core, no network",
+        ),
+        (
+            "Throughput",
+            f"{document['photos_per_second']:,.0f}/s",
+            "photos on this job's cores, decoding included",
+        ),
+    ]
+    cells = "".join(
+        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}'
+        f'<span class="small">{escape(remark)}</span></dd></div>'
+        for name, value, remark in tiles
+    )
+    return f'<dl class="tiles">{cells}</dl>'
+
+
+def _range(low: float, high: float) -> str:
+    # Resampling answers that are all right, or all wrong, gives the same again: it tells nothing of other photos.
+    return f"{low:.3f} to {high:.3f}" if low < high else "no interval"
+
+
+def _unsure(abstain: Mapping[str, Any]) -> str:
+    if abstain["accuracy_answered"] is None:
+        return f"below {percent(abstain['threshold'])} every time"
+    return f"below {percent(abstain['threshold'])}; the others are {percent(abstain['accuracy_answered'], 1)} right"
+
+
+def _against_champion(comparison: Mapping[str, Any]) -> str:
+    low, high, mean = comparison["ci_low"], comparison["ci_high"], comparison["difference"]
+    points = f"{100 * mean:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
+    figures = (
+        f"{percent(comparison['challenger_accuracy'], 1)} against {percent(comparison['champion_accuracy'], 1)} on the "
+        f"same {comparison['photos']:,} photos: {points}."
+    )
+    banner = (
+        f'<div class="banner"><p><strong>{comparison_verdict(low, high)}</strong> {escape(figures)}</p></div>'
+    )
+    chart = charts.interval_chart(mean, low, high, f"Accuracy against the champion: {points}")
+    caption = (
+        "Difference in accuracy, in points, with its paired 95 % interval. Only this model is right on "
+        f"{comparison['only_challenger_right']:,} photos, only the champion on {comparison['only_champion_right']:,}."
+    )
+    return section(
+        "Against the champion",
+        Html(banner),
+        figure(Html(chart), caption=caption),
+        *(note(remark) for remark in _class_changes(comparison)),
+    )
+
+
+def comparison_verdict(low: float, high: float) -> str:
+    """What the interval of a difference says."""
+    if low > 0:
+        return "Better than the champion."
+    if high < 0:
+        return "Worse than the champion."
+    return "No difference from the champion that these photos could show."
+
+
+def _class_changes(comparison: Mapping[str, Any]) -> list[str]:
+    labels = {"classes_added": "New classes", "classes_removed": "Classes gone"}
+    changes = [f"{label}: {', '.join(comparison[key])}." for key, label in labels.items() if comparison[key]]
+    common = comparison["common"]
+    if changes and common["photos"]:
+        changes.append(
+            f"On the {common['photos']:,} photos of classes that both know: "
+            f"{percent(common['challenger_accuracy'], 1)} against {percent(common['champion_accuracy'], 1)}."
+        )
+    return changes
+
+
+def _learning(metrics: Mapping[str, Any]) -> str:
+    history = [row for row in metrics.get("history", []) if _is_number(row.get("epoch"))]
+    if len(history) < 2:
+        return ""
+    kept = float(metrics["epoch"]) if _is_number(metrics.get("epoch")) else None
+    loss = {"train_loss": Series("training", "second", ()), "valid_loss": Series("validation", "first", ())}
+    accuracy = {"valid_accuracy": Series("validation", "first", ())}
+    figures = [
+        _curves("Loss", loss, history, kept, lambda value: f"{value:g}"),
+        _curves("Accuracy", accuracy, history, kept, percent),
+    ]
+    drawn = [part for part in figures if part is not None]
+    if not drawn:
+        return ""
+    return section(
+        "How it learned",
+        "Fitted on the training photos, judged after every epoch on the validation photos. The dashed line is the "
+        "epoch that was kept.",
+        side_by_side(*drawn),
+    )
+
+
+def _curves(
+    title: str,
+    wanted: Mapping[str, Series],
+    history: Sequence[Mapping[str, Any]],
+    kept: float | None,
+    y_format: Callable[[float], str],
+) -> Html | None:
+    lines = []
+    for key, line in wanted.items():
+        points = [(float(row["epoch"]), float(row[key])) for row in history if _is_number(row.get(key))]
+        if points:
+            lines.append(Series(line.name, line.style, points))
+    if not lines:
+        return None
+    chart = charts.line_chart(lines, f"{title} by epoch", "epoch", y_format, kept)
+    return figure(Html(f"<h3>{escape(title)}</h3>"), legend(*lines), Html(chart))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
+
+
+def _calibration(document: Mapping[str, Any]) -> str:
+    calibration = document["calibration"]
+    after = [Bin(**row) for row in calibration["bins"]]
+    before = [Bin(**row) for row in calibration["bins_before"]]
+    chart = charts.reliability_chart(before, after, "Reliability diagram")
+    intro = (
+        "Of the answers given with 80 % confidence, 80 % should be right. As served, confidence and truth differ by "
+        f"{percent(calibration['ece_after'], 1)} on average; it was {percent(calibration['ece_before'], 1)} before "
+        f"dividing the logits by {calibration['temperature']:.2f}."
+    )
+    caption = (
+        "Height: how often such answers are right. Bars are stronger where there are more photos. On the dashed line, "
+        "confidence means what it says."
+    )
+    key = legend(Series("as served", "first", ()), Series("before temperature scaling", "second", ()))
+    return section(
+        "Does it know what it knows?",
+        intro,
+        side_by_side(figure(key, Html(chart), caption=caption), _confidence(after)),
+    )
+
+
+def _confidence(bins: Sequence[Bin]) -> Html:
+    total = sum(part.photos for part in bins) or 1
+    rows = [
+        (
+            f"{percent(part.low)} to {percent(part.high)}",
+            meter(part.photos / total),
+            f"{part.photos:,}",
+            percent(part.accuracy),
+        )
+        for part in reversed(bins)
+        if part.photos
+    ]
+    return table(["confidence", "", "#photos", "#right"], rows, "How sure, how often, how right")
+
+
+def _making(document: Mapping[str, Any], card: ModelCard) -> str:
+    int8 = card.metrics.get("int8") or {}
+    rows = [("architecture", card.architecture)]
+    rows += sorted(
+        (name, str(value)) for name, value in card.hyperparameters.items() if name != "architecture"
+    )
+    if int8:
+        rows.append(
+            ("int8", f"{int8['reason']} ({int8['method']})" if int8.get("method") else str(int8["reason"]))
+        )
+    rows += [
+        ("trained on", f"{card.dataset['name']}, version {card.dataset['version']}"),
+        ("starting weights", card.weights_sha256 or "none: the backbone began untrained"),
+        ("code version", card.code_version),
+        ("SHA-256 of model.tar.gz", document["model"]["sha256"] or "none: judged from a folder"),
+    ]
+    cells = [(name, Html(f"<code>{escape(value)}</code>")) for name, value in rows]
+    return section(
+        "How it was made",
+        table(["", ""], cells),
+        note(
+            "Intervals are of 95 %: Wilson's for the accuracy, Bonett and Price's for the difference of two models on "
+            "the same photos, the percentile bootstrap for macro F1. Latency and throughput are of the machine this "
+            "evaluation ran on."
+        ),
+    )

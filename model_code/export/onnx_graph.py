@@ -1,0 +1,116 @@
+"""The classifier as an ONNX graph: `input` [n, 3, h, w] to `logits` [n, classes], perhaps `features`."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model_code.networks.backbone import Classifier
+
+MAX_BATCH = 4096
+"""Upper bound of the dynamic batch: torch.export wants one."""
+
+Floats = NDArray[np.float32]
+
+
+class _WithFeatures(nn.Module):
+    """Logits beside the feature map they are a linear function of, for class-activation maps."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.classifier.backbone.feature_map(photos)
+        return self.classifier.head(features.mean((2, 3))), features
+
+
+def has_features(model: nn.Module) -> bool:
+    """Whether the graph of `model` gets a second output: its embedding is the mean of a feature map."""
+    return isinstance(model, Classifier) and model.backbone.has_feature_map
+
+
+def export_onnx(model: nn.Module, side: int, path: Path) -> None:
+    """Write `model` (normalised [n, 3, side, side] to logits) to `path` with a dynamic batch.
+
+    Raises:
+        ImportError: onnx or onnxscript is missing.
+        Exception: whatever torch.export says of a network that it cannot trace.
+    """
+    import onnx
+    import onnxscript  # noqa: F401 - torch says only late, and at length, that it is missing
+
+    outputs = ["logits"]
+    if has_features(model):
+        assert isinstance(model, Classifier)
+        model, outputs = _WithFeatures(model), ["logits", "features"]
+    batch = torch.export.Dim("n", min=1, max=MAX_BATCH)
+    with _quiet():
+        program = torch.onnx.export(
+            model.eval(),
+            (torch.zeros(2, 3, side, side),),
+            dynamo=True,
+            input_names=["input"],
+            output_names=outputs,
+            dynamic_shapes=({0: batch},),
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    graph = program.model_proto
+    _forget_sources(graph)
+    onnx.save(graph, str(path))
+
+
+def _forget_sources(graph: Any) -> None:
+    """Drop the exporter's stack traces: they name paths of this machine."""
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in [*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer]:
+        del value.metadata_props[:]
+        value.doc_string = ""
+    del graph.graph.metadata_props[:]
+    del graph.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its stages on standard output, which belongs to the job's metrics."""
+    silenced = logging.getLogger("torch.onnx")
+    level = silenced.level
+    silenced.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        silenced.setLevel(level)
+
+
+def session(model: Path | bytes, threads: int, optimise: bool = True) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        optimise: False keeps every tensor of the graph as it is, for looking inside.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+    )

@@ -1,0 +1,267 @@
+"""HTTP/1.1 on one connection: keep-alive, pipelining, half-closed and slow peers, draining.
+
+`reading` parses; this module decides when a request may start and how long a client may take. Requests of one
+connection are answered one after another in order; while one is worked on, nothing more is read from that
+connection.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from model_code.serve.http.limits import Limits
+from model_code.serve.http.messages import CLIENT_GONE, HttpError, Request, Response, busy
+from model_code.serve.http.parser import Budget, RequestReader
+from model_code.serve.http.transport import Channel
+
+_LINGER = 2.0
+"""Seconds during which the rest of a refused request is read and thrown away, so that the peer gets to read
+the refusal instead of a connection reset (RFC 9112, section 9.6).
+"""
+
+
+class Exchange:
+    """One request waiting for its answer."""
+
+    __slots__ = ("_connection", "cancelled", "request", "started")
+
+    def __init__(self, connection: Connection, request: Request) -> None:
+        self._connection = connection
+        self.request = request
+        self.cancelled = False
+        self.started = time.perf_counter()
+
+    def reply(self, response: Response) -> None:
+        """Send the answer, or only account for it when the client is gone; once."""
+        self._connection.answer(self, response)
+
+
+class Application(Protocol):
+    """What the protocol hands requests to."""
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer `exchange` now or later. Must not raise."""
+
+    def answered(self, exchange: Exchange, response: Response, bytes_sent: int) -> None:
+        """An answer was written (access log, metrics)."""
+
+    def refused(self, error: HttpError) -> None:
+        """A request was turned away before it was complete."""
+
+
+@dataclass
+class Server:
+    """What the connections of one process share."""
+
+    application: Application
+    limits: Limits
+    connections: set[Connection] = field(default_factory=set)
+    draining: bool = False
+
+    def __post_init__(self) -> None:
+        self.budget = Budget(self.limits.buffered)
+
+    def connect(self, channel: Channel) -> None:
+        """Speak with a new client."""
+        Connection(self, channel).begin()
+
+    def sweep(self) -> None:
+        """Close what ran out of time. Called a few times a second: cheaper than a timer per request."""
+        now = time.monotonic()
+        for connection in tuple(self.connections):
+            connection.check_deadline(now)
+
+    def drain(self) -> None:
+        """Finish what has begun, accept no further request, close idle connections."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+
+
+class Connection:
+    """One client connection, the owner of a channel."""
+
+    def __init__(self, server: Server, channel: Channel) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._channel = channel
+        self._lost = False
+        self._reader = RequestReader(self._limits, server.budget, self._head_arrived, self._arrived)
+        self._waiting: deque[Request] = deque()
+        self._current: Exchange | None = None
+        self._deadline = time.monotonic() + self._limits.head_timeout
+        self._refusal: HttpError | None = None
+        self._closing = False
+        self._half_closed = False
+        self._writable = True
+        self._idle = True
+        self._answering = False
+
+    def begin(self) -> None:
+        """Listen to the client, unless there are too many."""
+        self._server.connections.add(self)
+        self._channel.open(self)
+        excess = len(self._server.connections) - self._limits.connections
+        if excess > self._limits.connections:
+            self._channel.abort()
+        elif excess > 0:
+            self._refuse(busy("too many connections"))
+
+    # -- channel.Owner -----------------------------------------------------------------------------------------------
+
+    def lost(self) -> None:
+        self._server.connections.discard(self)
+        self._lost = True
+        self._reader.discard()
+        if self._current is not None:
+            # Its photo is still held by a worker: the answer, when it comes, gives its bytes back.
+            self._current.cancelled = True
+            self._current = None
+        self._server.budget.give_back(sum(request.held for request in self._waiting))
+        self._waiting.clear()
+
+    def received(self, data: bytes) -> None:
+        if self._closing or self._refusal is not None:
+            return
+        if self._current is not None or not self._writable:
+            # Only a pipelining client gets here: let it wait in the kernel's buffer, not in ours.
+            self._channel.pause(True)
+        if self._idle:
+            self._idle = False
+            self._deadline = time.monotonic() + self._limits.head_timeout
+        try:
+            self._reader.feed(data)
+        except HttpError as error:
+            self._refuse(error)
+
+    def ended(self) -> None:
+        self._half_closed = True
+        if self._closing:
+            self._channel.close()
+        elif self._reader.receiving:
+            self._refuse(
+                HttpError(400, "incomplete", "the connection was closed before the request was complete")
+            )
+        elif self._current is None and not self._waiting:
+            self._close()
+        # A client may close its sending side and still read: keep the connection until it has its answers.
+
+    def full(self) -> None:
+        self._writable = False
+        self._deadline = time.monotonic() + self._limits.write_timeout
+
+    def drained(self) -> None:
+        self._writable = True
+        self._next()
+
+    # -- the reader's callbacks --------------------------------------------------------------------------------------
+
+    def _head_arrived(self) -> None:
+        if self._current is None:
+            self._deadline = time.monotonic() + self._limits.body_timeout
+            self._invite()
+
+    def _arrived(self, request: Request) -> None:
+        self._waiting.append(request)
+        self._next()
+
+    def _invite(self) -> None:
+        """Ask for the body that the client holds back; never before the answers to earlier requests."""
+        if self._reader.expects_continue and not self._waiting:
+            self._reader.expects_continue = False
+            self._channel.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # -- requests and answers ----------------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Start on the complete requests, in order, until one has to be waited for."""
+        if self._answering:
+            return
+        self._answering = True
+        while self._waiting and self._may_start():
+            self._current = exchange = Exchange(self, self._waiting.popleft())
+            self._deadline = math.inf
+            self._server.application.handle(exchange)
+        self._answering = False
+        if self._may_start():
+            self._rest()
+
+    def _may_start(self) -> bool:
+        return self._current is None and self._writable and not (self._closing or self._lost)
+
+    def answer(self, exchange: Exchange, response: Response) -> None:
+        """Write the answer to `exchange` and go on with the next request."""
+        request = exchange.request
+        self._server.budget.give_back(request.held)
+        if self._lost or exchange is not self._current:
+            self._server.application.answered(exchange, CLIENT_GONE, 0)
+            return
+        self._current = None
+        last = self._half_closed and not self._waiting
+        keep = request.keep_alive and not self._server.draining and not last
+        payload = response.encode(keep, with_body=request.method != "HEAD")
+        self._channel.write(payload)
+        self._server.application.answered(exchange, response, len(payload))
+        if keep:
+            self._next()
+        else:
+            self._close()
+
+    def _rest(self) -> None:
+        """Nothing to answer: wait for the rest of a request, or for the next one."""
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+        elif self._half_closed or (self._server.draining and not self._reader.receiving):
+            self._close()
+        else:
+            now = time.monotonic()
+            self._idle = not self._reader.receiving
+            self._invite()
+            self._deadline = now + (self._limits.idle_timeout if self._idle else self._limits.body_timeout)
+            if self._channel.paused:
+                self._channel.pause(False)
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer with an error, after the requests before it, and close, whatever the client still sends."""
+        self._reader.discard()
+        self._refusal = error
+        if self._lost or self._current is not None or self._waiting:
+            return
+        self._server.application.refused(error)
+        self._channel.write(error.response().encode(keep_alive=False))
+        if self._half_closed:
+            self._close()
+            return
+        self._closing = True
+        self._deadline = time.monotonic() + _LINGER
+        self._channel.end()
+        if self._channel.paused:
+            self._channel.pause(False)
+
+    def _close(self) -> None:
+        """Close once everything is written, or when the write time-out is over."""
+        self._closing = True
+        self._deadline = time.monotonic() + self._limits.write_timeout
+        self._channel.close()
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def check_deadline(self, now: float) -> None:
+        """Close the connection, with 408 where a request was begun, when its time is over."""
+        if now < self._deadline or self._lost:
+            return
+        if self._closing or not self._writable:
+            self._channel.abort()
+        elif self._idle:
+            self._close()
+        else:
+            self._refuse(HttpError(408, "timeout", "the request did not arrive in time"))
+
+    def close_if_idle(self) -> None:
+        """For draining: close unless a request is being received or answered."""
+        if self._may_start() and self._idle:
+            self._close()

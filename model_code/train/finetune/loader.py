@@ -1,0 +1,324 @@
+"""Photos of shards in training order: which photo comes when, and processes that decode ahead of the trainer.
+
+A shard is read through an index of its tar, so any batch can be fetched again without reading what came
+before it: that is what lets an interrupted run go on at a step, and several ranks take exact parts of one
+batch. The order is that of the shards, stirred in a window, so that reads stay close together on disk.
+"""
+
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from model_code.data import photos
+from model_code.data.shards import ShardError, index_shard, shards_in
+from model_code.data.transform import Transform
+from model_code.networks.torchvision_compat import torchvision  # noqa: F401  (before torchvision.transforms)
+from model_code.process.cores import cores
+from model_code.train.distributed import World
+
+# Photos move by up to so many places: 4,096 photos of 224 pixels are some 60 MB of reads.
+WINDOW: Final = 4096
+# A process may often have no more than 1,024 files open, and each decoder holds its own.
+_OPEN_SHARDS: Final = 64
+_PREFETCH: Final = 4
+_WORKER_LIMIT: Final = 32
+
+Position = tuple[int, int]
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoIndex:
+    """Where the photos of some shards are.
+
+    Args:
+        shards: The tar files.
+        shard: Of each photo, the number of its shard, [photos].
+        offset: Where in the file its bytes begin, [photos].
+        size: How many they are, [photos].
+        labels: Its class, [photos].
+        keys: Its key.
+    """
+
+    shards: tuple[Path, ...]
+    shard: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, photo: int) -> bytes:
+        """The bytes of one photo's file."""
+        shard = _opened(self.shards[self.shard[photo]])
+        return os.pread(shard.descriptor, int(self.size[photo]), int(self.offset[photo]))
+
+    def digest(self) -> str:
+        """Names the photos and labels, so that a checkpoint is never resumed on other data."""
+        names = hashlib.sha256("\n".join(self.keys).encode())
+        names.update(self.labels.tobytes())
+        return names.hexdigest()[:16]
+
+
+class _Opened:
+    """An open shard; closed when nobody holds it any more, so never under a thread that reads from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+@lru_cache(maxsize=_OPEN_SHARDS)
+def _opened(path: Path) -> _Opened:
+    # A shard is read from again and again while its photos are in the window. pread needs no position, so forked
+    # workers can share it.
+    return _Opened(path)
+
+
+@lru_cache(maxsize=4)
+def index_shards(folders: tuple[Path, ...], classes: tuple[str, ...]) -> PhotoIndex:
+    """Index every shard below `folders` by its headers; no photo is read.
+
+    Kept in memory, because the trials of a packed search all read the same.
+
+    Raises:
+        ShardError: No shards, a damaged one, or a class that is not one of `classes`.
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    paths = [path for folder in folders for path in shards_in(folder)]
+    if not paths:
+        raise ShardError(f"no .tar shard in {', '.join(map(str, folders))}; give folders that upload wrote")
+    shard: list[int] = []
+    rows: list[tuple[int, int, int]] = []
+    keys: list[str] = []
+    for number, path in enumerate(paths):
+        for entry in index_shard(path):
+            if entry.label not in numbers:
+                raise ShardError(f"{path} holds photos of {entry.label!r}, which the manifest does not list")
+            shard.append(number)
+            rows.append((entry.offset, entry.size, numbers[entry.label]))
+            keys.append(entry.key)
+    columns = np.asarray(rows, np.int64).reshape(-1, 3)
+    return PhotoIndex(
+        shards=tuple(paths),
+        shard=np.asarray(shard, np.int32),
+        offset=columns[:, 0],
+        size=columns[:, 1],
+        labels=columns[:, 2],
+        keys=tuple(keys),
+    )
+
+
+class Plan:
+    """Which photos each rank takes in each step; a pure function of (seed, epoch, step).
+
+    Where every rank holds the same shards, each global batch is the same whatever the number of ranks, and
+    they share it. Where SageMaker gave each its own (ShardedByS3Key), each fills its part of every batch from
+    those.
+
+    Args:
+        index: This rank's photos.
+        batch_size: Photos per step, over all ranks.
+        seed: Draws the order.
+        world: The ranks. Making a plan is collective.
+    """
+
+    def __init__(self, index: PhotoIndex, batch_size: int, seed: int, world: World) -> None:
+        self._index = index
+        self._seed = seed
+        self._world = world
+        held = world.gather([path.name for path in index.shards])
+        self.replicated = all(names == held[0] for names in held)
+        self.photos_held: list[int] = world.gather(len(index))
+        self.photos = len(index) if self.replicated else sum(self.photos_held)
+        self.steps = max(1, round(self.photos / batch_size))
+        if min(self.photos_held) < self.steps:
+            raise ShardError(
+                f"an instance has {min(self.photos_held)} photos for {self.steps} steps; "
+                "raise batch_size or use fewer instances"
+            )
+        self._cached: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+
+    def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """This rank's photos, as numbers in its index."""
+        if self._cached[0] != epoch:
+            # Even cuts: a batch is never a photo or two whose gradient is noise.
+            self._cached = (epoch, np.array_split(self._order(epoch), self.steps))
+        batch = self._cached[1][step]
+        return batch[self._world.share(len(batch))] if self.replicated else batch
+
+    def batch_photos(self, step: int) -> int:
+        """How many photos the global batch of a step holds."""
+        if self.replicated:
+            return _part(self.photos, self.steps, step)
+        return sum(_part(held, self.steps, step) for held in self.photos_held)
+
+    def share(self) -> NDArray[np.int64]:
+        """This rank's part of all photos, each once, in order: for validation and features."""
+        everything = np.arange(len(self._index))
+        return everything[self._world.share(len(everything))] if self.replicated else everything
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        draw = np.random.default_rng([self._seed, epoch])
+        index = self._index
+        place = draw.permutation(len(index.shards))[index.shard]
+        in_order = np.argsort(place, kind="stable")
+        stirred = np.arange(len(index)) + draw.uniform(0, WINDOW, len(index))
+        return in_order[np.argsort(stirred, kind="stable")]
+
+
+def _part(total: int, parts: int, number: int) -> int:
+    return total // parts + (number < total % parts)
+
+
+class Photos(Dataset[Any]):
+    """Decoded photos for a `DataLoader`: whole batches at a time, uint8 [n, h, w, 3], a quarter of
+    float32's bytes.
+
+    Args:
+        index: Where the photos are.
+        transform: The transform of the served model; augmentations keep its size.
+        augmentation: none, flip, trivial (TrivialAugment) or rand (RandAugment), both on random crops.
+        seed: With the epoch and the photo's key, draws its variation: the same on any rank and in any worker.
+    """
+
+    def __init__(
+        self, index: PhotoIndex, transform: Transform, augmentation: str = "none", seed: int = 0
+    ) -> None:
+        self._index = index
+        self._transform = transform
+        self._augmentation = augmentation
+        self._seed = seed
+        self._policy = _policy(augmentation)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitems__(self, positions: Sequence[Position]) -> Batch:
+        """The batch of (epoch, photo) pairs: pixels and labels [n]."""
+        side = self._transform.crop
+        pixels = torch.empty((len(positions), side, side, 3), dtype=torch.uint8)
+        filled = pixels.numpy()
+        for row, (epoch, photo) in enumerate(positions):
+            filled[row] = self._one(epoch, photo)
+        return pixels, torch.from_numpy(self._index.labels[[photo for _, photo in positions]])
+
+    def _one(self, epoch: int, photo: int) -> photos.Pixels:
+        data = self._index.read(photo)
+        if self._augmentation == "none":
+            return self._transform.pixels(data)
+        draw = random.Random(f"{self._seed}:{epoch}:{self._index.keys[photo]}")
+        if self._augmentation == "flip":
+            pixels = self._transform.pixels(data)
+            return np.ascontiguousarray(pixels[:, ::-1]) if draw.random() < 0.5 else pixels
+        image = photos.decode(data, min_side=2 * self._transform.resize)
+        pixels = self._transform.crop_random(image, draw)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw.getrandbits(62))
+            return np.array(self._policy(Image.fromarray(pixels)), dtype=np.uint8)
+
+
+def _policy(augmentation: str) -> Any:
+    from torchvision.transforms import v2
+
+    return {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}.get(augmentation, lambda: None)()
+
+
+def decoders_for_gpu() -> int:
+    """How many decoders to start where a GPU trains: the cores that the trainer's own threads leave.
+
+    Those are the forward pass, the backward pass and the pinning of batches. Beside an H100 on 16 cores, 13 decoders
+    gave 0.94 of the rate that resnet50 has without any, and 15 gave 0.87.
+    """
+    return max(1, cores() - 1 - cores() // 8)
+
+
+def _whole(batch: Any) -> Any:
+    return batch
+
+
+def _step_back(worker: int) -> None:
+    """A decoder takes the cores that the trainer leaves: a GPU must not wait for its next kernel behind a decoder."""
+    del worker
+    os.nice(10)
+
+
+class _Positions:
+    """The batches of a plan from a step on, epoch after epoch, as a `DataLoader`'s batch sampler."""
+
+    def __init__(self, plan: Plan, epoch: int, step: int, epochs: int) -> None:
+        self._plan, self._epoch, self._step, self._epochs = plan, epoch, step, epochs
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        for epoch in range(self._epoch, self._epochs):
+            for step in range(self._step if epoch == self._epoch else 0, self._plan.steps):
+                yield [(epoch, int(photo)) for photo in self._plan.batch(epoch, step)]
+
+
+def _load(dataset: Photos, batches: Any, workers: int, pinned: bool) -> Iterator[Batch]:
+    loader = DataLoader(
+        dataset,
+        batch_sampler=cast(Any, batches),
+        num_workers=min(workers, _WORKER_LIMIT),
+        collate_fn=_whole,
+        worker_init_fn=_step_back if pinned else None,
+        pin_memory=pinned,
+        prefetch_factor=_PREFETCH if workers else None,
+        # A forked decoder starts at once; a fresh one would first import torch, for seconds. It never
+        # touches a GPU.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
+    return iter(loader)
+
+
+class TrainingStream:
+    """Batches of a plan in order, decoded ahead by worker processes; the workers run through epoch ends.
+
+    Args:
+        dataset: What to decode.
+        plan: Which photos when.
+        epochs: Where the stream ends.
+        workers: Processes that decode; 0: this one.
+        pinned: Whether batches go to a GPU.
+    """
+
+    def __init__(self, dataset: Photos, plan: Plan, epochs: int, workers: int, pinned: bool = False) -> None:
+        self._dataset, self._plan, self._epochs = dataset, plan, epochs
+        self._workers, self._pinned = workers, pinned
+        self._next: Position | None = None
+        self._batches: Iterator[Batch] = iter(())
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """This rank's part of a batch: pixels uint8 [n, h, w, 3], labels [n]. Fast when asked in order."""
+        if self._next != (epoch, step):
+            self._batches = _load(
+                self._dataset, _Positions(self._plan, epoch, step, self._epochs), self._workers, self._pinned
+            )
+        self._next = (epoch, step + 1) if step + 1 < self._plan.steps else (epoch + 1, 0)
+        return next(self._batches)
+
+
+def stream_once(
+    dataset: Photos, numbers: NDArray[np.int64], batch_size: int, workers: int, pinned: bool = False
+) -> Iterator[Batch]:
+    """The photos with these numbers, once, in this order."""
+    parts = [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
+    return _load(dataset, [[(0, int(photo)) for photo in part] for part in parts], workers, pinned)

@@ -1,0 +1,129 @@
+"""`train --strategy head`: embeddings in, a fitted head out; the backbone is only needed for export."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from model_code.data.shards import Split
+from model_code.embed.embeddings import NO_WEIGHTS, Embedder, EmbeddingsError, read_folder
+from model_code.networks.backbone import attach_head, build_backbone
+from model_code.networks.head import Head
+from model_code.networks.weights import find_weights
+from model_code.train.checkpoints import fingerprint
+from model_code.train.features import Features, collect, join
+from model_code.train.head.task import HeadRecipe, fit_head
+from model_code.train.job import Job, Judged, Refit, Refitted
+
+
+def prepare(job: Job) -> tuple[Judged, Refit]:
+    """Fit a head on the training embeddings; the returned call refits it on training and validation."""
+    train, valid, embedder = _channels(job)
+    recipe = HeadRecipe.of(job.values)
+    named = (vars(recipe), *identity(job), job.classes)
+    head, fit = fit_head(
+        recipe,
+        train,
+        valid,
+        job.classes,
+        job.world,
+        job.checkpoints(fingerprint("fit", *named)),
+        job.reporter(recipe.epochs),
+    )
+    with torch.no_grad():
+        logits = head(valid.evaluation())
+
+    def refit() -> Refitted:
+        print(f"refitting on {len(train)} + {len(valid)} photos for {fit.epochs} epochs", flush=True)
+        refitted, _ = fit_head(
+            recipe,
+            join(train, valid),
+            None,
+            job.classes,
+            job.world,
+            job.checkpoints(fingerprint("refit", fit.epochs, *named)),
+            job.reporter(fit.epochs),
+            stop_after=fit.epochs,
+        )
+        return Refitted(
+            model=_whole(embedder, job.folders.weights, refitted),
+            reference=_whole(embedder, job.folders.weights, head),
+            transform=embedder.transform,
+            embedder_id=embedder.id,
+            weights_sha256=None if embedder.weights_sha256 == NO_WEIGHTS else embedder.weights_sha256,
+        )
+
+    return Judged(fit, logits, valid.labels, len(train)), refit
+
+
+def identity(job: Job) -> tuple[str, ...]:
+    """The embedder, the training photos and the validation photos. See `train.data_identity`."""
+    train, valid, embedder = _channels(job)
+    return embedder.id, digest(train), digest(valid)
+
+
+def _channels(job: Job) -> tuple[Features, Features, Embedder]:
+    """Training and validation photos, which one embedder must have embedded."""
+    folders = job.folders
+    train, embedder = read_features(folders.train, job.manifest.classes, Split.TRAIN)
+    valid, other = read_features(folders.valid, job.manifest.classes, Split.VALID)
+    _check(embedder, str(job.values["architecture"]), folders.train)
+    if other.id != embedder.id:
+        raise EmbeddingsError(
+            f"{folders.train} was made by embedder {embedder.id}, {folders.valid} by {other.id}; "
+            "embed both with the same weights and settings"
+        )
+    return train, valid, embedder
+
+
+@lru_cache(maxsize=4)
+def read_features(folder: Path, classes: tuple[str, ...], split: Split) -> tuple[Features, Embedder]:
+    """The features of a channel and what computed them.
+
+    Kept in memory, because the trials of a packed search all read the same.
+
+    Raises:
+        EmbeddingsError: Nothing there, photos of another split, or files that do not belong together.
+    """
+    batches = read_folder(folder)
+    if others := sorted({batch.split for batch in batches} - {split}):
+        raise EmbeddingsError(
+            f"{folder} holds photos of the {others[0]} split; give --{split} embeddings of the {split} split"
+        )
+    return collect(batches, classes), batches[0].embedder
+
+
+def digest(features: Features) -> str:
+    """Names the photos and labels, so that a checkpoint is never resumed on other data."""
+    names = hashlib.sha256("\n".join(features.keys).encode())
+    names.update(features.labels.numpy().tobytes())
+    names.update(features.views.numpy().tobytes())
+    return names.hexdigest()[:16]
+
+
+def _check(embedder: Embedder, architecture: str, folder: Path) -> None:
+    if embedder.architecture != architecture:
+        raise EmbeddingsError(
+            f"{folder} holds embeddings of {embedder.architecture}, but architecture={architecture}; "
+            "embed again or change architecture"
+        )
+
+
+def _whole(embedder: Embedder, weights: Path | None, head: Head) -> nn.Module:
+    """The backbone that made the embeddings, with the head on it."""
+    path = find_weights(weights)
+    found = NO_WEIGHTS if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != embedder.weights_sha256:
+        raise EmbeddingsError(
+            f"the embeddings were made with weights {embedder.weights_sha256[:12]}, not with {found[:12]} "
+            f"({weights or 'no --weights'}); give the same weights"
+        )
+    backbone = build_backbone(embedder.architecture, path)
+    if backbone.dim != head.dim:
+        raise EmbeddingsError(
+            f"{embedder.architecture} gives {backbone.dim} numbers per photo, not {head.dim} as the embeddings "
+            "have; embed again"
+        )
+    return attach_head(backbone, head.folded()).eval()

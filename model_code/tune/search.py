@@ -1,0 +1,168 @@
+"""Run a hyperparameter search in one process, resumable."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from model_code import hyperparameters
+from model_code.hyperparameters import OBJECTIVE, Hyperparameter, HyperparameterError, Mode, Scale, Strategy
+from model_code.process.code_version import code_version
+from model_code.process.progress import Progress
+from model_code.train import run
+from model_code.train.checkpoints import fingerprint
+from model_code.train.job import Job
+from model_code.train.loop import Diverged, Report
+from model_code.tune.proposals import Search, Status, Trial, propose
+
+SCHEMA_VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A search inside one job.
+
+    Args:
+        job: What every trial has in common.
+        space: What is searched.
+        trials: How many candidates.
+        search: How they are chosen.
+        parallel: How many are tried at a time. Each round is chosen with the rounds before it known, so
+        that the
+            result does not depend on which trial of a round ends first.
+    """
+
+    job: Job
+    space: Mapping[str, Hyperparameter]
+    trials: int
+    search: Search
+    parallel: int
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or self.parallel < 1:
+            raise HyperparameterError("trials and parallel must be at least 1")
+        for name, row in self.space.items():
+            if row.scale is Scale.REVERSE_LOGARITHMIC:
+                raise HyperparameterError(
+                    f"{name}: only SageMaker's tuning job knows {row.scale}; use Linear or Logarithmic here"
+                )
+
+    @property
+    def file(self) -> Path:
+        """The result."""
+        return self.job.folders.model_dir / "trials.json"
+
+    def journal(self, data: Sequence[str]) -> Path | None:
+        """Where ended trials are kept for a restart, named after all that decides the search.
+
+        Args:
+            data: The `train.data_identity` of the job.
+        """
+        if self.job.folders.checkpoints is None:
+            return None
+        ranges = {name: (row.search, row.scale) for name, row in self.space.items()}
+        version = self.job.manifest.version
+        identity = fingerprint(
+            "tune", dict(self.job.values), version, data, ranges, self.search, self.parallel
+        )
+        return self.job.folders.checkpoints / f"trials-{identity}.json"
+
+    def run(self) -> list[Trial]:
+        """Try all candidates; returns them in order.
+
+        Raises:
+            Diverged: Not one trial ended well.
+        """
+        journal = self.journal(run.data_identity(self.job))
+        done = _read(journal)[: self.trials]
+        progress = Progress(self.trials, "trials")
+        progress.advance(len(done))
+        while len(done) < self.trials:
+            count = min(self.parallel, self.trials - len(done))
+            chosen = propose(self.space, done, count, self.search, int(self.job.values["seed"]))
+            round_ = [Trial(len(done) + place, searched) for place, searched in enumerate(chosen)]
+            with ThreadPoolExecutor(count) as pool:
+                for trial in pool.map(self._try, round_):
+                    done.append(trial)
+                    _say(trial)
+                    progress.advance()
+            _write(journal, [asdict(trial) for trial in done])
+        _write(self.file, self._result(done))
+        return done
+
+    def _try(self, trial: Trial) -> Trial:
+        started = time.monotonic()
+        values = hyperparameters.resolve({**self.job.values, **trial.searched, "mode": Mode.TRIAL})
+        folders = self.job.folders
+        if values["strategy"] == Strategy.HEAD:
+            # Seconds of work: a checkpoint would cost more than it saves.
+            folders = replace(folders, checkpoints=None)
+        job = _Quiet(**{**vars(self.job), "values": values, "folders": folders})
+        try:
+            judged = run.judge(job)
+        except (Diverged, torch.OutOfMemoryError) as error:
+            reason = str(error).partition("\n")[0]
+            return replace(trial, status=Status.FAILED, reason=reason, seconds=time.monotonic() - started)
+        return replace(trial, metrics=judged.fit.metrics, seconds=time.monotonic() - started)
+
+    def _result(self, done: Sequence[Trial]) -> dict[str, Any]:
+        best = _best(done)
+        if best.status is not Status.COMPLETED:
+            raise Diverged(f"all {len(done)} trials failed: {best.reason}")
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "objective": OBJECTIVE,
+            "search": self.search,
+            "dataset": {"name": self.job.manifest.name, "version": self.job.manifest.version},
+            "code_version": code_version(),
+            "fixed": {name: value for name, value in self.job.values.items() if name not in self.space},
+            "best": {"number": best.number, "hyperparameters": best.searched, "metrics": best.metrics},
+            "trials": [asdict(trial) for trial in done],
+        }
+
+
+def _best(done: Sequence[Trial]) -> Trial:
+    """The highest objective; a few hundred photos often tie, and then the lower loss decides."""
+    return max(done, key=lambda trial: (trial.objective, -trial.metrics.get("valid_loss", 0.0)))
+
+
+class _Quiet(Job):
+    """A job that prints no epochs: those of parallel trials would be mixed up."""
+
+    def reporter(self, epochs: int) -> Report:
+        return lambda metrics: None
+
+
+def _say(trial: Trial) -> None:
+    chosen = " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                      for name, value in trial.searched.items())  # fmt: skip
+    outcome = f"valid_accuracy={trial.objective:.4f}" if trial.status is Status.COMPLETED else trial.reason
+    print(f"trial={trial.number} {outcome} seconds={trial.seconds:.1f} {chosen}", flush=True)
+
+
+def _read(path: Path | None) -> list[Trial]:
+    if path is None or not path.is_file():
+        return []
+    try:
+        return [Trial(**{**row, "status": Status(row["status"])}) for row in json.loads(path.read_text())]
+    except (ValueError, TypeError, KeyError) as error:
+        print(f"starting over: {path} is damaged: {error}", file=sys.stderr, flush=True)
+        return []
+
+
+def _write(path: Path | None, content: Any) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(partial, path)
+
