@@ -17,8 +17,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from local_aws import images, state_folder
+from local_aws.execution import images
 from local_aws.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_REGION, Settings, StartupError, parse_quota
+from local_aws.state import folder as state_folder
 
 START_SECONDS = 60
 STOP_SECONDS = 60
@@ -202,7 +203,7 @@ def _reset(arguments: argparse.Namespace) -> None:
 
 def _logs(arguments: argparse.Namespace) -> int:
     state = arguments.state.absolute()
-    from local_aws.log_reader import print_file, print_job
+    from local_aws.logs.reader import print_file, print_job
 
     if arguments.name:
         return print_job(state, arguments.name, follow=arguments.follow)

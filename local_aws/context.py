@@ -15,11 +15,11 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from local_aws.capacity import Capacity
-from local_aws.images import Images
-from local_aws.log_store import LogStore
+from local_aws.execution.capacity import Capacity
+from local_aws.execution.images import Images
 from local_aws.settings import ACCOUNT_ID, Settings
-from local_aws.store import Store
+from local_aws.state.logs import LogStore
+from local_aws.state.resources import Store
 
 SESSION_SECONDS = 12 * 3600
 """How long a job's credentials are valid, at most what a role allows."""

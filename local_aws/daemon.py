@@ -9,18 +9,19 @@ import threading
 from contextlib import ExitStack
 from types import FrameType
 
-from local_aws import images, services
-from local_aws.access.credentials import root_key
-from local_aws.app import Router
-from local_aws.capacity import Capacity
+from local_aws import services
 from local_aws.context import ANY_KEY, Context
-from local_aws.log_store import LogStore
-from local_aws.processes import end_orphans
+from local_aws.execution import images
+from local_aws.execution.capacity import Capacity
+from local_aws.execution.processes import end_orphans
+from local_aws.gateway.router import Router
+from local_aws.gateway.server import HttpServer
+from local_aws.iam.credentials import root_key
 from local_aws.sagemaker.operations import status_member
-from local_aws.server import HttpServer
 from local_aws.settings import DEFAULT_HOST, EVERY_ADDRESS, Settings
-from local_aws.state_folder import PID, PORT, URL, forget, locked, prepare_state, replace
-from local_aws.store import Store
+from local_aws.state.folder import PID, PORT, URL, forget, locked, prepare_state, replace
+from local_aws.state.logs import LogStore
+from local_aws.state.resources import Store
 
 logger = logging.getLogger(__name__)
 

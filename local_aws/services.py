@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_aws import cloudformation, status
-from local_aws.access.gate import Gate
-from local_aws.access.simulator import PolicySimulator
-from local_aws.alarms import Monitoring
-from local_aws.app import Router
-from local_aws.autoscaling import AutoScaling
+from local_aws import status
+from local_aws.autoscaling.service import AutoScaling
+from local_aws.cloudformation import service as cloudformation
+from local_aws.cloudwatch.alarms import Monitoring
 from local_aws.context import Context
 from local_aws.ec2.service import Ec2
 from local_aws.ec2.ssm import Ssm
-from local_aws.logs_service import Logs
-from local_aws.moto_apps import MotoApps
-from local_aws.moto_state import MotoState
+from local_aws.gateway.router import Router
+from local_aws.iam.gate import Gate
+from local_aws.iam.simulator import PolicySimulator
+from local_aws.logs.service import Logs
+from local_aws.moto_bridge.apps import MotoApps
+from local_aws.moto_bridge.state import MotoState
 from local_aws.s3.app import S3App
 from local_aws.s3.queues import queue_sender
 from local_aws.s3.store import S3Store
 from local_aws.sagemaker.endpoints.runtime import Runtime
-from local_aws.sagemaker.interruptions import interrupt
 from local_aws.sagemaker.service import SageMaker
+from local_aws.sagemaker.training.interruptions import interrupt
 
 
 def build(context: Context) -> Router:

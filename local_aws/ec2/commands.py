@@ -12,9 +12,9 @@ from local_aws.ec2.rollout import DEFAULT_CONCURRENCY, DEFAULT_ERRORS, Rollout, 
 from local_aws.ec2.run_command import DEFAULT_EXECUTION_SECONDS, ENDED, KIND, Script, output_key
 from local_aws.ec2.running import RUNNING, operation
 from local_aws.errors import AwsError
-from local_aws.json_service import Call, Document
+from local_aws.gateway.json_service import Call, Document
 from local_aws.settings import ACCOUNT_ID
-from local_aws.store import Missing, Query, Resource
+from local_aws.state.resources import Missing, Query, Resource
 
 COMMAND_KIND = "ssm-command"
 DOCUMENT = "AWS-RunShellScript"

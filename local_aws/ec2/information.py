@@ -7,7 +7,7 @@ import time
 from local_aws.ec2.instance import Instance, moto_instance, tags_of
 from local_aws.ec2.running import RUNNING, operation
 from local_aws.errors import AwsError
-from local_aws.json_service import Call, Document
+from local_aws.gateway.json_service import Call, Document
 
 
 @operation("DescribeInstanceInformation")

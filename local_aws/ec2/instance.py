@@ -16,10 +16,10 @@ from typing import Any
 
 from moto.ec2.models import ec2_backends
 
-from local_aws.capacity import instance_cores
 from local_aws.context import Context
 from local_aws.ec2 import shims
-from local_aws.processes import Isolation, ProcessGroup
+from local_aws.execution.capacity import instance_cores
+from local_aws.execution.processes import Isolation, ProcessGroup
 from local_aws.settings import ACCOUNT_ID
 
 logger = logging.getLogger(__name__)

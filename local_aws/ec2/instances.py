@@ -16,7 +16,7 @@ from moto.ec2.models import ec2_backends
 from local_aws.context import Context
 from local_aws.ec2.instance import KIND, Instance, moto_instance, tags_of, user_data_of
 from local_aws.settings import ACCOUNT_ID
-from local_aws.store import AlreadyExists, Missing, Resource
+from local_aws.state.resources import AlreadyExists, Missing, Resource
 
 logger = logging.getLogger(__name__)
 

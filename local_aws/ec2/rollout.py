@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from local_aws.ec2.instance import Instance
 from local_aws.ec2.run_command import KIND, Script
 from local_aws.ec2.running import RUNNING
-from local_aws.store import Document, Missing
+from local_aws.state.resources import Document, Missing
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_aws.ec2.instance import Instance
-from local_aws.log_store import LogWriter
-from local_aws.processes import ProcessGroup
-from local_aws.store import Document, Missing
+from local_aws.execution.processes import ProcessGroup
+from local_aws.state.logs import LogWriter
+from local_aws.state.resources import Document, Missing
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from local_aws.context import Context
 from local_aws.ec2.instance import Instance
 from local_aws.ec2.instances import Instances
 from local_aws.ec2.run_command import KIND, Invocation, Script
-from local_aws.json_service import Operations
-from local_aws.store import Document
+from local_aws.gateway.json_service import Operations
+from local_aws.state.resources import Document
 
 operation = Operations("ssm")
 

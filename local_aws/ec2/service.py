@@ -21,9 +21,10 @@ from moto.ec2.models import ec2_backends
 from local_aws.context import Context
 from local_aws.ec2.instances import Instances
 from local_aws.ec2.metadata import MetadataService
-from local_aws.errors import AwsError, Environ, StartResponse, WsgiApp, respond, respond_error
+from local_aws.errors import AwsError
+from local_aws.gateway.responses import Environ, StartResponse, WsgiApp, respond, respond_error
 from local_aws.settings import ACCOUNT_ID
-from local_aws.store import AlreadyExists, Missing, Resource
+from local_aws.state.resources import AlreadyExists, Missing, Resource
 
 logger = logging.getLogger(__name__)
 

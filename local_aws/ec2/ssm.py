@@ -14,9 +14,9 @@ from local_aws.ec2.images import public_parameter
 from local_aws.ec2.instances import Instances
 from local_aws.ec2.run_command import ENDED, KIND, remove_leftovers
 from local_aws.ec2.running import RUNNING, operation
-from local_aws.errors import Environ, StartResponse, WsgiApp, respond
-from local_aws.json_service import Document, JsonService
-from local_aws.store import Resource
+from local_aws.gateway.json_service import Document, JsonService
+from local_aws.gateway.responses import Environ, StartResponse, WsgiApp, respond
+from local_aws.state.resources import Resource
 
 OPERATIONS = (commands, information)
 """The modules whose import registers operations."""

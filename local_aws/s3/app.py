@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from xml.sax.saxutils import escape
 
-from local_aws.errors import AwsError, Environ, StartResponse
+from local_aws.errors import AwsError
+from local_aws.gateway.responses import Environ, StartResponse, drain
 from local_aws.s3 import bucket_api, configuration_api, multipart_api, notifications, object_api, xml
 from local_aws.s3.errors import S3Error, not_implemented
-from local_aws.s3.http import Request, Response, drain
+from local_aws.s3.http import Request, Response
 from local_aws.s3.notifications import Notifications, Send
 from local_aws.s3.store import S3Store
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote
 
-from local_aws.errors import Environ
-from local_aws.s3.blobs import CHUNK
+from local_aws.gateway.responses import Environ
 from local_aws.s3.errors import S3Error
 
 _VIRTUAL_HOST = re.compile(
@@ -116,15 +115,6 @@ class FileRange:
     def close(self) -> None:
         """WSGI calls this, also when the client went away."""
         self._file.close()
-
-
-def drain(stream: BinaryIO) -> None:
-    """Read what is left of a request body, so that the connection can carry the next request."""
-    try:
-        while stream.read(CHUNK):
-            pass
-    except (OSError, ValueError):
-        return
 
 
 def _target(environ: Environ) -> tuple[str, dict[str, str]]:

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.context import Context
 from local_aws.sagemaker.operations import operation
-from local_aws.store import Resource
+from local_aws.state.resources import Resource
 
 logger = logging.getLogger(__name__)
 

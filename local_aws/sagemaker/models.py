@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from local_aws.errors import validation_error
-from local_aws.images import Contract
-from local_aws.json_service import Call, Document
+from local_aws.execution.images import Contract
+from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.sagemaker.packages import package_containers
-from local_aws.store import AlreadyExists, Missing, Resource
+from local_aws.state.resources import AlreadyExists, Missing, Resource
 
 KIND = "model"
 ROLE = "_RoleArn"

@@ -5,7 +5,7 @@
     @operation("CreateEndpoint")
     def create_endpoint(call: Call) -> Document: ...
 
-`Call` and `Document` are of local_aws.json_service: `call.params` is valid by the model, `call.context` has
+`Call` and `Document` are of local_aws.gateway.json_service: `call.params` is valid by the model, `call.context` has
 the store, the images, capacity, logs and events. A module is plugged in by importing it in
 local_aws/sagemaker/service.py.
 """
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_aws.json_service import Call, Document, Operations
-from local_aws.store import Query
+from local_aws.gateway.json_service import Call, Document, Operations
+from local_aws.state.resources import Query
 
 operation = Operations("sagemaker")
 

@@ -7,10 +7,10 @@ import time
 
 from local_aws.context import Context
 from local_aws.errors import AwsError, validation_error
-from local_aws.json_service import Call, Document
+from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.settings import ACCOUNT_ID
-from local_aws.store import AlreadyExists, Missing, Resource
+from local_aws.state.resources import AlreadyExists, Missing, Resource
 
 GROUP, PACKAGE = "model-package-group", "model-package"
 _CREATOR = {"IamIdentity": {"Arn": f"arn:aws:iam::{ACCOUNT_ID}:root", "PrincipalId": ACCOUNT_ID}}

@@ -8,13 +8,14 @@ import time
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.sagemaker import training, tuning
-from local_aws.sagemaker.job import INTERNAL_ERROR
-from local_aws.sagemaker.training_job import TrainingJob, note_end, note_retry
-from local_aws.sagemaker.transitions import transition
-from local_aws.sagemaker.tuning_job import KIND as TUNING_JOB
-from local_aws.sagemaker.tuning_job import TuningJob
-from local_aws.store import Document, Missing, Resource
+from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, JOBS
+from local_aws.sagemaker.training import operations as training
+from local_aws.sagemaker.training.job import TrainingJob, note_end, note_retry
+from local_aws.sagemaker.training.transitions import transition
+from local_aws.sagemaker.tuning import operations as tuning
+from local_aws.sagemaker.tuning.job import KIND as TUNING_JOB
+from local_aws.sagemaker.tuning.job import TuningJob
+from local_aws.state.resources import Document, Missing, Resource
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def _resume(context: Context, resource: Resource, secondary: str) -> None:
         resource.name,
         lambda document: transition(document, secondary, "local_aws ended; the job starts again"),
     )
-    training.JOBS.begin(TrainingJob(context, resource, image, _parallel(context, resource)))
+    JOBS.begin(TrainingJob(context, resource, image, _parallel(context, resource)))
 
 
 def _parallel(context: Context, resource: Resource) -> int:
@@ -115,7 +116,7 @@ def _continue_search(context: Context, resource: Resource) -> None:
         _end(context, resource, members)
         return
     logger.info("tuning job %s goes on after %d training jobs", resource.name, len(known))
-    training.JOBS.begin(search)
+    JOBS.begin(search)
 
 
 def _end_training(context: Context, resource: Resource, status: str, reason: str) -> None:

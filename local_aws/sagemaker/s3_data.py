@@ -14,6 +14,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local_aws.errors import validation_error
+from local_aws.sagemaker import s3_data
+
 TRANSFERS = 8
 CHUNK_BYTES = 2**20
 
@@ -209,3 +212,12 @@ def _s3_message(error: BaseException) -> str:
     if isinstance(error, ClientError):
         return str(error.response["Error"].get("Message", error))
     return str(error)
+
+
+def check_output(uri: str) -> None:
+    """Raise ValidationException when a URI does not name a place in S3."""
+    try:
+        s3_data.parse_uri(uri)
+    except DataError as error:
+        raise validation_error(f"Invalid S3 URI: {error}") from error
+

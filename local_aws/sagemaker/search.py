@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from local_aws.errors import validation_error
-from local_aws.json_service import Call, Document
+from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.operations import operation
-from local_aws.sagemaker.tuning import standing
-from local_aws.store import Resource
+from local_aws.sagemaker.tuning.operations import standing
+from local_aws.state.resources import Resource
 
 _KINDS = {
     "TrainingJob": "training-job",

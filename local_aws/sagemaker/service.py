@@ -7,22 +7,17 @@ from __future__ import annotations
 import logging
 
 from local_aws.context import Context
-from local_aws.json_service import JsonService
-from local_aws.sagemaker import (
-    models,
-    packages,
-    processing,
-    recovery,
-    search,
-    tags,
-    training,
-    transform,
-    tuning,
-)
+from local_aws.gateway.json_service import JsonService
+from local_aws.sagemaker import models, packages, recovery, search, tags
 from local_aws.sagemaker.endpoints import configs as endpoint_configs
 from local_aws.sagemaker.endpoints import operations as endpoint_operations
 from local_aws.sagemaker.events import StateChanges
+from local_aws.sagemaker.jobs.job import JOBS
 from local_aws.sagemaker.operations import operation
+from local_aws.sagemaker.processing import operations as processing
+from local_aws.sagemaker.training import operations as training
+from local_aws.sagemaker.transform import operations as transform
+from local_aws.sagemaker.tuning import operations as tuning
 
 OPERATIONS = (
     endpoint_configs,
@@ -58,5 +53,5 @@ class SageMaker(JsonService):
     def stop(self) -> None:
         """Wait until every job has noticed `context.stopping` and killed its processes."""
         endpoint_operations.ENDPOINTS.stop()
-        training.JOBS.join()
+        JOBS.join()
         self._events.stop()

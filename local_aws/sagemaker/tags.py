@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from local_aws.errors import AwsError, validation_error
-from local_aws.json_service import Call, Document
+from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.operations import operation
-from local_aws.store import Missing
+from local_aws.state.resources import Missing
 
 MOST_TAGS = 50
 

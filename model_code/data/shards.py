@@ -122,7 +122,7 @@ def read_split(path: Path) -> Split:
         raise ShardError(f"{path} is not a tar file: {error}") from error
     except (KeyError, ValueError) as error:
         raise ShardError(
-            f"{path} does not say which split it holds; write it with model_code.shards"
+            f"{path} does not say which split it holds; write it with model_code.data.shards"
         ) from error
 
 

@@ -20,7 +20,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from local_aws import cli, state_folder
+from local_aws import cli
+from local_aws.state import folder as state_folder
 
 IMAGES = Path(__file__).with_name("images.toml")
 TRAINING_IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2.13-cpu-amzn2023-sagemaker"

@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from local_aws.access.credentials import root_key
+from local_aws.iam.credentials import root_key
 from tests.infra.stacks import ACCOUNT, BUCKET, REGION
 from tests.infra.template import Template
 from tests.local_aws.conftest import Cloud

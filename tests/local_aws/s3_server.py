@@ -11,10 +11,10 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from local_aws.gateway.server import HttpServer
 from local_aws.s3.app import S3App
 from local_aws.s3.notifications import Send
 from local_aws.s3.store import S3Store
-from local_aws.server import HttpServer
 from local_aws.settings import Settings
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from local_aws import cli, state_folder
+from local_aws import cli
 from local_aws.settings import StartupError
+from local_aws.state import folder as state_folder
 from tests.local_aws.conftest import IMAGES, Cloud, eventually, training_request, unique
 
 Start = Callable[..., Cloud]

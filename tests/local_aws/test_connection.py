@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from local_aws.errors import Environ, StartResponse
-from local_aws.server import THREADS, HttpServer
+from local_aws.gateway.responses import Environ, StartResponse
+from local_aws.gateway.server import THREADS, HttpServer
 from local_aws.settings import Settings
 
 

@@ -16,7 +16,8 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from local_aws import cli, processes
+from local_aws import cli
+from local_aws.execution import processes
 from tests.local_aws.conftest import Cloud, eventually, unique
 
 ENDED = ("Success", "Failed", "TimedOut", "Cancelled")

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from local_aws import images
-from local_aws.capacity import Capacity
 from local_aws.context import Context
-from local_aws.log_store import LogStore
-from local_aws.sagemaker import training
-from local_aws.sagemaker.job import Job, JobFailed
+from local_aws.execution import images
+from local_aws.execution.capacity import Capacity
+from local_aws.sagemaker.jobs.job import JOBS, Job, JobFailed
 from local_aws.sagemaker.operations import status_member
+from local_aws.sagemaker.training import operations as training
 from local_aws.settings import Settings
-from local_aws.store import Resource, Store
+from local_aws.state.logs import LogStore
+from local_aws.state.resources import Resource, Store
 from tests.local_aws.conftest import IMAGES, Cloud, eventually, training_request, unique
 
 REGION = "us-east-1"
@@ -118,7 +118,7 @@ def test_a_job_that_lost_its_thread_can_be_stopped(context: Context) -> None:
     assert document["TrainingEndTime"] >= document["CreationTime"]
 
     other = record(context, "processing-job")
-    training.JOBS.stop(context, other, "ProcessingJobStatus", "processing job")
+    JOBS.stop(context, other, "ProcessingJobStatus", "processing job")
     document = context.store.get(other.kind, REGION, other.name).document
     assert document["ProcessingJobStatus"] == "Stopped"
     assert document["ProcessingEndTime"] >= document["CreationTime"]
@@ -126,9 +126,9 @@ def test_a_job_that_lost_its_thread_can_be_stopped(context: Context) -> None:
 
 def test_a_job_that_is_stopped_before_it_begins_does_not_run(context: Context) -> None:
     resource = record(context, "processing-job")
-    training.JOBS.stop(context, resource, "ProcessingJobStatus", "processing job")
+    JOBS.stop(context, resource, "ProcessingJobStatus", "processing job")
     job = Failing(context, resource)
-    training.JOBS.begin(job)
+    JOBS.begin(job)
     assert job.finished.wait(30)
     assert job.document()["ProcessingJobStatus"] == "Stopped"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local_aws import processes
-from local_aws.processes import Isolation, ProcessGroup, end_orphans
+from local_aws.execution import processes
+from local_aws.execution.processes import Isolation, ProcessGroup, end_orphans
 
 ENV = {"PATH": os.environ["PATH"]}
 
@@ -176,7 +176,7 @@ def test_a_missing_program_says_so(tmp_path: Path) -> None:
 OWNER = """
 import sys, time
 from pathlib import Path
-from local_aws.processes import ProcessGroup
+from local_aws.execution.processes import ProcessGroup
 root = Path(sys.argv[1])
 group = ProcessGroup.start(["sh", "-c", "echo $$; exec sleep 300"], env={"PATH": "/usr/bin:/bin"}, cwd=root,
     log=root / "log", name="sleeper", record=root / "records" / "sleeper")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from local_aws.sagemaker.search_space import Dimension
-from local_aws.sagemaker.searchers import make_searcher
+from local_aws.sagemaker.tuning.search_space import Dimension
+from local_aws.sagemaker.tuning.searchers import make_searcher
 
 NUMBERS = [
     Dimension("rate", "continuous", 0.0001, 1.0, "Logarithmic"),

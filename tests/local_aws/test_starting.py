@@ -21,18 +21,20 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local_aws import images, moto_state, state_folder
-from local_aws.app import Router
-from local_aws.capacity import Capacity
 from local_aws.context import Context
-from local_aws.log_store import LogStore
+from local_aws.execution import images
+from local_aws.execution.capacity import Capacity
+from local_aws.gateway.router import Router
+from local_aws.gateway.server import HttpServer
+from local_aws.moto_bridge import state as moto_state
 from local_aws.s3.app import S3App
 from local_aws.s3.store import S3Store
-from local_aws.sagemaker.machines import free_port
+from local_aws.sagemaker.jobs.machines import free_port
 from local_aws.sagemaker.operations import status_member
-from local_aws.server import HttpServer
 from local_aws.settings import Settings
-from local_aws.store import Store
+from local_aws.state import folder as state_folder
+from local_aws.state.logs import LogStore
+from local_aws.state.resources import Store
 from tests.local_aws.conftest import IMAGES, Cloud, eventually, training_request
 
 Start = Callable[..., Cloud]

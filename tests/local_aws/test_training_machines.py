@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from local_aws import cli, images
-from local_aws.capacity import Capacity
+from local_aws import cli
 from local_aws.context import Context
-from local_aws.log_store import LogStore
-from local_aws.sagemaker import training
+from local_aws.execution import images
+from local_aws.execution.capacity import Capacity
 from local_aws.sagemaker.operations import status_member
-from local_aws.sagemaker.training_job import TrainingJob
+from local_aws.sagemaker.training import operations as training
+from local_aws.sagemaker.training.job import TrainingJob
 from local_aws.settings import Settings
-from local_aws.store import Resource, Store
+from local_aws.state.logs import LogStore
+from local_aws.state.resources import Resource, Store
 from tests.local_aws.conftest import (
     IMAGES,
     Cloud,

@@ -54,7 +54,8 @@ def test_all_runtimes_give_the_same_embeddings(runtime: OnnxForward) -> None:
 
 def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
     program = (
-        "import sys, torch; from model_code import forward; from model_code.networks.backbone import build_backbone; "
+        "import sys, torch; from model_code.embed import forward; "
+        "from model_code.networks.backbone import build_backbone; "
         "from model_code.data.transform import Transform; "
         "forward.OpenVinoForward(build_backbone('squeezenet1_1'), Transform(64, 64)); "
         "assert not [name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module]"

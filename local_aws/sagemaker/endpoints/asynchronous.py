@@ -15,9 +15,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.json_service import Document
+from local_aws.gateway.json_service import Document
 from local_aws.sagemaker.s3_data import DataError, join, parse_uri, read_object
-from local_aws.store import Missing, Resource
+from local_aws.state.resources import Missing, Resource
 
 logger = logging.getLogger(__name__)
 

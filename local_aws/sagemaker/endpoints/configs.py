@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from local_aws.errors import validation_error
-from local_aws.json_service import Call, Document
+from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker import models
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
-from local_aws.store import AlreadyExists, Missing, Resource
+from local_aws.state.resources import AlreadyExists, Missing, Resource
 
 KIND = "endpoint-config"
 

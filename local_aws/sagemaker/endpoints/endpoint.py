@@ -17,15 +17,15 @@ from collections.abc import Callable, Mapping, Set
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.context import Context
-from local_aws.json_service import Document
+from local_aws.gateway.json_service import Document
 from local_aws.sagemaker.endpoints.fleet import Fleet, Plan, folder_of
 from local_aws.sagemaker.endpoints.rollout import Rollout
 from local_aws.sagemaker.endpoints.rollout import plan as plan_rollout
 from local_aws.sagemaker.endpoints.server import ServerFailed
 from local_aws.sagemaker.endpoints.variant import Variant
-from local_aws.sagemaker.job import cut
+from local_aws.sagemaker.jobs.job import cut
 from local_aws.sagemaker.s3_data import DataError
-from local_aws.store import Missing, Resource
+from local_aws.state.resources import Missing, Resource
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.json_service import Document
+from local_aws.gateway.json_service import Document
 from local_aws.sagemaker.endpoints.variant import Variant, VariantSpec
 
 Plan = dict[str, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from local_aws.metric_data import Metric, MetricData
+from local_aws.cloudwatch.metric_data import Metric, MetricData
 
 NAMESPACE = "AWS/SageMaker"
 _MICROSECONDS = "Microseconds"

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from local_aws.context import Context
-from local_aws.json_service import Document
+from local_aws.gateway.json_service import Document
 from local_aws.sagemaker import s3_data
 from local_aws.sagemaker.archive import unpack
 from local_aws.sagemaker.models import ROLE

@@ -6,14 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
-from local_aws.capacity import check_quota
 from local_aws.errors import AwsError, validation_error
-from local_aws.json_service import Call, Document
+from local_aws.execution.capacity import check_quota
+from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.endpoints import configs, rollout
 from local_aws.sagemaker.endpoints.endpoint import KIND, Endpoint, Endpoints, first_document, new_plan
 from local_aws.sagemaker.endpoints.fleet import Plan, instances
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
-from local_aws.store import AlreadyExists, Missing, Resource
+from local_aws.state.resources import AlreadyExists, Missing, Resource
 
 ENDPOINTS = Endpoints()
 """The endpoints of this process."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import urllib3
 
-from local_aws import service_model
 from local_aws.context import Context
-from local_aws.errors import AwsError, Environ, StartResponse, respond_error, status_line
+from local_aws.errors import AwsError
+from local_aws.gateway import service_model
+from local_aws.gateway.responses import Environ, StartResponse, respond_error, status_line
 from local_aws.sagemaker.endpoints import event_stream
 from local_aws.sagemaker.endpoints.asynchronous import AsyncQueue
 from local_aws.sagemaker.endpoints.capture import Capture, captured

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import urllib3
 
-from local_aws.processes import Isolation, ProcessGroup
+from local_aws.execution.processes import Isolation, ProcessGroup
 
 logger = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_aws.capacity import instance_cores
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.images import Contract
-from local_aws.json_service import Document
-from local_aws.log_store import LogWriter
+from local_aws.execution.capacity import instance_cores
+from local_aws.execution.images import Contract
+from local_aws.gateway.json_service import Document
 from local_aws.sagemaker.endpoints import model_data
 from local_aws.sagemaker.endpoints.server import ModelServer, ServerFailed, ServerSpec
 from local_aws.sagemaker.models import ROLE
+from local_aws.state.logs import LogWriter
 
 DEFAULT_STARTUP_SECONDS = 480
 """How long SageMaker waits for a container's first healthy ping."""

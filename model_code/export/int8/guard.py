@@ -9,7 +9,7 @@ Rules, all on the same validation photos for int8 and float32:
   added to the limit: the user was promised half a point of what was measured.
 - Among the candidates that pass, the one whose logits are nearest to the float graph's is kept. A thousand photos tell
   them apart by distance, while their accuracies differ by luck, and taking the luckiest would flatter int8.
-- A candidate is a recipe as it is, or, for the two nearest, with the head refitted to it (`model_code.export.int8.correction`).
+- A candidate is a recipe as it is, or, for the two nearest, with its head corrected (see `correction`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,187 @@
+"""The front door: which service a request is for, and the app that answers it.
+
+A `Service` is a WSGI app: `callable(environ, start_response)`. `router.register("ec2", app)` gives it every
+request whose SigV4 credential scope names `ec2`; the environ then holds
+
+    local_aws.service      the signing name, "sagemaker-runtime" for calls of /endpoints/...
+    local_aws.region       the region of the scope, or the configured one
+    local_aws.access_key   the access key id, "" for anonymous requests
+
+A service may also have `start()`, called once the server listens (recover state, start threads), and
+`stop()`, called before the process ends. Until all have started only our own calls are answered, everybody
+else is asked to come back. Requests under /_local_aws/ are ours: `router.admin("health", handler)`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote
+
+from local_aws.errors import AwsError
+from local_aws.gateway.responses import Environ, StartResponse, drain, respond, respond_error, respond_json
+
+logger = logging.getLogger(__name__)
+
+ADMIN_PREFIX = "/_local_aws/"
+AdminHandler = Callable[[str, str, dict[str, str]], Any]
+"""(method, rest of the path, query parameters) -> a JSON document."""
+
+
+class Service(Protocol):
+    """What `Router.register` takes."""
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Who a request is for and from."""
+
+    service: str
+    region: str
+    access_key: str
+
+
+_CREDENTIAL = re.compile(r"Credential=([^,\s]+)")
+_AMAZON_HOST = re.compile(r"^(?:.+\.)?([a-z0-9-]+)\.(?:([a-z]{2}-[a-z-]+-\d)\.)?amazonaws\.com(?::\d+)?$")
+_TARGETS = {
+    "SageMaker": "sagemaker",
+    "AmazonSSM": "ssm",
+    "Logs_20140328": "logs",
+    "AWSEvents": "events",
+    "AmazonSQS": "sqs",
+    "GraniteServiceVersion20100801": "monitoring",
+    "AnyScaleFrontendService": "application-autoscaling",
+    "secretsmanager": "secretsmanager",
+    "TrentService": "kms",
+}
+_UNSIGNED_ACTIONS = re.compile(r"(?:^|&)Action=AssumeRoleWith(?:WebIdentity|SAML)(?:&|$)")
+
+
+def scope_of(environ: Environ, default_region: str) -> Scope:
+    """The service, region and access key of a request.
+
+    By the SigV4 scope of its Authorization header or (presigned) of its query; else by X-Amz-Target, else by
+    an amazonaws.com Host; else S3, the only service that answers anonymous requests and SigV2.
+    """
+    credential = _credential(environ)
+    parts = credential.split("/")
+    if len(parts) >= 5:
+        access_key, region, service = "/".join(parts[:-4]), parts[-3], parts[-2].lower()
+    else:
+        access_key, region, service = parts[0], default_region, _unsigned_service(environ)
+    path = environ.get("PATH_INFO", "")
+    if service == "sagemaker" and path.startswith("/endpoints/"):
+        service = "sagemaker-runtime"
+    return Scope(service=service, region=region or default_region, access_key=access_key)
+
+
+def _credential(environ: Environ) -> str:
+    authorization = environ.get("HTTP_AUTHORIZATION", "")
+    found = _CREDENTIAL.search(authorization)
+    if found:
+        return found.group(1)
+    if authorization.startswith("AWS "):
+        return str(authorization[4:].partition(":")[0])
+    query = environ.get("QUERY_STRING", "")
+    for name in ("X-Amz-Credential=", "AWSAccessKeyId="):
+        if name in query:
+            return str(unquote(query.partition(name)[2].partition("&")[0]))
+    return ""
+
+
+def _unsigned_service(environ: Environ) -> str:
+    target = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")[0]
+    if target in _TARGETS:
+        return _TARGETS[target]
+    if _UNSIGNED_ACTIONS.search(environ.get("QUERY_STRING", "")):
+        return "sts"
+    if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+        # Web identity calls carry the action in the body, which must stay unread here; S3 has no such
+        # requests.
+        return "sts"
+    host = _AMAZON_HOST.match(environ.get("HTTP_HOST", "").lower())
+    return host.group(1) if host else "s3"
+
+
+class Router:
+    """The WSGI app of the whole process."""
+
+    def __init__(self, default_region: str, own: str) -> None:
+        """`own` is in the user agent of requests that services send each other while they start."""
+        self._default_region = default_region
+        self._own = own
+        self._started = False
+        self._services: dict[str, Service] = {}
+        self._fallback: Service | None = None
+        self._admin: dict[str, AdminHandler] = {}
+        self.guard: Callable[[Service], Service] = lambda service: service
+        """What every service that is registered from now on is put behind."""
+
+    def register(self, name: str, service: Service) -> None:
+        """Answer requests of a signing name with `service`; it replaces moto's."""
+        self._services[name] = self.guard(service)
+
+    def register_fallback(self, service: Service) -> None:
+        """Answer requests of every signing name that is not registered."""
+        self._fallback = self.guard(service)
+
+    def admin(self, name: str, handler: AdminHandler) -> None:
+        """Answer /_local_aws/<name>[/...] with the handler's document."""
+        self._admin[name] = handler
+
+    def start(self) -> None:
+        """Start every service that has something to start, in order of registration."""
+        for service in self._distinct():
+            getattr(service, "start", lambda: None)()
+        self._started = True
+
+    def stop(self) -> None:
+        """Stop services in the opposite order; one that fails does not keep the others from stopping."""
+        for service in reversed(self._distinct()):
+            try:
+                getattr(service, "stop", lambda: None)()
+            except Exception:
+                logger.exception("stopping %r failed", service)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if not self._started and self._own not in environ.get("HTTP_USER_AGENT", ""):
+            # What is not loaded yet must be neither read nor written, and a new job not be taken for an old one.
+            drain(environ["wsgi.input"])
+            # With an empty body every SDK takes this for a reason to try again, whatever its protocol.
+            return respond(start_response, 503, b"", "text/plain", {"Retry-After": "1"})
+        if environ.get("PATH_INFO", "").startswith(ADMIN_PREFIX):
+            return self._answer_admin(environ, start_response)
+        scope = scope_of(environ, self._default_region)
+        environ["local_aws.service"] = scope.service
+        environ["local_aws.region"] = scope.region
+        environ["local_aws.access_key"] = scope.access_key
+        service = self._services.get(scope.service, self._fallback)
+        if service is None:
+            error = AwsError("UnsupportedOperation", f"{scope.service} is not supported by local_aws.", 501)
+            return respond_error(start_response, error)
+        return service(environ, start_response)
+
+    def _answer_admin(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        name, _, rest = environ["PATH_INFO"][len(ADMIN_PREFIX) :].partition("/")
+        handler = self._admin.get(name)
+        if handler is None:
+            known = ", ".join(sorted(self._admin))
+            return respond_json(start_response, {"message": f"no such page; there are: {known}"}, 404)
+        query = {key: values[-1] for key, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
+        try:
+            return respond_json(start_response, handler(environ["REQUEST_METHOD"], rest, query))
+        except AwsError as error:
+            return respond_json(start_response, {"code": error.code, "message": error.message}, error.status)
+
+    def _distinct(self) -> list[Service]:
+        distinct: list[Service] = []
+        # The fallback first: others may call its services while they start.
+        for service in (*([self._fallback] if self._fallback else []), *self._services.values()):
+            if not any(service is known for known in distinct):
+                distinct.append(service)
+        return distinct

@@ -1,0 +1,74 @@
+"""The HTTP server: cheroot, with threads, keep-alive, streamed bodies and Expect: 100-continue."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from cheroot.wsgi import Server
+
+from local_aws.gateway.connection import Connection
+from local_aws.gateway.responses import WsgiApp
+from local_aws.settings import Settings, StartupError
+
+logger = logging.getLogger(__name__)
+
+THREADS = 48
+"""Requests answered at once. Long polls (SQS) and invocations of slow models each hold one; idle connections
+none.
+"""
+KEPT_CONNECTIONS = 512
+"""Idle connections kept open; cheroot's own 10 would make most clients of a busy server connect anew each time."""
+IDLE_SECONDS = 120
+SHUTDOWN_SECONDS = 5
+"""How long a request in flight may delay the end."""
+
+
+class HttpServer:
+    """A bound server; `serve` answers until `stop` is called from another thread or a signal handler."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Bind the address, so that the port is known before anything is built on it. Raises StartupError."""
+        self._server = Server(
+            (settings.host, settings.port),
+            _starting,
+            numthreads=THREADS,
+            server_name="local_aws",
+            timeout=IDLE_SECONDS,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            request_queue_size=256,
+        )
+        self._server.nodelay = True
+        self._server.keep_alive_conn_limit = KEPT_CONNECTIONS
+        self._server.ConnectionClass = Connection
+        setattr(self._server, "error_log", _log_error)  # noqa: B010 - a method that cheroot lets one replace
+        try:
+            self._server.prepare()
+        except OSError as error:
+            raise StartupError(
+                f"cannot listen on {settings.host}:{settings.port} ({error}): stop what uses the port, "
+                "or choose another with --port (0 for any free one)"
+            ) from error
+        self.port: int = self._server.socket.getsockname()[1]
+
+    def serve(self, app: WsgiApp) -> None:
+        """Answer requests with `app` until stopped."""
+        self._server.wsgi_app = app
+        try:
+            self._server.serve()
+        except KeyboardInterrupt:
+            logger.info("interrupted")
+
+    def stop(self) -> None:
+        """Finish the requests in flight and close."""
+        self._server.stop()
+
+
+def _starting(_environ: Any, start_response: Any) -> list[bytes]:
+    start_response("503 Service Unavailable", [("Content-Type", "text/plain"), ("Retry-After", "1")])
+    return [b"local_aws is starting"]
+
+
+def _log_error(message: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+    logger.log(level, "%s", message.strip(), exc_info=sys.exc_info() if traceback else None)

@@ -1,0 +1,98 @@
+"""Policy documents evaluated: who may do what to which resource. Pure functions over parsed JSON."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from local_aws.iam.conditions import Keys, UnknownOperator, hold, listed, matches
+
+Document = Mapping[str, Any]
+Statement = Mapping[str, Any]
+
+
+class Decision(enum.Enum):
+    """IAM's answers, by the names that the policy simulator gives them."""
+
+    ALLOWED = "allowed"
+    IMPLICIT_DENY = "implicitDeny"
+    EXPLICIT_DENY = "explicitDeny"
+
+
+@dataclass(frozen=True)
+class Access:
+    """One permission that a request needs: an action ("s3:GetObject") on a resource (an ARN, or "*" for actions
+    that IAM cannot narrow). `keys` are the request's condition keys, None where they are not known.
+    """
+
+    action: str
+    resource: str = "*"
+    keys: Keys | None = None
+
+
+def statements(document: Document) -> list[Statement]:
+    """The statements of a policy document, of which a single one may stand without a list."""
+    found = document.get("Statement", [])
+    return [found] if isinstance(found, Mapping) else list(found)
+
+
+def decide(policies: Iterable[Document], access: Access) -> Decision:
+    """IAM's rule: a matching Deny wins, then a matching Allow; otherwise it is denied implicitly.
+
+    A condition that cannot be judged is taken as met for Deny and as not met for Allow: the answer errs towards
+    denial, never towards permission.
+    """
+    allowed = False
+    for document in policies:
+        for statement in statements(document):
+            denies = statement.get("Effect") == "Deny"
+            if not _applies(statement, access, unsure=denies):
+                continue
+            if denies:
+                return Decision.EXPLICIT_DENY
+            allowed = allowed or statement.get("Effect") == "Allow"
+    return Decision.ALLOWED if allowed else Decision.IMPLICIT_DENY
+
+
+def trusts(document: Document, service: str, account: str) -> bool:
+    """Whether a role's trust policy lets a service ("sagemaker.amazonaws.com") take the role for an account."""
+    keys = {"aws:sourceaccount": (account,)}
+    return any(
+        statement.get("Effect") == "Allow"
+        and service in listed(_mapping(statement.get("Principal")).get("Service"))
+        and _applies({**statement, "Resource": "*"}, Access("sts:AssumeRole", "*", keys), unsure=False)
+        for statement in statements(document)
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _applies(statement: Statement, access: Access, unsure: bool) -> bool:
+    if not (_matches_action(statement, access.action) and _matches_resource(statement, access.resource)):
+        return False
+    conditions = statement.get("Condition")
+    if not conditions:
+        return True
+    if access.keys is None:
+        return unsure
+    try:
+        return hold(conditions, access.keys)
+    except UnknownOperator:
+        return unsure
+
+
+def _matches_action(statement: Statement, action: str) -> bool:
+    """Action names are compared without case, as IAM does."""
+    if "NotAction" in statement:
+        return not any(matches(action.lower(), p.lower()) for p in listed(statement["NotAction"]))
+    return any(matches(action.lower(), p.lower()) for p in listed(statement.get("Action", [])))
+
+
+def _matches_resource(statement: Statement, resource: str) -> bool:
+    if "NotResource" in statement:
+        return not any(matches(resource, pattern) for pattern in listed(statement["NotResource"]))
+    return any(matches(resource, pattern) for pattern in listed(statement.get("Resource", [])))

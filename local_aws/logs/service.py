@@ -1,0 +1,292 @@
+"""CloudWatch Logs over HTTP: what jobs wrote, live, and what clients put themselves."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from local_aws.context import Context
+from local_aws.errors import AwsError
+from local_aws.gateway.json_service import Call, Document, JsonService, Operations
+from local_aws.state.logs import Event, Group, Stream
+
+operation = Operations("logs")
+
+
+class Logs(JsonService):
+    """The service."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(operation, context)
+
+
+@operation("CreateLogGroup")
+def create_log_group(call: Call) -> None:
+    """A group without events."""
+    name = call.params["logGroupName"]
+    if not call.context.logs.create_group(call.region, name):
+        raise AwsError("ResourceAlreadyExistsException", "The specified log group already exists")
+    call.context.store.tag(_group_arn(call, name), call.params.get("tags", {}))
+
+
+@operation("DeleteLogGroup")
+def delete_log_group(call: Call) -> None:
+    """The group with all its streams."""
+    if not call.context.logs.delete_group(call.region, call.params["logGroupName"]):
+        raise _no_group()
+
+
+@operation("DescribeLogGroups")
+def describe_log_groups(call: Call) -> Document:
+    """By prefix or pattern, in order of name."""
+    params = call.params
+    pattern = params.get("logGroupNamePattern", "")
+    groups = call.context.logs.groups(call.region, params.get("logGroupNamePrefix", ""))
+    found = [_group_entry(call, group) for group in groups if pattern in group.name]
+    return _page("logGroups", found, params.get("nextToken"), params.get("limit", 50))
+
+
+@operation("PutRetentionPolicy")
+def put_retention_policy(call: Call) -> None:
+    """How many days events are kept."""
+    if not call.context.logs.set_retention(
+        call.region, call.params["logGroupName"], call.params["retentionInDays"]
+    ):
+        raise _no_group()
+
+
+@operation("DeleteRetentionPolicy")
+def delete_retention_policy(call: Call) -> None:
+    """Keep events for ever."""
+    if not call.context.logs.set_retention(call.region, call.params["logGroupName"], None):
+        raise _no_group()
+
+
+@operation("CreateLogStream")
+def create_log_stream(call: Call) -> None:
+    """A stream without events."""
+    group = _group(call)
+    if not call.context.logs.create_stream(call.region, group, call.params["logStreamName"]):
+        raise AwsError("ResourceAlreadyExistsException", "The specified log stream already exists")
+
+
+@operation("DeleteLogStream")
+def delete_log_stream(call: Call) -> None:
+    """The stream with all its events."""
+    if not call.context.logs.delete_stream(call.region, _group(call), call.params["logStreamName"]):
+        raise _no_stream()
+
+
+@operation("DescribeLogStreams")
+def describe_log_streams(call: Call) -> Document:
+    """By prefix, in order of name or of the last event."""
+    params = call.params
+    group = _group(call)
+    by_time = params.get("orderBy") == "LastEventTime"
+    if by_time and "logStreamNamePrefix" in params:
+        raise AwsError(
+            "InvalidParameterException", "Cannot order by LastEventTime with a logStreamNamePrefix."
+        )
+    streams = call.context.logs.streams(call.region, group, params.get("logStreamNamePrefix", ""))
+    if by_time:
+        streams.sort(key=lambda stream: (stream.last or 0, stream.name))
+    if params.get("descending"):
+        streams.reverse()
+    found = [_stream_entry(call, group, stream) for stream in streams]
+    return _page("logStreams", found, params.get("nextToken"), params.get("limit", 50))
+
+
+@operation("PutLogEvents")
+def put_log_events(call: Call) -> Document:
+    """Events of a client's own."""
+    group, stream = _group(call), call.params["logStreamName"]
+    if not call.context.logs.has_stream(call.region, group, stream):
+        raise _no_stream()
+    events = [(event["timestamp"], event["message"]) for event in call.params["logEvents"]]
+    call.context.logs.append(call.region, group, stream, events)
+    return {"nextSequenceToken": "0"}
+
+
+@operation("GetLogEvents")
+def get_log_events(call: Call) -> Document:
+    """Events of one stream, forwards or backwards. A token that comes back unchanged says that there are no
+    more yet.
+    """
+    params = call.params
+    group, stream = _group(call), params["logStreamName"]
+    if not call.context.logs.has_stream(call.region, group, stream):
+        raise _no_stream()
+    bounds: dict[str, Any] = {"start": params.get("startTime"), "end": params.get("endTime")}
+    token = params.get("nextToken", "")
+    direction, position = _read_position(token)
+    if direction == "f":
+        bounds["after"] = position
+    elif direction == "b":
+        bounds |= {"before": position, "newest": True}
+    else:
+        bounds["newest"] = not params.get("startFromHead", False)
+    events = call.context.logs.events(call.region, group, stream, limit=params.get("limit", 10_000), **bounds)
+    last = events[-1].id if events else position if direction else 0
+    first = events[0].id if events else position if direction else 0
+    return {
+        "events": [
+            {"timestamp": event.timestamp, "message": event.message, "ingestionTime": event.ingested}
+            for event in events
+        ],
+        "nextForwardToken": _position("f", last),
+        "nextBackwardToken": _position("b", first),
+    }
+
+
+@operation("FilterLogEvents")
+def filter_log_events(call: Call) -> Document:
+    """Events of a group, by stream, time and terms."""
+    params = call.params
+    group = _group(call)
+    limit = params.get("limit", 10_000)
+    _, position = _read_position(params.get("nextToken", ""))
+    wanted = set(params.get("logStreamNames", []))
+    events = call.context.logs.events(
+        call.region,
+        group,
+        prefix=params.get("logStreamNamePrefix", ""),
+        start=params.get("startTime"),
+        end=params.get("endTime"),
+        after=position,
+        limit=limit + 1,
+    )
+    more = len(events) > limit
+    events = events[:limit]
+    matches = _filter(params.get("filterPattern", ""))
+    found = [e for e in events if (not wanted or e.stream in wanted) and matches(e.message)]
+    answer: Document = {"events": [_filtered_entry(event) for event in found], "searchedLogStreams": []}
+    if more:
+        answer["nextToken"] = _position("f", events[-1].id)
+    return answer
+
+
+@operation("TagResource")
+def tag_resource(call: Call) -> None:
+    """Tags of a log group."""
+    call.context.store.tag(call.params["resourceArn"], call.params["tags"])
+
+
+@operation("UntagResource")
+def untag_resource(call: Call) -> None:
+    """Tags of a log group."""
+    call.context.store.untag(call.params["resourceArn"], call.params["tagKeys"])
+
+
+@operation("ListTagsForResource")
+def list_tags_for_resource(call: Call) -> Document:
+    """Tags of a log group."""
+    return {"tags": call.context.store.tags(call.params["resourceArn"])}
+
+
+def _group(call: Call) -> str:
+    name = (
+        call.params.get("logGroupName")
+        or call.params.get("logGroupIdentifier", "").rpartition("log-group:")[2]
+    )
+    if not call.context.logs.has_group(call.region, name):
+        raise _no_group()
+    return str(name)
+
+
+def _no_group() -> AwsError:
+    return AwsError("ResourceNotFoundException", "The specified log group does not exist.")
+
+
+def _no_stream() -> AwsError:
+    return AwsError("ResourceNotFoundException", "The specified log stream does not exist.")
+
+
+def _group_arn(call: Call, name: str) -> str:
+    return call.arn(f"log-group:{name}", service="logs")
+
+
+def _group_entry(call: Call, group: Group) -> Document:
+    entry: Document = {
+        "logGroupName": group.name,
+        "creationTime": int(group.created * 1000),
+        "metricFilterCount": 0,
+        "arn": _group_arn(call, group.name) + ":*",
+        "logGroupArn": _group_arn(call, group.name),
+        "storedBytes": group.stored_bytes,
+        "logGroupClass": "STANDARD",
+    }
+    if group.retention is not None:
+        entry["retentionInDays"] = group.retention
+    return entry
+
+
+def _stream_entry(call: Call, group: str, stream: Stream) -> Document:
+    entry: Document = {
+        "logStreamName": stream.name,
+        "creationTime": int(stream.created * 1000),
+        "arn": f"{_group_arn(call, group)}:log-stream:{stream.name}",
+        "uploadSequenceToken": "0",
+        "storedBytes": 0,
+    }
+    if stream.last is not None:
+        entry |= {
+            "firstEventTimestamp": stream.first,
+            "lastEventTimestamp": stream.last,
+            "lastIngestionTime": stream.ingested,
+        }
+    return entry
+
+
+def _filtered_entry(event: Event) -> Document:
+    return {
+        "logStreamName": event.stream,
+        "timestamp": event.timestamp,
+        "message": event.message,
+        "ingestionTime": event.ingested,
+        "eventId": f"{event.id:056d}",
+    }
+
+
+def _page(member: str, entries: list[Document], token: str | None, limit: int) -> Document:
+    begin = int(token) if token and token.isdigit() else 0
+    answer: Document = {member: entries[begin : begin + limit]}
+    if begin + limit < len(entries):
+        answer["nextToken"] = str(begin + limit)
+    return answer
+
+
+def _position(direction: str, event_id: int) -> str:
+    return f"{direction}/{event_id:056d}"
+
+
+def _read_position(token: str) -> tuple[str, int]:
+    direction, _, number = token.partition("/")
+    if not token:
+        return "", 0
+    if direction not in ("f", "b") or not number.isdigit():
+        raise AwsError("InvalidParameterException", "The specified nextToken is invalid.")
+    return direction, int(number)
+
+
+def _filter(pattern: str) -> Any:
+    """CloudWatch's term patterns: all terms, `?term` any of them, `-term` none; quotes keep spaces."""
+    if pattern.strip().startswith(("{", "[", "%")):
+        raise AwsError(
+            "InvalidParameterException", "local_aws filters by terms only, not by JSON or regex patterns."
+        )
+    try:
+        terms = shlex.split(pattern)
+    except ValueError as error:
+        raise AwsError("InvalidParameterException", f"Invalid filter pattern: {error}") from error
+    any_of = [term[1:] for term in terms if term.startswith("?")]
+    none_of = [term[1:] for term in terms if term.startswith("-")]
+    all_of = [term for term in terms if not term.startswith(("?", "-"))]
+
+    def matches(message: str) -> bool:
+        return (
+            all(term in message for term in all_of)
+            and not any(term in message for term in none_of)
+            and (not any_of or any(term in message for term in any_of))
+        )
+
+    return matches

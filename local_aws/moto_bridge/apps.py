@@ -1,0 +1,170 @@
+"""moto's apps for the services that are not ours, called directly rather than through moto's dispatcher.
+
+The dispatcher lists moto's folder twice per request, a third of its time, and offers moto's admin API; here a
+request's SigV4 scope leads to the app of its service, kept after first use. What moto does not do it says by
+raising; the client gets a clear error in its own protocol.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+import botocore.session
+from moto import backend_index
+from moto.core.exceptions import AWSError, ServiceException
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.exceptions import HTTPException
+
+from local_aws.errors import AwsError, unsupported
+from local_aws.gateway.responses import Environ, StartResponse, WsgiApp, respond_error
+from local_aws.moto_bridge.state import MotoState
+
+logger = logging.getLogger(__name__)
+
+_NEVER = frozenset({"moto_api", "moto_api._internal", "instance_metadata", "sagemaker", "sagemakerruntime"})
+"""moto apps that must not be reached: its admin API, and what local_aws answers itself."""
+
+
+_READS = re.compile(
+    r"(Describe|List|Get|Head|BatchGet|Query|Scan|Search|Lookup|Simulate|Receive|Check|Test|Validate|Decode|Filter)"
+)
+_DEFERRED = frozenset({"PutMetricData"})
+"""Operations so frequent that their effect is saved a little later, not before the answer."""
+
+
+@dataclass(frozen=True)
+class MotoApp:
+    """moto's app for one service; `service` is moto's own name for it."""
+
+    service: str
+    wsgi: WsgiApp
+
+
+class MotoApps:
+    """A WSGI app that hands each request to moto's app for its service, and saves what the request
+    changed.
+    """
+
+    def __init__(self, state: MotoState, prepare: Mapping[str, Callable[[], None]]) -> None:
+        """`prepare` holds, by moto's name of a service, what is done before its app is used."""
+        self._state, self._prepare = state, prepare
+        # Only its pure function from a request to a host name is used.
+        self._names = DomainDispatcherApplication(create_backend_app)
+        self._apps: dict[str, MotoApp | None] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        service = environ.get("local_aws.service", "")
+        try:
+            host = self._names.infer_service_region_host(environ, environ.get("PATH_INFO", ""))
+            app = self._app(host) if host else None
+            if app is None:
+                raise AwsError(
+                    "UnsupportedOperation", f"{service or host} is not supported by local_aws.", 501
+                )
+            return self._answer(app, environ, start_response)
+        except AwsError as error:
+            return respond_error(start_response, error, protocol(service))
+        except NotImplementedError as error:
+            operation = _operation(environ) or _named_operation(str(error))
+            return respond_error(start_response, unsupported(service, operation), protocol(service))
+        except (ServiceException, AWSError, HTTPException):
+            raise
+        except Exception:
+            logger.exception("moto failed to answer %s %s", service, _operation(environ))
+            failure = AwsError(
+                "InternalFailure", f"local_aws (moto) failed to answer {service}; its log says why.", 500
+            )
+            return respond_error(start_response, failure, protocol(service))
+
+    def start(self) -> None:
+        """Bring back moto's state. Raises StartupError."""
+        self._state.load()
+
+    def stop(self) -> None:
+        """Save what still waits to be saved."""
+        self._state.stop()
+
+    def _answer(self, app: MotoApp, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        operation = _operation(environ)
+        if not _changes(operation, environ["REQUEST_METHOD"]):
+            return app.wsgi(environ, start_response)
+        if operation in _DEFERRED:
+            answer = app.wsgi(environ, start_response)
+            self._state.later(app.service)
+            return answer
+        with self._state.changing(app.service):
+            return app.wsgi(environ, start_response)
+
+    def _app(self, host: str) -> MotoApp | None:
+        with self._lock:
+            if host not in self._apps:
+                self._apps[host] = _create(host, self._prepare)
+            return self._apps[host]
+
+
+def _create(host: str, prepare: Mapping[str, Callable[[], None]]) -> MotoApp | None:
+    backend = next(
+        (name for name, pattern in backend_index.backend_url_patterns if pattern.match(f"http://{host}")),
+        host,
+    )
+    if backend in _NEVER:
+        return None
+    if backend in prepare:
+        prepare[backend]()
+    try:
+        app = create_backend_app(backend)
+    except (ImportError, KeyError, AttributeError):
+        return None
+    # Flask's debug mode would answer an exception with an HTML page; propagated, it becomes an AWS error.
+    app.debug = False
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+    return MotoApp(backend, app)
+
+
+@functools.cache
+def protocol(service: str) -> str:
+    """The wire protocol of a service by its signing name; "json" when unknown."""
+    session = botocore.session.get_session()
+    names = {"monitoring": "cloudwatch", "elasticmapreduce": "emr", "email": "ses"}
+    name = names.get(service, service)
+    if name not in session.get_available_services():
+        return "json"
+    model = session.get_service_model(name)
+    return str(getattr(model, "resolved_protocol", model.metadata["protocol"]))
+
+
+def _operation(environ: Environ) -> str:
+    """The operation's name where the request carries it (X-Amz-Target, Action); "" for REST services."""
+    target = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
+    if target:
+        return target
+    action = parse_qs(str(environ.get("QUERY_STRING", ""))).get("Action")
+    if action:
+        return action[-1]
+    form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
+    length = environ.get("CONTENT_LENGTH")
+    if not form or not length:
+        return ""
+    body = environ["wsgi.input"].read(int(length))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return parse_qs(body.decode("utf-8", "replace")).get("Action", [""])[-1]
+
+
+def _changes(operation: str, method: str) -> bool:
+    """Whether a request may change something: by its operation's name, else (REST) by its method."""
+    return not _READS.match(operation) if operation else method not in ("GET", "HEAD", "OPTIONS")
+
+
+def _named_operation(message: str) -> str:
+    """moto's `The describe_id_format action has not been implemented` -> `DescribeIdFormat`."""
+    words = message.split()
+    snake = next((word for word in words if "_" in word), message)
+    return "".join(part.title() for part in snake.split("_"))

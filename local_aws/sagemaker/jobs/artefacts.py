@@ -1,0 +1,28 @@
+"""What a training job leaves in S3: `<S3OutputPath>/<job>/output/model.tar.gz` and `output.tar.gz`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from local_aws.sagemaker import archive, s3_data
+from local_aws.state.resources import Document
+
+
+def upload(s3: Any, output: Document, job: str, folders: Sequence[Path], packed: Path) -> str:
+    """Upload what the hosts have in `folders` as one archive named like `packed`; its URI.
+
+    With CompressionType NONE the files go up as they are, under the archive's name without its suffix. Of
+    files of the same name the first host's counts. Raises DataError.
+    """
+    bucket, prefix = s3_data.parse_uri(output["S3OutputPath"])
+    key = s3_data.join(prefix, job, "output", packed.name)
+    if output.get("CompressionType") != "NONE":
+        archive.pack(folders, packed)
+        s3_data.upload_file(s3, packed, bucket, key)
+        return f"s3://{bucket}/{key}"
+    uri = f"s3://{bucket}/{key.removesuffix('.tar.gz')}/"
+    for folder in reversed(folders):
+        s3_data.upload_tree(s3, folder, uri)
+    return uri

@@ -1,0 +1,198 @@
+"""The processes of a job's hosts: started together, watched together, ended together."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_aws.context import Context
+from local_aws.execution.processes import Isolation, ProcessGroup, namespaces_supported
+from local_aws.sagemaker.jobs.job import Shutdown
+from local_aws.state.logs import LogWriter
+
+POLL_SECONDS = 0.05
+STOP_GRACE_SECONDS = 120.0
+"""AWS sends SIGTERM and gives a job 120 s to save its work."""
+TAIL_LINES = 40
+
+_addresses = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class HostCommand:
+    """What one host runs. folder: its /opt/ml. log: where its lines go."""
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    folder: Path
+    log: LogWriter
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job's processes ended. `host` and `status` are those of the first that failed, if any; `tail` its
+    last lines.
+    """
+
+    status: int
+    host: str
+    tail: tuple[str, ...]
+
+
+def host_names(count: int) -> tuple[str, ...]:
+    """Names under which a job's hosts find each other, in SageMaker's order.
+
+    Where a job can have its own /etc/hosts these are AWS's (`algo-1`), and `addresses` says where they lead;
+    elsewhere they are addresses themselves.
+    """
+    if namespaces_supported():
+        return tuple(f"algo-{index}" for index in range(1, count + 1))
+    if count == 1:
+        return ("localhost",)
+    block = next(_addresses)
+    return tuple(_address(block, index) for index in range(1, count + 1))
+
+
+def addresses(names: Sequence[str]) -> dict[str, str]:
+    """A loopback address of its own for each host of one job, so that two jobs may listen on the same
+    port.
+    """
+    block = next(_addresses)
+    return (
+        {name: _address(block, index) for index, name in enumerate(names, start=1)}
+        if namespaces_supported()
+        else {}
+    )
+
+
+def isolation(context: Context, names: Sequence[str]) -> Isolation:
+    """A job sees its own /opt/ml, its hosts' names and a read-only machine; other jobs and the state are
+    hidden.
+    """
+    writable = [Path(path) for path in ("/tmp", "/var/tmp", "/dev/shm") if os.path.isdir(path)]
+    return Isolation(
+        hosts=addresses(names), hidden=(context.settings.state,), writable=writable, drop_privileges=True
+    )
+
+
+class Hosts:
+    """A job's running hosts. `on_line` gets every line of every host."""
+
+    def __init__(
+        self, context: Context, kind: str, name: str, on_line: Callable[[str], object] | None = None
+    ) -> None:
+        self._context = context
+        self._label = f"{kind}/{name}"
+        self._groups: list[tuple[str, ProcessGroup]] = []
+        self._tails: dict[str, deque[str]] = {}
+        self._logs: list[LogWriter] = []
+        self._on_line = on_line
+
+    def start(self, commands: Sequence[HostCommand]) -> None:
+        """Start every host. Raises OSError when one cannot be started; those started before are then
+        ended.
+        """
+        shared = isolation(self._context, [command.name for command in commands])
+        try:
+            for command in commands:
+                record = self._context.records / f"{self._label}/{command.name}".replace("/", ".")
+                group = ProcessGroup.start(
+                    command.argv,
+                    env=command.env,
+                    cwd=command.cwd,
+                    opt_ml=command.folder,
+                    log=self._tee(command),
+                    name=f"{self._label}/{command.name}",
+                    record=record,
+                    isolation=shared,
+                )
+                self._groups.append((command.name, group))
+        except OSError:
+            self.kill()
+            raise
+
+    def wait(self, give_up: Callable[[], bool]) -> Ending | None:
+        """Wait until all have ended well or one has failed (the others are then ended). None when `give_up`
+        says so.
+
+        Raises Shutdown, after killing all, when local_aws ends.
+        """
+        pause = 0.005
+        while not give_up():
+            if self._context.stopping.is_set():
+                self.kill()
+                raise Shutdown
+            statuses = [(name, group.poll()) for name, group in self._groups]
+            failed = next(((name, status) for name, status in statuses if status not in (None, 0)), None)
+            if failed:
+                self.kill()
+                return self._ending(*failed)
+            if all(status == 0 for _, status in statuses):
+                self.kill()
+                return self._ending(statuses[0][0], 0)
+            time.sleep(pause)
+            pause = min(pause * 1.5, POLL_SECONDS)
+        return None
+
+    def terminate(self, grace_seconds: float = STOP_GRACE_SECONDS) -> Ending:
+        """SIGTERM to all, then SIGKILL to what is left after the grace."""
+        import signal
+
+        for _, group in self._groups:
+            group.signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace_seconds
+        ended = self.wait(lambda: time.monotonic() >= deadline or self._all_ended())
+        self.kill()
+        return ended or self._ending(self._groups[0][0], 0)
+
+    def kill(self) -> None:
+        """End every process at once and deliver the last log lines."""
+        for _, group in self._groups:
+            group.kill()
+        for log in self._logs:
+            log.flush()
+
+    def _all_ended(self) -> bool:
+        return all(group.poll() is not None for _, group in self._groups)
+
+    def _ending(self, host: str, status: int) -> Ending:
+        return Ending(status=status, host=host, tail=tuple(self._tails.get(host, ())))
+
+    def _tee(self, command: HostCommand) -> Callable[[bytes], None]:
+        tail = self._tails.setdefault(command.name, deque(maxlen=TAIL_LINES))
+        self._logs.append(command.log)
+
+        def take(line: bytes) -> None:
+            text = line.decode("utf-8", "replace")
+            tail.append(text)
+            command.log(line)
+            if self._on_line:
+                self._on_line(text)
+
+        return take
+
+
+def error_message(tail: tuple[str, ...]) -> str:
+    """The last traceback of a log's tail, else its last lines."""
+    starts = [
+        index for index, line in enumerate(tail) if line.startswith("Traceback (most recent call last)")
+    ]
+    return "\n".join(tail[starts[-1] :] if starts else tail[-10:])
+
+
+def log_stream(context: Context, region: str, group: str, job: str, host: str) -> LogWriter:
+    """The CloudWatch stream of one host: `<job>/<host>-<epoch seconds>`."""
+    label = host if host.startswith("algo-") else f"algo-{host}"
+    return context.logs.writer(region, group, f"{job}/{label}-{int(time.time())}")
+
+
+def _address(block: int, index: int) -> str:
+    """127.x.y.z with a block of 200 addresses per job, from 127.64.0.1 on."""
+    return f"127.{64 + block // 256 % 128}.{block % 256}.{index}"

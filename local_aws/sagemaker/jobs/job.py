@@ -1,0 +1,243 @@
+"""A job of any kind while it runs: a thread that takes it from capacity to its end, and the register of all
+of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+from local_aws.context import Context
+from local_aws.errors import AwsError
+from local_aws.execution.capacity import Lease
+from local_aws.state.resources import Document, Missing, Resource
+
+logger = logging.getLogger(__name__)
+
+FAILURE_REASON_CHARACTERS = 1024
+"""What the service model allows a FailureReason."""
+INTERNAL_ERROR = "InternalServerError"
+"""How the reason of a failure begins that is local_aws's own, after which AWS may try again."""
+END_SECONDS = 20
+
+
+class JobFailed(Exception):
+    """Ends a job as Failed; the text is its FailureReason, `ClientError: ...` or `AlgorithmError: ...`."""
+
+
+class JobStopped(Exception):
+    """Ends a job early because it was stopped or its time was up."""
+
+
+class JobEnded(Exception):
+    """Leaves `execute` after the end has been recorded."""
+
+
+class Shutdown(Exception):
+    """local_aws itself ends: leave the job as it is recorded; the next start says what became of it."""
+
+
+class Job(ABC):
+    """One job in a thread of its own. Subclasses take it through its life in `execute`."""
+
+    kind: str
+
+    def __init__(self, context: Context, resource: Resource) -> None:
+        self.context = context
+        self.region, self.name, self.arn = resource.region, resource.name, resource.arn
+        self.request = resource.document
+        self.stop_requested = threading.Event()
+        self.finished = threading.Event()
+        self.folder: Path = context.jobs / self.region / self.kind / self.name
+        self._thread = threading.Thread(target=self._run, name=f"{self.kind} {self.name}", daemon=True)
+
+    @abstractmethod
+    def execute(self) -> None:
+        """Do the job. Raises JobFailed, JobStopped or Shutdown to end it early."""
+
+    @abstractmethod
+    def mark_failed(self, reason: str) -> None:
+        """Record the end as Failed."""
+
+    @abstractmethod
+    def mark_stopped(self, reason: str) -> None:
+        """Record the end as Stopped."""
+
+    def request_stop(self) -> None:
+        """Ask the job to end; returns at once."""
+        self.stop_requested.set()
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread's end."""
+        self._thread.join(timeout)
+
+    def update(self, change: dict[str, object]) -> None:
+        """Set members of the job's document."""
+        self.context.store.update(self.kind, self.region, self.name, lambda document: document.update(change))
+
+    def document(self) -> Document:
+        """The job's document as it is recorded now."""
+        return self.context.store.get(self.kind, self.region, self.name).document
+
+    def end(self, change: Callable[[Document], None]) -> None:
+        """Record the end, however often that must be tried: nothing else would ever tell clients of it.
+
+        Raises Shutdown when local_aws ends first.
+        """
+        self.remove_folder()  # a full disk may have its room from here
+        if not self.context.store.insist(self.kind, self.region, self.name, change, self.context.stopping):
+            raise Shutdown
+
+    def remove_folder(self) -> None:
+        """Delete the job's files; those of a job that local_aws leaves behind go at the next start."""
+        if not self.context.stopping.is_set():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def check_running(self) -> None:
+        """Raise when the job should not go on."""
+        if self.context.stopping.is_set():
+            raise Shutdown
+        if self.stop_requested.is_set():
+            raise JobStopped("")
+
+    def should_end(self) -> bool:
+        """Whether a wait should be given up."""
+        return self.context.stopping.is_set() or self.stop_requested.is_set()
+
+    def take_cores(self, cores: int, timeout: float | None = None) -> Lease:
+        """Wait for the machine. Raises JobStopped when stopped first, or after `timeout` seconds of
+        waiting.
+        """
+        lease = self.context.capacity.acquire(cores, cancelled=self.should_end, timeout=timeout)
+        if lease is None:
+            self.check_running()
+            raise JobStopped(f"CapacityError: no capacity within MaxPendingTimeInSeconds ({timeout:.0f} s)")
+        return lease
+
+    def _run(self) -> None:
+        try:
+            self._execute_and_end()
+        except Shutdown:
+            logger.info("%s %s left as it is: local_aws ends", self.kind, self.name)
+        except JobEnded:
+            logger.debug("%s %s ended", self.kind, self.name)
+        except Missing:
+            logger.info("%s %s was deleted while it ran", self.kind, self.name)
+        except Exception:
+            logger.exception("the end of %s %s could not be recorded", self.kind, self.name)
+        finally:
+            self.remove_folder()
+            self.finished.set()
+
+    def _execute_and_end(self) -> None:
+        try:
+            if self.context.store.get(self.kind, self.region, self.name).status == "Stopped":
+                return  # before this thread had begun
+            self.execute()
+        except (Shutdown, JobEnded, Missing):
+            raise
+        except JobStopped as stopped:
+            self.mark_stopped(str(stopped))
+        except JobFailed as failed:
+            self.mark_failed(cut(str(failed)))
+        except Exception as error:
+            logger.exception("%s %s failed inside local_aws", self.kind, self.name)
+            self.mark_failed(cut(f"{INTERNAL_ERROR}: local_aws failed: {error!r}; its log says more."))
+
+
+class Jobs:
+    """The jobs that run in this process."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[tuple[str, str, str], Job] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, job: Job) -> None:
+        """Start a job and remember it until it ends."""
+        with self._lock:
+            self._jobs = {key: known for key, known in self._jobs.items() if not known.finished.is_set()}
+            self._jobs[(job.kind, job.region, job.name)] = job
+        job.begin()
+
+    def get(self, kind: str, region: str, name: str) -> Job | None:
+        """The running job of that name."""
+        with self._lock:
+            job = self._jobs.get((kind, region, name))
+        return job if job and not job.finished.is_set() else None
+
+    def stop(self, context: Context, resource: Resource, status: str, what: str) -> None:
+        """Mark a job as Stopping and tell it. `status` is the document's member for it, `what` is "training job", ...
+
+        Raises ValidationException for one that has ended; one that just ends stays as it is.
+        """
+        must_be_stoppable(resource.document, status, what)
+
+        def change(document: Document) -> None:
+            if document[status] == "InProgress":
+                document[status] = "Stopping"
+
+        def stopped(document: Document) -> None:
+            document[status] = "Stopped"
+            # AWS names it alike for all kinds: ProcessingJobStatus, ProcessingEndTime.
+            document[status.removesuffix("JobStatus") + "EndTime"] = time.time()
+
+        context.store.update(resource.kind, resource.region, resource.name, change)
+        self.tell_to_stop(context, resource.kind, resource.region, resource.name, stopped)
+
+    def tell_to_stop(
+        self, context: Context, kind: str, region: str, name: str, stopped: Callable[[Document], None]
+    ) -> None:
+        """Tell a job that is Stopping. `stopped` records the end of one that has no thread, which broke or never
+        began.
+        """
+        with self._lock, contextlib.suppress(Missing):  # locked: a job just created may be about to begin
+            job = self._jobs.get((kind, region, name))
+            if job and not job.finished.is_set():
+                job.request_stop()
+            elif context.store.get(kind, region, name).status == "Stopping":
+                context.store.update(kind, region, name, stopped)
+
+    def running(self) -> list[Job]:
+        """Every job that runs now."""
+        with self._lock:
+            return [job for job in self._jobs.values() if not job.finished.is_set()]
+
+    def join(self) -> None:
+        """Wait for all of them to notice that local_aws ends."""
+        deadline = time.monotonic() + END_SECONDS
+        for job in self.running():
+            job.join(max(0.0, deadline - time.monotonic()))
+
+
+JOBS = Jobs()
+
+
+def cut(text: str, characters: int = FAILURE_REASON_CHARACTERS) -> str:
+    """The end of a text that is too long: that is where a traceback has its reason."""
+    return (
+        text
+        if len(text) <= characters
+        else text[: characters // 4] + " ... " + text[-(characters * 3 // 4 - 5) :]
+    )
+
+
+def must_be_stoppable(document: Document, status: str, what: str) -> None:
+    """Raise AWS's error for stopping what has ended; `what` is "training job", ..."""
+    if document[status] not in ("InProgress", "Stopping"):
+        raise AwsError(
+            "ValidationException",
+            f"The request was rejected because the {what} is in status {document[status]}.",
+        )
+
+
+

@@ -1,0 +1,47 @@
+"""The instances a job asks for, and this machine in their place: groups, threads, paths, rendezvous."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from local_aws.execution.images import Image
+from local_aws.sagemaker.jobs.script_mode import HostPlace
+from local_aws.state.resources import Document
+
+
+def instance_groups(resources: Document) -> list[tuple[str, str, int]]:
+    """(group, instance type, count) of a ResourceConfig; a cluster of one type is `homogeneousCluster`."""
+    groups = resources.get("InstanceGroups")
+    if groups:
+        return [(g["InstanceGroupName"], g["InstanceType"], g["InstanceCount"]) for g in groups]
+    return [("homogeneousCluster", resources["InstanceType"], resources.get("InstanceCount", 1))]
+
+
+def machine_environment(place: HostPlace, image: Image, port: int) -> dict[str, str]:
+    """What concerns this machine: threads by share, where the others are, where temporary files go."""
+    threads = str(place.cores)
+    return {
+        "PATH": f"{Path(image.interpreter).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": f"{place.root}/code:{place.root}/packages",
+        "HOME": f"{place.root}/tmp",
+        "TMPDIR": f"{place.root}/tmp",
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "MASTER_ADDR": place.hosts[0],
+        "MASTER_PORT": str(port),
+        "SM_MASTER_ADDR": place.hosts[0],
+        "SM_MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+        "TP_SOCKET_IFNAME": "lo",
+    }
+
+
+def free_port() -> int:
+    """A port that nobody listens on, for a job's rendezvous."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,216 @@
+"""One processing job while it runs: inputs to folders, the container's command on every host, outputs to
+S3.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from local_aws.context import Context
+from local_aws.execution.images import Image
+from local_aws.execution.processes import opt_ml_seen_at
+from local_aws.sagemaker import archive, s3_data
+from local_aws.sagemaker.jobs.checkpoints import CheckpointSync
+from local_aws.sagemaker.jobs.hosts import (
+    STOP_GRACE_SECONDS,
+    Ending,
+    HostCommand,
+    Hosts,
+    error_message,
+    host_names,
+    log_stream,
+)
+from local_aws.sagemaker.jobs.job import Job, JobFailed, JobStopped, cut
+from local_aws.sagemaker.jobs.machines import machine_environment
+from local_aws.sagemaker.jobs.script_mode import HostPlace, resource_config
+from local_aws.sagemaker.s3_data import DataError
+from local_aws.state.resources import Document, Resource
+
+KIND = "processing-job"
+LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
+ROOT = "/opt/ml/processing/"
+DEFAULT_RUNTIME_SECONDS = 86400
+
+
+class ProcessingJob(Job):
+    """A processing job."""
+
+    kind = KIND
+
+    def __init__(self, context: Context, resource: Resource, image: Image) -> None:
+        super().__init__(context, resource)
+        self._image = image
+        self._s3 = context.client("s3", self.region, self.request["RoleArn"])
+        cluster = self.request["ProcessingResources"]["ClusterConfig"]
+        self._instance_type, self._names = cluster["InstanceType"], host_names(cluster["InstanceCount"])
+        self._hosts = Hosts(context, self.kind, f"{self.region}/{self.name}")
+
+    def execute(self) -> None:
+        """From capacity to uploaded outputs."""
+        cores = self.context.capacity.share(self._instance_type, len(self._names))
+        with self.take_cores(cores * len(self._names)):
+            self.update({"ProcessingStartTime": time.time()})
+            try:
+                self._run_on_instances(cores)
+            except DataError as error:
+                raise JobFailed(f"ClientError: {error}") from error
+            finally:
+                self._hosts.kill()
+
+    def mark_failed(self, reason: str) -> None:
+        """Failed."""
+        self._end("Failed", FailureReason=reason)
+
+    def mark_stopped(self, reason: str) -> None:
+        """Stopped."""
+        self._end("Stopped", **({"FailureReason": reason} if reason else {}))
+
+    def _run_on_instances(self, cores: int) -> None:
+        commands = [self._prepare(host, cores) for host in self._names]
+        self.check_running()
+        stopping = self.request.get("StoppingCondition", {})
+        deadline = time.time() + stopping.get("MaxRuntimeInSeconds", DEFAULT_RUNTIME_SECONDS)
+        try:
+            self._hosts.start(commands)
+        except OSError as error:
+            raise JobFailed(f"InternalServerError: the process could not be started: {error}") from error
+        continuous = self._continuous_outputs()
+        try:
+            ending = self._hosts.wait(lambda: self.stop_requested.is_set() or time.time() >= deadline)
+            if ending is None:
+                self._hosts.terminate(STOP_GRACE_SECONDS)
+        finally:
+            for sync in continuous:
+                sync.stop()
+        if ending is not None and ending.status != 0:
+            self._fail(ending)
+            return
+        self._upload()
+        message = self._exit_message(self._names[0])
+        if ending is not None:
+            self._end("Completed", **message)
+        elif self.stop_requested.is_set():
+            self._end("Stopped", **message)
+        else:
+            raise JobStopped("MaxRuntimeExceeded: the job ran longer than MaxRuntimeInSeconds")
+
+    def _prepare(self, host: str, cores: int) -> HostCommand:
+        folder = self.folder / host
+        place = HostPlace(
+            root=opt_ml_seen_at(folder),
+            host=host,
+            hosts=self._names,
+            cores=cores,
+            instance_type=self._instance_type,
+        )
+        for name in ("processing", "config", "output", "tmp", "code"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for entry in self.request.get("ProcessingInputs", []):
+            self.check_running()
+            if not entry.get("AppManaged"):
+                self._download(entry["S3Input"], place, folder)
+        for output in self._outputs():
+            local_folder(folder, output["LocalPath"]).mkdir(parents=True, exist_ok=True)
+        (folder / "config/resourceconfig.json").write_text(json.dumps(resource_config(place)))
+        (folder / "config/processingjobconfig.json").write_text(json.dumps(config_of(self.request)))
+        env = self.context.job_environment(self.region, self.request["RoleArn"]) | machine_environment(
+            place, self._image, port=0
+        )
+        env |= {
+            "PYTHONPATH": "",
+            "PROCESSING_JOB_NAME": self.name,
+            "PROCESSING_JOB_ARN": self.arn,
+            "SM_NUM_CPUS": str(cores),
+            "SM_HOSTS": json.dumps(list(self._names)),
+            "SM_CURRENT_HOST": host,
+            **self.request.get("Environment", {}),
+        }
+        log = log_stream(self.context, self.region, LOG_GROUP, self.name, host)
+        argv = command(self._image, self.request["AppSpecification"])
+        return HostCommand(host, argv, env, folder / "processing", folder, log)
+
+    def _download(self, source: Document, place: HostPlace, folder: Path) -> None:
+        try:
+            objects = s3_data.list_source(self._s3, source["S3Uri"], source["S3DataType"])
+            if source.get("S3DataDistributionType") == "ShardedByS3Key":
+                objects = s3_data.shard(objects, place.hosts.index(place.host), len(place.hosts))
+            s3_data.download(self._s3, objects, local_folder(folder, source["LocalPath"]))
+        except DataError as error:
+            raise DataError(f"Data download failed:{error}") from error
+
+    def _outputs(self) -> list[Document]:
+        outputs = self.request.get("ProcessingOutputConfig", {}).get("Outputs", [])
+        return [output["S3Output"] for output in outputs if not output.get("AppManaged")]
+
+    def _continuous_outputs(self) -> list[CheckpointSync]:
+        syncs = [
+            CheckpointSync(self._s3, output["S3Uri"], local_folder(self.folder / host, output["LocalPath"]))
+            for output in self._outputs()
+            if output["S3UploadMode"] == "Continuous"
+            for host in self._names
+        ]
+        for sync in syncs:
+            sync.start()
+        return syncs
+
+    def _upload(self) -> None:
+        """Every host's outputs to the same prefixes; hosts are expected to name their files apart, as on
+        AWS.
+        """
+        for output in self._outputs():
+            for host in self._names:
+                folder = local_folder(self.folder / host, output["LocalPath"])
+                if output["S3UploadMode"] == "EndOfJob" and not archive.is_empty(folder):
+                    s3_data.upload_tree(self._s3, folder, output["S3Uri"])
+
+    def _fail(self, ending: Ending) -> None:
+        code = ending.status if ending.status > 0 else 128 - ending.status
+        message = self._exit_message(ending.host)
+        self._end(
+            "Failed",
+            FailureReason=cut(f"AlgorithmError: {error_message(ending.tail)}, exit code: {code}"),
+            **message,
+        )
+
+    def _exit_message(self, host: str) -> dict[str, object]:
+        """What the container wrote to /opt/ml/output/message."""
+        path = self.folder / host / "output/message"
+        return {"ExitMessage": path.read_bytes()[:1024].decode("utf-8", "replace")} if path.is_file() else {}
+
+    def _end(self, status: str, **members: object) -> None:
+        def change(document: Document) -> None:
+            document["ProcessingJobStatus"] = status
+            document["ProcessingEndTime"] = time.time()
+            document.update(members)
+
+        self.end(change)
+
+
+def command(image: Image, specification: Mapping[str, object]) -> list[str]:
+    """The command of an AppSpecification; without an entrypoint the image's own."""
+    entrypoint = specification.get("ContainerEntrypoint") or list(image.argv)
+    arguments = specification.get("ContainerArguments", [])
+    assert isinstance(entrypoint, list)
+    assert isinstance(arguments, list)
+    return image.command([*entrypoint, *arguments])
+
+
+def local_folder(folder: Path, local: str) -> Path:
+    """`/opt/ml/processing/input/x` as a folder of a host. Raises DataError for a path outside
+    /opt/ml/processing.
+    """
+    if not local.startswith(ROOT):
+        raise DataError(f"{local} is not under {ROOT}")
+    return s3_data.safe_path(folder / "processing", local.removeprefix(ROOT))
+
+
+def config_of(request: Document) -> Document:
+    """processingjobconfig.json: the request, as the container may read it."""
+    members = (
+        "ProcessingJobArn", "ProcessingJobName", "AppSpecification", "Environment", "ProcessingInputs",
+        "ProcessingOutputConfig", "ProcessingResources", "RoleArn", "StoppingCondition", "NetworkConfig",
+    )  # fmt: skip
+    return {member: request[member] for member in members if member in request}

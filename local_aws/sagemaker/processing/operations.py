@@ -1,0 +1,141 @@
+"""Processing jobs: the operations, and what a request must satisfy beyond the service model."""
+
+from __future__ import annotations
+
+import time
+
+from local_aws.context import Context
+from local_aws.errors import AwsError, validation_error
+from local_aws.execution.images import Contract, Image
+from local_aws.gateway.json_service import Call, Document
+from local_aws.sagemaker.jobs import quotas
+from local_aws.sagemaker.jobs.job import JOBS
+from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.processing.job import KIND, ROOT, ProcessingJob
+from local_aws.sagemaker.s3_data import check_output
+from local_aws.state.resources import AlreadyExists, Missing, Resource
+
+
+@operation("CreateProcessingJob")
+def create_processing_job(call: Call) -> Document:
+    """Check, record, start."""
+    params = call.params
+    image = check_request(call.context, params)
+    quotas.check(call.context, call.region, KIND, params, _instances)
+    name = params["ProcessingJobName"]
+    arn = call.arn(f"{KIND}/{name}")
+    now = time.time()
+    document: Document = {
+        **{member: value for member, value in params.items() if member != "Tags"},
+        "ProcessingJobArn": arn,
+        "ProcessingJobStatus": "InProgress",
+        "CreationTime": now,
+        "LastModifiedTime": now,
+    }
+    document.setdefault("StoppingCondition", {"MaxRuntimeInSeconds": 86400})
+    try:
+        resource = call.context.store.create(
+            Resource(KIND, call.region, name, arn, document, created=now), request_tags(call)
+        )
+    except AlreadyExists as error:
+        raise AwsError(
+            "ResourceInUse",
+            "Job name must be unique within an AWS account and region, and a job with this name already exists "
+            f"({error.args[0]})",
+        ) from None
+    JOBS.begin(ProcessingJob(call.context, resource, image))
+    return {"ProcessingJobArn": arn}
+
+
+def check_request(context: Context, params: Document) -> Image:
+    """Everything the service model cannot express. The image that will run it; raises ValidationException."""
+    for entry in params.get("ProcessingInputs", []):
+        _check_input(entry)
+    for output in params.get("ProcessingOutputConfig", {}).get("Outputs", []):
+        if not output.get("AppManaged"):
+            where = f"output {output['OutputName']}"
+            if "S3Output" not in output:
+                raise validation_error(f"local_aws writes outputs to S3 only: give S3Output for {where}.")
+            check_output(output["S3Output"]["S3Uri"])
+            _check_local(output["S3Output"].get("LocalPath"), where)
+    names = [entry["InputName"] for entry in params.get("ProcessingInputs", [])]
+    if len(set(names)) != len(names):
+        raise validation_error("Input names must be unique within a processing job.")
+    return find_image(context, params["AppSpecification"])
+
+
+def find_image(context: Context, specification: Document) -> Image:
+    """The entry of the images file that runs an AppSpecification. Raises ValidationException."""
+    uri = specification["ImageUri"]
+    image = context.images.find_for(uri, Contract.PROCESSING)
+    if image is None:
+        raise validation_error(
+            f"local_aws cannot run the image {uri}: no entry of {context.images.path.name} with the contract "
+            f'"processing" matches it. Its patterns: {context.images.patterns}'
+        )
+    if not specification.get("ContainerEntrypoint") and not image.argv:
+        raise validation_error(
+            "local_aws knows no entrypoint of the image: give AppSpecification.ContainerEntrypoint."
+        )
+    return image
+
+
+def _check_input(entry: Document) -> None:
+    where = f"input {entry['InputName']}"
+    if entry.get("AppManaged"):
+        return
+    source = entry.get("S3Input")
+    if source is None:
+        raise validation_error(f"local_aws reads inputs from S3 only: give S3Input for {where}.")
+    check_output(source["S3Uri"])
+    _check_local(source.get("LocalPath"), where)
+    if source.get("S3InputMode") == "Pipe":
+        raise validation_error(f"Pipe input mode is not supported by local_aws: use File for {where}.")
+    if source.get("S3CompressionType", "None") != "None":
+        raise validation_error(f"S3CompressionType of {where} is for Pipe input mode only.")
+
+
+def _check_local(path: str | None, where: str) -> None:
+    if path is None or not path.startswith(ROOT) or ".." in path.split("/"):
+        raise validation_error(f"LocalPath of {where} must be an absolute path under {ROOT}.")
+
+
+def _instances(document: Document) -> list[tuple[str, int]]:
+    cluster = document["ProcessingResources"]["ClusterConfig"]
+    return [(cluster["InstanceType"], cluster["InstanceCount"])]
+
+
+@operation("DescribeProcessingJob")
+def describe_processing_job(call: Call) -> Document:
+    """The record."""
+    return _get(call).document
+
+
+@operation("ListProcessingJobs")
+def list_processing_jobs(call: Call) -> Document:
+    """By name, time and status."""
+    return summaries(call, list_query(call, KIND), "ProcessingJobSummaries")
+
+
+@operation("StopProcessingJob")
+def stop_processing_job(call: Call) -> None:
+    """SIGTERM now, SIGKILL after 120 s."""
+    JOBS.stop(call.context, _get(call), "ProcessingJobStatus", "processing job")
+
+
+@operation("DeleteProcessingJob")
+def delete_processing_job(call: Call) -> None:
+    """Remove the record of a job that has ended."""
+    resource = _get(call)
+    status = resource.document["ProcessingJobStatus"]
+    if status in ("InProgress", "Stopping"):
+        raise validation_error(f"The request was rejected because the processing job is in status {status}.")
+    call.context.store.delete(KIND, call.region, resource.name)
+
+
+def _get(call: Call) -> Resource:
+    name = call.params["ProcessingJobName"]
+    try:
+        return call.context.store.get(KIND, call.region, name)
+    except Missing:
+        raise validation_error(f"Could not find requested job with name: {name}") from None

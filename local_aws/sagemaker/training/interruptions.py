@@ -1,0 +1,28 @@
+"""`POST /_local_aws/interrupt/<job>`: take a managed spot job's instances away, as AWS may at any time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from local_aws.context import Context
+from local_aws.errors import AwsError
+from local_aws.sagemaker.jobs.job import JOBS
+from local_aws.sagemaker.training.job import TrainingJob
+
+
+def interrupt(context: Context, method: str, name: str) -> dict[str, Any]:
+    """Interrupt the running job of that name, in whatever region. Raises AwsError saying why that cannot
+    be.
+    """
+    if method != "POST":
+        raise AwsError("MethodNotAllowed", "Interrupt with POST.", status=405)
+    jobs = [job for job in JOBS.running() if isinstance(job, TrainingJob) and job.name == name]
+    if not jobs:
+        raise AwsError("NotFound", f"No training job {name} runs.", status=404)
+    if not all(job.interrupt() for job in jobs):
+        raise AwsError(
+            "Conflict",
+            f"{name} cannot be interrupted: it needs EnableManagedSpotTraining and secondary status Training.",
+            status=409,
+        )
+    return {"interrupted": True, "message": f"{name} was interrupted; it starts again from its checkpoints"}

@@ -1,0 +1,346 @@
+"""One training job while it runs: from capacity and channels to processes, metrics and artefacts."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import Any
+
+from local_aws.context import Context
+from local_aws.execution.images import Image
+from local_aws.execution.supervisor import CANNOT_MOUNT
+from local_aws.sagemaker import archive
+from local_aws.sagemaker.jobs import artefacts
+from local_aws.sagemaker.jobs.checkpoints import CheckpointSync
+from local_aws.sagemaker.jobs.hosts import (
+    STOP_GRACE_SECONDS,
+    Ending,
+    HostCommand,
+    Hosts,
+    error_message,
+    host_names,
+)
+from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, Job, JobEnded, JobFailed, JobStopped, Shutdown, cut
+from local_aws.sagemaker.jobs.machines import instance_groups
+from local_aws.sagemaker.jobs.metrics import MetricScraper, scrape_log
+from local_aws.sagemaker.s3_data import DataError
+from local_aws.sagemaker.training import warm_pools
+from local_aws.sagemaker.training.setup import LOG_GROUP, TrainingSetup, checkpoint_folder
+from local_aws.sagemaker.training.transitions import transition
+from local_aws.state.resources import Document, Resource
+
+logger = logging.getLogger(__name__)
+
+KIND = "training-job"
+INTERRUPTION_GRACE_SECONDS = 5.0
+"""How long an interrupted spot job may finish what it writes; AWS gives two minutes of notice."""
+TEXT_OF_COMMAND = 160
+
+
+class TrainingJob(Job):
+    """A training job. `parallel` is how many of its kind its tuning job runs at once, among whom cores are
+    shared.
+    """
+
+    kind = KIND
+
+    def __init__(self, context: Context, resource: Resource, image: Image, parallel: int = 1) -> None:
+        super().__init__(context, resource)
+        self._image = image
+        self._parallel = parallel
+        self._interrupted = False
+        self._deadline = math.inf
+        self._seconds_before = 0.0  # on instances, in attempts before this one
+        self._attempt_started: float | None = None
+        self.scraper = MetricScraper(self.request["AlgorithmSpecification"].get("MetricDefinitions", []))
+        self._s3 = context.client("s3", self.region, self.request["RoleArn"])
+        self._hosts = Hosts(context, self.kind, f"{self.region}/{self.name}", self.scraper.feed)
+        self._commands: dict[str, HostCommand] = {}
+        self._groups = instance_groups(self.request["ResourceConfig"])
+        self._names = host_names(sum(count for _, _, count in self._groups))
+
+    # --- life ---
+
+    def execute(self) -> None:
+        """The whole life, interruptions of managed spot included."""
+        self._step("Starting", "Starting the training job")
+        wait_until = self._wait_limit()
+        while True:
+            try:
+                self._run_on_instances(wait_until)
+            except JobFailed as failed:
+                if not self._may_retry(str(failed)):
+                    raise
+                continue
+            if not self._interrupted:
+                return
+            self._interrupted = False
+            self._step("Interrupted", "The instances were reclaimed; waiting for managed spot capacity")
+            self._step("Starting", "Starting the training job again after an interruption")
+
+    def _may_retry(self, reason: str) -> bool:
+        """Whether RetryStrategy allows another attempt: only after errors of SageMaker's own, as on AWS."""
+        retry = (
+            note_retry(self.context, self.region, self.name) if reason.startswith(INTERNAL_ERROR) else False
+        )
+        if retry:
+            self._step("Restarting", f"Restarting the training job: {reason}")
+        return retry
+
+    def interrupt(self) -> bool:
+        """Take the instances away, as AWS may with managed spot; False when the job is not training on
+        any.
+        """
+        if not self.request.get("EnableManagedSpotTraining") or not self._commands:
+            return False
+        self._interrupted = True
+        return True
+
+    def mark_failed(self, reason: str) -> None:
+        """Failed, with the metrics seen so far."""
+        self._end("Failed", "Failed", f"Training job failed: {reason}", FailureReason=reason)
+
+    def mark_stopped(self, reason: str) -> None:
+        """Stopped before anything could be uploaded."""
+        self._end(
+            "Stopped",
+            "Stopped",
+            reason or "Training job stopped",
+            **({"FailureReason": reason} if reason else {}),
+        )
+
+    def _run_on_instances(self, wait_until: float) -> None:
+        cores = [
+            self.context.capacity.share(kind, sum(c for *_, c in self._groups), self._parallel)
+            for _, kind, _ in self._groups
+        ]
+        total = sum(share * count for share, (_, _, count) in zip(cores, self._groups, strict=True))
+        if self.context.capacity.free < total:
+            self._step("Pending", "Waiting for capacity: other jobs hold the cores of this machine")
+        limits = [
+            wait_until - time.time(),
+            float(self.request["StoppingCondition"].get("MaxPendingTimeInSeconds", math.inf)),
+        ]
+        with self._lease(total, min(limits), wait_until):
+            started = self._attempt_started = time.time()
+            self._hosts = Hosts(self.context, self.kind, f"{self.region}/{self.name}", self.scraper.feed)
+            self.context.store.update(
+                self.kind,
+                self.region,
+                self.name,
+                lambda document: document.setdefault("TrainingStartTime", started),
+            )
+            try:
+                self._prepare(dict(zip((group for group, *_ in self._groups), cores, strict=True)))
+                self._train(wait_until)
+            except DataError as error:
+                raise JobFailed(f"ClientError: {error}") from error
+            finally:
+                self._hosts.kill()
+                self._commands = {}
+                self._seconds_before += time.time() - started
+                self._attempt_started = None
+                self.remove_folder()
+
+    def _lease(self, cores: int, timeout: float, wait_until: float) -> Any:
+        try:
+            return self.take_cores(cores, None if math.isinf(timeout) else max(0.0, timeout))
+        except JobStopped:
+            if time.time() >= wait_until and not self.stop_requested.is_set():
+                self._end(
+                    "Stopped",
+                    "MaxWaitTimeExceeded",
+                    "Training job wait time exceeded MaxWaitTimeInSeconds provided",
+                )
+                raise JobEnded from None
+            raise
+
+    # --- before training ---
+
+    def _prepare(self, cores: dict[str, int]) -> None:
+        self._step("Downloading", "Downloading input data")
+        setup = TrainingSetup(self.context, self.region, self.request, self._image, self._s3, self.folder)
+        for place in setup.places(self._groups, self._names, cores):
+            self._commands[place.host] = setup.prepare(place, self.check_running)
+
+    # --- training and after ---
+
+    def _train(self, wait_until: float) -> None:
+        runtime = self.request["StoppingCondition"]["MaxRuntimeInSeconds"]
+        self._deadline = min(time.time() + runtime - self._seconds_before, wait_until)
+        self._step("Training", "Training image download completed. Training in progress.")
+        self.check_running()
+        try:
+            self._hosts.start(list(self._commands.values()))
+        except OSError as error:
+            raise JobFailed(f"{INTERNAL_ERROR}: the process could not be started: {error}") from error
+        syncs = self._checkpoint_syncs()
+        try:
+            ending = self._hosts.wait(self._give_up)
+            self._interrupted = self._interrupted and ending is None
+            early = self._terminate(wait_until) if ending is None else None
+        finally:
+            # Before the end is recorded: whoever sees it may rely on the checkpoints.
+            for sync in syncs:
+                sync.stop()
+        if ending is None:
+            if early is not None:
+                self._upload()
+                self._end("Stopped", *early)
+        elif ending.status == CANNOT_MOUNT:
+            raise JobFailed(f"{INTERNAL_ERROR}: {error_message(ending.tail)}")
+        elif ending.status != 0:
+            self._fail(ending)
+        else:
+            self._upload()
+            self._end("Completed", "Completed", "Training job completed")
+
+    def _give_up(self) -> bool:
+        return self.stop_requested.is_set() or self._interrupted or time.time() >= self._deadline
+
+    def _terminate(self, wait_until: float) -> tuple[str, str] | None:
+        """End what has not ended by itself. The secondary status and message of the job's end, None after an
+        interruption.
+        """
+        if self._interrupted and not self.stop_requested.is_set():
+            self._hosts.terminate(INTERRUPTION_GRACE_SECONDS)
+            return None
+        self._interrupted = False
+        if self.stop_requested.is_set():
+            secondary, message = "Stopped", "Training job stopped"
+            self._step("Stopping", "Stopping the training job")
+        elif time.time() >= wait_until:
+            secondary, message = (
+                "MaxWaitTimeExceeded",
+                "Training job wait time exceeded MaxWaitTimeInSeconds provided",
+            )
+        else:
+            secondary, message = (
+                "MaxRuntimeExceeded",
+                "Training job runtime exceeded MaxRuntimeInSeconds provided",
+            )
+        self._hosts.terminate(STOP_GRACE_SECONDS)
+        return secondary, message
+
+    def _fail(self, ending: Ending) -> None:
+        """What the script wrote to output/failure, else the tail of its log."""
+        code = ending.status if ending.status > 0 else 128 - ending.status
+        self._upload_output()
+        failure = self.folder / ending.host / "output/failure"
+        if failure.is_file():
+            text = failure.read_bytes()[:4096].decode("utf-8", "replace")
+            raise JobFailed(cut(f"AlgorithmError: {text}, exit code: {code}"))
+        command = " ".join(self._commands[ending.host].argv)[:TEXT_OF_COMMAND]
+        error = error_message(ending.tail)
+        text = f'AlgorithmError: ExecuteUserScriptError:\nExitCode {code}\nErrorMessage "{cut(error, 700)}"\n'
+        raise JobFailed(cut(f'{text}Command "{command}", exit code: {code}'))
+
+    def _upload(self) -> None:
+        self._step("Uploading", "Uploading generated training model")
+        packed = self.folder / "model.tar.gz"
+        folders = [self.folder / name / "model" for name in self._names]
+        uri = artefacts.upload(self._s3, self.request["OutputDataConfig"], self.name, folders, packed)
+        self._upload_output()
+        self.update({"ModelArtifacts": {"S3ModelArtifacts": uri}})
+
+    def _upload_output(self) -> None:
+        """output.tar.gz of /opt/ml/output/data, where a host left something there."""
+        folders = [self.folder / name / "output/data" for name in self._names]
+        if not all(archive.is_empty(folder) for folder in folders):
+            packed = self.folder / "output.tar.gz"
+            artefacts.upload(self._s3, self.request["OutputDataConfig"], self.name, folders, packed)
+
+    def _checkpoint_syncs(self) -> list[CheckpointSync]:
+        checkpoints = self.request.get("CheckpointConfig")
+        if not checkpoints:
+            return []
+        folders = [checkpoint_folder(self.folder / host, checkpoints) for host in self._names]
+        syncs = [CheckpointSync(self._s3, checkpoints["S3Uri"], folder) for folder in folders]
+        for sync in syncs:
+            sync.start()
+        return syncs
+
+    # --- records ---
+
+    def _wait_limit(self) -> float:
+        """When MaxWaitTimeInSeconds is over (epoch seconds): it covers waiting and all attempts."""
+        wait = self.request["StoppingCondition"].get("MaxWaitTimeInSeconds")
+        return math.inf if wait is None else float(self.request["CreationTime"]) + float(wait)
+
+    def _step(self, secondary: str, message: str) -> None:
+        self._check_if_shut_down()
+
+        def change(document: Document) -> None:
+            # A stop that was acknowledged meanwhile stays visible.
+            if document["TrainingJobStatus"] == "Stopping" and secondary not in ("Stopping", "Uploading"):
+                return
+            transition(document, secondary, message)
+
+        self.context.store.update(self.kind, self.region, self.name, change)
+
+    def _check_if_shut_down(self) -> None:
+        """Raise Shutdown when local_aws ends."""
+        if self.context.stopping.is_set():
+            raise Shutdown
+
+    def _end(self, status: str, secondary: str, message: str, **members: object) -> None:
+        def change(document: Document) -> None:
+            now = time.time()
+            transition(document, secondary, message, ended=True)
+            document["TrainingJobStatus"] = status
+            document["FinalMetricDataList"] = metrics = self.scraper.final()
+            note_objective(document, metrics)
+            document["TrainingEndTime"] = now
+            if "TrainingStartTime" in document:
+                document["TrainingTimeInSeconds"] = math.ceil(now - document["TrainingStartTime"])
+                attempt = now - self._attempt_started if self._attempt_started else 0.0
+                document["BillableTimeInSeconds"] = math.ceil(self._seconds_before + attempt)
+            warm_pools.end(document)
+            document.update(members)
+
+        self.end(change)
+
+
+def note_retry(context: Context, region: str, name: str) -> bool:
+    """Count one more retry of a job, if its RetryStrategy allows one."""
+    allowed = False
+
+    def change(document: Document) -> None:
+        nonlocal allowed
+        used = document.get("_Retries", 0)
+        allowed = used < document.get("RetryStrategy", {}).get("MaximumRetryAttempts", 0)
+        document["_Retries"] = used + allowed
+
+    context.store.update(KIND, region, name, change)
+    return allowed
+
+
+def reported(context: Context, region: str, document: Document) -> MetricScraper:
+    """The metrics that a training job's log holds."""
+    definitions = document["AlgorithmSpecification"].get("MetricDefinitions", [])
+    return scrape_log(context.logs, region, LOG_GROUP, document["TrainingJobName"], definitions)
+
+
+def note_end(
+    context: Context, region: str, document: Document, status: str, message: str = "Training job stopped"
+) -> None:
+    """Enter into the document the end of a job that no thread runs."""
+    transition(document, status, message, ended=True)
+    document["TrainingJobStatus"] = status
+    document["TrainingEndTime"] = time.time()
+    document["FinalMetricDataList"] = metrics = reported(context, region, document).final()
+    note_objective(document, metrics)
+
+
+def note_objective(document: Document, metrics: list[Document]) -> None:
+    """For a tuning job's trial: whether it has an objective, and which."""
+    objective = document.get("_Objective")
+    if objective is None:
+        return
+    value = next((m["Value"] for m in metrics if m["MetricName"] == objective["MetricName"]), None)
+    if value is None or document["TrainingJobStatus"] == "Failed":
+        document["ObjectiveStatus"] = "Failed"
+        return
+    document["ObjectiveStatus"] = "Succeeded"
+    document["FinalHyperParameterTuningJobObjectiveMetric"] = {**objective, "Value": value}

@@ -1,0 +1,288 @@
+"""Training jobs: the operations, and what a request must satisfy beyond the service model."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from local_aws.context import Context
+from local_aws.errors import AwsError, validation_error
+from local_aws.execution.images import Contract, Image
+from local_aws.gateway.json_service import Call, Document
+from local_aws.sagemaker.jobs import quotas
+from local_aws.sagemaker.jobs.job import JOBS, must_be_stoppable
+from local_aws.sagemaker.jobs.machines import instance_groups
+from local_aws.sagemaker.jobs.metrics import check_definitions
+from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.s3_data import check_output
+from local_aws.sagemaker.training import warm_pools
+from local_aws.sagemaker.training.job import KIND, TrainingJob, note_end
+from local_aws.sagemaker.training.transitions import transition
+from local_aws.state.resources import AlreadyExists, Missing, Resource
+
+"""Every job of this process, of whatever kind."""
+
+_UNSUPPORTED_LAUNCHERS = (
+    "sagemaker_mpi_enabled",
+    "sagemaker_pytorch_ddp_enabled",
+    "sagemaker_parameter_server_enabled",
+    "sagemaker_distributed_dataparallel_enabled",
+)
+
+
+@operation("CreateTrainingJob")
+def create_training_job(call: Call) -> Document:
+    """Check, record, start."""
+    resource = create(call.context, call.region, call.params, request_tags(call))
+    return {"TrainingJobArn": resource.arn}
+
+
+def create(
+    context: Context,
+    region: str,
+    params: Document,
+    tags: dict[str, str],
+    *,
+    parent: str = "",
+    parallel: int = 1,
+    members: Document | None = None,
+) -> Resource:
+    """Create and start a training job.
+
+    parent: name of the tuning job it belongs to, which runs `parallel` at once. members: further members of
+    its document, such as TuningJobArn. Raises AwsError as CreateTrainingJob answers.
+    """
+    image = check_request(context, params)
+    quotas.check(context, region, KIND, params, _instances)
+    name = params["TrainingJobName"]
+    now = time.time()
+    document: Document = {
+        "EnableNetworkIsolation": False,
+        "EnableInterContainerTrafficEncryption": False,
+        "EnableManagedSpotTraining": False,
+        **{member: value for member, value in params.items() if member != "Tags"},
+        "TrainingJobArn": context.arn(region, f"{KIND}/{name}"),
+        "TrainingJobStatus": "InProgress",
+        "CreationTime": now,
+        "LastModifiedTime": now,
+        **(members or {}),
+    }
+    document["OutputDataConfig"] = {"KmsKeyId": "", "CompressionType": "GZIP", **params["OutputDataConfig"]}
+    transition(document, "Starting", "Starting the training job")
+    warm_pools.begin(context, region, document)
+    resource = Resource(KIND, region, name, document["TrainingJobArn"], document, created=now, parent=parent)
+    try:
+        resource = context.store.create(resource, tags)
+    except AlreadyExists as error:
+        raise AwsError(
+            "ResourceInUse",
+            "Training job names must be unique within an AWS account and region, and a training job with this name "
+            f"already exists ({error.args[0]})",
+        ) from None
+    JOBS.begin(TrainingJob(context, resource, image, parallel))
+    return resource
+
+
+def check_request(context: Context, params: Document) -> Image:
+    """Everything the service model cannot express. The image that will run it; raises ValidationException."""
+    if "ServerlessJobConfig" in params:
+        raise validation_error("ServerlessJobConfig is not supported by local_aws: give a ResourceConfig.")
+    for member in ("AlgorithmSpecification", "ResourceConfig", "StoppingCondition"):
+        if member not in params:
+            name = member[0].lower() + member[1:]
+            raise validation_error(
+                f"1 validation error detected: Value null at '{name}' failed to satisfy constraint: "
+                "Member must not be null"
+            )
+    _check_resources(params["ResourceConfig"])
+    check_stopping(params)
+    check_definitions(params["AlgorithmSpecification"].get("MetricDefinitions", []))
+    check_channels(params.get("InputDataConfig", []), params["AlgorithmSpecification"]["TrainingInputMode"])
+    check_output(params["OutputDataConfig"]["S3OutputPath"])
+    checkpoints = params.get("CheckpointConfig")
+    if checkpoints:
+        check_output(checkpoints["S3Uri"])
+        if not checkpoints.get("LocalPath", "/opt/ml/checkpoints").startswith("/opt/ml/"):
+            raise validation_error(
+                "CheckpointConfig.LocalPath must be under /opt/ml for local_aws to provide it."
+            )
+    for launcher in _UNSUPPORTED_LAUNCHERS:
+        if params.get("HyperParameters", {}).get(launcher, "").strip('"').lower() == "true":
+            raise validation_error(
+                f"{launcher} is not supported by local_aws: use sagemaker_torch_distributed_enabled."
+            )
+    return find_image(context, params["AlgorithmSpecification"])
+
+
+def find_image(context: Context, specification: Document) -> Image:
+    """The entry of the images file that runs an AlgorithmSpecification. Raises ValidationException."""
+    uri = specification.get("TrainingImage")
+    if not uri:
+        raise validation_error(
+            "local_aws runs training images only: give AlgorithmSpecification.TrainingImage (not AlgorithmName)."
+        )
+    image = context.images.find_for(uri, Contract.SCRIPT)
+    if image is None and specification.get("ContainerEntrypoint"):
+        image = context.images.find_for(uri, Contract.PROCESSING)
+    if image is None:
+        raise validation_error(
+            f"local_aws cannot run the training image {uri}: no entry of {context.images.path.name} with the contract "
+            f'"script" matches it. Its patterns: {context.images.patterns}'
+        )
+    return image
+
+
+def check_channels(channels: list[Document], default_mode: str) -> None:
+    """Raise ValidationException for channels that could not be provided."""
+    names = [channel["ChannelName"] for channel in channels]
+    if len(set(names)) != len(names):
+        raise validation_error("Channel names must be unique within a training job's InputDataConfig.")
+    for channel in channels:
+        source = channel["DataSource"].get("S3DataSource")
+        where = f"channel {channel['ChannelName']}"
+        if source is None:
+            raise validation_error(f"local_aws reads channels from S3 only: give S3DataSource for {where}.")
+        if channel.get("InputMode", default_mode) == "Pipe":
+            raise validation_error(
+                f"Pipe input mode is not supported by the training image of {where}: use File or FastFile."
+            )
+        if source["S3DataType"] == "AugmentedManifestFile":
+            raise validation_error(f"AugmentedManifestFile needs Pipe input mode, which {where} cannot have.")
+        if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
+            raise validation_error(
+                f"S3DataType {source['S3DataType']} of {where} is not supported by local_aws."
+            )
+        if (
+            channel.get("CompressionType", "None") != "None"
+            or channel.get("RecordWrapperType", "None") != "None"
+        ):
+            raise validation_error(
+                f"CompressionType and RecordWrapperType of {where} are for Pipe input mode only."
+            )
+        check_output(source["S3Uri"])
+    if default_mode == "Pipe" and any("InputMode" not in channel for channel in channels):
+        raise validation_error(
+            "Pipe input mode is not supported by the training image: use File or FastFile."
+        )
+
+
+def check_stopping(params: Document) -> None:
+    """MaxWaitTimeInSeconds goes with managed spot training and covers MaxRuntimeInSeconds. Fills in the
+    default.
+    """
+    stopping = params["StoppingCondition"]
+    runtime = stopping.setdefault("MaxRuntimeInSeconds", 86400)
+    wait = stopping.get("MaxWaitTimeInSeconds")
+    if params.get("EnableManagedSpotTraining"):
+        if wait is None or wait < runtime:
+            raise validation_error(
+                "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"
+            )
+    elif wait is not None:
+        raise validation_error(
+            "MaxWaitTimeInSeconds above 0 is not supported when EnableManagedSpotTraining is set to false"
+        )
+
+
+def _check_resources(resources: Document) -> None:
+    if "InstanceGroups" in resources:
+        if "InstanceType" in resources or "InstanceCount" in resources:
+            raise validation_error(
+                "InstanceGroups cannot be given together with InstanceType and InstanceCount."
+            )
+        return
+    preferences = resources.get("InstancePreferences")
+    if "InstanceType" not in resources and preferences:
+        resources["InstanceType"] = preferences[0]["InstanceType"]
+        resources.setdefault("InstanceCount", preferences[0].get("InstanceCount", 1))
+    if "InstanceType" not in resources or "InstanceCount" not in resources:
+        raise validation_error("InstanceType and InstanceCount must be given in ResourceConfig.")
+
+
+def _instances(document: Document) -> list[tuple[str, int]]:
+    return [(kind, count) for _, kind, count in instance_groups(document["ResourceConfig"])]
+
+
+@operation("DescribeTrainingJob")
+def describe_training_job(call: Call) -> Document:
+    """The record; metrics of a running job are those seen so far."""
+    document = _get(call).document
+    if "WarmPoolStatus" in document:
+        warm_pools.expire(call.context, call.region)
+        document = _get(call).document
+        document["WarmPoolStatus"] = warm_pools.current(document)
+    job = JOBS.get(KIND, call.region, call.params["TrainingJobName"])
+    if isinstance(job, TrainingJob):
+        metrics = job.scraper.final()
+        if metrics:
+            document["FinalMetricDataList"] = metrics
+    return document
+
+
+@operation("ListTrainingJobs")
+def list_training_jobs(call: Call) -> Document:
+    """By name, time, status and warm pool."""
+    equal: dict[str, Any] = {}
+    if "WarmPoolStatusEquals" in call.params:
+        warm_pools.expire(call.context, call.region)
+        equal["WarmPoolStatus.Status"] = call.params["WarmPoolStatusEquals"]
+    return summaries(call, list_query(call, KIND, equal=equal), "TrainingJobSummaries")
+
+
+@operation("StopTrainingJob")
+def stop_training_job(call: Call) -> None:
+    """SIGTERM now, SIGKILL after 120 s; artefacts are kept."""
+    must_be_stoppable(_get(call).document, "TrainingJobStatus", "training job")
+    stop(call.context, call.region, call.params["TrainingJobName"])
+
+
+def stop(context: Context, region: str, name: str) -> None:
+    """Mark a job as Stopping and tell it; one that just ended stays as it is."""
+
+    def change(document: Document) -> None:
+        if document["TrainingJobStatus"] == "InProgress":
+            document["TrainingJobStatus"] = "Stopping"
+            transition(document, "Stopping", "Stopping the training job")
+
+    context.store.update(KIND, region, name, change)
+    JOBS.tell_to_stop(
+        context, KIND, region, name, lambda document: note_end(context, region, document, "Stopped")
+    )
+
+
+@operation("UpdateTrainingJob")
+def update_training_job(call: Call) -> Document:
+    """KeepAlivePeriodInSeconds and the profiler's and remote debugger's settings, as AWS allows for a running
+    job.
+    """
+    resource = _get(call)
+    if resource.document["TrainingJobStatus"] != "InProgress" and "ResourceConfig" not in call.params:
+        raise validation_error(
+            f"The request was rejected because the training job is in status {resource.document['TrainingJobStatus']}."
+        )
+
+    def change(document: Document) -> None:
+        for member in ("ProfilerConfig", "ProfilerRuleConfigurations", "RemoteDebugConfig"):
+            if member in call.params:
+                document[member] = call.params[member]
+        document["ResourceConfig"].update(call.params.get("ResourceConfig", {}))
+
+    call.context.store.update(KIND, call.region, resource.name, change)
+    return {"TrainingJobArn": resource.arn}
+
+
+@operation("DeleteTrainingJob")
+def delete_training_job(call: Call) -> None:
+    """Remove the record of a job that has ended."""
+    resource = _get(call)
+    status = resource.document["TrainingJobStatus"]
+    if status in ("InProgress", "Stopping"):
+        raise validation_error(f"The request was rejected because the training job is in status {status}.")
+    call.context.store.delete(KIND, call.region, resource.name)
+
+
+def _get(call: Call) -> Resource:
+    try:
+        return call.context.store.get(KIND, call.region, call.params["TrainingJobName"])
+    except Missing:
+        raise validation_error("Requested resource not found.") from None

@@ -1,0 +1,94 @@
+"""Transform jobs: the operations, and what a request must satisfy beyond the service model."""
+
+from __future__ import annotations
+
+import time
+
+from local_aws.errors import AwsError, validation_error
+from local_aws.gateway.json_service import Call, Document
+from local_aws.sagemaker import models
+from local_aws.sagemaker.jobs import quotas
+from local_aws.sagemaker.jobs.job import JOBS
+from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.s3_data import check_output
+from local_aws.sagemaker.transform.batches import BatchPlan
+from local_aws.sagemaker.transform.job import KIND, TransformJob
+from local_aws.state.resources import AlreadyExists, Missing, Resource
+
+
+@operation("CreateTransformJob")
+def create_transform_job(call: Call) -> Document:
+    """Check, record, start."""
+    params = call.params
+    container = _container(call, params["ModelName"])
+    _check(params)
+    quotas.check(call.context, call.region, KIND, params, _instances)
+    name, now = params["TransformJobName"], time.time()
+    arn = call.arn(f"{KIND}/{name}")
+    document: Document = {
+        **{member: value for member, value in params.items() if member != "Tags"},
+        "TransformJobArn": arn,
+        "TransformJobStatus": "InProgress",
+        "CreationTime": now,
+        "LastModifiedTime": now,
+    }
+    try:
+        resource = call.context.store.create(
+            Resource(KIND, call.region, name, arn, document, created=now), request_tags(call)
+        )
+    except AlreadyExists as error:
+        raise AwsError(
+            "ResourceInUse",
+            "Job name must be unique within an AWS account and region, and a job with this name already exists "
+            f"({error.args[0]})",
+        ) from None
+    JOBS.begin(TransformJob(call.context, resource, container))
+    return {"TransformJobArn": arn}
+
+
+def _container(call: Call, name: str) -> Document:
+    """The model's container. Raises ValidationException for what a transform job cannot run."""
+    container = models.container_of(call, name)
+    if container.get("ModelDataSource"):
+        raise validation_error("ModelDataSource is not supported by batch transform: give ModelDataUrl.")
+    return container
+
+
+def _check(params: Document) -> None:
+    source = params["TransformInput"]["DataSource"].get("S3DataSource")
+    if source is None:
+        raise validation_error("local_aws reads transform input from S3 only: give S3DataSource.")
+    check_output(source["S3Uri"])
+    check_output(params["TransformOutput"]["S3OutputPath"])
+    BatchPlan.of(params)
+
+
+def _instances(document: Document) -> list[tuple[str, int]]:
+    resources = document["TransformResources"]
+    return [(resources["InstanceType"], resources["InstanceCount"])]
+
+
+@operation("DescribeTransformJob")
+def describe_transform_job(call: Call) -> Document:
+    """The record."""
+    return _get(call).document
+
+
+@operation("ListTransformJobs")
+def list_transform_jobs(call: Call) -> Document:
+    """By name, time and status."""
+    return summaries(call, list_query(call, KIND), "TransformJobSummaries")
+
+
+@operation("StopTransformJob")
+def stop_transform_job(call: Call) -> None:
+    """End after the requests in flight."""
+    JOBS.stop(call.context, _get(call), "TransformJobStatus", "transform job")
+
+
+def _get(call: Call) -> Resource:
+    name = call.params["TransformJobName"]
+    try:
+        return call.context.store.get(KIND, call.region, name)
+    except Missing:
+        raise validation_error(f"Could not find requested job with name: {name}") from None

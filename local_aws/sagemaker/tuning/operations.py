@@ -1,0 +1,284 @@
+"""Tuning jobs: the operations, what a request must satisfy, and the counters and best job at every moment."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from local_aws.context import Context
+from local_aws.errors import AwsError, validation_error
+from local_aws.gateway.json_service import Call, Document
+from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, JOBS
+from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.training import operations as training
+from local_aws.sagemaker.training.job import TrainingJob
+from local_aws.sagemaker.tuning.definitions import OBJECTIVE, definitions, ranges_of, trial_request
+from local_aws.sagemaker.tuning.job import KIND, TuningJob
+from local_aws.sagemaker.tuning.search_space import grid, read_ranges
+from local_aws.state.resources import AlreadyExists, Missing, Resource
+
+TERMINAL = ("Completed", "Failed", "Stopped")
+
+
+@operation("CreateHyperParameterTuningJob")
+def create_tuning_job(call: Call) -> Document:
+    """Check, record, start."""
+    params = call.params
+    check_request(call, params)
+    _check_parents(call, params.get("WarmStartConfig"))
+    warm = parents_jobs(call.context, call.region, params)
+    name, now = params["HyperParameterTuningJobName"], time.time()
+    arn = call.arn(f"{KIND}/{name}")
+    document: Document = {
+        **{member: value for member, value in params.items() if member != "Tags"},
+        "HyperParameterTuningJobArn": arn,
+        "HyperParameterTuningJobStatus": "InProgress",
+        "CreationTime": now,
+        "LastModifiedTime": now,
+    }
+    resource = Resource(KIND, call.region, name, arn, document, created=now)
+    try:
+        resource = call.context.store.create(resource, request_tags(call))
+    except AlreadyExists as error:
+        raise AwsError(
+            "ResourceInUse",
+            "Hyperparameter tuning job names must be unique within an AWS account and region, and a tuning job "
+            f"with this name already exists ({error.args[0]})",
+        ) from None
+    JOBS.begin(TuningJob(call.context, resource, warm))
+    return {"HyperParameterTuningJobArn": arn}
+
+
+def _definitions_of(params: Document) -> list[Document]:
+    found: list[Document] = params.get("TrainingJobDefinitions") or [params["TrainingJobDefinition"]]
+    return found
+
+
+def check_request(call: Call, params: Document) -> None:
+    """Everything the service model cannot express. Raises ValidationException."""
+    config = params["HyperParameterTuningJobConfig"]
+    single, several = params.get("TrainingJobDefinition"), params.get("TrainingJobDefinitions")
+    if (single is None) == (not several):
+        raise validation_error(
+            "Give either TrainingJobDefinition or TrainingJobDefinitions, and not both of them."
+        )
+    if params.get("Autotune", {}).get("Mode") == "Enabled":
+        raise validation_error("Autotune is not supported by local_aws: give parameter ranges.")
+    for document in _definitions_of(params):
+        _check_definition(document, config, bool(several))
+    _check_limits(params, config)
+    if config["Strategy"] == "Hyperband" and config.get("TrainingJobEarlyStoppingType", "Off") != "Off":
+        raise validation_error(
+            "TrainingJobEarlyStoppingType must be Off with the Hyperband strategy, which stops jobs by itself."
+        )
+    if config["Strategy"] != "Hyperband" and config.get("StrategyConfig", {}).get("HyperbandStrategyConfig"):
+        raise validation_error("HyperbandStrategyConfig is for the Hyperband strategy only.")
+    for definition in definitions({**params, "CreationTime": 0}, seed=0):
+        training.check_request(call.context, trial_request(definition, "check", {}))
+
+
+def _check_definition(document: Document, config: Document, several: bool) -> None:
+    if several and "DefinitionName" not in document:
+        raise validation_error("Every one of TrainingJobDefinitions needs a DefinitionName.")
+    objective = document.get("TuningObjective", config.get("HyperParameterTuningJobObjective"))
+    if objective is None:
+        raise validation_error(
+            "A hyperparameter tuning job needs an objective: give HyperParameterTuningJobObjective."
+        )
+    metrics = [m["Name"] for m in document["AlgorithmSpecification"].get("MetricDefinitions", [])]
+    if objective["MetricName"] not in metrics:
+        raise validation_error(
+            "A metric is required for this hyperparameter tuning job objective. "
+            "Provide a metric in the metric definitions."
+        )
+    dimensions = read_ranges(ranges_of(document, config))
+    if not dimensions:
+        raise validation_error("A hyperparameter tuning job needs at least one parameter range.")
+    both = {d.name for d in dimensions} & set(document.get("StaticHyperParameters", {}))
+    if both:
+        raise validation_error(
+            f"Hyperparameters must not be both static and tuned: {', '.join(sorted(both))}."
+        )
+    if config["Strategy"] == "Grid" and any(d.kind != "categorical" for d in dimensions):
+        raise validation_error("The Grid strategy takes categorical parameter ranges only.")
+    if "ResourceConfig" not in document and "HyperParameterTuningResourceConfig" not in document:
+        raise validation_error(
+            "A training job definition needs ResourceConfig or HyperParameterTuningResourceConfig."
+        )
+
+
+def _check_limits(params: Document, config: Document) -> None:
+    limits = config["ResourceLimits"]
+    most = limits.get("MaxNumberOfTrainingJobs")
+    if config["Strategy"] == "Grid":
+        documents = _definitions_of(params)
+        points = sum(len(grid(read_ranges(ranges_of(d, config)))) for d in documents)
+        if most is not None and most != points:
+            raise validation_error(
+                f"MaxNumberOfTrainingJobs must be left out, or be {points}, the number of points of the grid."
+            )
+    elif most is None:
+        raise validation_error("MaxNumberOfTrainingJobs is required for this strategy.")
+    if most is not None and limits["MaxParallelTrainingJobs"] > most:
+        raise validation_error("MaxParallelTrainingJobs must not be greater than MaxNumberOfTrainingJobs.")
+
+
+def _check_parents(call: Call, warm_start: Document | None) -> None:
+    """Raise ValidationException for a parent that a warm start cannot learn from."""
+    if warm_start is None:
+        return
+    image = _image(call.params)
+    for entry in warm_start["ParentHyperParameterTuningJobs"]:
+        parent = _get(call, entry.get("HyperParameterTuningJobName", ""))
+        if parent.document["HyperParameterTuningJobStatus"] not in TERMINAL:
+            raise validation_error(
+                f"The parent tuning job {parent.name} must have ended before it can be a parent."
+            )
+        if warm_start["WarmStartType"] == "IdenticalDataAndAlgorithm" and _image(parent.document) != image:
+            raise validation_error(
+                f"IdenticalDataAndAlgorithm needs the training image of the parent tuning job {parent.name}; "
+                "use TransferLearning."
+            )
+
+
+def parents_jobs(context: Context, region: str, request: Document) -> list[Resource]:
+    """The training jobs that a tuning job's warm start learns from; none without a warm start."""
+    entries = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
+    return [
+        job
+        for entry in entries
+        for job in context.store.all(TrainingJob.kind, region, parent=entry["HyperParameterTuningJobName"])
+    ]
+
+
+def _image(document: Document) -> str:
+    return str(_definitions_of(document)[0]["AlgorithmSpecification"].get("TrainingImage", ""))
+
+
+@operation("DescribeHyperParameterTuningJob")
+def describe_tuning_job(call: Call) -> Document:
+    """The record, with counters and best job computed from the training jobs as they are now."""
+    resource = _get(call, call.params["HyperParameterTuningJobName"])
+    return {**resource.document, **standing(call, resource)}
+
+
+def standing(call: Call, resource: Resource) -> Document:
+    """Counters, BestTrainingJob, OverallBestTrainingJob and ConsumedResources of a tuning job."""
+    jobs = call.context.store.all(TrainingJob.kind, call.region, parent=resource.name)
+    members: Document = {
+        "TrainingJobStatusCounters": _status_counters(jobs),
+        "ObjectiveStatusCounters": _objective_counters(jobs),
+        "ConsumedResources": {"RuntimeInSeconds": _runtime(resource)},
+    }
+    best = best_job(jobs)
+    if best:
+        members["BestTrainingJob"] = summary(best)
+    warm_start = resource.document.get("WarmStartConfig")
+    if warm_start and warm_start["WarmStartType"] == "IdenticalDataAndAlgorithm":
+        for entry in warm_start["ParentHyperParameterTuningJobs"]:
+            parent = entry["HyperParameterTuningJobName"]
+            jobs = jobs + call.context.store.all(TrainingJob.kind, call.region, parent=parent)
+        overall = best_job(jobs)
+        if overall:
+            members["OverallBestTrainingJob"] = summary(overall)
+    return members
+
+
+def _status_counters(jobs: list[Resource]) -> Document:
+    counters = {"Completed": 0, "InProgress": 0, "RetryableError": 0, "NonRetryableError": 0, "Stopped": 0}
+    for job in jobs:
+        status = job.document["TrainingJobStatus"]
+        if status == "Failed":
+            retryable = job.document.get("FailureReason", "").startswith(INTERNAL_ERROR)
+            status = "RetryableError" if retryable else "NonRetryableError"
+        counters["InProgress" if status == "Stopping" else status] += 1
+    return counters
+
+
+def _objective_counters(jobs: list[Resource]) -> Document:
+    counters = {"Succeeded": 0, "Pending": 0, "Failed": 0}
+    for job in jobs:
+        counters[job.document["ObjectiveStatus"]] += 1
+    return counters
+
+
+def _runtime(resource: Resource) -> int:
+    end = resource.document.get("HyperParameterTuningEndTime", time.time())
+    return int(end - resource.created)
+
+
+def best_job(jobs: list[Resource]) -> Resource | None:
+    """The job with the best objective, the earliest of equals; None while there is none."""
+    scored = [job for job in jobs if OBJECTIVE in job.document]
+    if not scored:
+        return None
+    sign = 1.0 if scored[0].document[OBJECTIVE].get("Type") == "Maximize" else -1.0
+    return max(scored, key=lambda job: (sign * job.document[OBJECTIVE]["Value"], -job.created))
+
+
+def summary(job: Resource) -> Document:
+    """HyperParameterTrainingJobSummary."""
+    return dict(job.document)
+
+
+@operation("ListHyperParameterTuningJobs")
+def list_tuning_jobs(call: Call) -> Document:
+    """By name, time and status, each with its counters."""
+    query = list_query(call, KIND)
+    page = call.context.store.page(query)
+    entries = []
+    for resource in page.resources:
+        config = resource.document["HyperParameterTuningJobConfig"]
+        entries.append(
+            {
+                **resource.document,
+                **standing(call, resource),
+                "Strategy": config["Strategy"],
+                "ResourceLimits": config["ResourceLimits"],
+            }
+        )
+    return {"HyperParameterTuningJobSummaries": entries, "NextToken": page.next_token or None}
+
+
+@operation("ListTrainingJobsForHyperParameterTuningJob")
+def list_training_jobs_for_tuning_job(call: Call) -> Document:
+    """Its training jobs by name, time, status or objective; by objective only those that have one."""
+    resource = _get(call, call.params["HyperParameterTuningJobName"])
+    sort_by = call.params.get("SortBy", "Name")
+    query = list_query(
+        call,
+        TrainingJob.kind,
+        parent=resource.name,
+        descending=call.params.get("SortOrder", "Ascending") == "Descending",
+        sort_by=f"$.{OBJECTIVE}.Value" if sort_by == "FinalObjectiveMetricValue" else "name",
+    )
+    if sort_by in ("CreationTime", "Status"):
+        query = replace(query, sort_by={"CreationTime": "created", "Status": "status"}[sort_by])
+    return summaries(call, query, "TrainingJobSummaries")
+
+
+@operation("StopHyperParameterTuningJob")
+def stop_tuning_job(call: Call) -> None:
+    """No new trials; those that run are stopped."""
+    resource = _get(call, call.params["HyperParameterTuningJobName"])
+    JOBS.stop(call.context, resource, "HyperParameterTuningJobStatus", "hyperparameter tuning job")
+
+
+@operation("DeleteHyperParameterTuningJob")
+def delete_tuning_job(call: Call) -> None:
+    """Remove the record of a job that has ended; its training jobs stay."""
+    resource = _get(call, call.params["HyperParameterTuningJobName"])
+    if resource.document["HyperParameterTuningJobStatus"] not in TERMINAL:
+        raise AwsError(
+            "ResourceInUse", f"The tuning job {resource.name} must have ended before it can be deleted."
+        )
+    call.context.store.delete(KIND, call.region, resource.name)
+
+
+def _get(call: Call, name: str) -> Resource:
+    try:
+        return call.context.store.get(KIND, call.region, name)
+    except Missing:
+        raise AwsError(
+            "ResourceNotFound", f"Amazon SageMaker can't find a tuning job called {name}. Type another name."
+        ) from None
