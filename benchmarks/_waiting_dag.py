@@ -8,8 +8,8 @@ from typing import Any
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerProcessingOperator
 from airflow.sdk import DAG
 
-from ml_pipeline import images
-from ml_pipeline.jobs import JobKind
+from ml_pipeline.aws import images
+from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.settings import Settings
 

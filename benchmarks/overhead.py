@@ -22,8 +22,8 @@ from benchmarks._airflow import Running, running, wait_until
 from launcher.preflight import free_port
 from launcher.run import DAG_ID
 from launcher.settings import REPOSITORY, Settings
-from ml_pipeline.jobs import JobKind
-from ml_pipeline.links import LINK_KEY
+from ml_pipeline.aws.jobs import JobKind
+from ml_pipeline.operators.links import LINK_KEY
 from model_code.data import sample_data
 
 RUN_SECONDS = 900.0

@@ -6,8 +6,8 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from ml_pipeline import params
-from ml_pipeline.dag_defaults import dag_defaults
+from ml_pipeline.dag import params
+from ml_pipeline.dag.defaults import dag_defaults
 from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.operators.transform import TransformOperator
 
@@ -25,14 +25,14 @@ with DAG(
     @task
     def stage(photos: str) -> dict[str, Any]:
         """Make sure that the photos are in S3."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.stage(photos)
 
     @task
     def table(prediction: Any) -> dict[str, Any]:
         """Gather the answers into one table."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.table(prediction)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from ml_pipeline import params
-from ml_pipeline.dag_defaults import dag_defaults
+from ml_pipeline.dag import params
+from ml_pipeline.dag.defaults import dag_defaults
 
 with DAG(
     "janitor",
@@ -24,7 +24,7 @@ with DAG(
     @task
     def sweep(days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
         """Look for orphans by tag and age; a dry run by default."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.sweep(days, instance_hours, dry_run)
 

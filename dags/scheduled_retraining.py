@@ -6,8 +6,8 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, task
 
-from ml_pipeline import assets, params
-from ml_pipeline.dag_defaults import dag_defaults
+from ml_pipeline.dag import assets, params
+from ml_pipeline.dag.defaults import dag_defaults
 from ml_pipeline.operators.retrain import TrainingRunOperator
 
 with DAG(
@@ -29,7 +29,7 @@ with DAG(
     @task
     def upload(data: str, dataset_name: str, seed: int) -> dict[str, Any]:
         """Compare the photos with the newest version; upload what is new."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.upload(data, dataset_name, seed)
 
@@ -38,7 +38,7 @@ with DAG(
         dataset: Any, data: str, seed: int, force: bool, conf: Any, ti: Any = None
     ) -> dict[str, Any]:
         """Skip, saying why, when the champion was trained on these very photos."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.decide_retraining(dataset, data, seed, force, conf, ti)
 

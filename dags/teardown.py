@@ -6,8 +6,8 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from ml_pipeline import params
-from ml_pipeline.dag_defaults import dag_defaults
+from ml_pipeline.dag import params
+from ml_pipeline.dag.defaults import dag_defaults
 
 with DAG(
     "teardown",
@@ -24,7 +24,7 @@ with DAG(
     @task
     def take_down(endpoint_name: str) -> dict[str, Any]:
         """Delete the endpoint, its config, models, alarms and scaling; packages and data stay."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.take_down(endpoint_name)
 

@@ -15,16 +15,12 @@ from airflow.sdk import (
     task,
 )
 
-from ml_pipeline import assets, params
-from ml_pipeline.dag_defaults import dag_defaults
-from ml_pipeline.notifier import PipelineNotifier
+from ml_pipeline.dag import assets, params
+from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.operators.approve import ApproveModelOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
-from ml_pipeline.operators.ec2 import (
-    CreateInstanceOperator,
-    Ec2TrainingOperator,
-    TerminateInstanceOperator,
-)
+from ml_pipeline.operators.ec2 import CreateInstanceOperator, Ec2TrainingOperator, TerminateInstanceOperator
 from ml_pipeline.operators.embed import EmbedOperator
 from ml_pipeline.operators.evaluate import EvaluateOperator
 from ml_pipeline.operators.gate import GateOperator
@@ -54,21 +50,21 @@ with DAG(
     @task
     def plan(params: Any = None) -> dict[str, Any]:
         """Estimate cost and time; refuse a run over budget, and params that do not go together."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.plan(params)
 
     @task
     def upload(data: str, dataset_name: str, seed: int) -> dict[str, Any]:
         """Make and upload the data set version of the photos in `data`."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.upload(data, dataset_name, seed)
 
     @task
     def weights(weights: str, architecture: str) -> dict[str, Any]:
         """Bring the backbone's weights to S3."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.weights(weights, architecture)
 
@@ -80,14 +76,14 @@ with DAG(
     @task
     def smoke_test(dataset: Any, evaluation: Any, deployment: Any) -> dict[str, Any]:
         """Ask the endpoint about test photos; fail unless it answers as the evaluation did."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.smoke_test(dataset, evaluation, deployment)
 
     @task
     def report(params: Any = None, ti: Any = None) -> dict[str, Any]:
         """Add up billable seconds; compare machines by what was measured on them."""
-        from ml_pipeline import tasks
+        from ml_pipeline.dag import tasks
 
         return tasks.report(params, ti)
 

@@ -36,7 +36,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             (
                 sys.executable, "-m", "local_aws", "start", "--foreground",
                 "--state", str(settings.local_aws_state),
-                "--images", str(REPOSITORY / "plugins" / "ml_pipeline" / "images.toml"),
+                "--images", str(REPOSITORY / "plugins" / "ml_pipeline" / "aws" / "images.toml"),
                 "--port", str(settings.local_aws_port),
             ),
             health=f"{settings.local_aws_url}/_local_aws/health",

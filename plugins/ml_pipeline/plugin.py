@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-from ml_pipeline.links import LogLink, ReportLink, SageMakerLink
+from ml_pipeline.operators.links import LogLink, ReportLink, SageMakerLink
 
 
 class MlPipelinePlugin(AirflowPlugin):

@@ -150,7 +150,7 @@ def test_a_wrong_value_is_refused_before_a_run_exists(bag: DagBag, name: str, va
 def test_both_looks_at_the_photos_of_a_retraining_are_the_same(
     bag: DagBag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ml_pipeline import tasks
+    from ml_pipeline.dag import tasks
 
     monkeypatch.setattr(tasks, "decide_retraining", lambda *given: given)
     decide = dag(bag, "scheduled_retraining").task_dict["decide"]

@@ -73,7 +73,7 @@ def test_every_setting_of_the_pipeline_can_be_given(services: dict[str, Any]) ->
 
 @pytest.mark.parametrize(
     ("given", "setting", "source"),
-    [("", "", "./plugins/ml_pipeline/prices.toml"), ("./team.toml", "/prices.toml", "./team.toml")],
+    [("", "", "./plugins/ml_pipeline/costs/prices.toml"), ("./team.toml", "/prices.toml", "./team.toml")],
 )
 def test_prices_of_a_team_reach_the_tasks(
     env: dict[str, str], given: str, setting: str, source: str

@@ -83,7 +83,7 @@ def test_a_package_without_a_pin_is_an_error() -> None:
 
 
 def test_training_image_adds_to_the_container_that_jobs_use_by_default() -> None:
-    from ml_pipeline import images
+    from ml_pipeline.aws import images
 
     training = images.table()["images"]["training"]
     dockerfile = (compose.ROOT / "docker/training/Dockerfile").read_text()

@@ -22,7 +22,7 @@ from tests.local_aws.enforced import Account, arn, create_roles
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]
 
-IMAGES = REPOSITORY / "plugins" / "ml_pipeline" / "images.toml"
+IMAGES = REPOSITORY / "plugins" / "ml_pipeline" / "aws" / "images.toml"
 RUN_SECONDS = 400
 
 

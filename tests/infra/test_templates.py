@@ -74,7 +74,7 @@ def test_outputs_are_settings_that_load(deployed: Outputs) -> None:
 
 @pytest.mark.slow
 def test_images_are_where_the_pipeline_looks_for_them(deployed: Outputs) -> None:
-    from ml_pipeline import images
+    from ml_pipeline.aws import images
 
     settings = Settings("b", deployed["jobs"]["JobRole"], stacks.REGION)
     assert images.serving_image(settings, "ml.m5.large").startswith(f"{deployed['images']['Serving']}:")

@@ -1,4 +1,4 @@
-"""A SageMaker of four job kinds in a dict: only what the rules of `ml_pipeline.jobs` look at."""
+"""A SageMaker of four job kinds in a dict: only what the rules of `ml_pipeline.aws.jobs` look at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from ml_pipeline.jobs import JobKind
+from ml_pipeline.aws.jobs import JobKind
 
 
 def client_error(code: str, message: str, operation: str = "Any", status: int = 400) -> ClientError:

@@ -10,20 +10,23 @@ import pytest
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType, ParamValidationError
 from airflow.sdk.execution_time.comms import ErrorResponse
 
-from ml_pipeline import gate, packed, params, plan, rates, retraining
+from ml_pipeline.costs import plan, rates
+from ml_pipeline.costs.prices import PriceError, Prices
+from ml_pipeline.costs.rates import Rate
+from ml_pipeline.dag import params
+from ml_pipeline.dag.notifier import text
 from ml_pipeline.errors import PaidWorkRetryPolicy, job_error
-from ml_pipeline.gate import Burden, Difference
-from ml_pipeline.notifier import text
 from ml_pipeline.operators.aws import AwsOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator, next_step, rollback_reason
 from ml_pipeline.operators.tuning import best_trials
-from ml_pipeline.prices import PriceError, Prices
-from ml_pipeline.rates import Rate
-from ml_pipeline.recipe import Recipe
-from ml_pipeline.registry import Package
+from ml_pipeline.registry import gate, retraining
+from ml_pipeline.registry.gate import Burden, Difference
+from ml_pipeline.registry.packages import Package
 from ml_pipeline.requests.endpoint import Serving, update_endpoint
 from ml_pipeline.requests.tuning import TuneStrategy
 from ml_pipeline.settings import Settings, SettingsError, airflow_connection
+from ml_pipeline.training import packed
+from ml_pipeline.training.recipe import Recipe
 from model_code.hyperparameters import HyperparameterError, search_space
 from tests.ml_pipeline.fake_sagemaker import client_error
 

@@ -19,11 +19,14 @@ import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from ml_pipeline import locks, registry, rollback, smoke_test, takedown, tasks
+from ml_pipeline.cleanup import takedown
+from ml_pipeline.dag import tasks
+from ml_pipeline.deployment import locks, rollback, smoke_test
+from ml_pipeline.deployment.locks import Holder
 from ml_pipeline.errors import DeploymentRolledBack, JobInterrupted
-from ml_pipeline.locks import Holder
 from ml_pipeline.operators import deploy
 from ml_pipeline.operators.deploy import DeployEndpointOperator
+from ml_pipeline.registry import packages as registry
 from ml_pipeline.requests import endpoint
 from ml_pipeline.settings import Settings, airflow_connection
 from ml_pipeline.triggers.lock import LockTrigger

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from ml_pipeline import jobs
+from ml_pipeline.aws import jobs
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.operators.evaluate import EvaluateOperator
 from ml_pipeline.operators.fitting import FittingOperator

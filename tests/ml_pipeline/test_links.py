@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ml_pipeline import links
+from ml_pipeline.operators import links
 from ml_pipeline.settings import Settings
 
 AWS = {

@@ -14,11 +14,15 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from ml_pipeline import code_archive, instances, locks, names, on_instance, orphans, packed
-from ml_pipeline.locks import Holder
+from ml_pipeline import names
+from ml_pipeline.aws import code_archive, instances, on_instance
+from ml_pipeline.cleanup import orphans
+from ml_pipeline.deployment import locks
+from ml_pipeline.deployment.locks import Holder
 from ml_pipeline.operators.embed import EmbedOperator
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.settings import Settings
+from ml_pipeline.training import packed
 
 ORIGIN = names.Origin("train_and_deploy", "run", "ec2.create")
 ME, OTHER = Holder("train_and_deploy", "mine"), Holder("train_and_deploy", "other")
@@ -78,7 +82,7 @@ def test_the_code_archive_is_the_same_every_time_and_holds_the_entry_points(aws:
     assert code_archive.publish(s3, "bucket") == archive
     with tarfile.open(fileobj=io.BytesIO(archive.body)) as tar:
         members = {member.name: member for member in tar}
-    assert {"train.py", "tune.py", "on_instance.py", "model_code/train.py"} <= set(members)
+    assert {"train.py", "tune.py", "on_instance.py", "model_code/train/__main__.py"} <= set(members)
     assert {member.mtime for member in members.values()} == {0}
     assert code_archive.pack({"b": b"2", "a": b"1"}) == code_archive.pack({"a": b"1", "b": b"2"})
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
 
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.triggers import photo_queue
 from ml_pipeline.triggers.photo_queue import PhotoQueue, PhotoQueueTrigger, summary
 from tests.ml_pipeline.fake_sagemaker import client_error

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from ml_pipeline import objects, params, plan, tasks
+from ml_pipeline.aws import s3 as objects
+from ml_pipeline.costs import plan
+from ml_pipeline.costs.prices import PriceError, Prices
+from ml_pipeline.dag import params, tasks
 from ml_pipeline.operators.ec2 import Ec2TrainingOperator
-from ml_pipeline.prices import PriceError, Prices
 from ml_pipeline.settings import Settings
 
 LOCAL = Settings.load({"LOCAL_AWS_URL": "http://127.0.0.1:1"})
@@ -144,7 +146,7 @@ def test_the_log_tells_the_plan(
     monkeypatch.setattr(tasks, "_client", lambda settings, service: None)
     monkeypatch.setattr(objects, "ensure_bucket", lambda settings, s3: None)
     given = {**DEFAULTS, "data": photos, "tune_instance_type": UNPRICED, "tune_mode": "packed", "target": 0.9}
-    with caplog.at_level(logging.INFO, "ml_pipeline.tasks"):
+    with caplog.at_level(logging.INFO, "ml_pipeline.dag.tasks"):
         tasks.plan(given)
     told = [record.getMessage() for record in caplog.records]
     assert any(line.startswith("tune") and line.endswith("price unknown") for line in told)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ml_pipeline import report
-from ml_pipeline.jobs import JobKind
+from ml_pipeline.aws.jobs import JobKind
+from ml_pipeline.costs import bill as report
+from ml_pipeline.costs.prices import Prices
 from ml_pipeline.operators.ec2 import metrics_in
-from ml_pipeline.prices import Prices
 from tests.ml_pipeline.fake_sagemaker import client_error
 
 PRICES = Prices.load()

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import DagRunTriggerException, TaskDeferred
 
-from ml_pipeline import registry, tasks
+from ml_pipeline.dag import tasks
 from ml_pipeline.operators.retrain import TrainingRunOperator
+from ml_pipeline.registry import packages as registry
 
 
 class Asked:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from airflow.sdk.module_loading import import_string
 
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.aws.log_tail import LogTail
+from ml_pipeline.deployment.status import ABSENT
 from ml_pipeline.triggers import job as job_trigger
-from ml_pipeline.triggers.endpoint import ABSENT, EndpointTrigger
+from ml_pipeline.triggers.endpoint import EndpointTrigger
 from ml_pipeline.triggers.job import JobTrigger, progress_of
-from ml_pipeline.triggers.log_tail import LogTail
 from ml_pipeline.triggers.ownership import is_over
 from tests.ml_pipeline.fake_sagemaker import client_error
 

@@ -12,8 +12,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from ml_pipeline import upload as uploads
-from ml_pipeline.upload import upload
+from ml_pipeline.dataset import upload as uploads
+from ml_pipeline.dataset.upload import upload
 from model_code.data.manifest import Manifest
 from model_code.data.shards import Split, read_shard
 from model_code.data.source import DatasetError

@@ -12,8 +12,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from ml_pipeline import weights
-from ml_pipeline.weights import WeightsError, file_name_checksum, store_weights
+from ml_pipeline.dataset import weights
+from ml_pipeline.dataset.weights import WeightsError, file_name_checksum, store_weights
 from tests.web_server import sends, web_server
 
 BUCKET = "photos"

@@ -41,7 +41,7 @@ def test_bundle_holds_what_the_contract_says(colour_bundle: Colours) -> None:
     assert {
         "model.safetensors",
         "model.onnx",
-        "code/model_code/train.py",
+        "code/model_code/train/__main__.py",
         "code/model_code/schemas/model.schema.json",
     } <= files
     assert document["runtimes"][-2:] == ["onnx", "torch"]

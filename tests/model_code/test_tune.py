@@ -12,8 +12,10 @@ import model_code
 from model_code.data.shards import Split
 from model_code.embed.embeddings import Embeddings, file_name, write_embeddings
 from model_code.hyperparameters import HyperparameterError, search_space
-from model_code.train.finetune import strategy as train_finetune
+from model_code.train import run
+from model_code.train.finetune import start
 from model_code.train.head import strategy as train_head
+from model_code.train.job import Job, Judged
 from model_code.train.loop import Diverged
 from model_code.tune import __main__ as tune
 from model_code.tune import search
@@ -117,10 +119,10 @@ def test_a_restarted_search_goes_on_as_it_would_have(
 def test_a_failed_trial_is_recorded_and_all_failed_is_an_error(
     argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = tune.train.judge
+    original = run.judge
     failing = {0: Diverged("the loss is not a number"), 3: torch.OutOfMemoryError("CUDA out of memory.\nMore")}
 
-    def judge(job: tune.train.Job) -> tune.train.Judged:
+    def judge(job: Job) -> Judged:
         number = len(seen)
         seen.append(number)
         if number in failing:
@@ -128,7 +130,7 @@ def test_a_failed_trial_is_recorded_and_all_failed_is_an_error(
         return original(job)
 
     seen: list[int] = []
-    monkeypatch.setattr(tune.train, "judge", judge)
+    monkeypatch.setattr(run, "judge", judge)
     assert tune.main([*argv, "--parallel", "1"], {}) == 0
     found = json.loads((tmp_path / "model" / "trials.json").read_text())
     assert [trial["status"] == Status.FAILED for trial in found["trials"]] == [n in failing for n in range(6)]
@@ -191,8 +193,8 @@ def test_trials_of_a_packed_finetune_search_share_the_frozen_features(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = []
-    real = train_finetune.best_forward
-    monkeypatch.setattr(train_finetune, "best_forward", lambda *a: computed.append(a) or real(*a))
+    real = start.best_forward
+    monkeypatch.setattr(start, "best_forward", lambda *a: computed.append(a) or real(*a))
     argv = toys.arguments(
         toys.photo_channels(tmp_path / "data", train=2, valid=1, shards=1), strategy="finetune",
         architecture="squeezenet1_1", epochs=1, batch_size=6, blocks=1, trials=2, model_dir=tmp_path / "model",

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.registry.approval import Approval
 from ml_pipeline.settings import Settings
-
-
-class Approval(StrEnum):
-    """Who approves a model that passed the gate."""
-
-    AUTO = "auto"
-    HUMAN = "human"
 
 
 class ApproveModelOperator(ApprovalOperator):

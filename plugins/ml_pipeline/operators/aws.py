@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from ml_pipeline import names
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.errors import PaidWorkRetryPolicy
 from ml_pipeline.settings import Settings
 

@@ -7,18 +7,21 @@ from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferred
 
-from ml_pipeline import locks, names, registry, rollback, scaling
+from ml_pipeline import names
+from ml_pipeline.aws.jobs import is_missing
+from ml_pipeline.deployment import locks, rollback, scaling
+from ml_pipeline.deployment.locks import Holder
+from ml_pipeline.deployment.status import ABSENT, UNSETTLED
 from ml_pipeline.errors import DeploymentRolledBack, JobInterrupted, may_pass, will_retry
-from ml_pipeline.jobs import is_missing
-from ml_pipeline.links import LINK_KEY, LogLink, SageMakerLink, thing
-from ml_pipeline.locks import Holder
 from ml_pipeline.operators.aws import AwsOperator, origin_of
+from ml_pipeline.operators.links import LINK_KEY, LogLink, SageMakerLink, thing
+from ml_pipeline.registry import packages as registry
 from ml_pipeline.requests import endpoint
 from ml_pipeline.requests.endpoint import Serving
-from ml_pipeline.runs import run_is_over
 from ml_pipeline.settings import Settings
-from ml_pipeline.triggers.endpoint import ABSENT, UNSETTLED, EndpointTrigger
+from ml_pipeline.triggers.endpoint import EndpointTrigger
 from ml_pipeline.triggers.lock import LockTrigger
+from ml_pipeline.triggers.ownership import run_is_over
 
 # Metadata of a package: the endpoint config that served before it.
 _REPLACED = "replaced_config"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ml_pipeline import code_archive, dataset, images, objects
-from ml_pipeline.dataset import DatasetVersion, Shard
-from ml_pipeline.jobs import JobKind
+from ml_pipeline.aws import code_archive, images
+from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.jobs import JobKind
+from ml_pipeline.dataset import version as dataset
+from ml_pipeline.dataset.version import DatasetVersion, Shard
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.requests.job import Channel, Compute, DataType, Distribution
 from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job

@@ -6,20 +6,16 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from ml_pipeline import code_archive, dataset, images, objects, registry
-from ml_pipeline.dataset import DatasetVersion
-from ml_pipeline.jobs import JobKind
-from ml_pipeline.links import ReportLink, object_url
+from ml_pipeline.aws import code_archive, images
+from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.jobs import JobKind
+from ml_pipeline.dataset import version as dataset
+from ml_pipeline.dataset.version import DatasetVersion
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
+from ml_pipeline.operators.links import ReportLink, object_url
+from ml_pipeline.registry import packages as registry
 from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, Compute, seconds
-from ml_pipeline.requests.processing import (
-    INPUT,
-    LONGEST_HOURS,
-    OUTPUT,
-    Output,
-    Processing,
-    processing_job,
-)
+from ml_pipeline.requests.processing import INPUT, LONGEST_HOURS, OUTPUT, Output, Processing, processing_job
 from ml_pipeline.settings import Settings
 
 

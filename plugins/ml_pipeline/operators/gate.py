@@ -6,13 +6,14 @@ from typing import Any
 
 from airflow.sdk import SkipMixin
 
-from ml_pipeline import gate, objects
-from ml_pipeline.gate import Burden, Difference
+from ml_pipeline.aws import s3 as objects
 from ml_pipeline.operators.aws import AwsOperator
+from ml_pipeline.registry import gate
+from ml_pipeline.registry.gate import Burden, Difference
 
 
 class GateOperator(AwsOperator, SkipMixin):
-    """Decide with `ml_pipeline.gate`; on a refusal, skip what is downstream.
+    """Decide with `ml_pipeline.registry.gate`; on a refusal, skip what is downstream.
 
     Returns `{"passed", "reason"}`; the reason is also in the log.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ml_pipeline import images, registry
-from ml_pipeline.links import LINK_KEY, SageMakerLink, thing
-from ml_pipeline.operators.approve import Approval
+from ml_pipeline.aws import images
 from ml_pipeline.operators.aws import AwsOperator
+from ml_pipeline.operators.links import LINK_KEY, SageMakerLink, thing
+from ml_pipeline.registry import packages as registry
+from ml_pipeline.registry.approval import Approval
 from ml_pipeline.settings import Settings
 
 

@@ -6,42 +6,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from ml_pipeline import jobs, objects, packed
+from ml_pipeline.aws import jobs
+from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.errors import JobFailed
-from ml_pipeline.jobs import JobKind
 from ml_pipeline.operators.fitting import FittingOperator
 from ml_pipeline.operators.job import Request
-from ml_pipeline.recipe import Recipe
 from ml_pipeline.requests.training import Training, training_job
-from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, grid_points, tuning_job
+from ml_pipeline.requests.tuning import TuneStrategy, Tuning, tuning_job
 from ml_pipeline.settings import Settings
-from model_code import hyperparameters
+from ml_pipeline.training import packed
+from ml_pipeline.training.recipe import Recipe
+from ml_pipeline.training.search import SEARCH, TuneMode, search_of, trials_of
 
 # Trials in the XCom; a search may have 750.
 LISTED = 50
-# Params that say how SageMaker searches; a packed search has none of them but the first two.
-SEARCH = (
-    "trials",
-    "tune_strategy",
-    "parallel_trials",
-    "early_stopping",
-    "target",
-    "patience_trials",
-    "stop_when_converged",
-)
-
-
-class TuneMode(StrEnum):
-    """Where trials run."""
-
-    JOB = "job"
-    """Each in a training job of its own, run by a SageMaker tuning job."""
-    PACKED = "packed"
-    """All in one training job."""
 
 
 class HyperparameterTuningOperator(FittingOperator):
@@ -207,45 +189,6 @@ class HyperparameterTuningOperator(FittingOperator):
             .paginate(HyperParameterTuningJobName=name)
         )
         return [trial for page in pages for trial in page["TrainingJobSummaries"]]
-
-
-def search_of(
-    params: Mapping[str, Any], recipe: Recipe, trial: Training, parents: Sequence[str] = ()
-) -> Tuning:
-    """The search of a tuning job, from the params in SEARCH.
-
-    Args:
-        trial: The training job of a trial.
-        parents: Earlier tuning jobs to start warm from.
-
-    Raises:
-        ValueError: Params that do not go together, or that SageMaker does not take.
-    """
-    strategy = TuneStrategy(params["tune_strategy"])
-    trials, at_once = int(params["trials"]), int(params["parallel_trials"])
-    grid = strategy is TuneStrategy.GRID
-    return Tuning(
-        trial=trial,
-        ranges=recipe.parameter_ranges,
-        objective=hyperparameters.OBJECTIVE,
-        trials=None if grid else trials,
-        parallel_trials=at_once if grid else min(at_once, trials),
-        strategy=strategy,
-        early_stopping=bool(params["early_stopping"]),
-        seed=recipe.seed,
-        target=params["target"],
-        patience_trials=params["patience_trials"],
-        stop_when_converged=bool(params["stop_when_converged"]),
-        warm_start=WarmStart.TRANSFER if parents else None,
-        warm_start_from=parents,
-    )
-
-
-def trials_of(strategy: str, trials: Any, recipe: Recipe) -> int:
-    """How many trials a search makes: as many as asked for, but Grid counts them itself."""
-    if TuneStrategy(strategy) is TuneStrategy.GRID:
-        return grid_points(recipe.parameter_ranges)
-    return int(trials)
 
 
 def _request(name: str, tags: Any, *, search: Tuning) -> dict[str, Any]:

@@ -8,13 +8,10 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.aws.jobs import is_missing
+from ml_pipeline.deployment.status import ABSENT, UNSETTLED
 from ml_pipeline.errors import is_transient
-from ml_pipeline.jobs import is_missing
-
-UNSETTLED = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
-# What an endpoint that does not exist is said to be.
-ABSENT = "Absent"
 
 
 class EndpointTrigger(BaseTrigger):

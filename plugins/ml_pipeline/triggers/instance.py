@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.errors import is_transient
 from ml_pipeline.triggers.ownership import even_if_late, task_is_over
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.aws.jobs import JobKind, Phase, phase, reason
+from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.errors import is_transient
-from ml_pipeline.jobs import JobKind, Phase, phase, reason
-from ml_pipeline.triggers.log_tail import LogTail
 from ml_pipeline.triggers.ownership import even_if_late, task_is_over
 
 # While AWS cannot be reached the wait goes on, with longer pauses: the job runs on meanwhile.

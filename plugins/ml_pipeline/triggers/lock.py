@@ -9,10 +9,10 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from ml_pipeline import locks
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.deployment import locks
 from ml_pipeline.errors import is_transient
-from ml_pipeline.runs import run_is_over
+from ml_pipeline.triggers.ownership import run_is_over
 
 
 class LockTrigger(BaseTrigger):

@@ -9,6 +9,7 @@ from typing import Any
 # asyncio keeps only weak references to tasks.
 _LATE: set[asyncio.Task[None]] = set()
 # A task in any other state (cleared, queued, up for retry, ...) will run again and adopt the job.
+_RUN_OVER = frozenset({"success", "failed"})
 _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
@@ -51,3 +52,17 @@ def _task_states(task_instance: Any) -> dict[str, dict[str, Any]]:
         run_ids=[task_instance.run_id],
         map_index=task_instance.map_index,
     )
+
+
+def run_is_over(dag_id: str, run_id: str) -> bool:
+    """True for a run that succeeded, failed or was deleted."""
+    from airflow.sdk.exceptions import AirflowRuntimeError
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    try:
+        return str(RuntimeTaskInstance.get_dagrun_state(dag_id, run_id)) in _RUN_OVER
+    except AirflowRuntimeError as error:
+        # The API answers 404 for a run that was deleted; anything else is no knowledge that it is over.
+        if "404" in str(error) or "not_found" in str(error).lower():
+            return True
+        raise

@@ -19,7 +19,7 @@ from urllib.parse import unquote_plus
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
 
 log = logging.getLogger(__name__)
 # A copy of a folder sends one message per photo: what comes in quick succession is one event, and one run.

@@ -13,7 +13,7 @@ import requests
 
 from launcher.run import connect
 from launcher.settings import Settings
-from ml_pipeline.objects import split_uri
+from ml_pipeline.aws.s3 import split_uri
 from tests.e2e.conftest import Laptop
 
 T = TypeVar("T")

@@ -6,15 +6,16 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
 def plan(params: Mapping[str, Any]) -> dict[str, Any]:
-    """See `ml_pipeline.plan.make`."""
-    from ml_pipeline import objects, plan
+    """See `ml_pipeline.costs.plan.make`."""
+    from ml_pipeline.aws import s3 as objects
+    from ml_pipeline.costs import plan
 
     settings = Settings.load()
     s3 = _client(settings, "s3")
@@ -30,9 +31,9 @@ def plan(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upload(data: str, name: str, seed: int) -> dict[str, Any]:
-    """See `ml_pipeline.upload.upload`; `classes` is their number here, to keep the XCom small."""
-    from ml_pipeline import objects
-    from ml_pipeline.upload import upload
+    """See `ml_pipeline.dataset.upload.upload`; `classes` is their number here, to keep the XCom small."""
+    from ml_pipeline.aws import s3 as objects
+    from ml_pipeline.dataset.upload import upload
 
     settings = Settings.load()
     s3 = _client(settings, "s3")
@@ -44,8 +45,8 @@ def upload(data: str, name: str, seed: int) -> dict[str, Any]:
 
 
 def weights(weights: str, architecture: str) -> dict[str, Any]:
-    """See `ml_pipeline.weights.store_weights`."""
-    from ml_pipeline.weights import store_weights
+    """See `ml_pipeline.dataset.weights.store_weights`."""
+    from ml_pipeline.dataset.weights import store_weights
 
     settings = Settings.load()
     return store_weights(
@@ -60,11 +61,14 @@ def weights(weights: str, architecture: str) -> dict[str, Any]:
 def smoke_test(
     dataset: Mapping[str, Any], evaluation: Mapping[str, Any], deployment: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """See `ml_pipeline.smoke_test.run`. Passed, the config before is removed; failed, it goes back into service."""
+    """See `ml_pipeline.deployment.smoke_test.run`. Passed, the config before is removed; failed, it goes back into
+    service.
+    """
     from airflow.sdk import get_current_context
 
-    from ml_pipeline import registry, rollback, smoke_test
+    from ml_pipeline.deployment import rollback, smoke_test
     from ml_pipeline.errors import will_retry
+    from ml_pipeline.registry import packages as registry
 
     settings = Settings.load()
     sagemaker = _client(settings, "sagemaker")
@@ -89,9 +93,10 @@ def smoke_test(
 
 
 def report(params: Mapping[str, Any], ti: Any) -> dict[str, Any]:
-    """See `ml_pipeline.report.make`; besides, the rates that jobs measured are kept and compared."""
-    from ml_pipeline import rates, report
-    from ml_pipeline.prices import Prices
+    """See `ml_pipeline.costs.bill.make`; besides, the rates that jobs measured are kept and compared."""
+    from ml_pipeline.costs import bill as report
+    from ml_pipeline.costs import rates
+    from ml_pipeline.costs.prices import Prices
 
     settings = Settings.load()
     prices, s3 = Prices.load(settings), _client(settings, "s3")
@@ -118,14 +123,15 @@ def _progress(done: int, total: int, unit: str) -> None:
 def decide_retraining(
     dataset: Mapping[str, Any], data: str, seed: int, force: bool, conf: Mapping[str, Any], ti: Any
 ) -> dict[str, Any]:
-    """See `ml_pipeline.retraining.decide`; returns the conf of the run to start, or skips.
+    """See `ml_pipeline.registry.retraining.decide`; returns the conf of the run to start, or skips.
 
     That run makes the version anew: from other photos or by another seed it would be another one, whose model is
     never that of the version looked at here, and every look would train again.
     """
     from airflow.sdk.exceptions import AirflowSkipException
 
-    from ml_pipeline import registry, retraining
+    from ml_pipeline.registry import packages as registry
+    from ml_pipeline.registry import retraining
 
     settings = Settings.load()
     champion = registry.champion(_client(settings, "sagemaker"), dataset["name"])
@@ -138,16 +144,16 @@ def decide_retraining(
 
 
 def stage(photos: str) -> dict[str, Any]:
-    """See `ml_pipeline.batch.stage`."""
-    from ml_pipeline import batch
+    """See `ml_pipeline.dataset.batch.stage`."""
+    from ml_pipeline.dataset import batch
 
     settings = Settings.load()
     return batch.stage(_client(settings, "s3"), settings, photos)
 
 
 def table(prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """See `ml_pipeline.batch.table`."""
-    from ml_pipeline import batch
+    """See `ml_pipeline.dataset.batch.table`."""
+    from ml_pipeline.dataset import batch
 
     settings = Settings.load()
     table_uri = settings.s3(f"batch/{prediction['transform_job_name']}/predictions.csv")
@@ -155,8 +161,8 @@ def table(prediction: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sweep(days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
-    """See `ml_pipeline.orphans.sweep`."""
-    from ml_pipeline import orphans
+    """See `ml_pipeline.cleanup.orphans.sweep`."""
+    from ml_pipeline.cleanup import orphans
 
     settings = Settings.load()
     account = orphans.account(*(_client(settings, name) for name in ("sagemaker", "ec2", "cloudwatch")))
@@ -168,8 +174,8 @@ def sweep(days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
 
 
 def take_down(endpoint_name: str) -> dict[str, Any]:
-    """See `ml_pipeline.takedown.take_down`."""
-    from ml_pipeline import takedown
+    """See `ml_pipeline.cleanup.takedown.take_down`."""
+    from ml_pipeline.cleanup import takedown
 
     settings = Settings.load()
     return takedown.take_down(

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline import objects
-from ml_pipeline.plan import is_photo
+from ml_pipeline.aws import s3 as objects
+from ml_pipeline.dataset.photos import is_photo
 from ml_pipeline.settings import Settings
 
 COLUMNS = ("photo", "class", "probability", "abstain", "second_class", "second_probability")

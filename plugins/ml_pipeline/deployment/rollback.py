@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ml_pipeline import registry
-from ml_pipeline.jobs import is_missing
+from ml_pipeline.aws.jobs import is_missing
+from ml_pipeline.registry import packages as registry
 
 
 def roll_back(sagemaker: Any, deployment: Mapping[str, Any], reason: str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_pipeline import dataset, objects
-from ml_pipeline.dataset import DatasetVersion
+from ml_pipeline.aws import s3 as objects
+from ml_pipeline.dataset import version as dataset
+from ml_pipeline.dataset.version import DatasetVersion
 from ml_pipeline.errors import is_transient
 
 # Same bytes, same transform, same runtime: what is left is arithmetic of another processor (int8 most of

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_pipeline.registry import Package
+from ml_pipeline.registry.packages import Package
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ml_pipeline import jobs, rates
-from ml_pipeline.jobs import JobKind
-from ml_pipeline.prices import Prices
-from ml_pipeline.rates import Rate
+from ml_pipeline.aws import jobs, log_tail
+from ml_pipeline.aws.jobs import JobKind
+from ml_pipeline.costs import rates
+from ml_pipeline.costs.prices import Prices
+from ml_pipeline.costs.rates import Rate
 from ml_pipeline.settings import Settings
-from ml_pipeline.triggers import log_tail
 
 # Lines of the bill for training, and the tasks whose metrics tell how fast it was.
 _TRAINING = {"train": "train", "ec2": "ec2.train"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import Asset, AssetWatcher
 
-from ml_pipeline.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.settings import watched_queue
 
 _PHOTOS = "ml-pipeline-photos"

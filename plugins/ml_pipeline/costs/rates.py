@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ml_pipeline import objects
-from ml_pipeline.prices import Prices
+from ml_pipeline.aws import s3 as objects
+from ml_pipeline.costs.prices import Prices
 from ml_pipeline.settings import Settings
 
 FORMULA = "usd_per_million_photos = usd_per_hour / 3600 / photos_per_second x 1,000,000"

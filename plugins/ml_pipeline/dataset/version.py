@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_pipeline import objects
+from ml_pipeline.aws import s3 as objects
 from ml_pipeline.requests.job import Channel, DataType, Distribution
 
 SCHEMA_VERSION = 1

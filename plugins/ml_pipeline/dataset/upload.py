@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_pipeline import objects
+from ml_pipeline.aws import s3 as objects
 
 if TYPE_CHECKING:
     from model_code.data.manifest import Manifest, PhotoRow, ShardPlan, ShardRow, Version

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ml_pipeline import objects
+from ml_pipeline.aws import s3 as objects
 
 if TYPE_CHECKING:
     from model_code.data.download import Checksum

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ml_pipeline.objects import split_uri
+from ml_pipeline.aws.s3 import split_uri
 
 # Another run changed the lock between our read and our write; S3 answers 409 while two writes overlap.
 _LOST_RACE = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from ml_pipeline import combinations, objects, rates
-from ml_pipeline import params as form
-from ml_pipeline.operators.tuning import trials_of
-from ml_pipeline.prices import PriceError, Prices, no_price
-from ml_pipeline.rates import Rate
-from ml_pipeline.recipe import Recipe
+from ml_pipeline.costs import checks as combinations
+from ml_pipeline.costs import rates
+from ml_pipeline.costs.prices import PriceError, Prices, no_price
+from ml_pipeline.costs.rates import Rate
+from ml_pipeline.dag import params as form
+from ml_pipeline.dataset.photos import count_photos
 from ml_pipeline.requests import instance, processing
 from ml_pipeline.requests.job import LONGEST_HOURS
 from ml_pipeline.settings import Settings
+from ml_pipeline.training.recipe import Recipe
+from ml_pipeline.training.search import trials_of
 from model_code import hyperparameters
 
 # The shares of photos that upload gives each split, near enough for an estimate.
@@ -25,7 +25,6 @@ TRAIN_SHARE, VALID_SHARE, TEST_SHARE = 0.7, 0.15, 0.15
 EXPORT_SECONDS = 60.0
 # What AWS lets a job run where that is less than a training job's.
 _LONGEST_HOURS = {"evaluate": processing.LONGEST_HOURS, "ec2": instance.LONGEST_HOURS}
-_PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
 class OverBudget(ValueError):
@@ -196,19 +195,6 @@ def check_budget(total: float, budget: float | None, steps: Sequence[Step]) -> N
         f"{dearest.step} on {dearest.instance_count} x {dearest.instance_type} (${dearest.usd:.2f}): raise the "
         "budget, or choose fewer trials, tune_mode=packed or a smaller instance"
     )
-
-
-def count_photos(data: str, s3: Any) -> int:
-    """Photos below a folder or an s3:// prefix, by their suffix; nothing is opened."""
-    if data.startswith("s3://"):
-        names = objects.keys(s3, data.rstrip("/") + "/")
-        return sum(is_photo(name) for name in names)
-    return sum(is_photo(name) for _, _, files in os.walk(os.path.expanduser(data)) for name in files)
-
-
-def is_photo(name: str) -> bool:
-    """Whether a file or key is a photo, by its ending."""
-    return Path(name).suffix.lower() in _PHOTO_SUFFIXES
 
 
 def _step(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline.images import has_gpu
+from ml_pipeline.aws.images import has_gpu
 from ml_pipeline.settings import Settings
 
 TABLE = Path(__file__).with_name("prices.toml")

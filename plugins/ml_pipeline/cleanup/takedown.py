@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ml_pipeline import names
-from ml_pipeline import scaling as endpoint_scaling
-from ml_pipeline.jobs import is_missing
+from ml_pipeline.aws.jobs import is_missing
+from ml_pipeline.deployment import scaling as endpoint_scaling
+from ml_pipeline.deployment.status import UNSETTLED
 from ml_pipeline.requests.endpoint import ENDPOINT_TAG
-from ml_pipeline.triggers.endpoint import UNSETTLED
 
 _PAUSE_SECONDS = 5.0
 _PATIENCE_SECONDS = 3600.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.errors import PaidWorkRetryPolicy
-from ml_pipeline.notifier import PipelineNotifier
 
 
 def dag_defaults(*, scheduled: bool = False) -> dict[str, Any]:

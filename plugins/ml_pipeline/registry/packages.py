@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_pipeline import names
-from ml_pipeline.jobs import is_missing
+from ml_pipeline.aws.jobs import is_missing
 
 CONTENT_TYPES = ["image/jpeg", "image/png", "image/webp", "application/x-image", "application/json"]
 RESPONSE_TYPES = ["application/json"]

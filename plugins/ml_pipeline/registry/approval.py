@@ -1,0 +1,13 @@
+"""The approval of a model package."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Approval(StrEnum):
+    """Who approves a model that passed the gate."""
+
+    AUTO = "auto"
+    HUMAN = "human"
+
