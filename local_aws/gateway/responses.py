@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 from xml.sax.saxutils import escape
 
 from local_aws.errors import AwsError
-from local_aws.s3.blobs import CHUNK
 
 StartResponse = Callable[..., Any]
 Environ = dict[str, Any]
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
+_DRAIN_BYTES = 1 << 20
 _REASONS = {
     200: "OK",
     202: "Accepted",
@@ -93,7 +93,7 @@ def respond_error(start_response: StartResponse, error: AwsError, protocol: str 
 def drain(stream: BinaryIO) -> None:
     """Read what is left of a request body, so that the connection can carry the next request."""
     try:
-        while stream.read(CHUNK):
+        while stream.read(_DRAIN_BYTES):
             pass
     except (OSError, ValueError):
         return

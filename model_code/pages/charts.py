@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-
-from model_code.evaluate.scores import Bin
+from typing import Protocol
 
 _WIDTH = 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 22, 14, 38
@@ -129,7 +128,22 @@ def line_chart(
     return svg(_WIDTH, height, title, "".join(parts))
 
 
-def reliability_chart(before: Sequence[Bin], after: Sequence[Bin], title: str) -> str:
+class ConfidenceBin(Protocol):
+    """One bar of a reliability chart: answers with a confidence in [low, high]."""
+
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def photos(self) -> int: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def accuracy(self) -> float: ...
+
+
+def reliability_chart(before: Sequence[ConfidenceBin], after: Sequence[ConfidenceBin], title: str) -> str:
     """How often answers of each confidence are right; on the diagonal they are right as often as they claim."""
     height = 330.0
     plane = _Plane((0, 1), (0, 1), height)

@@ -33,7 +33,7 @@ def photos(tmp_path: Path) -> str:
 
 
 def planned(data: str, **changes: Any) -> dict[str, Any]:
-    return plan.make({**DEFAULTS, "data": data, **changes}, LOCAL, None)
+    return plan.make({**DEFAULTS, "data": data, **changes}, DEFAULTS, LOCAL, None)
 
 
 def steps(**changes: Any) -> dict[str, plan.Step]:

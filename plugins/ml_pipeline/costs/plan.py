@@ -10,7 +10,6 @@ from ml_pipeline.costs import checks as combinations
 from ml_pipeline.costs import rates
 from ml_pipeline.costs.prices import PriceError, Prices, no_price
 from ml_pipeline.costs.rates import Rate
-from ml_pipeline.dag import params as form
 from ml_pipeline.dataset.photos import count_photos
 from ml_pipeline.requests import instance, processing
 from ml_pipeline.requests.job import LONGEST_HOURS
@@ -53,8 +52,13 @@ class Step:
     usd: float | None
 
 
-def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, Any]:
+def make(
+    params: Mapping[str, Any], defaults: Mapping[str, Any], settings: Settings, s3: Any
+) -> dict[str, Any]:
     """Estimate a run from the params of `train_and_deploy`; what the plan task returns.
+
+    Args:
+        defaults: The value of each param when a run does not give it.
 
     Raises:
         OverBudget: The estimate is above `budget_usd`.
@@ -78,7 +82,6 @@ def make(params: Mapping[str, Any], settings: Settings, s3: Any) -> dict[str, An
     check_budget(total, params.get("budget_usd"), steps)
     serving = prices.usd(params["endpoint_instance_type"], 3600, int(params["endpoint_instance_count"]))
     hourly = None if serving is None else round(serving, 4)
-    defaults = {name: param.value for name, param in form.train_and_deploy().items()}
     return {
         "estimate_usd": total,
         "steps": [asdict(step) for step in steps],

@@ -16,11 +16,13 @@ def plan(params: Mapping[str, Any]) -> dict[str, Any]:
     """See `ml_pipeline.costs.plan.make`."""
     from ml_pipeline.aws import s3 as objects
     from ml_pipeline.costs import plan
+    from ml_pipeline.dag import params as form
 
     settings = Settings.load()
     s3 = _client(settings, "s3")
     objects.ensure_bucket(settings, s3)
-    planned = plan.make(params, settings, s3)
+    defaults = {name: param.value for name, param in form.train_and_deploy().items()}
+    planned = plan.make(params, defaults, settings, s3)
     for step in planned["steps"]:
         usd = "price unknown" if step["usd"] is None else f"${step['usd']:.4f}"
         log.info("%(step)-9s %(instance_count)d x %(instance_type)-15s %(seconds)8.0f s  %(usd)s", step | {"usd": usd})
