@@ -18,7 +18,7 @@ from launcher.settings import REPOSITORY
 from ml_pipeline.settings import INSTANCE_IMAGE, airflow_connection
 from model_code.data import sample_data
 from tests.infra.stacks import BUCKET, REGION
-from tests.local_aws.enforced import Account, arn, create_roles
+from tests.local_aws.iam.enforced import Account, arn, create_roles
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -13,8 +13,8 @@ from model_code.networks.backbone import build_backbone
 from model_code.train.checkpoints import read, write
 from tests.model_code import processes, toys
 from tests.model_code.photo_files import photo
-from tests.model_code.test_distributed import FINETUNED, assert_same, train_together
-from tests.model_code.test_finetune import changed, snapshot, task
+from tests.model_code.train.finetune.test_finetune import changed, snapshot, task
+from tests.model_code.train.test_distributed import FINETUNED, assert_same, train_together
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
