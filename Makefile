@@ -40,6 +40,7 @@ clean: any-setup ## stop, and remove what runs made (not the environment)
 
 check: setup ## lint, types, import walls
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 

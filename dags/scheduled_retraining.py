@@ -34,9 +34,7 @@ with DAG(
         return tasks.upload(data, dataset_name, seed)
 
     @task
-    def decide(
-        dataset: Any, data: str, seed: int, force: bool, conf: Any, ti: Any = None
-    ) -> dict[str, Any]:
+    def decide(dataset: Any, data: str, seed: int, force: bool, conf: Any, ti: Any = None) -> dict[str, Any]:
         """Skip, saying why, when the champion was trained on these very photos."""
         from ml_pipeline.dag import tasks
 

@@ -21,7 +21,9 @@ def claim_home(home: Path) -> None:
     `make clean` removes it.
     """
     if not is_home(home) and home.is_dir() and any(home.iterdir()):
-        raise PreflightError(f"{home} holds files that no run made: give ML_PIPELINE_HOME a folder of its own")
+        raise PreflightError(
+            f"{home} holds files that no run made: give ML_PIPELINE_HOME a folder of its own"
+        )
     try:
         Secrets.load_or_create(home)
     except OSError as error:

@@ -125,7 +125,9 @@ def may_stay(settings: Settings, state: Mapping[str, Any], console: Console) -> 
     with suppress(RunError):  # what ends again and again with the older code may be what the newer one mends
         wait_until_ready(settings, console)
         if connect(settings).active_runs():
-            console.print("[yellow]note[/]  a run is going on: the services keep the code they were started with")
+            console.print(
+                "[yellow]note[/]  a run is going on: the services keep the code they were started with"
+            )
             return True
     console.print("the code has changed since the services were started: starting them again")
     return False

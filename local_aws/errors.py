@@ -33,5 +33,3 @@ def unsupported(service: str, operation: str) -> AwsError:
     return AwsError(
         "UnsupportedOperation", f"{service}:{operation} is not supported by local_aws.", status=501
     )
-
-

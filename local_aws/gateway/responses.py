@@ -97,4 +97,3 @@ def drain(stream: BinaryIO) -> None:
             pass
     except (OSError, ValueError):
         return
-

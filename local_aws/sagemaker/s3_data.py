@@ -220,4 +220,3 @@ def check_output(uri: str) -> None:
         s3_data.parse_uri(uri)
     except DataError as error:
         raise validation_error(f"Invalid S3 URI: {error}") from error
-

@@ -302,4 +302,3 @@ def read_dataset(path: Path | None) -> dict[str, str] | None:
         return None
     manifest = Manifest.from_json(file.read_text(encoding="utf-8"))
     return {"name": manifest.name, "version": manifest.version}
-

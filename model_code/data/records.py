@@ -69,4 +69,3 @@ class Fractions:
 def rank(sha256: str, seed: int) -> str:
     """A photo's place in the shuffled order of its class; depends on nothing but the photo and the seed."""
     return hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()
-

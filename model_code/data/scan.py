@@ -168,5 +168,3 @@ def without_copies(found: Sequence[Photo]) -> tuple[list[Photo], list[Rejected]]
             unique.append(same[0])
             rejected.extend(Rejected(photo.path, f"copy of {same[0].path}") for photo in same[1:])
     return unique, rejected
-
-

@@ -153,4 +153,3 @@ def class_name(folder: str) -> str:
             f"class folder {folder!r} has an unusable name; rename it (printable, up to 200 bytes)"
         )
     return name
-

@@ -151,4 +151,3 @@ def _collect(
         shard=path.stem,
         split=split,
     )
-

@@ -87,4 +87,3 @@ def digest(model: Path) -> str | None:
         return None
     with model.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-

@@ -151,5 +151,3 @@ def _record(fields: dict[str, Any], int8: Int8) -> None:
         names = ("temperature", "abstain_threshold")
         fields["metrics"]["int8"]["float"] = {name: fields[name] for name in names}
         fields |= {name: getattr(calibration, name) for name in names}
-
-

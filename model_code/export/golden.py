@@ -77,4 +77,3 @@ def _golden(
         }
         for number, photo in enumerate(photos)
     ]
-

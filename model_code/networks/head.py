@@ -109,4 +109,3 @@ class Head(nn.Module):
         output = nn.Linear(self.output.in_features, self.output.out_features)
         output.load_state_dict(self.output.state_dict())
         return nn.Sequential(folded, nn.ReLU(), output)
-

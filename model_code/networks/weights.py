@@ -70,4 +70,3 @@ def find_weights(path: Path | None) -> Path | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-

@@ -24,4 +24,3 @@ def ordered_map(
                 yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()
-

@@ -79,7 +79,9 @@ def check_log(target: str) -> None:
         try:
             open(target, "ab").close()
         except OSError as error:
-            raise ServeError(f"cannot write {target} ({error.strerror or error}): check --access-log") from error
+            raise ServeError(
+                f"cannot write {target} ({error.strerror or error}): check --access-log"
+            ) from error
 
 
 class Supervisor:

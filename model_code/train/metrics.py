@@ -61,5 +61,3 @@ class Tally:
 def log_metrics(**values: float) -> None:
     """Print `name=value ...` on one line; the names are those of `hyperparameters.metric_definitions`."""
     print(" ".join(f"{name}={value:.6g}" for name, value in values.items()), flush=True)
-
-

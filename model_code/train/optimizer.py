@@ -19,4 +19,3 @@ def decayed(module: nn.Module, weight_decay: float, rate: float) -> list[dict[st
         },
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "lr": rate, "peak": rate},
     ]
-

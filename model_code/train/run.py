@@ -76,9 +76,7 @@ def _write_trial(job: Job, judged: Judged) -> None:
         "dataset": {"name": job.manifest.name, "version": job.manifest.version},
         "code_version": code_version(),
     }
-    (job.folders.model_dir / "trial.json").write_text(
-        json.dumps(trial, indent=1, allow_nan=False) + "\n"
-    )
+    (job.folders.model_dir / "trial.json").write_text(json.dumps(trial, indent=1, allow_nan=False) + "\n")
 
 
 def _export(job: Job, judged: Judged, refitted: Refitted) -> None:
@@ -113,4 +111,3 @@ def _export(job: Job, judged: Judged, refitted: Refitted) -> None:
 
 def _shards(folder: Path | None) -> list[Path]:
     return shards_in(folder) if folder is not None else []
-

@@ -124,4 +124,3 @@ def _distribution(row: Hyperparameter) -> Any:
         return CategoricalDistribution(row.search)
     kind = IntDistribution if row.kind is Kind.INTEGER else FloatDistribution
     return kind(row.search[0], row.search[1], log=row.scale is Scale.LOGARITHMIC)
-

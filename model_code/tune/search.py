@@ -165,4 +165,3 @@ def _write(path: Path | None, content: Any) -> None:
         partial = path.with_name(f".{path.name}.partial")
         partial.write_text(json.dumps(content, indent=1) + "\n")
         os.replace(partial, path)
-

@@ -64,7 +64,10 @@ def is_transient(error: BaseException) -> bool:
 
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return error.response.get("Error", {}).get("Code", "") in TRANSIENT_CODES or status in _TRANSIENT_STATUSES
+        return (
+            error.response.get("Error", {}).get("Code", "") in TRANSIENT_CODES
+            or status in _TRANSIENT_STATUSES
+        )
     if isinstance(error, AirflowRuntimeError):
         return error.error.error in (ErrorType.API_SERVER_ERROR, ErrorType.GENERIC_ERROR)
     return isinstance(error, JobInterrupted | ConnectionError | HTTPClientError | OSError)

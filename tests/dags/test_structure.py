@@ -119,7 +119,10 @@ def test_params_are_documented_and_bounded(bag: DagBag) -> None:
         assert schema.get("section"), name
         assert schema.get("title"), name
         bounded = {"enum", "pattern", "maximum", "minimum", "minLength"} & set(schema)
-        assert bounded or schema["type"] in ("boolean", ["object", "null"], "object") or name == "data", (name, param)
+        assert bounded or schema["type"] in ("boolean", ["object", "null"], "object") or name == "data", (
+            name,
+            param,
+        )
 
 
 @pytest.mark.parametrize(

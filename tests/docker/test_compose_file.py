@@ -75,9 +75,7 @@ def test_every_setting_of_the_pipeline_can_be_given(services: dict[str, Any]) ->
     ("given", "setting", "source"),
     [("", "", "./plugins/ml_pipeline/costs/prices.toml"), ("./team.toml", "/prices.toml", "./team.toml")],
 )
-def test_prices_of_a_team_reach_the_tasks(
-    env: dict[str, str], given: str, setting: str, source: str
-) -> None:
+def test_prices_of_a_team_reach_the_tasks(env: dict[str, str], given: str, setting: str, source: str) -> None:
     services = compose.load({**env, "ML_PIPELINE_PRICES_FILE": given})["services"]
     for name in ("airflow-scheduler", "airflow-worker"):
         service = services[name]

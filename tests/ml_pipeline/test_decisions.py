@@ -209,7 +209,9 @@ def test_one_machine_has_no_canary() -> None:
 
 def test_a_rollout_may_take_longer_than_it_is_watched_and_is_waited_for() -> None:
     for bake in (0, 3600):
-        policy = update_endpoint(replace(SERVING, bake_seconds=bake), 1)["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+        policy = update_endpoint(replace(SERVING, bake_seconds=bake), 1)["DeploymentConfig"][
+            "BlueGreenUpdatePolicy"
+        ]
         assert bake < policy["MaximumExecutionTimeoutInSeconds"] <= 28_800
     longest = replace(SERVING, bake_seconds=3600).longest_rollout
     operator = DeployEndpointOperator(task_id="deploy", endpoint_name="dogs", package=None)
@@ -313,7 +315,10 @@ def test_the_last_rate_of_a_log_counts() -> None:
     ("error", "retried"),
     [
         (client_error("ThrottlingException", "slow"), True),
-        (client_error("503", "Service Unavailable", status=503), True),  # without a body, as load balancers answer
+        (
+            client_error("503", "Service Unavailable", status=503),
+            True,
+        ),  # without a body, as load balancers answer
         (client_error("501", "not supported", status=501), False),
         (client_error("ResourceLimitExceeded", "quota"), False),
         (client_error("ValidationException", "bad"), False),

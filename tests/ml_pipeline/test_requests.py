@@ -90,7 +90,9 @@ def test_training(job: Training) -> None:
 @pytest.mark.parametrize("strategy", list(TuneStrategy))
 def test_tuning(strategy: TuneStrategy) -> None:
     grid = strategy is TuneStrategy.GRID
-    changes = {name: {"choices": [0.1, 0.2]} for name in hyperparameters.search_space("head")} if grid else None
+    changes = (
+        {name: {"choices": [0.1, 0.2]} for name in hyperparameters.search_space("head")} if grid else None
+    )
     ranges = hyperparameters.parameter_ranges("head", changes)
     search = Tuning(
         trial=training(

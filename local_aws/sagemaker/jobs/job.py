@@ -238,6 +238,3 @@ def must_be_stoppable(document: Document, status: str, what: str) -> None:
             "ValidationException",
             f"The request was rejected because the {what} is in status {document[status]}.",
         )
-
-
-

@@ -38,4 +38,3 @@ class Limits:
         for name in self.__dataclass_fields__:
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} must be above 0, not {getattr(self, name)}")
-

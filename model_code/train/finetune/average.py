@@ -59,4 +59,3 @@ class Average:
         self._steps = state["steps"]
         for shadow, saved in zip(self._shadow, state["shadow"], strict=True):
             shadow.copy_(saved)
-

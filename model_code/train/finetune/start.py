@@ -160,4 +160,3 @@ def _features(
 
 def _on_gpu(job: Job) -> bool:
     return job.world.device.type == "cuda"
-

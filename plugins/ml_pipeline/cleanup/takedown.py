@@ -61,7 +61,9 @@ def _settled(sagemaker: Any, endpoint_name: str) -> dict[str, Any]:
         if status == "Deleting" or status not in UNSETTLED:
             return live
         if time.monotonic() > deadline:
-            raise TimeoutError(f"endpoint {endpoint_name} is still {status}; take it down when its rollout is over")
+            raise TimeoutError(
+                f"endpoint {endpoint_name} is still {status}; take it down when its rollout is over"
+            )
         time.sleep(_PAUSE_SECONDS)
 
 

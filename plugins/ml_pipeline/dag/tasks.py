@@ -25,7 +25,10 @@ def plan(params: Mapping[str, Any]) -> dict[str, Any]:
     planned = plan.make(params, defaults, settings, s3)
     for step in planned["steps"]:
         usd = "price unknown" if step["usd"] is None else f"${step['usd']:.4f}"
-        log.info("%(step)-9s %(instance_count)d x %(instance_type)-15s %(seconds)8.0f s  %(usd)s", step | {"usd": usd})
+        log.info(
+            "%(step)-9s %(instance_count)d x %(instance_type)-15s %(seconds)8.0f s  %(usd)s",
+            step | {"usd": usd},
+        )
     for line in planned["out_of_use"]:
         log.warning("%s", line)
     log.info("about $%.2f; %s", planned["estimate_usd"], planned["note"])

@@ -22,4 +22,3 @@ def count_photos(data: str, s3: Any) -> int:
 def is_photo(name: str) -> bool:
     """Whether a file or key is a photo, by its ending."""
     return Path(name).suffix.lower() in _PHOTO_SUFFIXES
-

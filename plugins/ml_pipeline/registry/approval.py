@@ -10,4 +10,3 @@ class Approval(StrEnum):
 
     AUTO = "auto"
     HUMAN = "human"
-

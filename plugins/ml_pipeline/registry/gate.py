@@ -79,7 +79,9 @@ def paired_difference(challenger: Mapping[str, bool], champion: Mapping[str, boo
     from model_code.evaluate import scores
 
     keys = sorted(challenger.keys() & champion.keys())
-    found = scores.paired_difference(*(np.array([of[key] for key in keys], bool) for of in (challenger, champion)))
+    found = scores.paired_difference(
+        *(np.array([of[key] for key in keys], bool) for of in (challenger, champion))
+    )
     return Difference(found.photos, found.mean, found.interval.low, found.interval.high)
 
 

@@ -69,4 +69,3 @@ def trials_of(strategy: str, trials: Any, recipe: Recipe) -> int:
     if TuneStrategy(strategy) is TuneStrategy.GRID:
         return grid_points(recipe.parameter_ranges)
     return int(trials)
-

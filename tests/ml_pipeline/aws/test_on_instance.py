@@ -89,8 +89,17 @@ def test_the_code_archive_is_the_same_every_time_and_holds_the_entry_points(aws:
 
 def test_an_embed_job_is_done_only_while_its_embeddings_are_there(aws: Any) -> None:
     s3, settings = aws.client("s3"), Settings("bucket", "arn:aws:iam::1:role/r", "us-east-1")
-    shards = [{"sha256": split, "split": split, "photos": 1, "bytes": 1} for split in ("train", "valid", "test")]
-    manifest = {"schema_version": 1, "name": "d", "version": "v", "classes": ["a"], "counts": {}, "shards": shards}
+    shards = [
+        {"sha256": split, "split": split, "photos": 1, "bytes": 1} for split in ("train", "valid", "test")
+    ]
+    manifest = {
+        "schema_version": 1,
+        "name": "d",
+        "version": "v",
+        "classes": ["a"],
+        "counts": {},
+        "shards": shards,
+    }
     uri = put(s3, "datasets/d/versions/v/manifest.json", json.dumps(manifest).encode())
     operator = EmbedOperator(
         task_id="embed", dataset={"manifest_uri": uri}, weights={"sha256": "w"}, strategy="head",

@@ -135,7 +135,9 @@ def test_a_machine_without_a_price_runs_unless_there_is_a_budget(photos: str) ->
     assert made["endpoint_usd_per_hour"] is None
     assert f"without {UNPRICED}, whose price is unknown" in made["note"]
     assert "costs an unknown price" in made["note"]
-    with pytest.raises(PriceError, match=f"budget_usd=100 .* no price for {UNPRICED}.*ML_PIPELINE_PRICES_FILE"):
+    with pytest.raises(
+        PriceError, match=f"budget_usd=100 .* no price for {UNPRICED}.*ML_PIPELINE_PRICES_FILE"
+    ):
         planned(photos, tune_instance_type=UNPRICED, budget_usd=100)
 
 

@@ -38,12 +38,19 @@ def test_only_photos_are_asked_about_by_a_model_that_carries_our_tags(
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", airflow_connection(cloud.url))
     monkeypatch.setenv("ML_PIPELINE_BUCKET", bucket)
     monkeypatch.setenv("ML_PIPELINE_ROLE_ARN", ROLE)
-    objects = {"toy/model.tar.gz": pack("1"), "in/dogs/a.jpg": b"a", "in/b.PNG": b"b", "in/labels.csv": b"bad"}
+    objects = {
+        "toy/model.tar.gz": pack("1"),
+        "in/dogs/a.jpg": b"a",
+        "in/b.PNG": b"b",
+        "in/labels.csv": b"bad",
+    }
     for key, body in objects.items():
         cloud.s3.put_object(Bucket=bucket, Key=key, Body=body)
     uri = f"s3://{bucket}/toy/model.tar.gz"
     registry.ensure_group(cloud.sagemaker, group, "toys")
-    request = registry.model_package(group, uri, SERVING_IMAGE, "ml.m5.large", uri, {"toy": "1"}, approved=True)
+    request = registry.model_package(
+        group, uri, SERVING_IMAGE, "ml.m5.large", uri, {"toy": "1"}, approved=True
+    )
     cloud.sagemaker.create_model_package(**request)
 
     staged = batch.stage(cloud.s3, Settings.load(), f"s3://{bucket}/in")

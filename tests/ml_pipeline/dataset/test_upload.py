@@ -194,9 +194,7 @@ def test_a_folder_that_is_no_data_set_uploads_nothing(s3: Any, tmp_path: Path) -
     assert keys(s3) == set()
 
 
-def test_no_folder_is_not_the_working_directory(
-    s3: Any, pets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_folder_is_not_the_working_directory(s3: Any, pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pets)
     with pytest.raises(DatasetError, match="ML_PIPELINE_DEFAULTS"):
         upload(s3, BUCKET, "pets", "")

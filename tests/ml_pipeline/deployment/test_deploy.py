@@ -52,7 +52,9 @@ class Stage:
         group = self.made.endpoint
         registry.ensure_group(self.sagemaker, group, "toys")
         uri = f"s3://{self.made.bucket}/{key}"
-        request = registry.model_package(group, uri, SERVING_IMAGE, "ml.m5.large", uri, {"toy": version}, approved=True)
+        request = registry.model_package(
+            group, uri, SERVING_IMAGE, "ml.m5.large", uri, {"toy": version}, approved=True
+        )
         return {"model_package_arn": self.sagemaker.create_model_package(**request)["ModelPackageArn"]}
 
     def operator(self, package: dict[str, str], **more: Any) -> DeployEndpointOperator:
@@ -251,7 +253,11 @@ def test_a_person_who_rejected_a_model_is_not_overruled(stage: Stage) -> None:
 def test_want_of_machines_is_tried_again_and_rejects_only_at_last(stage: Stage) -> None:
     package = stage.package("1")
     operator = stage.operator(package)
-    event = {"status": "Failed", "config": "", "reason": "CapacityError: Unable to provision requested capacity."}
+    event = {
+        "status": "Failed",
+        "config": "",
+        "reason": "CapacityError: Unable to provision requested capacity.",
+    }
     for context, status in ((CONTEXT, "Approved"), (LAST_TRY, "Rejected")):
         with pytest.raises(JobInterrupted, match="Unable to provision"):
             operator.complete(context, event)

@@ -25,7 +25,9 @@ def xcom(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_on_aws_a_task_links_to_the_console_of_its_partition(xcom: dict[str, Any]) -> None:
-    xcom["job"] = links.thing(Settings.load(AWS), "train-1", "training", "jobs", "/aws/sagemaker/TrainingJobs")
+    xcom["job"] = links.thing(
+        Settings.load(AWS), "train-1", "training", "jobs", "/aws/sagemaker/TrainingJobs"
+    )
     assert links.SageMakerLink().get_link(None, ti_key=None) == (
         "https://console.amazonaws.cn/sagemaker/home?region=cn-north-1#/jobs/train-1"
     )
@@ -36,7 +38,9 @@ def test_on_aws_a_task_links_to_the_console_of_its_partition(xcom: dict[str, Any
 
 
 def test_local_aws_has_no_console_to_lead_to(xcom: dict[str, Any]) -> None:
-    xcom["job"] = links.thing(Settings.load(LOCAL), "train-1", "training", "jobs", "/aws/sagemaker/TrainingJobs")
+    xcom["job"] = links.thing(
+        Settings.load(LOCAL), "train-1", "training", "jobs", "/aws/sagemaker/TrainingJobs"
+    )
     assert links.SageMakerLink().get_link(None, ti_key=None) == ""
     assert links.LogLink().get_link(None, ti_key=None) == ""
 

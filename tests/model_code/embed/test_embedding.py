@@ -207,7 +207,9 @@ def test_a_photo_the_codec_no_longer_reads_is_skipped_aloud(
     samples = [Sample("a" * 20, "cat", photo(1), "jpg"), Sample("b" * 20, "cat", b"broken", "jpg")]
     info = shards.write_shard(tmp_path / "x", Split.TRAIN, samples)
     path = (tmp_path / "x").rename(tmp_path / f"{info.sha256}.tar")
-    batch = embedding.embed_shard(path, Embedder(ARCHITECTURE, NO_WEIGHTS, SMALL), runtime, Progress(2, "photos"))
+    batch = embedding.embed_shard(
+        path, Embedder(ARCHITECTURE, NO_WEIGHTS, SMALL), runtime, Progress(2, "photos")
+    )
     assert batch.keys == ("a" * 20,)
     assert f"skipped key={'b' * 20}" in capsys.readouterr().out
 

@@ -134,9 +134,7 @@ def against_champion(
     champion = colour_bundle.copy(tmp_path / "champion")
     _turn_classes(champion, classes)
     test = colour_bundle.shards[Split.TEST].parent
-    return run(
-        colour_bundle.folder, test, tmp_path / "out", "--champion", str(champion), "--runtime", "onnx"
-    )
+    return run(colour_bundle.folder, test, tmp_path / "out", "--champion", str(champion), "--runtime", "onnx")
 
 
 def _turn_classes(folder: Path, names: Sequence[str] | None = None) -> None:
@@ -223,7 +221,10 @@ def test_same_evaluation_gives_the_same_figures(
         (["--test", "nowhere"], "nowhere holds no shards: give --test"),
         (["--champion", "damaged.tar.gz"], "damaged.tar.gz is truncated, damaged"),
         (["--dataset", "damaged.tar.gz"], "manifest"),
-        (["--champion", "nowhere"], "no champion at nowhere; give a path that exists, or leave --champion out"),
+        (
+            ["--champion", "nowhere"],
+            "no champion at nowhere; give a path that exists, or leave --champion out",
+        ),
         (["--champion", "empty"], "empty holds no model: give --champion a model.tar.gz"),
         (["--dataset", "nowhere"], "no dataset at nowhere"),
     ],

@@ -85,7 +85,9 @@ def test_what_decodes_small_is_told_by_the_photo_not_its_thumbnail(progressive: 
         assert _decodes_small(photo[:2] + fill + thumbnail(progressive=other) + photo[2:]) is not progressive
 
 
-@pytest.mark.parametrize("photo", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8" + b"\xff\xe1\0\0" * 1_000_000])
+@pytest.mark.parametrize(
+    "photo", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8" + b"\xff\xe1\0\0" * 1_000_000]
+)
 def test_what_has_no_frame_does_not_decode_small(photo: bytes) -> None:
     assert not _decodes_small(photo)
 

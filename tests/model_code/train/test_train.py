@@ -1,4 +1,3 @@
-
 import json
 import re
 import sys
@@ -223,7 +222,9 @@ def test_a_finetuning_with_a_mistyped_weights_file_does_not_start_untrained(
     channels = toys.photo_channels(tmp_path / "data", train=2, valid=1, shards=1)
     argv = toys.arguments(channels, strategy="finetune", weights="typo.pth", model_dir=tmp_path / "model")
     assert train.main(argv, {}) == 1
-    assert "no weights at typo.pth; give a path that exists, or leave --weights out" in capsys.readouterr().err
+    assert (
+        "no weights at typo.pth; give a path that exists, or leave --weights out" in capsys.readouterr().err
+    )
     assert not (tmp_path / "model").exists()
 
 

@@ -1,4 +1,3 @@
-
 import json
 import sys
 import threading
@@ -120,7 +119,10 @@ def test_a_failed_trial_is_recorded_and_all_failed_is_an_error(
     argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = run.judge
-    failing = {0: Diverged("the loss is not a number"), 3: torch.OutOfMemoryError("CUDA out of memory.\nMore")}
+    failing = {
+        0: Diverged("the loss is not a number"),
+        3: torch.OutOfMemoryError("CUDA out of memory.\nMore"),
+    }
 
     def judge(job: Job) -> Judged:
         number = len(seen)

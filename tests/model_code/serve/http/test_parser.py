@@ -76,7 +76,9 @@ def test_requests_without_a_body_count_too() -> None:
 @pytest.mark.parametrize("begin", [b"2\r\nab\r\n0\r\nX: ", b"2\r\nab\r\n0\r\n", b"2;"])
 def test_a_trailer_or_chunk_extension_without_end_is_refused(begin: bytes) -> None:
     received = Received()
-    received.reader.feed(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + begin)
+    received.reader.feed(
+        b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + begin
+    )
     with pytest.raises(HttpError) as refusal:
         received.feed_without_end(b"y" * 50_000)
     assert refusal.value.status == 431
