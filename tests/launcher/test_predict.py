@@ -12,7 +12,7 @@ from launcher import last_run, predict, supervisor
 from launcher.run import RunError
 from launcher.settings import Settings
 from tests.local_aws import serving
-from tests.local_aws.conftest import Cloud
+from tests.local_aws.cloud import Cloud
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import json
 import tarfile
 from typing import Any
 
-from tests.local_aws.conftest import ROLE, Cloud, eventually, unique
+from tests.local_aws.cloud import ROLE, Cloud, eventually, unique
 
 SERVING_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/serving:1"
 

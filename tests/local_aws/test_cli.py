@@ -17,7 +17,7 @@ import pytest
 from local_aws import cli
 from local_aws.settings import StartupError
 from local_aws.state import folder as state_folder
-from tests.local_aws.conftest import IMAGES, Cloud, eventually, training_request, unique
+from tests.local_aws.cloud import IMAGES, Cloud, eventually, training_request, unique
 
 Start = Callable[..., Cloud]
 

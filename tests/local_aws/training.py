@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 
-from tests.local_aws.conftest import Cloud
+from tests.local_aws.cloud import Cloud
 
 SLEEPER = """
 import os, signal, sys, time

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from local_aws.autoscaling.target_tracking import decide
 from local_aws.cloudwatch.alarms import Definition, composite_state, judge, statistic
 from local_aws.sagemaker.endpoints.rollout import plan
-from tests.local_aws.conftest import Cloud, eventually, unique
+from tests.local_aws.cloud import Cloud, eventually, unique
 from tests.local_aws.serving import Deployment
 
 

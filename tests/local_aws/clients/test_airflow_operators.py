@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.conftest import Cloud, unique
-from tests.local_aws.sagemaker.transform.test_transform import SERVER
-from tests.local_aws.sagemaker.tuning.test_tuning import SCORE
+from tests.local_aws.cloud import Cloud, unique
+from tests.local_aws.transform import SERVER
+from tests.local_aws.tuning import SCORE
 
 DAG = Path(__file__).with_name("stock_operators_dag.py")
 

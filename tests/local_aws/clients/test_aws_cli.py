@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from tests.local_aws.conftest import ENDED, TRAINING_IMAGE, Cloud, eventually, training_request, unique
-from tests.local_aws.ec2.test_ec2 import ENDED as COMMAND_ENDED
-from tests.local_aws.ec2.test_ec2 import IMAGE
-from tests.local_aws.sagemaker.processing.test_processing import request as processing_request
-from tests.local_aws.sagemaker.transform.test_transform import model as model  # a fixture
-from tests.local_aws.sagemaker.tuning.test_tuning import SCORE
-from tests.local_aws.sagemaker.tuning.test_tuning import request as tuning_request
+from tests.local_aws.cloud import ENDED, TRAINING_IMAGE, Cloud, eventually, training_request, unique
+from tests.local_aws.machines import ENDED as COMMAND_ENDED
+from tests.local_aws.machines import IMAGE
+from tests.local_aws.processing import request as processing_request
 from tests.local_aws.serving import Deployment
+from tests.local_aws.transform import doubler
+from tests.local_aws.tuning import SCORE
+from tests.local_aws.tuning import request as tuning_request
 
 AWSCLI = "awscli==1.46.3"
 """In an environment of its own: it pins packages that this project has in other versions."""
@@ -146,13 +146,13 @@ def test_processing_jobs(aws: Cli) -> None:
     assert len(listed["ProcessingJobSummaries"]) == 1
 
 
-def test_transform_jobs(aws: Cli, model: str) -> None:
+def test_transform_jobs(aws: Cli) -> None:
     bucket, name = aws.cloud.bucket(), unique("cli")
     aws.cloud.s3.put_object(Bucket=bucket, Key="in/a.csv", Body=b"2\n")
     location = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/in/"}}
     aws.json(
         "sagemaker", "create-transform-job",
-        TransformJobName=name, ModelName=model,
+        TransformJobName=name, ModelName=doubler(aws.cloud),
         TransformInput={"DataSource": location, "ContentType": "text/csv"},
         TransformOutput={"S3OutputPath": f"s3://{bucket}/out"},
         TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},

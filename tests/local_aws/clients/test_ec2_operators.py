@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.conftest import Cloud, unique
+from tests.local_aws.cloud import Cloud, unique
 
 DAG = Path(__file__).with_name("ec2_operators_dag.py")
 TASKS = 16

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.conftest import Cloud, unique
-from tests.local_aws.sagemaker.transform.test_transform import SERVER
+from tests.local_aws.cloud import Cloud, unique
+from tests.local_aws.transform import SERVER
 
 CLIENT = Path(__file__).with_name("sdk_v3_client.py")
 SCRIPT = """

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.infra.stacks import ACCOUNT, BUCKET, INFRA, REGION
-from tests.local_aws.conftest import Cloud, unique
+from tests.local_aws.cloud import Cloud, unique
 
 
 def deploy(cloud: Cloud, name: str, body: str, **parameters: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from local_aws.settings import Settings
 from local_aws.state import folder as state_folder
 from local_aws.state.logs import LogStore
 from local_aws.state.resources import Store
-from tests.local_aws.conftest import IMAGES, Cloud, eventually, training_request
+from tests.local_aws.cloud import IMAGES, Cloud, eventually, training_request
 
 Start = Callable[..., Cloud]
 

@@ -15,7 +15,7 @@ from botocore.validate import ParamValidator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.local_aws.conftest import ROLE, Cloud
+from tests.local_aws.cloud import ROLE, Cloud
 
 MODEL = botocore.session.get_session().get_service_model("sagemaker")
 OPERATIONS = (

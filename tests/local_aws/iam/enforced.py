@@ -11,7 +11,7 @@ from botocore.config import Config
 from local_aws.iam.credentials import root_key
 from tests.infra.stacks import ACCOUNT, BUCKET, REGION
 from tests.infra.template import Template
-from tests.local_aws.conftest import Cloud
+from tests.local_aws.cloud import Cloud
 
 
 class Account(Cloud):

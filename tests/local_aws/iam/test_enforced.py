@@ -12,13 +12,13 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.infra.stacks import ACCOUNT, BUCKET, REGION
-from tests.local_aws.conftest import channel, eventually, training_request, unique
+from tests.local_aws.cloud import channel, eventually, training_request, unique
 from tests.local_aws.iam.enforced import Account, arn, create_roles
-from tests.local_aws.sagemaker.processing.test_processing import request as processing_request
-from tests.local_aws.sagemaker.tuning.test_tuning import SCORE
-from tests.local_aws.sagemaker.tuning.test_tuning import ended as tuning_ended
-from tests.local_aws.sagemaker.tuning.test_tuning import request as tuning_request
+from tests.local_aws.processing import request as processing_request
 from tests.local_aws.serving import Deployment, pack
+from tests.local_aws.tuning import SCORE
+from tests.local_aws.tuning import ended as tuning_ended
+from tests.local_aws.tuning import request as tuning_request
 
 OURS = [{"Key": "project", "Value": "ml-pipeline"}]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import Cloud, unique
+from tests.local_aws.cloud import Cloud, unique
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import ROLE, Cloud, eventually, unique
+from tests.local_aws.cloud import ROLE, Cloud, eventually, unique
 
 SERVING_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/serving:1"
 SPECIFICATION = {

@@ -20,7 +20,7 @@ from local_aws.sagemaker.training import operations as training
 from local_aws.settings import Settings
 from local_aws.state.logs import LogStore
 from local_aws.state.resources import Resource, Store
-from tests.local_aws.conftest import IMAGES, Cloud, eventually, training_request, unique
+from tests.local_aws.cloud import IMAGES, Cloud, eventually, training_request, unique
 
 REGION = "us-east-1"
 BIG = "x" * 100_000

@@ -12,14 +12,14 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import Cloud, eventually, training_request, unique
-from tests.local_aws.sagemaker.processing.test_processing import request as processing_request
-from tests.local_aws.sagemaker.tuning.test_tuning import SCORE
-from tests.local_aws.sagemaker.tuning.test_tuning import ended as tuning_ended
-from tests.local_aws.sagemaker.tuning.test_tuning import request as tuning_request
-from tests.local_aws.sagemaker.tuning.test_tuning import trials as tuning_trials
+from tests.local_aws.cloud import Cloud, eventually, training_request, unique
+from tests.local_aws.processing import request as processing_request
 from tests.local_aws.serving import Deployment
 from tests.local_aws.training import SLEEPER, SPOT, artefact
+from tests.local_aws.tuning import SCORE
+from tests.local_aws.tuning import ended as tuning_ended
+from tests.local_aws.tuning import request as tuning_request
+from tests.local_aws.tuning import trials as tuning_trials
 
 Start = Callable[..., Cloud]
 

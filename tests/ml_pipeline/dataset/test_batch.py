@@ -14,7 +14,7 @@ from ml_pipeline.dataset import batch
 from ml_pipeline.operators.transform import TransformOperator
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.settings import Settings, airflow_connection
-from tests.local_aws.conftest import ROLE, Cloud, cloud, unique
+from tests.local_aws.cloud import ROLE, Cloud, cloud, unique
 from tests.local_aws.serving import SERVING_IMAGE, pack
 
 __all__ = ["cloud"]

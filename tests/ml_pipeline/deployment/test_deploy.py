@@ -30,7 +30,7 @@ from ml_pipeline.registry import packages as registry
 from ml_pipeline.requests import endpoint
 from ml_pipeline.settings import Settings, airflow_connection
 from ml_pipeline.triggers.lock import LockTrigger
-from tests.local_aws.conftest import ROLE, Cloud, cloud, eventually
+from tests.local_aws.cloud import ROLE, Cloud, cloud, eventually
 from tests.local_aws.serving import SERVING_IMAGE, Deployment, pack
 
 __all__ = ["cloud"]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import IMAGES, Cloud, eventually, unique
+from tests.local_aws.cloud import IMAGES, Cloud, eventually, unique
 from tests.local_aws.serving import Deployment
 
 

@@ -19,7 +19,7 @@ from local_aws.sagemaker.training.job import TrainingJob
 from local_aws.settings import Settings
 from local_aws.state.logs import LogStore
 from local_aws.state.resources import Resource, Store
-from tests.local_aws.conftest import (
+from tests.local_aws.cloud import (
     IMAGES,
     Cloud,
     channel,

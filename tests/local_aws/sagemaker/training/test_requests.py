@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import (
+from tests.local_aws.cloud import (
     Cloud,
     channel,
     training_request,

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import (
+from tests.local_aws.cloud import (
     Cloud,
     channel,
     eventually,
