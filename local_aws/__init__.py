@@ -1,1 +1,1 @@
-"""An AWS on loopback in which SageMaker jobs, endpoints and EC2 commands really execute, as processes."""
+"""An AWS on loopback that runs SageMaker jobs, endpoints and EC2 commands as real processes."""

@@ -26,7 +26,7 @@ STOP_SECONDS = 60
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb. 0 on success, 1 with one clear line on standard error otherwise."""
+    """Run one verb; return 0, or 1 after one line on standard error."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.verb(arguments) or 0)
@@ -37,14 +37,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="local_aws", description="An AWS on loopback whose SageMaker jobs really run."
+        prog="local_aws",
+        description="An AWS on loopback that runs SageMaker jobs, endpoints and EC2 commands.",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    start = _verb(verbs, "start", _start, "start it; returns when it answers")
-    start.add_argument("--images", type=Path, required=True, help="images.toml: which image is run how")
+    start = _verb(verbs, "start", _start, "start local_aws and return when it answers")
+    start.add_argument("--images", type=Path, required=True, help="images.toml: how to run each image")
     start.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="0 for any free port; written to DIR/port"
+        "--port",
+        type=int,
+        default=DEFAULT_PORT,
+        help="port to listen on, 0 for any free one; written to DIR/port",
     )
     start.add_argument(
         "--host", default=DEFAULT_HOST,
@@ -52,27 +56,34 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     start.add_argument("--region", default=DEFAULT_REGION)
     start.add_argument(
-        "--cores", type=int, default=os.cpu_count() or 1, help="cores for jobs; more jobs stay pending"
+        "--cores",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="cores that jobs share; further jobs stay pending",
     )
     start.add_argument(
-        "--quota", action="append", default=[], metavar="TYPE=N", help="at most N such instances"
+        "--quota",
+        action="append",
+        default=[],
+        metavar="TYPE=N",
+        help="allow at most N instances of a type at once",
     )
     start.add_argument(
         "--iam", choices=["off", "enforce"], default="off",
         help="enforce: requests need permissions, jobs have their role's; DIR/credentials are the account's own",
     )  # fmt: skip
-    start.add_argument("--foreground", action="store_true", help="stay in this terminal")
+    start.add_argument("--foreground", action="store_true", help="run in this terminal")
     start.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
 
-    _verb(verbs, "stop", _stop, "stop it and everything it runs")
-    status = _verb(verbs, "status", _status, "what runs, and where")
-    status.add_argument("--json", action="store_true", help="as JSON")
-    reset = _verb(verbs, "reset", _reset, "stop it and delete its state")
-    reset.add_argument("--yes", action="store_true", help="do not ask")
-    logs = _verb(verbs, "logs", _logs, "its own log, or a job's")
-    logs.add_argument("name", nargs="?", help="a job or endpoint")
+    _verb(verbs, "stop", _stop, "stop local_aws and everything it runs")
+    status = _verb(verbs, "status", _status, "show what is running")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    reset = _verb(verbs, "reset", _reset, "stop local_aws and delete its state")
+    reset.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    logs = _verb(verbs, "logs", _logs, "print its own log, or a job's")
+    logs.add_argument("name", nargs="?", help="name of a job or endpoint")
     logs.add_argument("--follow", "-f", action="store_true")
-    interrupt = _verb(verbs, "interrupt", _interrupt, "take a managed spot job's instances away, as AWS may")
+    interrupt = _verb(verbs, "interrupt", _interrupt, "interrupt a managed spot training job, as AWS may")
     interrupt.add_argument("name", help="a training job")
     return parser
 
@@ -137,25 +148,30 @@ def _start_in_background(settings: Settings) -> None:
 
 
 def _reason(log: Path, begin: int) -> str:
-    """Why a background start failed: its own one-line message, or where to look."""
+    """Return why a background start failed: its own one-line message, or where to look."""
     lines = log.read_bytes()[begin:].decode("utf-8", "replace").splitlines()
     message = next((line for line in reversed(lines) if line.startswith("local_aws: ")), "")
-    return message.removeprefix("local_aws: ") or f"it ended at once; see {log}"
+    return message.removeprefix("local_aws: ") or f"it exited at once; see {log}"
 
 
 def _stop(arguments: argparse.Namespace) -> None:
-    print("stopped" if stop(arguments.state.absolute()) else "it does not run")
+    print("stopped" if stop(arguments.state.absolute()) else "local_aws is not running")
 
 
 def stop(state: Path) -> bool:
-    """End the local_aws of a state folder and wait for its end; False when none runs. Raises StartupError."""
+    """Stop the local_aws of a state folder and wait for it to exit.
+
+    Returns:
+        False when none is running.
+
+    Raises:
+        StartupError: the process cannot be found or does not exit.
+    """
     if not state_folder.is_locked(state):
         return False
     pid = state_folder.read_number(state / state_folder.PID)
     if pid is None:
-        raise StartupError(
-            f"{state} is locked but has no {state_folder.PID} file: it is just starting; try again"
-        )
+        raise StartupError(f"{state} is locked but has no {state_folder.PID} file: it is starting; try again")
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):  # it may just have ended
             os.kill(pid, number)
@@ -171,7 +187,7 @@ def _status(arguments: argparse.Namespace) -> int:
     state = arguments.state.absolute()
     document = _ask(state, "status")
     if document is None:
-        print(f"local_aws does not run on {state}")
+        print(f"local_aws is not running on {state}")
         return 1
     if arguments.json:
         print(json.dumps(document, indent=2))
@@ -213,7 +229,7 @@ def _logs(arguments: argparse.Namespace) -> int:
 def _interrupt(arguments: argparse.Namespace) -> int:
     answer = _ask(arguments.state.absolute(), f"interrupt/{arguments.name}", method="POST")
     if answer is None:
-        raise StartupError(f"local_aws does not run on {arguments.state}")
+        raise StartupError(f"local_aws is not running on {arguments.state}")
     print(answer["message"])
     return 0 if answer.get("interrupted") else 1
 
@@ -226,7 +242,7 @@ def _url(state: Path) -> str:
 
 
 def _ask(state: Path, page: str, method: str = "GET") -> Any:
-    """A document of the running local_aws; None when none answers, or not yet."""
+    """Fetch an admin page of the running local_aws; None while nothing answers."""
     url = _url(state)
     if not url or not state_folder.is_locked(state):
         return None

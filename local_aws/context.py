@@ -1,6 +1,4 @@
-"""What every service of local_aws shares: settings, the address, the store, capacity, images, logs, and
-clients to itself.
-"""
+"""The state that every service of local_aws shares, and clients of local_aws itself."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -21,8 +19,9 @@ from local_aws.settings import ACCOUNT_ID, Settings
 from local_aws.state.logs import LogStore
 from local_aws.state.resources import Store
 
+Part = TypeVar("Part")
 SESSION_SECONDS = 12 * 3600
-"""How long a job's credentials are valid, at most what a role allows."""
+"""Lifetime of a job's credentials; a role allows no more."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ ANY_KEY = Key("AKIALOCALAWSJOBS0000", "local-aws")
 class Context:
     """Shared by all services of one running local_aws.
 
-    url: `http://127.0.0.1:<port>`, where it listens. stopping: set when the process is to end; every loop and
-    wait heeds it. mark: in the user agent of our own calls, which are answered while services still start.
+    url: `http://127.0.0.1:<port>`, where it listens. stopping: set when the process shall end; every loop and
+    wait checks it. mark: in the user agent of our own calls, which are answered while services still start.
     """
 
     settings: Settings
@@ -64,15 +63,28 @@ class Context:
     _clients: dict[tuple[str, str, str], Any] = field(default_factory=dict)
     _sessions: dict[str, tuple[float, Key]] = field(default_factory=dict)
     _clients_lock: threading.Lock = field(default_factory=threading.Lock)
+    _parts: dict[type, Any] = field(default_factory=dict)
+    _parts_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def arn(self, region: str, resource: str, service: str = "sagemaker") -> str:
         """`training-job/a` -> `arn:aws:sagemaker:us-east-1:123456789012:training-job/a`."""
         return f"arn:aws:{service}:{region}:{ACCOUNT_ID}:{resource}"
 
-    def key_of(self, role: str) -> Key:
-        """What a job that runs with a role may do: the role's where IAM is enforced, else anything.
+    def part(self, kind: type[Part]) -> Part:
+        """Return the one `kind` of this local_aws, such as its register of jobs; created at first use."""
+        with self._parts_lock:
+            if kind not in self._parts:
+                self._parts[kind] = kind()
+            found: Part = self._parts[kind]
+            return found
 
-        Raises botocore's ClientError when the role cannot be taken.
+    def key_of(self, role: str) -> Key:
+        """Return the key for a process that runs with a role.
+
+        The key is a session of that role. IAM decides what the session may do where it is enforced.
+
+        Raises:
+            botocore.exceptions.ClientError: the role cannot be assumed.
         """
         if not (self.settings.enforce_iam and role):
             return self.root_key
@@ -86,9 +98,7 @@ class Context:
         return key
 
     def client(self, service: str, region: str | None = None, role: str = "") -> Any:
-        """A boto3 client of this very local_aws, acting as the account or with a job's role. Clients are
-        thread-safe and kept.
-        """
+        """Return a cached, thread-safe boto3 client of this local_aws, as the account or as a role."""
         region = region or self.settings.region
         key = self.key_of(role)
         with self._clients_lock:
@@ -117,17 +127,18 @@ class Context:
 
     @cached_property
     def jobs(self) -> Path:
-        """Where jobs have their folders: `<jobs>/<region>/<kind>/<name>`."""
+        """Root of the job folders: `<jobs>/<region>/<kind>/<name>`."""
         return self._folder("jobs")
 
     @cached_property
     def records(self) -> Path:
-        """Where process groups keep their records (see processes.end_orphans)."""
+        """Folder of the process groups' records (see `processes.end_orphans`)."""
         return self._folder("run")
 
     def job_environment(self, region: str, role: str) -> dict[str, str]:
-        """What any process started for a client needs to reach this AWS with its role, and nothing of our own
-        environment.
+        """Return the environment of a process started for a client.
+
+        It reaches this AWS with its role and holds nothing of local_aws's own environment.
         """
         return {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

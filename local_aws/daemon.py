@@ -1,4 +1,4 @@
-"""One local_aws process: its state folder, lock, files, life and end."""
+"""Run one local_aws process: its state folder, lock, files, start and shutdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> None:
-    """Be local_aws until SIGTERM or SIGINT. Raises StartupError before anything is served."""
+    """Run local_aws until SIGTERM or SIGINT.
+
+    Raises:
+        StartupError: before anything is served.
+    """
     prepare_state(settings.state)
     with ExitStack() as open_things:
         open_things.enter_context(locked(settings.state))

@@ -1,4 +1,4 @@
-"""AWS's errors: one exception, and its form in each of AWS's wire protocols."""
+"""The exception that carries an AWS error, and constructors for common errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 
 
 class AwsError(Exception):
-    """An error that the client is to see.
+    """An error to return to the client.
 
-    `code` is AWS's error code (`ValidationException`), `message` its text, `status` the HTTP status, and
-    `fields` are further members of a modelled error (`OriginalStatusCode` of sagemaker-runtime's ModelError).
+    Args:
+        code: AWS's error code, such as `ValidationException`.
+        message: its text.
+        status: the HTTP status.
+        fields: further members of a modelled error, such as `OriginalStatusCode` of ModelError.
     """
 
     def __init__(
@@ -24,12 +27,12 @@ class AwsError(Exception):
 
 
 def validation_error(message: str) -> AwsError:
-    """ValidationException, which SageMaker also uses for most unknown names."""
+    """Return a ValidationException, which SageMaker also uses for most unknown names."""
     return AwsError("ValidationException", message)
 
 
 def unsupported(service: str, operation: str) -> AwsError:
-    """An operation that AWS has and local_aws does not: 501, which no SDK retries."""
+    """Return the error for an operation that local_aws lacks: 501, which no SDK retries."""
     return AwsError(
         "UnsupportedOperation", f"{service}:{operation} is not supported by local_aws.", status=501
     )

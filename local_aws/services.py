@@ -1,4 +1,4 @@
-"""Which services there are: the one place where they are put together."""
+"""Assemble the services: the only module that knows all of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def build(context: Context) -> Router:
 
 
 def health(context: Context) -> dict[str, Any]:
-    """What GET /_local_aws/health answers."""
+    """Answer GET /_local_aws/health."""
     return {
         "status": "ok",
         "url": context.url,

@@ -1,4 +1,4 @@
-"""What `python -m local_aws start` was told: one frozen record, checked once."""
+"""The options of `python -m local_aws start`: one frozen record, validated once."""
 
 from __future__ import annotations
 

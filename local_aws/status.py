@@ -1,4 +1,4 @@
-"""What runs: gathered for `GET /_local_aws/status`, and printed for people."""
+"""Collect what is running for `GET /_local_aws/status`, and format it for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ACTIVE = ("InProgress", "Stopping")
 
 
 def gather(context: Context, instances: list[dict[str, Any]]) -> dict[str, Any]:
-    """Jobs that run and how the others ended, endpoints, instances, ports, cores and disk."""
+    """Return running jobs, counts of ended ones, endpoints, instances, cores and disk usage."""
     jobs: list[dict[str, Any]] = []
     ended: dict[str, dict[str, int]] = {}
     for kind in _JOBS:
@@ -51,7 +51,7 @@ def gather(context: Context, instances: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files under a folder; files that vanish meanwhile count nothing."""
+    """Return the size of all files under a folder; files that vanish meanwhile count as 0."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -63,7 +63,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def render(status: dict[str, Any]) -> str:
-    """A status for people."""
+    """Format a status document as text."""
     disk, cores = status["disk"], status["cores"]
     lines = [
         f"local_aws {status['url']}  pid {status['pid']}  region {status['region']}",
@@ -73,7 +73,7 @@ def render(status: dict[str, Any]) -> str:
     for job in status["jobs"]:
         lines.append(f"{job['kind']:<27} {job['name']:<64} {job['status']} for {job['seconds']} s")
     if not status["jobs"]:
-        lines.append("no job runs")
+        lines.append("no running jobs")
     for kind, counts in status["ended"].items():
         lines.append(f"{kind:<27} " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
     for endpoint in status["endpoints"]:

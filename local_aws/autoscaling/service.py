@@ -140,7 +140,7 @@ def describe_scaling_policies(call: Call) -> Document:
 
 @operation("DescribeScalingActivities")
 def describe_scaling_activities(call: Call) -> Document:
-    """What was scaled, newest first."""
+    """List scaling activities, newest first."""
     return _listed(call, ACTIVITY, "ScalingActivities", lambda _found: True)
 
 

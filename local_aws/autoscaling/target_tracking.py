@@ -3,7 +3,7 @@ servers.
 
 It looks at the last minute of the metric every few seconds; AWS wants three such minutes before it adds
 and fifteen before it removes instances, so here scaling is quicker. The machine's cores are an upper
-limit beside MaxCapacity.
+limit next to MaxCapacity.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RESOURCE = re.compile(r"^endpoint/([^/]+)/variant/([^/]+)$")
 
 @dataclass(frozen=True)
 class Decision:
-    """How many servers a variant shall have, and why."""
+    """The instance count that a variant shall have, and the reason."""
 
     desired: int
     cause: str
@@ -50,7 +50,7 @@ class Decision:
 def decide(
     current: int, target: float, value: float | None, least: int, most: int, disable_scale_in: bool
 ) -> Decision | None:
-    """What target tracking calls for; None leaves things as they are. `value` is the metric per instance."""
+    """Return the change that target tracking requires, or None. `value` is the metric per instance."""
     if current < least:
         return Decision(least, "below MinCapacity")
     if current > most:

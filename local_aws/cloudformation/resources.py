@@ -24,7 +24,7 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Made:
-    """What was made: its physical id (what Ref gives) and its attributes (Fn::GetAtt)."""
+    """A created resource: its physical id (Ref) and its attributes (Fn::GetAtt)."""
 
     id: str
     attributes: Mapping[str, str]

@@ -51,18 +51,18 @@ class Applied(CloudFormationModel):
 
     @property
     def physical_resource_id(self) -> str:
-        """What Ref gives."""
+        """The value of Ref."""
         return self.id
 
     def get_cfn_attribute(self, attribute: str) -> str:
-        """What Fn::GetAtt gives."""
+        """The values of Fn::GetAtt."""
         if attribute not in self.attributes:
             raise _refused(f"{self.kind} has no attribute {attribute} on local_aws")
         return self.attributes[attribute]
 
     @classmethod
     def has_cfn_attr(cls, attr: str) -> bool:
-        """Whether it has is known when it has been made."""
+        """Return True; CloudFormation asks again after the creation."""
         return True
 
     @classmethod
@@ -99,7 +99,7 @@ class Applied(CloudFormationModel):
         gone = sorted(name for name in changed if name not in properties)
         if changed and (found.configure is None or changed & found.fixed or gone):
             names = ", ".join(sorted(changed))
-            raise _refused(f"local_aws cannot change {names} of {kind}: delete the stack and make it anew")
+            raise _refused(f"local_aws cannot change {names} of {kind}: delete the stack and create it again")
         if found.configure is not None:
             found.configure(_client(region_name), original_resource.id, properties)
         original_resource.properties = properties

@@ -49,7 +49,7 @@ _RULE = re.compile(
 
 @dataclass(frozen=True)
 class Definition:
-    """What decides an alarm's state."""
+    """The part of an alarm that decides its state."""
 
     comparison: str
     threshold: float
@@ -102,7 +102,7 @@ def statistic(name: str, data: Iterable[tuple[float, float, float, float]]) -> f
 
 
 def composite_state(rule: str, states: dict[str, str]) -> bool:
-    """Whether a composite alarm's rule holds: AND, OR, NOT, brackets, ALARM(name)... Raises ValueError."""
+    """Evaluate a composite alarm's rule: AND, OR, NOT, brackets, ALARM(name)... Raises ValueError."""
     expression, position = "", 0
     while position < len(rule):
         match = _RULE.match(rule, position)
@@ -216,7 +216,7 @@ def _breaches(definition: Definition, point: float) -> bool:
 
 
 def _is_held(alarm: Alarm, now: datetime) -> bool:
-    """Whether somebody set the state less than a period ago."""
+    """Return True if a client set the state less than a period ago."""
     if alarm.state_reason.startswith(_OURS):
         return False
     since = now.replace(tzinfo=None) - alarm.state_updated_timestamp.replace(tzinfo=None)

@@ -21,7 +21,7 @@ KEPT = timedelta(hours=6)
 
 @dataclass(frozen=True)
 class Metric:
-    """Where values belong. dimensions: (name, value) pairs in order."""
+    """Identity of a metric. dimensions: (name, value) pairs in order."""
 
     region: str
     namespace: str
@@ -76,7 +76,7 @@ def backend(region: str) -> CloudWatchBackend:
 def values_between(
     region: str, namespace: str, name: str, dimensions: Mapping[str, str], begin: datetime, end: datetime
 ) -> list[tuple[float, float, float, float]]:
-    """(sum, count, least, most) of each datum in [begin, end), whoever put it. Times are UTC."""
+    """(sum, count, least, most) of each datum in [begin, end), from any source. Times are UTC."""
     found = []
     begin, end = begin.replace(tzinfo=None), end.replace(tzinfo=None)
     for datum in list(backend(region).metric_data):

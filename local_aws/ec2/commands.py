@@ -1,4 +1,4 @@
-"""Run Command: sending AWS-RunShellScript to instances, and how it went."""
+"""Run Command: send AWS-RunShellScript to instances and report the invocations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 from local_aws.ec2.instance import Instance, tags_of
 from local_aws.ec2.rollout import DEFAULT_CONCURRENCY, DEFAULT_ERRORS, Rollout, limits
 from local_aws.ec2.run_command import DEFAULT_EXECUTION_SECONDS, ENDED, KIND, Script, output_key
-from local_aws.ec2.running import RUNNING, operation
+from local_aws.ec2.running import Running, operation
 from local_aws.errors import AwsError
 from local_aws.gateway.json_service import Call, Document
 from local_aws.settings import ACCOUNT_ID
@@ -27,7 +27,7 @@ _UNSUPPORTED_MEMBERS = ("NotificationConfig", "AlarmConfiguration")
 
 @operation("SendCommand")
 def send_command(call: Call) -> Document:
-    """Record the command for exactly its instances, and start it on each."""
+    """Record the command for its instances and start it on each."""
     params = call.params
     if params["DocumentName"].rpartition("/")[2] != DOCUMENT:
         raise AwsError(
@@ -84,7 +84,7 @@ def send_command(call: Call) -> Document:
 
 @operation("GetCommandInvocation")
 def get_command_invocation(call: Call) -> Document:
-    """How a command stands on one instance."""
+    """Describe a command on one instance."""
     params = call.params
     command = _get_command(call, params["CommandId"])
     try:
@@ -165,7 +165,7 @@ def cancel_command(call: Call) -> None:
     wanted = call.params.get("InstanceIds")
     for invocation in _invocations(call, call.params["CommandId"]):
         if not wanted or invocation.document["InstanceId"] in wanted:
-            RUNNING.cancel(call.context, call.region, invocation.name)
+            call.context.part(Running).cancel(call.context, call.region, invocation.name)
 
 
 def _script(call: Call) -> Script:
@@ -195,7 +195,7 @@ def _script(call: Call) -> Script:
 
 def _targets(call: Call) -> list[Instance]:
     params = call.params
-    running = {instance.id: instance for instance in RUNNING.on.running(call.region)}
+    running = {instance.id: instance for instance in call.context.part(Running).on.running(call.region)}
     ids = list(dict.fromkeys(params.get("InstanceIds", [])))
     if len(ids) != len(params.get("InstanceIds", [])):
         raise AwsError(
@@ -243,7 +243,7 @@ def _invocations(call: Call, command_id: str) -> list[Resource]:
 
 
 def _command(call: Call, resource: Resource) -> Document:
-    """A command with its status as its invocations make it."""
+    """Return a command with the status derived from its invocations."""
     invocations = _invocations(call, resource.name)
     states = [invocation.document["Status"] for invocation in invocations]
     status = command_status(states)

@@ -1,23 +1,23 @@
-"""DescribeInstanceInformation: what Run Command reaches."""
+"""DescribeInstanceInformation: the instances that Run Command reaches."""
 
 from __future__ import annotations
 
 import time
 
 from local_aws.ec2.instance import Instance, moto_instance, tags_of
-from local_aws.ec2.running import RUNNING, operation
+from local_aws.ec2.running import Running, operation
 from local_aws.errors import AwsError
 from local_aws.gateway.json_service import Call, Document
 
 
 @operation("DescribeInstanceInformation")
 def describe_instance_information(call: Call) -> Document:
-    """The instances that Run Command reaches: all that run."""
+    """List the running instances, which are all that Run Command reaches."""
     params = call.params
     filters = {item["Key"]: item["Values"] for item in params.get("Filters", [])}
     filters |= {item["key"]: item["valueSet"] for item in params.get("InstanceInformationFilterList", [])}
     entries = []
-    for instance in RUNNING.on.running(call.region):
+    for instance in call.context.part(Running).on.running(call.region):
         entry = _information(call, instance)
         if all(_matches(call, entry, key, values) for key, values in filters.items()):
             entries.append(entry)

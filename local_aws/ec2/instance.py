@@ -1,6 +1,4 @@
-"""One EC2 instance: a folder, an environment, user data at its first boot, and commands, until it is
-terminated.
-"""
+"""One EC2 instance: a folder, an environment, user data at its first boot, and commands."""
 
 from __future__ import annotations
 
@@ -43,27 +41,27 @@ class Instance:
 
     @property
     def home(self) -> Path:
-        """Its HOME and first working directory."""
+        """HOME and the initial working directory."""
         return self.folder / "home"
 
     @property
     def control(self) -> Path:
-        """Where a shutdown from inside is written down."""
+        """The file in which a shutdown requested from inside is recorded."""
         return self.folder / "home" / ".shutdown"
 
     @property
     def console(self) -> Path:
-        """Output of its user data, which GetConsoleOutput shows."""
+        """The output of user data, which GetConsoleOutput returns."""
         return self.folder / "console.log"
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the groups that run on it."""
+        """Process ids of the groups that run on the instance."""
         with self._lock:
             return [group.pid for group in self._groups]
 
     def boot(self, user_data: bytes) -> None:
-        """Make the folder; run user data that is a script. Returns at once."""
+        """Create the folder and start user data that is a script; return at once."""
         for folder in (self.home, self.folder / "tmp", self.folder / "records"):
             folder.mkdir(parents=True, exist_ok=True)
         shims.install(self.folder / "bin", self.control)
@@ -80,7 +78,11 @@ class Instance:
         threading.Thread(target=self._await, args=(group,), name=f"user data {self.id}", daemon=True).start()
 
     def start(self, argv: list[str], cwd: Path, log: Path, what: str) -> ProcessGroup:
-        """Start a program on the instance. Raises OSError when it has ended or nothing can be started."""
+        """Start a program on the instance.
+
+        Raises:
+            OSError: the instance has ended, or the program cannot be started.
+        """
         with self._lock:
             if self._ended:
                 raise OSError(f"instance {self.id} has ended")
@@ -97,12 +99,12 @@ class Instance:
             return group
 
     def forget(self, group: ProcessGroup) -> None:
-        """A group that `start` gave has ended."""
+        """Drop an ended group."""
         with self._lock:
             self._groups.discard(group)
 
     def halt(self) -> None:
-        """Kill everything that runs on it."""
+        """Kill every process of the instance."""
         with self._lock:
             self._ended = True
             groups = list(self._groups)
@@ -111,7 +113,7 @@ class Instance:
         self.control.unlink(missing_ok=True)
 
     def resume(self) -> None:
-        """Let programs start again, after a stop or a reboot."""
+        """Allow programs to start again after a stop or reboot."""
         with self._lock:
             self._ended = False
 
@@ -128,7 +130,7 @@ class Instance:
             return b""
 
     def environment(self) -> dict[str, str]:
-        """What its programs see: its own home, and this AWS through the instance's role, nothing of ours."""
+        """Return the environment of its programs: its own home and this AWS, through the instance's role."""
         cores = min(
             instance_cores(moto_instance(self.region, self.id).instance_type), self.context.settings.cores
         )

@@ -1,6 +1,4 @@
-"""All instances of this local_aws: started, watched for shutdowns from inside, brought back after a
-restart.
-"""
+"""All instances: started, watched for shutdowns from inside, restored after a restart."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ class Instances:
         self._thread = threading.Thread(target=self._watch, name="instances", daemon=True)
 
     def start(self) -> None:
-        """Bring back what an earlier process had, and watch."""
+        """Restore the instances of an earlier process and start watching."""
         for resource in self.context.store.all(KIND):
             if _state(resource.region, resource.name) in ("terminated", ""):
                 self.context.store.delete(KIND, resource.region, resource.name)
@@ -50,21 +48,21 @@ class Instances:
             instance.halt()
 
     def all(self) -> list[Instance]:
-        """Every instance that is not terminated."""
+        """Return the instances that are not terminated."""
         with self._lock:
             return list(self._instances.values())
 
     def get(self, instance_id: str) -> Instance | None:
-        """One of them."""
+        """Return an instance by id, or None."""
         with self._lock:
             return self._instances.get(instance_id)
 
     def running(self, region: str) -> list[Instance]:
-        """Those of a region that run."""
+        """Return the running instances of a region."""
         return [i for i in self.all() if i.region == region and _state(region, i.id) == "running"]
 
     def launch(self, region: str, instance_id: str) -> None:
-        """Boot an instance that moto has just made."""
+        """Boot an instance that moto has just created."""
         try:
             arn = self.context.arn(region, f"instance/{instance_id}", "ec2")
             self.context.store.create(Resource(KIND, region, instance_id, arn, {}))
@@ -75,7 +73,7 @@ class Instances:
         self._announce(region, instance_id, "running")
 
     def terminated(self, region: str, instance_id: str) -> None:
-        """moto has terminated it: end its processes and delete its folder."""
+        """Kill a terminated instance's processes and delete its folder."""
         with self._lock:
             instance = self._instances.pop(instance_id, None)
         if instance is None:

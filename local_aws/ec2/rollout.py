@@ -1,4 +1,4 @@
-"""How a command spreads over its instances: MaxConcurrency and MaxErrors of SendCommand."""
+"""Spread a command over its instances: MaxConcurrency and MaxErrors of SendCommand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from local_aws.ec2.instance import Instance
 from local_aws.ec2.run_command import KIND, Script
-from local_aws.ec2.running import RUNNING
+from local_aws.ec2.running import Running
 from local_aws.state.resources import Document, Missing
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,12 @@ UNDELIVERED: Document = {"Status": "TimedOut", "StatusDetails": "DeliveryTimedOu
 
 @dataclass(frozen=True)
 class Limits:
-    """`concurrency` instances at once; none is begun after more than `errors` failures, or after `deadline`
-    (epoch seconds).
+    """Limits of a rollout.
+
+    Args:
+        concurrency: instances that run the command at once.
+        errors: failures after which no further instance starts.
+        deadline: epoch seconds after which no further instance starts.
     """
 
     concurrency: int
@@ -38,7 +42,7 @@ class Limits:
 
 
 def limits(params: Document, instances: int, deadline: float) -> Limits:
-    """The limits of a SendCommand request that reaches so many instances."""
+    """Return the limits of a SendCommand request that reaches `instances` instances."""
     return Limits(
         concurrency=max(1, number(params.get("MaxConcurrency", DEFAULT_CONCURRENCY), instances)),
         errors=number(params.get("MaxErrors", DEFAULT_ERRORS), instances),
@@ -52,7 +56,7 @@ def number(text: str, of: int) -> int:
 
 
 class Rollout:
-    """One command on its way. Returns from its constructor with as many instances begun as may be."""
+    """One command on its way; the constructor returns once as many instances as allowed have started."""
 
     def __init__(self, instances: Sequence[Instance], script: Script, allowed: Limits) -> None:
         self._script, self._limits = script, allowed
@@ -72,22 +76,22 @@ class Rollout:
             logger.debug("command %s was forgotten while it spread", self._script.command_id)
 
     def _advance(self) -> None:
-        """Begin what may begin; leave out the rest when there were too many errors or it is too late."""
+        """Start what may start; skip the rest after too many errors or after the deadline."""
         while self._waiting:
             active, failed = self._count()
             if failed > self._limits.errors:
-                return self._leave_out(TERMINATED)
+                return self._skip(TERMINATED)
             if time.time() > self._limits.deadline:
-                return self._leave_out(UNDELIVERED)
+                return self._skip(UNDELIVERED)
             if active >= self._limits.concurrency:
                 return None
             instance = self._waiting.popleft()
-            if RUNNING.begin(instance, self._script):
+            if instance.context.part(Running).begin(instance, self._script):
                 self._begun.append(instance)
         return None
 
     def _count(self) -> tuple[int, int]:
-        """How many of those begun run, and how many failed; those that ended well are forgotten."""
+        """Count the running and the failed invocations; forget those that succeeded."""
         states = {instance: self._status(instance) for instance in self._begun}
         self._begun = [instance for instance, state in states.items() if state != "Success"]
         active = sum(state in ("Pending", "InProgress") for state in states.values())
@@ -97,7 +101,7 @@ class Rollout:
         record = instance.context.store.get(KIND, instance.region, f"{self._script.command_id}/{instance.id}")
         return str(record.document["Status"])
 
-    def _leave_out(self, end: Document) -> None:
+    def _skip(self, end: Document) -> None:
         while self._waiting:
             instance = self._waiting.popleft()
-            RUNNING.leave_out(instance, f"{self._script.command_id}/{instance.id}", end)
+            instance.context.part(Running).skip(instance, f"{self._script.command_id}/{instance.id}", end)

@@ -1,6 +1,4 @@
-"""One command on one instance: the script runs, its output goes where it was asked to, its end is
-recorded.
-"""
+"""One command on one instance: run the script, deliver its output, record its end."""
 
 from __future__ import annotations
 
@@ -31,8 +29,11 @@ ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
 
 @dataclass(frozen=True)
 class Script:
-    """What to run. `s3` is (bucket, key prefix) for the whole output, `log_group` a CloudWatch log group,
-    or "".
+    """A script to run.
+
+    Args:
+        s3: (bucket, key prefix) for the complete output, or None.
+        log_group: a CloudWatch log group, or "".
     """
 
     command_id: str
@@ -61,7 +62,7 @@ class Invocation:
 
     @property
     def alive(self) -> bool:
-        """Whether it has not ended."""
+        """True until the command has ended."""
         return self._thread.is_alive()
 
     def cancel(self) -> None:
@@ -192,7 +193,7 @@ class Invocation:
 
 
 def output_key(prefix: str, command_id: str, instance_id: str, stream: str) -> str:
-    """Where SSM puts a command's output."""
+    """Return the S3 key under which SSM stores a command's output."""
     parts = [prefix.strip("/"), command_id, instance_id, "awsrunShellScript", "0.awsrunShellScript", stream]
     return "/".join(part for part in parts if part)
 
@@ -205,8 +206,9 @@ def _text(path: Path) -> str:
 
 
 def _follow(path: Path, offset: int, writer: LogWriter, last: bool) -> int:
-    """Hand over the lines written since `offset`; the new offset. A line not ended yet waits, unless it
-    is the last.
+    """Deliver the lines written since `offset` and return the new offset.
+
+    An unfinished line waits, unless `last` is set.
     """
     with path.open("rb") as file:
         file.seek(offset)

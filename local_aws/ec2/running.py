@@ -1,4 +1,4 @@
-"""The operations of SSM that are ours, the instances they reach, and the commands that run now."""
+"""The SSM operations implemented here, the instances they reach, and the running commands."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ operation = Operations("ssm")
 
 
 class Running:
-    """The commands that run in this process. Thread-safe: a command is begun, left out or cancelled, never two of
-    these.
+    """The running commands of one local_aws (`context.part(Running)`).
+
+    Thread-safe: a command is started, skipped or cancelled, and never two of these.
     """
 
     def __init__(self) -> None:
@@ -27,12 +28,12 @@ class Running:
 
     @property
     def on(self) -> Instances:
-        """The instances of this process."""
-        assert self.instances is not None, "SSM is built before it is asked"
+        """The instances that commands reach."""
+        assert self.instances is not None, "SSM is built before it answers"
         return self.instances
 
     def begin(self, instance: Instance, script: Script) -> bool:
-        """Start one; False when it was cancelled before."""
+        """Start a command; False when it was cancelled before."""
         with self._lock:
             if not _is_pending(instance.context, instance.region, f"{script.command_id}/{instance.id}"):
                 return False
@@ -41,13 +42,13 @@ class Running:
             self._invocations[invocation.name] = invocation
             return True
 
-    def leave_out(self, instance: Instance, name: str, end: Document) -> None:
-        """Record the end of one that is not to be begun any more."""
+    def skip(self, instance: Instance, name: str, end: Document) -> None:
+        """Record the end of a command that never started."""
         with self._lock:
             _end(instance.context, instance.region, name, end)
 
     def cancel(self, context: Context, region: str, name: str) -> None:
-        """End one early, whether it has begun or not."""
+        """End a command early, whether or not it has started."""
         with self._lock:
             invocation = self._invocations.get(name)
             if invocation is not None:
@@ -56,7 +57,7 @@ class Running:
                 _end(context, region, name, {"Status": "Cancelled", "StatusDetails": "Cancelled"})
 
     def join(self) -> None:
-        """Wait for all."""
+        """Wait for all commands."""
         with self._lock:
             invocations = list(self._invocations.values())
         for invocation in invocations:
@@ -72,6 +73,3 @@ def _end(context: Context, region: str, name: str, end: Document) -> None:
         context.store.update(
             KIND, region, name, lambda document: document.update({**end, "Ended": time.time()})
         )
-
-
-RUNNING = Running()

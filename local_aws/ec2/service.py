@@ -1,4 +1,4 @@
-"""EC2: moto's app, with a filter that makes its instances run."""
+"""EC2: moto's app behind a filter that runs its instances."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class Ec2:
         }
 
     def start(self) -> None:
-        """Bring instances back and answer for their metadata."""
+        """Restore instances and answer metadata requests."""
         self.metadata.start()
         self.instances.start()
 
     def stop(self) -> None:
-        """Kill what runs."""
+        """Kill all instances."""
         self.instances.stop()
         self.metadata.stop()
 
@@ -181,13 +181,13 @@ class Ec2:
 
 
 def _digest(params: Parameters) -> str:
-    """Of what a client asked for; the token itself and the form's own fields are no part of it."""
+    """Digest a client's parameters, without the token and the form's own fields."""
     asked = {key: value for key, value in params.items() if key not in ("ClientToken", "Action", "Version")}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def _call(app: WsgiApp, environ: Environ) -> tuple[str, list[Any], bytes]:
-    """Status, headers and body of what `app` answers."""
+    """Return status, headers and body of `app`'s answer."""
     answered: dict[str, Any] = {}
 
     def start(status: str, headers: list[Any], _info: Any = None) -> None:

@@ -1,8 +1,7 @@
-"""What stands in an instance for the programs that would reach the host: harmless imitations and
-refusals.
+"""Programs of an instance that stand in for those that would reach the host.
 
-They come first on an instance's PATH. Where mount namespaces exist, the rest of the machine is read-only
-to an instance in any case; these give the messages that say why.
+They come first on an instance's PATH and imitate or refuse. Where mount namespaces exist, the rest of the machine
+is read-only for an instance in any case; these give the messages that say why.
 """
 
 from __future__ import annotations

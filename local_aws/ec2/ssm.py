@@ -1,4 +1,4 @@
-"""SSM: Run Command and public image parameters are ours, all other operations are moto's."""
+"""SSM: Run Command and public image parameters are implemented here, the rest by moto."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from local_aws.ec2 import commands, information
 from local_aws.ec2.images import public_parameter
 from local_aws.ec2.instances import Instances
 from local_aws.ec2.run_command import ENDED, KIND, remove_leftovers
-from local_aws.ec2.running import RUNNING, operation
+from local_aws.ec2.running import Running, operation
 from local_aws.gateway.json_service import Document, JsonService
 from local_aws.gateway.responses import Environ, StartResponse, WsgiApp, respond
 from local_aws.state.resources import Resource
@@ -30,18 +30,18 @@ class Ssm(JsonService):
         super().__init__(operation, context)
         self._context = context
         self._moto = moto
-        RUNNING.instances = instances
+        context.part(Running).instances = instances
 
     def start(self) -> None:
-        """Give commands that ran when an earlier process ended a truthful end."""
+        """Record the end of commands that were running when an earlier process ended."""
         remove_leftovers(self._context.settings.state / "instances")
         for resource in self._context.store.all(KIND):
             if resource.document["Status"] not in ENDED:
                 self._end(resource)
 
     def stop(self) -> None:
-        """Commands end with their instances."""
-        RUNNING.join()
+        """Wait for the commands, which end with their instances."""
+        self._context.part(Running).join()
 
     def _end(self, resource: Resource) -> None:
         end: Document = {

@@ -1,7 +1,7 @@
-"""HTTP connections that answer one request after the other without leaving their thread.
+"""HTTP connections that answer successive requests on the same thread.
 
 cheroot hands a connection back to a selector after each request, and reads and writes through buffers in pure
-Python: together that is two thirds of what a GET of 100 kB costs.
+Python; together that is two thirds of the cost of a GET of 100 kB.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LONGEST_LINE = 64 * 1024
 
 
 class Connection(HTTPConnection):
-    """A connection as cheroot serves it, reading and writing its socket directly."""
+    """A cheroot connection that reads and writes its socket directly."""
 
     def __init__(self, server: Any, sock: socket.socket, _makefile: Any = None) -> None:
         super().__init__(server, sock, _stream)
@@ -27,9 +27,10 @@ class Connection(HTTPConnection):
         self._poll.register(sock, select.POLLIN)
 
     def communicate(self) -> bool:
-        """Answer requests as long as one follows on the other and no other connection waits for a thread.
+        """Answer requests while more arrive and no other connection waits for a thread.
 
-        Returns whether to keep the connection, which cheroot's selector then watches.
+        Returns:
+            True to keep the connection; cheroot's selector then watches it.
         """
         while super().communicate():  # type: ignore[no-untyped-call]
             server = self.server
@@ -42,7 +43,7 @@ class Connection(HTTPConnection):
 
 
 class Reader:
-    """What a client sends. Raises TimeoutError (the socket's) when it falls silent."""
+    """The bytes a client sends. Reads raise TimeoutError (the socket's) when it falls silent."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -51,11 +52,11 @@ class Reader:
         self.bytes_read = 0
 
     def has_data(self) -> bool:
-        """Whether bytes of a next request are here already."""
+        """Return True if bytes of the next request have arrived."""
         return self._position < len(self._buffer)
 
     def read(self, size: int) -> bytes:
-        """`size` bytes, fewer only where the client ends."""
+        """Read `size` bytes; fewer only at the end of the stream."""
         pieces = [self._take(size)]
         got = len(pieces[0])
         while got < size:
@@ -68,7 +69,7 @@ class Reader:
         return b"".join(pieces) if len(pieces) > 1 else pieces[0]
 
     def readline(self, longest: int = _LONGEST_LINE) -> bytes:
-        """Bytes up to and with a line feed, at most `longest`."""
+        """Read up to and including a line feed, at most `longest` bytes."""
         end = self._buffer.find(b"\n", self._position) + 1
         while not end and len(self._buffer) - self._position < longest:
             piece = self._socket.recv(_RECEIVE)
@@ -83,7 +84,7 @@ class Reader:
         return line
 
     def close(self) -> None:
-        """The connection closes the socket."""
+        """Do nothing: the connection closes the socket."""
 
     def _take(self, size: int) -> bytes:
         start = self._position
@@ -95,14 +96,14 @@ class Reader:
 
 
 class Writer:
-    """What a client is sent, at once."""
+    """An unbuffered writer to a client."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self.bytes_written = 0
 
     def write(self, data: bytes) -> int:
-        """Send all of it."""
+        """Send all of `data`."""
         self._socket.sendall(data)
         self.bytes_written += len(data)
         return len(data)

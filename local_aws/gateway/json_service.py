@@ -37,9 +37,7 @@ MAX_BODY_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Call:
-    """One request: the operation's name, its valid parameters, the region it was signed for, and who answers
-    it.
-    """
+    """One request: operation, validated parameters, signed region, and the context that answers it."""
 
     context: Context
     region: str
@@ -55,9 +53,7 @@ Handler = Callable[[Call], Document | None]
 
 
 class Operations:
-    """The operations of one service that local_aws answers. Used as a decorator:
-    `@operation("StopTrainingJob")`.
-    """
+    """The operations of one service that local_aws implements; used as `@operation("StopTrainingJob")`."""
 
     def __init__(self, service: str) -> None:
         self.model = service_model.load(service)

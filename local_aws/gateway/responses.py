@@ -1,4 +1,4 @@
-"""Write WSGI responses in the shape of AWS."""
+"""Write WSGI responses in AWS's formats."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REASONS = {
 
 
 def status_line(status: int) -> str:
-    """`404` -> `404 Not Found`, as WSGI wants it."""
+    """Return a WSGI status line: `404` -> `404 Not Found`."""
     return f"{status} {_REASONS.get(status, 'Unknown')}"
 
 
@@ -57,12 +57,12 @@ def respond(
 
 
 def respond_json(start_response: StartResponse, document: Any, status: int = 200) -> list[bytes]:
-    """Answer with JSON that is not part of any AWS protocol (the admin routes)."""
+    """Answer with JSON that belongs to no AWS protocol (the admin pages)."""
     return respond(start_response, status, json.dumps(document).encode(), "application/json")
 
 
 def respond_error(start_response: StartResponse, error: AwsError, protocol: str = "json") -> list[bytes]:
-    """Answer with `error` as a client of `protocol` (botocore's `protocol` metadata) reads it."""
+    """Answer with `error` in the wire format of `protocol` (botocore's `protocol` metadata)."""
     code, message = error.code, error.message
     if protocol in ("json", "rest-json"):
         document = {"__type": code, "message": message, "Message": message, **error.fields}
@@ -91,7 +91,7 @@ def respond_error(start_response: StartResponse, error: AwsError, protocol: str 
 
 
 def drain(stream: BinaryIO) -> None:
-    """Read what is left of a request body, so that the connection can carry the next request."""
+    """Read the rest of a request body, so that the connection can carry the next request."""
     try:
         while stream.read(_DRAIN_BYTES):
             pass

@@ -8,8 +8,8 @@ request whose SigV4 credential scope names `ec2`; the environ then holds
     local_aws.access_key   the access key id, "" for anonymous requests
 
 A service may also have `start()`, called once the server listens (recover state, start threads), and
-`stop()`, called before the process ends. Until all have started only our own calls are answered, everybody
-else is asked to come back. Requests under /_local_aws/ are ours: `router.admin("health", handler)`.
+`stop()`, called before the process ends. Until all have started only our own calls are answered; others get 503
+and try again. Requests under /_local_aws/ are ours: `router.admin("health", handler)`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ AdminHandler = Callable[[str, str, dict[str, str]], Any]
 
 
 class Service(Protocol):
-    """What `Router.register` takes."""
+    """An app that `Router.register` accepts."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]: ...
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Who a request is for and from."""
+    """The service a request is for, its region, and the access key that signed it."""
 
     service: str
     region: str
@@ -63,10 +63,10 @@ _UNSIGNED_ACTIONS = re.compile(r"(?:^|&)Action=AssumeRoleWith(?:WebIdentity|SAML
 
 
 def scope_of(environ: Environ, default_region: str) -> Scope:
-    """The service, region and access key of a request.
+    """Return the service, region and access key of a request.
 
-    By the SigV4 scope of its Authorization header or (presigned) of its query; else by X-Amz-Target, else by
-    an amazonaws.com Host; else S3, the only service that answers anonymous requests and SigV2.
+    Looks at the SigV4 scope of the Authorization header or (presigned) of the query, then at X-Amz-Target, then at
+    an amazonaws.com Host; the rest is S3, the only service that answers anonymous requests and SigV2.
     """
     credential = _credential(environ)
     parts = credential.split("/")
@@ -112,7 +112,12 @@ class Router:
     """The WSGI app of the whole process."""
 
     def __init__(self, default_region: str, own: str) -> None:
-        """`own` is in the user agent of requests that services send each other while they start."""
+        """Create a router without services.
+
+        Args:
+            default_region: the region of requests that name none.
+            own: the mark in the user agent of requests that services send each other while they start.
+        """
         self._default_region = default_region
         self._own = own
         self._started = False
@@ -120,14 +125,14 @@ class Router:
         self._fallback: Service | None = None
         self._admin: dict[str, AdminHandler] = {}
         self.guard: Callable[[Service], Service] = lambda service: service
-        """What every service that is registered from now on is put behind."""
+        """Wraps every service registered from now on."""
 
     def register(self, name: str, service: Service) -> None:
-        """Answer requests of a signing name with `service`; it replaces moto's."""
+        """Route requests with a signing name to `service`, in place of moto."""
         self._services[name] = self.guard(service)
 
     def register_fallback(self, service: Service) -> None:
-        """Answer requests of every signing name that is not registered."""
+        """Route requests with any other signing name to `service`."""
         self._fallback = self.guard(service)
 
     def admin(self, name: str, handler: AdminHandler) -> None:
@@ -135,13 +140,13 @@ class Router:
         self._admin[name] = handler
 
     def start(self) -> None:
-        """Start every service that has something to start, in order of registration."""
+        """Start the services that have a `start`, in order of registration."""
         for service in self._distinct():
             getattr(service, "start", lambda: None)()
         self._started = True
 
     def stop(self) -> None:
-        """Stop services in the opposite order; one that fails does not keep the others from stopping."""
+        """Stop the services in reverse order; one that fails does not prevent the others."""
         for service in reversed(self._distinct()):
             try:
                 getattr(service, "stop", lambda: None)()

@@ -1,4 +1,4 @@
-"""The HTTP server: cheroot, with threads, keep-alive, streamed bodies and Expect: 100-continue."""
+"""The HTTP server: cheroot with threads, keep-alive, streamed bodies and Expect: 100-continue."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ THREADS = 48
 none.
 """
 KEPT_CONNECTIONS = 512
-"""Idle connections kept open; cheroot's own 10 would make most clients of a busy server connect anew each time."""
+"""Idle connections kept open; cheroot's own 10 would make most clients of a busy server reconnect each time."""
 IDLE_SECONDS = 120
 SHUTDOWN_SECONDS = 5
-"""How long a request in flight may delay the end."""
+"""Time that requests in flight may delay the shutdown."""
 
 
 class HttpServer:
-    """A bound server; `serve` answers until `stop` is called from another thread or a signal handler."""
+    """A bound server; `serve` answers until another thread or a signal handler calls `stop`."""
 
     def __init__(self, settings: Settings) -> None:
-        """Bind the address, so that the port is known before anything is built on it. Raises StartupError."""
+        """Bind the address, so that the port is known before anything depends on it.
+
+        Raises:
+            StartupError: the address is in use or cannot be bound.
+        """
         self._server = Server(
             (settings.host, settings.port),
             _starting,

@@ -193,9 +193,7 @@ def _check_range(shape: Any, value: float, path: str) -> Iterator[_Problem]:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> Callable[[str], Any]:
-    """AWS's patterns are Java's and must match the whole value; `regex` knows Java's classes such as
-    \\p{L}.
-    """
+    """Compile an AWS pattern: Java syntax (`\\p{L}`, hence `regex`), matched against the whole value."""
     return regex.compile(pattern.replace(*_JAVA_ASTRAL)).fullmatch
 
 

@@ -1,1 +1,1 @@
-"""IAM: who asks, what a request needs, and whether policies allow it."""
+"""IAM: identify the caller, derive the permissions a request needs, evaluate policies."""

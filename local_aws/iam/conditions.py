@@ -1,6 +1,4 @@
-"""Condition blocks of IAM policies, evaluated as "IAM JSON policy elements: Condition operators" of the IAM User
-Guide says.
-"""
+"""Evaluate Condition blocks, after "IAM JSON policy elements: Condition operators" of the IAM User Guide."""
 
 from __future__ import annotations
 
@@ -17,7 +15,11 @@ class UnknownOperator(Exception):
 
 
 def hold(conditions: Mapping[str, Mapping[str, Any]], keys: Keys) -> bool:
-    """Whether every condition of a block holds. Raises UnknownOperator."""
+    """Return True if every condition of a block holds.
+
+    Raises:
+        UnknownOperator: a condition uses an operator that is not implemented.
+    """
     return all(
         _holds(operator, keys.get(key.lower(), ()), [_text(value) for value in listed(wanted)])
         for operator, block in conditions.items()
@@ -31,7 +33,7 @@ def listed(value: Any) -> list[Any]:
 
 
 def matches(text: str, pattern: str) -> bool:
-    """IAM's wildcards: * and ?, and nothing else."""
+    """Match IAM's wildcards: * and ?, and nothing else."""
     return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 

@@ -23,8 +23,12 @@ class Decision(enum.Enum):
 
 @dataclass(frozen=True)
 class Access:
-    """One permission that a request needs: an action ("s3:GetObject") on a resource (an ARN, or "*" for actions
-    that IAM cannot narrow). `keys` are the request's condition keys, None where they are not known.
+    """One permission that a request needs.
+
+    Args:
+        action: such as "s3:GetObject".
+        resource: an ARN, or "*" for actions that IAM cannot narrow.
+        keys: the request's condition keys; None where they are unknown.
     """
 
     action: str
@@ -57,7 +61,7 @@ def decide(policies: Iterable[Document], access: Access) -> Decision:
 
 
 def trusts(document: Document, service: str, account: str) -> bool:
-    """Whether a role's trust policy lets a service ("sagemaker.amazonaws.com") take the role for an account."""
+    """Return True if a trust policy lets a service ("sagemaker.amazonaws.com") assume the role."""
     keys = {"aws:sourceaccount": (account,)}
     return any(
         statement.get("Effect") == "Allow"

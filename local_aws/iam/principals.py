@@ -22,8 +22,10 @@ PARTITION = "aws"
 
 @dataclass(frozen=True)
 class Principal:
-    """A caller. `limits` are further sets of policies (a permissions boundary, a session's policy), each of which
-    must allow a request too.
+    """A caller.
+
+    `limits` are further sets of policies (a permissions boundary, a session policy), each of which must allow a request
+    too.
     """
 
     arn: str
@@ -32,7 +34,7 @@ class Principal:
     is_root: bool = False
 
     def decide(self, access: Access) -> tuple[Decision, str]:
-        """Whether it may, and by which kind of policy it may not."""
+        """Return the decision, and the kind of policy that denies."""
         if self.is_root:
             return Decision.ALLOWED, ""
         decision = decide(self.policies, access)
@@ -49,7 +51,7 @@ ROOT = Principal(f"arn:aws:iam::{ACCOUNT_ID}:root", is_root=True)
 
 
 def principal_of(access_key: str) -> Principal | None:
-    """The user or role session that an access key belongs to; None for a key that nobody has."""
+    """Return the user or role session of an access key, or None for an unknown key."""
     session = sts_backends[ACCOUNT_ID][PARTITION].get_assumed_role_from_access_key(access_key)
     if session is not None:
         role = find_role(session.role_arn)
@@ -67,13 +69,13 @@ def principal_of(access_key: str) -> Principal | None:
 
 
 def find_role(arn: str) -> Any:
-    """moto's record of a role; None when there is none of that ARN."""
+    """Return moto's record of a role, or None."""
     roles = list(iam_backends[ACCOUNT_ID][PARTITION].roles.values())
     return next((role for role in roles if role.arn == arn), None)
 
 
 def may_be_taken(arn: str, service: str) -> bool:
-    """Whether there is such a role and its trust policy names the service."""
+    """Return True if the role exists and its trust policy names the service."""
     role = find_role(arn)
     return role is not None and trusts(_parsed(role.assume_role_policy_document), service, ACCOUNT_ID)
 

@@ -1,5 +1,7 @@
-"""What an S3 request needs. After "Actions, resources, and condition keys for Amazon S3" of the Service
-Authorization Reference; one that reads a whole object needs GetObject whatever its HTTP method.
+"""Derive the permissions an S3 request needs.
+
+After "Actions, resources, and condition keys for Amazon S3" of the Service Authorization Reference; a request that
+reads a whole object needs GetObject whatever its HTTP method.
 """
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ def bucket_action(request: Request) -> str:
 
 def _action(table: dict[tuple[str, str], str], request: Request) -> str:
     names = [name for _, name in table if name and name in request.query]
-    # What is not in the table is answered by S3 itself; nobody but the account's root gets that far.
+    # S3 itself answers what is not in the table; only the account's root gets that far.
     return table.get((request.method, names[0] if names else ""), "UnknownOperation")
 
 

@@ -1,4 +1,4 @@
-"""What a SageMaker request needs: its action on the resource it names, the right to hand its role on, and to tag.
+"""Derive the permissions a SageMaker request needs: its action, PassRole, and AddTags.
 
 After "Actions, resources, and condition keys for Amazon SageMaker AI" of the Service Authorization Reference.
 """

@@ -1,7 +1,7 @@
-"""What requests to the services need that moto keeps, and to EC2, SSM and Logs.
+"""Derive the permissions of requests to EC2, SSM, Logs and the services that moto implements.
 
 A resource is named only where the policies of a least-privilege role would name it; any other request needs its
-action on "*", which is denied to whoever is allowed less than everything: the error is towards denial.
+action on "*", which is denied to any principal with less than full access: errors fall on the side of denial.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`local_aws logs`: its own log file, or the lines of a job or endpoint, to standard output."""
+"""`local_aws logs`: print its own log, or the lines of a job or endpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TAIL_BYTES = 64 * 1024
 
 
 def print_file(path: Path, follow: bool) -> int:
-    """The end of the log file, and with `follow` what comes after, until interrupted."""
+    """Print the end of the log file, and with `follow` new lines until interrupted."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -35,7 +35,7 @@ def print_file(path: Path, follow: bool) -> int:
 
 
 def print_job(state: Path, name: str, follow: bool) -> int:
-    """The lines of every stream `<name>/...` (jobs) or group `.../<name>` (endpoints), of all regions."""
+    """Print the lines of all streams `<name>/...` (jobs) or group `.../<name>` (endpoints) of all regions."""
     path = state / "logs.sqlite"
     if not path.exists():
         raise StartupError(f"{state} holds no logs")

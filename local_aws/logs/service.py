@@ -1,4 +1,4 @@
-"""CloudWatch Logs over HTTP: what jobs wrote, live, and what clients put themselves."""
+"""CloudWatch Logs: live output of jobs, and events that clients put."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Logs(JsonService):
 
 @operation("CreateLogGroup")
 def create_log_group(call: Call) -> None:
-    """A group without events."""
+    """Create an empty log group."""
     name = call.params["logGroupName"]
     if not call.context.logs.create_group(call.region, name):
         raise AwsError("ResourceAlreadyExistsException", "The specified log group already exists")
@@ -31,14 +31,14 @@ def create_log_group(call: Call) -> None:
 
 @operation("DeleteLogGroup")
 def delete_log_group(call: Call) -> None:
-    """The group with all its streams."""
+    """Delete a log group with its streams."""
     if not call.context.logs.delete_group(call.region, call.params["logGroupName"]):
         raise _no_group()
 
 
 @operation("DescribeLogGroups")
 def describe_log_groups(call: Call) -> Document:
-    """By prefix or pattern, in order of name."""
+    """List log groups by prefix or pattern, in order of name."""
     params = call.params
     pattern = params.get("logGroupNamePattern", "")
     groups = call.context.logs.groups(call.region, params.get("logGroupNamePrefix", ""))
@@ -48,7 +48,7 @@ def describe_log_groups(call: Call) -> Document:
 
 @operation("PutRetentionPolicy")
 def put_retention_policy(call: Call) -> None:
-    """How many days events are kept."""
+    """Set the number of days that events are kept."""
     if not call.context.logs.set_retention(
         call.region, call.params["logGroupName"], call.params["retentionInDays"]
     ):
@@ -57,14 +57,14 @@ def put_retention_policy(call: Call) -> None:
 
 @operation("DeleteRetentionPolicy")
 def delete_retention_policy(call: Call) -> None:
-    """Keep events for ever."""
+    """Keep events without limit."""
     if not call.context.logs.set_retention(call.region, call.params["logGroupName"], None):
         raise _no_group()
 
 
 @operation("CreateLogStream")
 def create_log_stream(call: Call) -> None:
-    """A stream without events."""
+    """Create an empty log stream."""
     group = _group(call)
     if not call.context.logs.create_stream(call.region, group, call.params["logStreamName"]):
         raise AwsError("ResourceAlreadyExistsException", "The specified log stream already exists")
@@ -72,14 +72,14 @@ def create_log_stream(call: Call) -> None:
 
 @operation("DeleteLogStream")
 def delete_log_stream(call: Call) -> None:
-    """The stream with all its events."""
+    """Delete a log stream with its events."""
     if not call.context.logs.delete_stream(call.region, _group(call), call.params["logStreamName"]):
         raise _no_stream()
 
 
 @operation("DescribeLogStreams")
 def describe_log_streams(call: Call) -> Document:
-    """By prefix, in order of name or of the last event."""
+    """List streams by prefix, in order of name or of their last event."""
     params = call.params
     group = _group(call)
     by_time = params.get("orderBy") == "LastEventTime"
@@ -98,7 +98,7 @@ def describe_log_streams(call: Call) -> Document:
 
 @operation("PutLogEvents")
 def put_log_events(call: Call) -> Document:
-    """Events of a client's own."""
+    """Store a client's events."""
     group, stream = _group(call), call.params["logStreamName"]
     if not call.context.logs.has_stream(call.region, group, stream):
         raise _no_stream()
@@ -109,9 +109,7 @@ def put_log_events(call: Call) -> Document:
 
 @operation("GetLogEvents")
 def get_log_events(call: Call) -> Document:
-    """Events of one stream, forwards or backwards. A token that comes back unchanged says that there are no
-    more yet.
-    """
+    """Return events of one stream, forwards or backwards; an unchanged token means no more for now."""
     params = call.params
     group, stream = _group(call), params["logStreamName"]
     if not call.context.logs.has_stream(call.region, group, stream):
@@ -140,7 +138,7 @@ def get_log_events(call: Call) -> Document:
 
 @operation("FilterLogEvents")
 def filter_log_events(call: Call) -> Document:
-    """Events of a group, by stream, time and terms."""
+    """Return events of a group by stream, time and terms."""
     params = call.params
     group = _group(call)
     limit = params.get("limit", 10_000)
@@ -167,19 +165,19 @@ def filter_log_events(call: Call) -> Document:
 
 @operation("TagResource")
 def tag_resource(call: Call) -> None:
-    """Tags of a log group."""
+    """Tag a log group."""
     call.context.store.tag(call.params["resourceArn"], call.params["tags"])
 
 
 @operation("UntagResource")
 def untag_resource(call: Call) -> None:
-    """Tags of a log group."""
+    """Remove tags of a log group."""
     call.context.store.untag(call.params["resourceArn"], call.params["tagKeys"])
 
 
 @operation("ListTagsForResource")
 def list_tags_for_resource(call: Call) -> Document:
-    """Tags of a log group."""
+    """List the tags of a log group."""
     return {"tags": call.context.store.tags(call.params["resourceArn"])}
 
 
@@ -269,7 +267,7 @@ def _read_position(token: str) -> tuple[str, int]:
 
 
 def _filter(pattern: str) -> Any:
-    """CloudWatch's term patterns: all terms, `?term` any of them, `-term` none; quotes keep spaces."""
+    """Compile a term pattern: all terms, `?term` any, `-term` none; quotes keep spaces."""
     if pattern.strip().startswith(("{", "[", "%")):
         raise AwsError(
             "InvalidParameterException", "local_aws filters by terms only, not by JSON or regex patterns."

@@ -48,9 +48,7 @@ class MotoApp:
 
 
 class MotoApps:
-    """A WSGI app that hands each request to moto's app for its service, and saves what the request
-    changed.
-    """
+    """A WSGI app that routes each request to moto's app for its service and saves its changes."""
 
     def __init__(self, state: MotoState, prepare: Mapping[str, Callable[[], None]]) -> None:
         """`prepare` holds, by moto's name of a service, what is done before its app is used."""
@@ -85,11 +83,15 @@ class MotoApps:
             return respond_error(start_response, failure, protocol(service))
 
     def start(self) -> None:
-        """Bring back moto's state. Raises StartupError."""
+        """Restore moto's state.
+
+        Raises:
+            StartupError: the state was written by another version of moto.
+        """
         self._state.load()
 
     def stop(self) -> None:
-        """Save what still waits to be saved."""
+        """Save pending changes."""
         self._state.stop()
 
     def _answer(self, app: MotoApp, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -131,7 +133,7 @@ def _create(host: str, prepare: Mapping[str, Callable[[], None]]) -> MotoApp | N
 
 @functools.cache
 def protocol(service: str) -> str:
-    """The wire protocol of a service by its signing name; "json" when unknown."""
+    """Return the wire protocol of a service by its signing name; "json" when unknown."""
     session = botocore.session.get_session()
     names = {"monitoring": "cloudwatch", "elasticmapreduce": "emr", "email": "ses"}
     name = names.get(service, service)
@@ -142,7 +144,7 @@ def protocol(service: str) -> str:
 
 
 def _operation(environ: Environ) -> str:
-    """The operation's name where the request carries it (X-Amz-Target, Action); "" for REST services."""
+    """Return the operation named by X-Amz-Target or Action; "" for REST services."""
     target = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
     if target:
         return target
@@ -159,7 +161,7 @@ def _operation(environ: Environ) -> str:
 
 
 def _changes(operation: str, method: str) -> bool:
-    """Whether a request may change something: by its operation's name, else (REST) by its method."""
+    """Return True if a request may change state, judged by operation name, else (REST) by method."""
     return not _READS.match(operation) if operation else method not in ("GET", "HEAD", "OPTIONS")
 
 

@@ -59,7 +59,11 @@ class MotoState:
         """Services that could not be written, and why."""
 
     def load(self) -> None:
-        """Bring back what was saved. Raises StartupError for files of another moto."""
+        """Restore saved backends.
+
+        Raises:
+            StartupError: a file was written by another version of moto.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._folder.glob("*.pickle")):
             with path.open("rb") as file:
@@ -77,7 +81,7 @@ class MotoState:
 
     @contextmanager
     def changing(self, service: str) -> Iterator[None]:
-        """Around a request that may change a service: one at a time, and on disk when this returns."""
+        """Serialize a request that may change a service, and write its backends before returning."""
         with self._lock(service):
             yield
             self.save(service)
@@ -86,7 +90,7 @@ class MotoState:
                 self.save(follower)
 
     def later(self, service: str) -> None:
-        """Write a service's backends within LATER_SECONDS: for data that come often and matter little."""
+        """Write a service's backends within LATER_SECONDS: for frequent data of little importance."""
         with self._guard:
             if service in self._timers:
                 return
@@ -96,7 +100,7 @@ class MotoState:
             timer.start()
 
     def stop(self) -> None:
-        """Write what still waits."""
+        """Write pending backends."""
         with self._guard:
             waiting = list(self._timers)
         for service in waiting:
@@ -111,9 +115,7 @@ class MotoState:
                 self.save(service)
 
     def save(self, service: str) -> None:
-        """Write a service's backends. A failure is logged and remembered: the request itself has
-        succeeded.
-        """
+        """Write a service's backends; log and remember a failure, because the request has succeeded."""
         for attempt in range(ATTEMPTS):
             try:
                 content = _dump(service)
@@ -143,9 +145,7 @@ class MotoState:
 
 
 def _followers(service: str) -> list[str]:
-    """Services that a request to `service` may have changed too; CloudFormation may change any that is in
-    use.
-    """
+    """Return the services that a request to `service` may change too (CloudFormation: all in use)."""
     if service != "cloudformation":
         return list(FOLLOWERS.get(service, ()))
     in_use = {found.backend.__module__.split(".")[1] for found in BackendDict._instances}

@@ -14,9 +14,7 @@ _FICLONE = 0x40049409  # linux/fs.h: share the extents of a file (btrfs, xfs)
 
 
 class Blob:
-    """A blob being written. Nothing refers to it until `finish` has put it on disk; else `discard` removes
-    it.
-    """
+    """A blob being written; nothing refers to it before `finish`, and `discard` removes it."""
 
     def __init__(self, blob_id: str, path: str, descriptor: int, size: int = 0) -> None:
         self.id = blob_id
@@ -67,14 +65,12 @@ class Blobs:
             (root / f"{number:02x}").mkdir(parents=True, exist_ok=True)
 
     def path(self, blob_id: str) -> str:
-        """Where a blob's bytes are. Read only."""
+        """Return the path of a blob's bytes, to be read only."""
         return f"{self._root}/{blob_id[:2]}/{blob_id}"
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Blob]:
-        """A new blob, removed again if the block raises; the block, or whoever it hands it to, finishes
-        it.
-        """
+        """Yield a new blob, which the block (or the function it hands it to) finishes; removed if it raises."""
         blob_id = uuid.uuid4().hex
         path = self.path(blob_id)
         blob = Blob(blob_id, path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o444))
@@ -94,8 +90,10 @@ class Blobs:
                 os.close(descriptor)
 
     def link(self, blob_id: str, size: int) -> Blob:
-        """The same bytes as a second, finished blob (a hard link: blobs never change). Raises
-        FileNotFoundError.
+        """Return the same bytes as a second, finished blob (a hard link: blobs never change).
+
+        Raises:
+            FileNotFoundError: the blob is gone.
         """
         link_id = uuid.uuid4().hex
         path = self.path(link_id)
@@ -109,9 +107,7 @@ class Blobs:
             _unlink(self.path(blob_id))
 
     def collect_garbage(self, is_live: Callable[[list[str]], set[str]]) -> int:
-        """Delete what a killed process left half written; before anything else writes. How many were
-        deleted.
-        """
+        """Delete blobs that a killed process left unfinished, before any write; return how many."""
         removed = 0
         for folder in os.listdir(self._root):
             names = os.listdir(f"{self._root}/{folder}")

@@ -69,8 +69,10 @@ class Buckets:
         return self._index.write(insert)
 
     def delete(self, name: str) -> list[str]:
-        """Remove an empty bucket; the blobs of its unfinished uploads. Raises NoSuchBucket,
-        BucketNotEmpty.
+        """Remove an empty bucket and return the blobs of its unfinished uploads.
+
+        Raises:
+            S3Error: NoSuchBucket, BucketNotEmpty.
         """
 
         def remove(connection: sqlite3.Connection) -> list[str]:
@@ -97,7 +99,7 @@ class Buckets:
         self._index.write(update)
 
     def configuration(self, name: str, kind: str) -> Any:
-        """What `configure` stored under `kind`, or None. Raises NoSuchBucket."""
+        """Return the configuration stored under `kind`, or None. Raises NoSuchBucket."""
         rows = self._index.read("SELECT body FROM configurations WHERE bucket = ? AND kind = ?", (name, kind))
         if not rows:
             self.get(name)

@@ -1,6 +1,4 @@
-"""Checksums of objects: MD5 for the ETag, and the ones a client sends or asks for, computed while bytes pass
-by.
-"""
+"""Checksums of objects, computed while bytes pass by: MD5 for the ETag, and those a client sends or requests."""
 
 from __future__ import annotations
 
@@ -76,7 +74,7 @@ class Digests:
 
     @property
     def md5_hex(self) -> str:
-        """What an ETag is made of."""
+        """The source of the ETag."""
         return self._md5.hexdigest()
 
     @property

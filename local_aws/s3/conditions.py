@@ -33,8 +33,10 @@ class Conditions:
         )
 
     def check_read(self, version: Version, copying: bool = False) -> None:
-        """For GET and HEAD, and as the source of a copy. Raises NotModified (412 when copying) or
-        PreconditionFailed.
+        """Check a GET, HEAD, or the source of a copy.
+
+        Raises:
+            S3Error: NotModified (PreconditionFailed when copying), PreconditionFailed.
         """
         if self.match is not None:
             if not _matches(self.match, version.etag):
@@ -50,8 +52,10 @@ class Conditions:
             raise precondition_failed(name) if copying else S3Error("NotModified")
 
     def check_write(self, key: str, current: Version | None) -> None:
-        """For PUT and DELETE, against what is there at the moment of the write. Raises PreconditionFailed,
-        NoSuchKey.
+        """Check a PUT or DELETE against the state at the moment of the write.
+
+        Raises:
+            S3Error: PreconditionFailed, NoSuchKey.
         """
         if self.none_match is not None:
             if self.none_match.strip() != "*":

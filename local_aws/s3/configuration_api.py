@@ -110,7 +110,7 @@ def put_policy(store: S3Store, request: Request) -> Response:
 
 
 def get_policy_status(store: S3Store, request: Request) -> Response:
-    """GetBucketPolicyStatus: public when a statement allows everybody something without conditions."""
+    """GetBucketPolicyStatus: public when a statement allows everyone an action unconditionally."""
     policy = store.buckets.configuration(request.bucket, "policy")
     if policy is None:
         raise S3Error("NoSuchBucketPolicy", BucketName=request.bucket)
@@ -141,9 +141,7 @@ def put_tags(store: S3Store, request: Request) -> Response:
 
 
 def get_acl(store: S3Store, request: Request) -> Response:
-    """GetBucketAcl and GetObjectAcl: the owner has full control, as wherever ACLs are disabled (S3's
-    default).
-    """
+    """GetBucketAcl and GetObjectAcl: the owner has full control, as with ACLs disabled (S3's default)."""
     if request.key:
         store.head(request.bucket, request.key, request.query.get("versionId"))
     else:

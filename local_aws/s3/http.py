@@ -1,4 +1,4 @@
-"""Requests and responses of S3's REST protocol, apart from what they mean."""
+"""Requests and responses of S3's REST protocol, independent of their meaning."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _SEND = 256 * 1024
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `headers` by lower-case name; `query` keeps the first value of each name; `key` "" on
-    a bucket.
+    """One request.
+
+    `headers` are by lower-case name, `query` keeps the first value of each name, `key` is "" on a bucket.
     """
 
     method: str
@@ -118,8 +119,9 @@ class FileRange:
 
 
 def _target(environ: Environ) -> tuple[str, dict[str, str]]:
-    """The path, decoded once, and the query. Servers decode the path in different ways: start from the
-    raw one.
+    """Return the path, decoded once, and the query.
+
+    Servers decode paths in different ways, so this starts from the raw one.
     """
     raw = environ.get("REQUEST_URI") or environ.get("RAW_URI")
     if isinstance(raw, str) and raw.startswith("/"):

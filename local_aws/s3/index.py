@@ -106,9 +106,7 @@ class Index:
         return self.cursor(query, values).fetchall()
 
     def cursor(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Rows of a query one by one, for readers that may stop early; use it up or drop it in the same
-        thread.
-        """
+        """Yield rows one by one, for readers that may stop early; exhaust or drop it on the same thread."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = _open(self._path)

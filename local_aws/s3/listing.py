@@ -11,9 +11,7 @@ from local_aws.s3.objects import Upload, Version
 
 @dataclass(frozen=True)
 class Page:
-    """One page: versions and common prefixes in order; `next_after` continues it, or is None on the last
-    page.
-    """
+    """One page of versions and common prefixes in order; `next_after` continues it, None on the last page."""
 
     versions: list[Version] = field(default_factory=list)
     prefixes: list[str] = field(default_factory=list)
@@ -22,7 +20,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Query:
-    """What to list. `after`: (key, sequence) of the last entry seen: only what follows it is listed.
+    """The selection to list. `after`: (key, sequence) of the last entry seen: only what follows it is listed.
 
     With `all_versions`, older versions and delete markers too, newest first within a key.
     """
@@ -36,9 +34,7 @@ class Query:
 
 
 def successor(prefix: str) -> str | None:
-    """The smallest string above all that begin with `prefix`, in the order of code points; None if there is
-    none.
-    """
+    """Return the smallest string above all that begin with `prefix`, by code points; None if there is none."""
     for position in range(len(prefix) - 1, -1, -1):
         code = ord(prefix[position])
         if code < 0x10FFFF:
@@ -67,9 +63,7 @@ def list_page(index: Index, query: Query) -> Page:
 
 
 def _entries(index: Index, query: Query) -> Iterator[Version | str]:
-    """Versions and common prefixes. A jump over a prefix is a new query: one step, however many keys it
-    covers.
-    """
+    """Yield versions and common prefixes. Skipping a prefix is one query, however many keys it covers."""
     start: tuple[str, int] | None = query.after
     if start is not None and query.delimiter and _common_prefix(query, start[0]) == start[0]:
         start = _beyond(start[0])
@@ -137,7 +131,7 @@ def _common_prefix(query: Query, key: str) -> str | None:
 
 
 def _has_object(index: Index, bucket: str, prefix: str) -> bool:
-    """Whether anything but delete markers is under a prefix."""
+    """Return True if a prefix holds anything but delete markers."""
     query = Query(bucket, prefix)
     return any(not Version.from_row(row).attributes.marker for row in index.cursor(*_select(query, None)))
 

@@ -32,7 +32,7 @@ _REFUSED = ("TopicConfiguration", "CloudFunctionConfiguration", "EventBridgeConf
 
 
 class Notifications:
-    """Watches a store and sends events from a thread of its own, so that no put waits for a queue."""
+    """Watches a store and sends events from its own thread, so that no put waits for a queue."""
 
     def __init__(self, store: S3Store, send: Send | None) -> None:
         self._store = store

@@ -185,8 +185,10 @@ def get_attributes(store: S3Store, request: Request) -> Response:
 
 
 def attributes_from(request: Request) -> Attributes:
-    """What a PutObject or CreateMultipartUpload says about its object. Raises for what local_aws does not
-    have.
+    """Return the attributes that a PutObject or CreateMultipartUpload request states.
+
+    Raises:
+        S3Error: NotImplemented for features that local_aws lacks, InvalidStorageClass.
     """
     for header, feature in _REFUSED_HEADERS.items():
         if header in request.headers:

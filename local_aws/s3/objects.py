@@ -1,4 +1,4 @@
-"""What S3 keeps of an object version, an upload and a part."""
+"""Metadata of an object version, an upload and a part."""
 
 from __future__ import annotations
 
@@ -159,8 +159,10 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
 
 
 def check_tags(tags: Mapping[str, str], most: int = MOST_TAGS) -> None:
-    """Raises InvalidTag or BadRequest's kin above S3's limits on tags (128 and 256 characters, 10 per
-    object).
+    """Check tags against S3's limits: 128 and 256 characters, 10 per object.
+
+    Raises:
+        S3Error: InvalidTag, or BadRequest for too many.
     """
     if len(tags) > most:
         raise S3Error("InvalidTag", f"Object tags cannot be greater than {most}")

@@ -1,12 +1,12 @@
-"""The object store: what the HTTP face and the jobs of local_aws both use.
+"""The object store used by the HTTP API and by jobs.
 
     store = S3Store(state / "s3")
     store.buckets.create("data", "us-east-1")
     store.put_bytes("data", "a/b.txt", b"text")
     store.download_prefix("data", "a/", Path("/somewhere"))
 
-An acknowledged write is on disk: its blob is flushed before the index refers to it, and the index is flushed
-before the call returns. Reads never wait for writes.
+An acknowledged write is on disk: its blob is flushed before the index refers to it, and the index is flushed before
+the call returns. Reads never wait for writes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Deletion:
-    """What to delete: an object, or one version of it."""
+    """An object, or one version of it, to delete."""
 
     key: str
     version_id: str | None = None
@@ -75,16 +75,16 @@ class S3Store:
         self.index.close()
 
     def on_event(self, listener: Listener) -> None:
-        """Call `listener(event name, version)` after each change, for example ("ObjectCreated:Put",
-        version).
-        """
+        """Call `listener(event name, version)`, such as ("ObjectCreated:Put", version), after each change."""
         self._listeners.append(listener)
 
     # --- reading ---
 
     def head(self, bucket: str, key: str, version_id: str | None = None) -> Version:
-        """One version, the latest by default. Raises NoSuchBucket, NoSuchKey, NoSuchVersion, MethodNotAllowed
-        (marker).
+        """Return one version, the latest by default.
+
+        Raises:
+            S3Error: NoSuchBucket, NoSuchKey, NoSuchVersion, MethodNotAllowed (delete marker).
         """
         if version_id is None:
             rows = self.index.read(_LATEST, (bucket, key))
@@ -120,8 +120,10 @@ class S3Store:
         raise OSError(f"the bytes of s3://{bucket}/{key} are missing under {self.blobs.path(version.blob)}")
 
     def link(self, bucket: str, key: str, version_id: str | None = None) -> tuple[Version, Blob]:
-        """A version and a second blob with its bytes, which the caller stores or discards. Raises as
-        `head` does.
+        """Return a version and a second blob with its bytes, which the caller stores or discards.
+
+        Raises:
+            S3Error: as `head`.
         """
         for _ in range(_ATTEMPTS):
             version = self.head(bucket, key, version_id)
@@ -153,8 +155,10 @@ class S3Store:
         self.blobs.remove(self.buckets.delete(name))
 
     def put(self, draft: Draft, conditions: Conditions = ALWAYS, event: str = "Put") -> Version:
-        """Store a finished blob as the latest version. Raises NoSuchBucket, PreconditionFailed, NoSuchKey
-        (If-Match).
+        """Store a finished blob as the latest version.
+
+        Raises:
+            S3Error: NoSuchBucket, PreconditionFailed, NoSuchKey (If-Match).
         """
 
         def change(connection: sqlite3.Connection) -> versions.Change:
@@ -164,8 +168,10 @@ class S3Store:
         return self._apply(change, f"ObjectCreated:{event}", draft.blob)
 
     def complete(self, joined: Joined, conditions: Conditions = ALWAYS) -> Version:
-        """Turn a joined multipart upload into the latest version; the upload is gone. Raises as `put`,
-        NoSuchUpload.
+        """Turn a joined multipart upload into the latest version and forget the upload.
+
+        Raises:
+            S3Error: as `put`; NoSuchUpload.
         """
         upload = joined.upload
 
@@ -181,8 +187,10 @@ class S3Store:
     def delete(
         self, bucket: str, key: str, version_id: str | None = None, conditions: Conditions = ALWAYS
     ) -> versions.Change:
-        """Delete an object or one version. Deleting what is not there is no error, as in S3. Raises
-        NoSuchBucket, PreconditionFailed, NoSuchKey (If-Match).
+        """Delete an object or one version; as in S3, deleting an absent one is no error.
+
+        Raises:
+            S3Error: NoSuchBucket, PreconditionFailed, NoSuchKey (If-Match).
         """
         done = self.delete_all(bucket, [Deletion(key, version_id, conditions)])[0]
         if isinstance(done, AwsError):
@@ -190,8 +198,13 @@ class S3Store:
         return done
 
     def delete_all(self, bucket: str, wanted: Sequence[Deletion]) -> list[versions.Change | AwsError]:
-        """Delete many, in one commit; what became of each, an error where its condition did not hold. Raises
-        NoSuchBucket.
+        """Delete many objects in one commit.
+
+        Returns:
+            One result per deletion: the change, or an error where its condition did not hold.
+
+        Raises:
+            S3Error: NoSuchBucket.
         """
 
         def change(connection: sqlite3.Connection) -> list[versions.Change | AwsError]:

@@ -16,7 +16,7 @@ _ROW = "INSERT INTO versions VALUES (?,?,?,?,?,?,?,?,?,?)"
 
 @dataclass(frozen=True)
 class Change:
-    """What a put or delete did: the version made or removed, and the blobs nothing refers to any more."""
+    """Effect of a put or delete: the version created or removed, and blobs no longer referenced."""
 
     version: Version | None
     freed: tuple[str, ...] = ()
@@ -56,9 +56,7 @@ def put(
 def delete_latest(
     connection: sqlite3.Connection, bucket: Bucket, key: str, conditions: Conditions, sequence: int
 ) -> Change:
-    """DELETE without a version id: removes the object, or covers it with a delete marker where versions are
-    kept.
-    """
+    """Delete without a version id: remove the object, or add a delete marker in a versioned bucket."""
     before = current(connection, bucket.name, key)
     if conditions.match is not None:
         conditions.check_write(key, visible(before))

@@ -48,8 +48,10 @@ def _element(name: str, value: Any) -> str:
 
 
 def parse(body: bytes, root: str, repeated: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """A document as nested dictionaries without namespaces; elements in `repeated` are always lists.
-    Raises MalformedXML.
+    """Parse a document into nested dictionaries without namespaces; elements in `repeated` become lists.
+
+    Raises:
+        S3Error: MalformedXML.
     """
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
         raise S3Error("MalformedXML")

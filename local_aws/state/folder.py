@@ -1,6 +1,4 @@
-"""The state folder from outside: its lock, its pid, port, url and log files. Light to import, for the command
-line.
-"""
+"""The state folder from outside: lock, pid, port, url, token and log files. Light to import, for the CLI."""
 
 from __future__ import annotations
 
@@ -18,7 +16,11 @@ LEAST_FREE_BYTES = 64 * 2**20
 
 
 def prepare_state(state: Path) -> None:
-    """Make the state folder. Raises StartupError when it cannot be one."""
+    """Create the state folder, readable by its owner only.
+
+    Raises:
+        StartupError: the folder cannot be used, or its disk is full.
+    """
     try:
         state.mkdir(parents=True, exist_ok=True)
         probe = state / ".writable"
@@ -38,8 +40,10 @@ def prepare_state(state: Path) -> None:
 
 @contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Hold the state folder's lock; the kernel lets go of it however the process ends. Raises
-    StartupError.
+    """Hold the state folder's lock; the kernel releases it however the process ends.
+
+    Raises:
+        StartupError: another local_aws holds it.
     """
     with (state / LOCK).open("w") as file:
         try:
@@ -54,7 +58,7 @@ def locked(state: Path) -> Iterator[None]:
 
 
 def is_locked(state: Path) -> bool:
-    """Whether a local_aws runs on that state folder."""
+    """Return True if a local_aws is running on the state folder."""
     try:
         with (state / LOCK).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,13 +70,13 @@ def is_locked(state: Path) -> bool:
 
 
 def forget(state: Path) -> None:
-    """Remove the pid, port and url of whoever had the lock before: they may be others' by now."""
+    """Remove pid, port and url of the previous holder of the lock: others may use them now."""
     for name in (PID, PORT, URL):
         (state / name).unlink(missing_ok=True)
 
 
 def read_number(path: Path) -> int | None:
-    """The number in a pid or port file; None when there is none."""
+    """Read a pid or port file; None when it is absent."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -80,7 +84,7 @@ def read_number(path: Path) -> int | None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file that readers see whole or not at all."""
+    """Write a file that readers see completely or not at all."""
     partial = path.with_suffix(".partial")
     partial.write_text(text)
     partial.replace(path)

@@ -1,6 +1,4 @@
-"""CloudWatch log events on disk: appended by jobs as they run, read by the Logs API and by `local_aws
-logs`.
-"""
+"""CloudWatch log events on disk: appended by running jobs, read by the Logs API and `local_aws logs`."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 FLUSH_SECONDS = 0.2
-"""How long a line may wait in memory; readers that follow a job see it within this time."""
+"""Longest time that a line waits in memory before readers see it."""
 MOST_WAITING = 10_000
 """Lines that a writer keeps, the newest ones, while they cannot be written."""
 
@@ -58,7 +56,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Group:
-    """A log group; `retention` in days, None keeps events for ever."""
+    """A log group; `retention` in days, None without limit."""
 
     name: str
     created: float
@@ -138,7 +136,7 @@ class LogStore:
         return [Group(*row) for row in rows]
 
     def has_group(self, region: str, name: str) -> bool:
-        """Whether there is such a group."""
+        """Return True if the group exists."""
         return bool(self._read("SELECT 1 FROM groups WHERE region = ? AND name = ?", region, name))
 
     def streams(self, region: str, group: str, prefix: str = "") -> list[Stream]:
@@ -155,7 +153,7 @@ class LogStore:
         return [Stream(*row) for row in rows]
 
     def has_stream(self, region: str, group: str, name: str) -> bool:
-        """Whether there is such a stream."""
+        """Return True if the stream exists."""
         return self._stream_id(region, group, name) is not None
 
     # --- events ---

@@ -80,7 +80,7 @@ class Resource:
 
 @dataclass(frozen=True)
 class Query:
-    """What a List call asks for. `equal` filters by members of the document; times are epoch seconds.
+    """The selection of a List call. `equal` filters by members of the document; times are epoch seconds.
 
     sort_by: "name", "created", "modified" or "status", or "$.Member.Path" of the document, which leaves out
     resources without that member. It is never a client's text. A page holds at most `limit` resources.
@@ -249,7 +249,7 @@ class Store:
         return [_resource(row) for row in rows]
 
     def count(self, kind: str, parent: str, region: str) -> int:
-        """How many resources of a kind belong to `parent`."""
+        """Count the resources of a kind that belong to `parent`."""
         query = "SELECT count(*) FROM resources WHERE kind = ? AND region = ? AND parent = ?"
         return int(self._read(query, (kind, region, parent))[0][0])
 
@@ -349,8 +349,10 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the tables to SCHEMA_VERSION, inside the caller's transaction. Raises StartupError for a newer
-    file.
+    """Bring the tables to SCHEMA_VERSION inside the caller's transaction.
+
+    Raises:
+        StartupError: the file was written by a newer local_aws.
     """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
