@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ml_pipeline.network import OPEN, Network
+from ml_pipeline.requests.network import OPEN, Network
 
 LOCAL_ACCOUNT = "123456789012"
 LOCAL_REGION = "us-east-1"

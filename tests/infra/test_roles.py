@@ -11,9 +11,8 @@ import pytest
 from botocore import xform_name
 
 import ml_pipeline
-from ml_pipeline import names
-from ml_pipeline.network import Network
-from ml_pipeline.requests import endpoint, instance
+from ml_pipeline.requests import endpoint, instance, names
+from ml_pipeline.requests.network import Network
 from ml_pipeline.settings import Settings
 from tests.infra import stacks
 from tests.infra.policy import Request, allowed

@@ -22,11 +22,11 @@ from ml_pipeline.operators.tuning import best_trials
 from ml_pipeline.registry import gate, retraining
 from ml_pipeline.registry.gate import Burden, Difference
 from ml_pipeline.registry.packages import Package
+from ml_pipeline.requests import packed
 from ml_pipeline.requests.endpoint import Serving, update_endpoint
+from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.tuning import TuneStrategy
 from ml_pipeline.settings import Settings, SettingsError, airflow_connection
-from ml_pipeline.training import packed
-from ml_pipeline.training.recipe import Recipe
 from model_code.hyperparameters import HyperparameterError, search_space
 from tests.ml_pipeline.fake_sagemaker import client_error
 

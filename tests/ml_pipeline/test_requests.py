@@ -6,22 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from ml_pipeline import names
 from ml_pipeline.aws import images
 from ml_pipeline.dataset.version import DatasetVersion, Shard, training_channels
-from ml_pipeline.network import Network
 from ml_pipeline.operators.embed import embed_request
 from ml_pipeline.operators.evaluate import evaluate_request
 from ml_pipeline.registry import packages as registry
-from ml_pipeline.requests import endpoint, instance
+from ml_pipeline.requests import endpoint, instance, names
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.requests.job import Compute
+from ml_pipeline.requests.network import Network
+from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.requests.transform import transform_job
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, tuning_job
 from ml_pipeline.settings import Settings
-from ml_pipeline.training.recipe import Recipe
 from model_code import hyperparameters
 from tests.ml_pipeline.service_model import problems
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ml_pipeline import names
-from ml_pipeline.requests import instance
+from ml_pipeline.requests import instance, names
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.settings import Settings
 

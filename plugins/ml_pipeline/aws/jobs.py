@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any
 
-from ml_pipeline import names
+from ml_pipeline.requests import names
 
 _TAKEN_TRIES = 10
 _TAKEN_PAUSE_SECONDS = 2.0

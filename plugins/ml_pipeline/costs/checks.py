@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_pipeline.aws import images
+from ml_pipeline.requests import packed
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.job import Compute
+from ml_pipeline.requests.recipe import Recipe
+from ml_pipeline.requests.search import SEARCH, TuneMode, search_of
 from ml_pipeline.requests.training import Training
 from ml_pipeline.requests.tuning import TuneStrategy
 from ml_pipeline.settings import Settings
-from ml_pipeline.training import packed
-from ml_pipeline.training.recipe import Recipe
-from ml_pipeline.training.search import SEARCH, TuneMode, search_of
 
 # Stands for what is not made yet.
 _LATER = "later.tar.gz"

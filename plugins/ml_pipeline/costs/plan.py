@@ -13,9 +13,9 @@ from ml_pipeline.costs.rates import Rate
 from ml_pipeline.dataset.photos import count_photos
 from ml_pipeline.requests import instance, processing
 from ml_pipeline.requests.job import LONGEST_HOURS
+from ml_pipeline.requests.recipe import Recipe
+from ml_pipeline.requests.search import trials_of
 from ml_pipeline.settings import Settings
-from ml_pipeline.training.recipe import Recipe
-from ml_pipeline.training.search import trials_of
 from model_code import hyperparameters
 
 # The shares of photos that upload gives each split, near enough for an estimate.

@@ -10,10 +10,10 @@ from airflow.sdk import Param
 from ml_pipeline.registry.approval import Approval
 from ml_pipeline.registry.gate import Burden
 from ml_pipeline.requests.job import DEFAULT_HOURS, LONGEST_HOURS
+from ml_pipeline.requests.recipe import APART
+from ml_pipeline.requests.search import TuneMode
 from ml_pipeline.requests.tuning import TuneStrategy
 from ml_pipeline.settings import param_defaults
-from ml_pipeline.training.recipe import APART
-from ml_pipeline.training.search import TuneMode
 from model_code import hyperparameters
 
 DOC = """\

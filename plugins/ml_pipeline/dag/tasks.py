@@ -166,8 +166,8 @@ def table(prediction: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sweep(days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
-    """See `ml_pipeline.cleanup.orphans.sweep`."""
-    from ml_pipeline.cleanup import orphans
+    """See `ml_pipeline.deployment.orphans.sweep`."""
+    from ml_pipeline.deployment import orphans
 
     settings = Settings.load()
     account = orphans.account(*(_client(settings, name) for name in ("sagemaker", "ec2", "cloudwatch")))
@@ -179,8 +179,8 @@ def sweep(days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
 
 
 def take_down(endpoint_name: str) -> dict[str, Any]:
-    """See `ml_pipeline.cleanup.takedown.take_down`."""
-    from ml_pipeline.cleanup import takedown
+    """See `ml_pipeline.deployment.takedown.take_down`."""
+    from ml_pipeline.deployment import takedown
 
     settings = Settings.load()
     return takedown.take_down(

@@ -7,9 +7,9 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from ml_pipeline import names
 from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.errors import PaidWorkRetryPolicy
+from ml_pipeline.requests import names
 from ml_pipeline.settings import Settings
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferred
 
-from ml_pipeline import names
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.deployment import locks, rollback, scaling
 from ml_pipeline.deployment.locks import Holder
@@ -16,7 +15,7 @@ from ml_pipeline.errors import DeploymentRolledBack, JobInterrupted, may_pass, w
 from ml_pipeline.operators.aws import AwsOperator, origin_of
 from ml_pipeline.operators.links import LINK_KEY, LogLink, SageMakerLink, thing
 from ml_pipeline.registry import packages as registry
-from ml_pipeline.requests import endpoint
+from ml_pipeline.requests import endpoint, names
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.endpoint import EndpointTrigger

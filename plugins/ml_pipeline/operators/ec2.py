@@ -12,17 +12,16 @@ from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
-from ml_pipeline import names
 from ml_pipeline.aws import code_archive, instances, log_tail
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.errors import JobFailed, JobInterrupted
 from ml_pipeline.operators.aws import AwsOperator, origin_of
-from ml_pipeline.requests import instance
+from ml_pipeline.requests import instance, names
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, DataType, seconds
+from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.settings import Settings
-from ml_pipeline.training.recipe import Recipe
 from ml_pipeline.triggers.command import CommandTrigger
 from ml_pipeline.triggers.instance import InstanceTrigger
 from ml_pipeline.triggers.ownership import is_over

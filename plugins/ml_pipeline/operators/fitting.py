@@ -11,9 +11,9 @@ from ml_pipeline.aws import code_archive, images
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.operators.job import SageMakerJobOperator
 from ml_pipeline.requests.job import DEFAULT_HOURS, Compute
+from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.training import Training
 from ml_pipeline.settings import Settings
-from ml_pipeline.training.recipe import Recipe
 from model_code import hyperparameters
 
 

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
-from ml_pipeline import names
 from ml_pipeline.aws import jobs
 from ml_pipeline.aws.jobs import JobKind, Phase, Started
 from ml_pipeline.errors import JobFailed, job_error
 from ml_pipeline.operators.aws import AwsOperator, origin_of
 from ml_pipeline.operators.links import LINK_KEY, LogLink, SageMakerLink, thing
+from ml_pipeline.requests import names
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.job import JobTrigger
 from ml_pipeline.triggers.ownership import is_over

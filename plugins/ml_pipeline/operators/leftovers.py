@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ml_pipeline.cleanup import leftovers
-from ml_pipeline.deployment import locks
+from ml_pipeline.deployment import leftovers, locks
 from ml_pipeline.deployment.locks import Holder
 from ml_pipeline.operators.aws import AwsOperator
 from ml_pipeline.settings import Settings

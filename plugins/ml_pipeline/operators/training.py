@@ -8,9 +8,9 @@ from typing import Any
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.operators.fitting import FittingOperator
 from ml_pipeline.operators.job import Request
+from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.settings import Settings
-from ml_pipeline.training.recipe import Recipe
 
 
 class TrainingOperator(FittingOperator):

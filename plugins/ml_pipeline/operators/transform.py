@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ml_pipeline import names
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.jobs import JobKind, is_missing
 from ml_pipeline.dataset.photos import is_photo
 from ml_pipeline.operators.aws import origin_of
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.registry import packages as registry
-from ml_pipeline.requests import endpoint
+from ml_pipeline.requests import endpoint, names
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.transform import transform_job

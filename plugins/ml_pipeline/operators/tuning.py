@@ -15,12 +15,12 @@ from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.operators.fitting import FittingOperator
 from ml_pipeline.operators.job import Request
+from ml_pipeline.requests import packed
+from ml_pipeline.requests.recipe import Recipe
+from ml_pipeline.requests.search import SEARCH, TuneMode, search_of, trials_of
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, tuning_job
 from ml_pipeline.settings import Settings
-from ml_pipeline.training import packed
-from ml_pipeline.training.recipe import Recipe
-from ml_pipeline.training.search import SEARCH, TuneMode, search_of, trials_of
 
 # Trials in the XCom; a search may have 750.
 LISTED = 50

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_pipeline import names
 from ml_pipeline.aws.jobs import is_missing
+from ml_pipeline.requests import names
 
 CONTENT_TYPES = ["image/jpeg", "image/png", "image/webp", "application/x-image", "application/json"]
 RESPONSE_TYPES = ["application/json"]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ml_pipeline import names
-from ml_pipeline.network import OPEN, Network
+from ml_pipeline.requests import names
+from ml_pipeline.requests.network import OPEN, Network
 
 # A new config must keep the variant's name, or UpdateEndpoint cannot shift traffic.
 VARIANT = "main"

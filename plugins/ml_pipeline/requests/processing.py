@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ml_pipeline.network import OPEN, Network
 from ml_pipeline.requests.job import Channel, Compute
+from ml_pipeline.requests.network import OPEN, Network
 
 INPUT = "/opt/ml/processing/input"
 OUTPUT = "/opt/ml/processing/output"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ml_pipeline.network import OPEN, Network
 from ml_pipeline.requests.job import Channel, Compute
+from ml_pipeline.requests.network import OPEN, Network
 
 # Above this many hyperparameters CreateTrainingJob answers ValidationException.
 MAX_HYPERPARAMETERS = 100

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_pipeline.network import OPEN, Network
 from ml_pipeline.requests.job import Compute
+from ml_pipeline.requests.network import OPEN, Network
 
 
 def transform_job(

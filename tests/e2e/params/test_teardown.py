@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from ml_pipeline import names
+from ml_pipeline.requests import names
 from tests.e2e.params.stage import Stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1200)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from botocore.exceptions import ClientError
 
-from ml_pipeline import names
 from ml_pipeline.aws import jobs
 from ml_pipeline.aws.jobs import JobKind, Phase, Started
+from ml_pipeline.requests import names
 from tests.ml_pipeline.fake_sagemaker import FakeSageMaker, client_error
 
 

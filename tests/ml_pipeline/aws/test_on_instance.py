@@ -14,15 +14,13 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from ml_pipeline import names
 from ml_pipeline.aws import code_archive, instances, on_instance
-from ml_pipeline.cleanup import orphans
-from ml_pipeline.deployment import locks
+from ml_pipeline.deployment import locks, orphans
 from ml_pipeline.deployment.locks import Holder
 from ml_pipeline.operators.embed import EmbedOperator
+from ml_pipeline.requests import names, packed
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.settings import Settings
-from ml_pipeline.training import packed
 
 ORIGIN = names.Origin("train_and_deploy", "run", "ec2.create")
 ME, OTHER = Holder("train_and_deploy", "mine"), Holder("train_and_deploy", "other")

@@ -19,9 +19,8 @@ import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from ml_pipeline.cleanup import takedown
 from ml_pipeline.dag import tasks
-from ml_pipeline.deployment import locks, rollback, smoke_test
+from ml_pipeline.deployment import locks, rollback, smoke_test, takedown
 from ml_pipeline.deployment.locks import Holder
 from ml_pipeline.errors import DeploymentRolledBack, JobInterrupted
 from ml_pipeline.operators import deploy

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from ml_pipeline import names
 from ml_pipeline.aws import jobs
 from ml_pipeline.aws.jobs import JobKind
+from ml_pipeline.requests import names
 
 # kind: (list method, key of the summaries)
 _LISTS = {

@@ -10,8 +10,8 @@ import tarfile
 from collections.abc import Mapping
 from typing import Any
 
+from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.tuning import TuneStrategy
-from ml_pipeline.training.recipe import Recipe
 
 # What `model_code.tune` can search by.
 SEARCHES = {TuneStrategy.BAYESIAN: "bayesian", TuneStrategy.RANDOM: "random"}

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.training import Training
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, grid_points
-from ml_pipeline.training.recipe import Recipe
 from model_code import hyperparameters
 
 # Params that say how SageMaker searches; a packed search has none of them but the first two.

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ml_pipeline.names import PROJECT_TAG
+from ml_pipeline.requests.names import PROJECT_TAG
 
 _BROKEN = frozenset({"Failed", "OutOfService", "UpdateRollbackFailed"})
 

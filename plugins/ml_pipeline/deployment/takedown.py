@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ml_pipeline import names
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.deployment import scaling as endpoint_scaling
 from ml_pipeline.deployment.status import UNSETTLED
+from ml_pipeline.requests import names
 from ml_pipeline.requests.endpoint import ENDPOINT_TAG
 
 _PAUSE_SECONDS = 5.0
