@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import time
-
 from local_aws.errors import validation_error
 from local_aws.execution.images import Contract
 from local_aws.gateway.json_service import Call, Document
-from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.operations import list_query, operation, summaries
 from local_aws.sagemaker.packages import package_containers
-from local_aws.state.resources import AlreadyExists, Missing, Resource
+from local_aws.sagemaker.records import Records
 
 KIND = "model"
+RECORDS = Records(
+    KIND,
+    "Model",
+    missing='Could not find model "{arn}".',
+    exists='Cannot create already existing model "{arn}".',
+    dated=False,
+)
 ROLE = "_RoleArn"
 """The member of a container, resolved by `container_of`, that holds its model's role, or ""."""
 
@@ -20,7 +25,6 @@ ROLE = "_RoleArn"
 def create_model(call: Call) -> Document:
     """Record a model; its images must be ones that can be served here."""
     params = call.params
-    name, now = params["ModelName"], time.time()
     primary, containers = params.get("PrimaryContainer"), params.get("Containers")
     if (primary is None) == (not containers):
         raise validation_error(
@@ -28,20 +32,8 @@ def create_model(call: Call) -> Document:
         )
     for container in containers or [primary]:
         _check_container(call, container)
-    arn = call.arn(f"model/{name}")
-    document: Document = {
-        "EnableNetworkIsolation": False,
-        **{member: value for member, value in params.items() if member != "Tags"},
-        "ModelArn": arn,
-        "CreationTime": now,
-    }
-    try:
-        call.context.store.create(
-            Resource(KIND, call.region, name, arn, document, created=now), request_tags(call)
-        )
-    except AlreadyExists as error:
-        raise validation_error(f'Cannot create already existing model "{error.args[0]}".') from None
-    return {"ModelArn": arn}
+    isolated = params.get("EnableNetworkIsolation", False)
+    return RECORDS.answer(RECORDS.create_from(call, EnableNetworkIsolation=isolated))
 
 
 def _check_container(call: Call, container: Document) -> None:
@@ -63,7 +55,7 @@ def _check_container(call: Call, container: Document) -> None:
 @operation("DescribeModel")
 def describe_model(call: Call) -> Document:
     """The record."""
-    return get(call, call.params["ModelName"]).document
+    return RECORDS.of(call).document
 
 
 @operation("ListModels")
@@ -75,20 +67,12 @@ def list_models(call: Call) -> Document:
 @operation("DeleteModel")
 def delete_model(call: Call) -> None:
     """Remove the record; endpoints that serve it go on."""
-    call.context.store.delete(KIND, call.region, get(call, call.params["ModelName"]).name)
-
-
-def get(call: Call, name: str) -> Resource:
-    """A model by name. Raises AWS's ValidationException."""
-    try:
-        return call.context.store.get(KIND, call.region, name)
-    except Missing:
-        raise validation_error(f'Could not find model "{call.arn(f"model/{name}")}".') from None
+    RECORDS.delete(call)
 
 
 def container_of(call: Call, name: str) -> Document:
     """The one container of a model, its package resolved, with its role. Raises ValidationException."""
-    model = get(call, name).document
+    model = RECORDS.get(call.context, call.region, name).document
     parts = [model["PrimaryContainer"]] if "PrimaryContainer" in model else model["Containers"]
     if len(parts) != 1:
         raise validation_error(

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
-import time
 
 from local_aws.context import Context
 from local_aws.errors import AwsError, validation_error
 from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.records import Records
 from local_aws.settings import ACCOUNT_ID
-from local_aws.state.resources import AlreadyExists, Missing, Resource
+from local_aws.state.resources import Resource
 
 GROUP, PACKAGE = "model-package-group", "model-package"
+GROUPS = Records(
+    GROUP,
+    "ModelPackageGroup",
+    missing="ModelPackageGroup {arn} does not exist.",
+    exists="Model Package Group already exists: {arn}",
+    dated=False,
+)
+PACKAGES = Records(
+    PACKAGE,
+    "ModelPackage",
+    missing="ModelPackage {arn} does not exist.",
+    exists="Model Package already exists: {arn}",
+    exists_code="ConflictException",
+)
 _CREATOR = {"IamIdentity": {"Arn": f"arn:aws:iam::{ACCOUNT_ID}:root", "PrincipalId": ACCOUNT_ID}}
 
 
@@ -22,22 +36,8 @@ _CREATOR = {"IamIdentity": {"Arn": f"arn:aws:iam::{ACCOUNT_ID}:root", "Principal
 @operation("CreateModelPackageGroup")
 def create_group(call: Call) -> Document:
     """A group, empty."""
-    name, now = call.params["ModelPackageGroupName"], time.time()
-    arn = call.arn(f"{GROUP}/{name}")
-    document: Document = {
-        **{member: value for member, value in call.params.items() if member != "Tags"},
-        "ModelPackageGroupArn": arn,
-        "ModelPackageGroupStatus": "Completed",
-        "CreationTime": now,
-        "CreatedBy": _CREATOR,
-    }
-    try:
-        call.context.store.create(
-            Resource(GROUP, call.region, name, arn, document, created=now), request_tags(call)
-        )
-    except AlreadyExists as error:
-        raise validation_error(f"Model Package Group already exists: {error.args[0]}") from None
-    return {"ModelPackageGroupArn": arn}
+    group = GROUPS.create_from(call, ModelPackageGroupStatus="Completed", CreatedBy=_CREATOR)
+    return GROUPS.answer(group)
 
 
 @operation("DescribeModelPackageGroup")
@@ -78,7 +78,7 @@ def put_policy(call: Call) -> Document:
         group.name,
         lambda document: document.update(_Policy=call.params["ResourcePolicy"]),
     )
-    return {"ModelPackageGroupArn": group.arn}
+    return GROUPS.answer(group)
 
 
 @operation("GetModelPackageGroupPolicy")
@@ -98,12 +98,7 @@ def delete_policy(call: Call) -> None:
 
 
 def _get_group(call: Call, name_or_arn: str) -> Resource:
-    name = name_or_arn.rpartition("/")[2]
-    try:
-        return call.context.store.get(GROUP, call.region, name)
-    except Missing:
-        arn = call.arn(f"{GROUP}/{name}")
-        raise validation_error(f"ModelPackageGroup {arn} does not exist.") from None
+    return GROUPS.get(call.context, call.region, name_or_arn.rpartition("/")[2])
 
 
 # --- packages ---
@@ -124,46 +119,28 @@ def create_package(call: Call) -> Document:
             "SourceAlgorithmSpecification is for the Marketplace, which local_aws does not have."
         )
     if name is not None:
-        return _create(call, name, f"{PACKAGE}/{name}", {"ModelPackageName": name}, "")
+        return PACKAGES.answer(_create(call, name, {"_ModelPackageType": "Unversioned"}))
     group = _get_group(call, params["ModelPackageGroupName"]).name
-    while True:
-        version = _next_version(call, group)
-        members = {
-            "ModelPackageGroupName": group,
-            "ModelPackageVersion": version,
-            "ModelApprovalStatus": params.get("ModelApprovalStatus", "PendingManualApproval"),
-        }
-        try:
-            return _create(call, f"{group}/{version}", f"{PACKAGE}/{group}/{version}", members, group)
-        except AlreadyExists:
-            # Another request took the version between the look and the write.
-            continue
+    version = _next_version(call, group)
+    members = {
+        "ModelPackageGroupName": group,
+        "ModelPackageVersion": version,
+        "ModelApprovalStatus": params.get("ModelApprovalStatus", "PendingManualApproval"),
+        "_ModelPackageType": "Versioned",
+    }
+    return PACKAGES.answer(_create(call, f"{group}/{version}", members, group))
 
 
-def _create(call: Call, name: str, resource: str, members: Document, parent: str) -> Document:
-    now = time.time()
-    document: Document = {
-        **{member: value for member, value in call.params.items() if member not in ("Tags", "ClientToken")},
-        **members,
-        "ModelPackageArn": call.arn(resource),
+def _create(call: Call, name: str, members: Document, group: str = "") -> Resource:
+    members |= {
         "ModelPackageStatus": "Completed",
         "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
-        "CreationTime": now,
-        "LastModifiedTime": now,
         "CreatedBy": _CREATOR,
         "_ClientToken": call.params.get("ClientToken"),
-        "_ModelPackageType": "Versioned" if parent else "Unversioned",
     }
-    package = Resource(
-        PACKAGE, call.region, name, document["ModelPackageArn"], document, created=now, parent=parent
-    )
-    try:
-        call.context.store.create(package, request_tags(call))
-    except AlreadyExists as error:
-        if parent:
-            raise
-        raise AwsError("ConflictException", f"Model Package already exists: {error.args[0]}") from None
-    return {"ModelPackageArn": package.arn}
+    params = {member: value for member, value in call.params.items() if member != "ClientToken"}
+    document = PACKAGES.draft(call.context, call.region, params, members, name)
+    return PACKAGES.create(call.context, call.region, document, request_tags(call), name=name, parent=group)
 
 
 def _next_version(call: Call, group: str) -> int:
@@ -261,11 +238,7 @@ def get_package(context: Context, region: str, name_or_arn: str) -> Resource:
     ValidationException.
     """
     name = name_or_arn.partition(f":{PACKAGE}/")[2] or name_or_arn
-    try:
-        return context.store.get(PACKAGE, region, name)
-    except Missing:
-        arn = context.arn(region, f"{PACKAGE}/{name}")
-        raise validation_error(f"ModelPackage {arn} does not exist.") from None
+    return PACKAGES.get(context, region, name)
 
 
 def package_containers(context: Context, region: str, name_or_arn: str) -> list[Document]:

@@ -8,7 +8,7 @@ import time
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, JOBS
+from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, Jobs
 from local_aws.sagemaker.training import operations as training
 from local_aws.sagemaker.training.job import TrainingJob, note_end, note_retry
 from local_aws.sagemaker.training.transitions import transition
@@ -88,7 +88,7 @@ def _resume(context: Context, resource: Resource, secondary: str) -> None:
         resource.name,
         lambda document: transition(document, secondary, "local_aws ended; the job starts again"),
     )
-    JOBS.begin(TrainingJob(context, resource, image, _parallel(context, resource)))
+    context.part(Jobs).begin(TrainingJob(context, resource, image, _parallel(context, resource)))
 
 
 def _parallel(context: Context, resource: Resource) -> int:
@@ -116,7 +116,7 @@ def _continue_search(context: Context, resource: Resource) -> None:
         _end(context, resource, members)
         return
     logger.info("tuning job %s goes on after %d training jobs", resource.name, len(known))
-    JOBS.begin(search)
+    context.part(Jobs).begin(search)
 
 
 def _end_training(context: Context, resource: Resource, status: str, reason: str) -> None:

@@ -11,8 +11,9 @@ from local_aws.gateway.json_service import JsonService
 from local_aws.sagemaker import models, packages, recovery, search, tags
 from local_aws.sagemaker.endpoints import configs as endpoint_configs
 from local_aws.sagemaker.endpoints import operations as endpoint_operations
+from local_aws.sagemaker.endpoints.endpoint import Endpoints
 from local_aws.sagemaker.events import StateChanges
-from local_aws.sagemaker.jobs.job import JOBS
+from local_aws.sagemaker.jobs.job import Jobs
 from local_aws.sagemaker.operations import operation
 from local_aws.sagemaker.processing import operations as processing
 from local_aws.sagemaker.training import operations as training
@@ -48,10 +49,10 @@ class SageMaker(JsonService):
         """Give jobs that an earlier process left running a truthful end."""
         self._events.start()
         recovery.recover(self._context)
-        endpoint_operations.ENDPOINTS.recover(self._context)
+        self._context.part(Endpoints).recover(self._context)
 
     def stop(self) -> None:
         """Wait until every job has noticed `context.stopping` and killed its processes."""
-        endpoint_operations.ENDPOINTS.stop()
-        JOBS.join()
+        self._context.part(Endpoints).stop()
+        self._context.part(Jobs).join()
         self._events.stop()

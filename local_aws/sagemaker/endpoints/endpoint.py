@@ -320,6 +320,7 @@ class Endpoint:
         for fleet in self._take_fleets():
             fleet.remove()
         self._remove_folders()
+        self.context.part(Endpoints).forget(self)
         self.context.store.delete(KIND, self.region, self.name)
 
     def _remove_folders(self, but: Set[str] = frozenset()) -> None:
@@ -381,26 +382,14 @@ def _capture_summary(config: Document) -> Document | None:
     }
 
 
-def first_document(arn: str, name: str, plan: Plan) -> Document:
-    """The document of an endpoint that is being created."""
-    now = time.time()
+def first_members(plan: Plan) -> Document:
+    """The members of a new endpoint's document that its configuration decides."""
     config = plan["config"]
-    document: Document = {
-        "EndpointName": name,
-        "EndpointArn": arn,
-        "EndpointConfigName": config["EndpointConfigName"],
-        "EndpointStatus": "Creating",
-        "CreationTime": now,
-        "LastModifiedTime": now,
-        "_Live": plan,
+    members = {
+        "DataCaptureConfig": _capture_summary(config),
+        "AsyncInferenceConfig": config.get("AsyncInferenceConfig"),
     }
-    for member, value in (
-        ("DataCaptureConfig", _capture_summary(config)),
-        ("AsyncInferenceConfig", config.get("AsyncInferenceConfig")),
-    ):
-        if value is not None:
-            document[member] = value
-    return document
+    return {"_Live": plan, **{name: value for name, value in members.items() if value is not None}}
 
 
 class Endpoints:
@@ -410,12 +399,16 @@ class Endpoints:
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
         self._lock = threading.Lock()
 
-    def add(self, context: Context, region: str, name: str) -> Endpoint:
-        """The running side of a document that was just created."""
-        endpoint = Endpoint(context, region, name)
+    def ensure(self, context: Context, region: str, name: str) -> Endpoint:
+        """The running side of an endpoint's record, made on first use."""
         with self._lock:
-            self._endpoints[(region, name)] = endpoint
-        return endpoint
+            return self._endpoints.setdefault((region, name), Endpoint(context, region, name))
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Drop an endpoint that is deleted, so that the next one of its name starts afresh."""
+        with self._lock:
+            if self._endpoints.get((endpoint.region, endpoint.name)) is endpoint:
+                del self._endpoints[(endpoint.region, endpoint.name)]
 
     def get(self, region: str, name: str) -> Endpoint | None:
         """An endpoint by name."""
@@ -430,7 +423,7 @@ class Endpoints:
     def recover(self, context: Context) -> None:
         """Bring back every endpoint that the store knows."""
         for resource in context.store.all(KIND):
-            self.add(context, resource.region, resource.name).recover(resource)
+            self.ensure(context, resource.region, resource.name).recover(resource)
 
     def stop(self) -> None:
         """End all servers, at once."""

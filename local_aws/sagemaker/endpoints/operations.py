@@ -10,37 +10,35 @@ from local_aws.errors import AwsError, validation_error
 from local_aws.execution.capacity import check_quota
 from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.endpoints import configs, rollout
-from local_aws.sagemaker.endpoints.endpoint import KIND, Endpoint, Endpoints, first_document, new_plan
+from local_aws.sagemaker.endpoints.endpoint import KIND, Endpoint, Endpoints, first_members, new_plan
 from local_aws.sagemaker.endpoints.fleet import Plan, instances
-from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
-from local_aws.state.resources import AlreadyExists, Missing, Resource
+from local_aws.sagemaker.operations import list_query, operation, summaries
+from local_aws.sagemaker.records import Records
+from local_aws.state.resources import Resource
 
-ENDPOINTS = Endpoints()
-"""The endpoints of this process."""
+RECORDS = Records(
+    KIND,
+    "Endpoint",
+    missing='Could not find endpoint "{arn}".',
+    exists='Cannot create already existing endpoint "{arn}".',
+)
 
 
 @operation("CreateEndpoint")
 def create_endpoint(call: Call) -> Document:
     """Record the endpoint and start its servers."""
-    name = call.params["EndpointName"]
-    config = configs.get(call, call.params["EndpointConfigName"]).document
-    arn = call.arn(f"endpoint/{name}")
+    config = _config(call)
     plan = new_plan(config, configs.containers(call, config))
     _check_quotas(call, instances(plan))
-    document = first_document(arn, name, plan)
-    resource = Resource(KIND, call.region, name, arn, document, created=document["CreationTime"])
-    try:
-        call.context.store.create(resource, request_tags(call))
-    except AlreadyExists as error:
-        raise validation_error(f'Cannot create already existing endpoint "{error.args[0]}".') from None
-    ENDPOINTS.add(call.context, call.region, name).create()
-    return {"EndpointArn": arn}
+    resource = RECORDS.create_from(call, EndpointStatus="Creating", **first_members(plan))
+    _running(call).create()
+    return RECORDS.answer(resource)
 
 
 @operation("DescribeEndpoint")
 def describe_endpoint(call: Call) -> Document:
     """The record."""
-    return _get(call).document
+    return RECORDS.of(call).document
 
 
 @operation("ListEndpoints")
@@ -54,7 +52,7 @@ def update_endpoint(call: Call) -> Document:
     """Roll a new configuration out, blue/green."""
     params = call.params
     resource = _in_service(call)
-    config = configs.get(call, params["EndpointConfigName"]).document
+    config = _config(call)
     live = resource.document["_Live"]
     deployment = params.get("DeploymentConfig")
     if deployment is None and params.get("RetainDeploymentConfig"):
@@ -83,7 +81,7 @@ def update_endpoint(call: Call) -> Document:
 
     call.context.store.update(KIND, call.region, resource.name, change)
     _running(call).update()
-    return {"EndpointArn": resource.arn}
+    return RECORDS.answer(resource)
 
 
 @operation("UpdateEndpointWeightsAndCapacities")
@@ -120,13 +118,13 @@ def update_weights_and_capacities(call: Call) -> Document:
 
     call.context.store.update(KIND, call.region, resource.name, change)
     _running(call).rescale()
-    return {"EndpointArn": resource.arn}
+    return RECORDS.answer(resource)
 
 
 @operation("DeleteEndpoint")
 def delete_endpoint(call: Call) -> None:
     """End the servers and remove the record; as on AWS not while the endpoint is created or changed."""
-    resource = _get(call)
+    resource = RECORDS.of(call)
     before = []
 
     def change(document: Document) -> None:
@@ -140,16 +138,12 @@ def delete_endpoint(call: Call) -> None:
         _running(call).delete()
 
 
-def _get(call: Call) -> Resource:
-    name = call.params["EndpointName"]
-    try:
-        return call.context.store.get(KIND, call.region, name)
-    except Missing:
-        raise validation_error(f'Could not find endpoint "{call.arn(f"endpoint/{name}")}".') from None
+def _config(call: Call) -> Document:
+    return configs.RECORDS.of(call).document
 
 
 def _in_service(call: Call) -> Resource:
-    resource = _get(call)
+    resource = RECORDS.of(call)
     _require_in_service(call, resource.document)
     return resource
 
@@ -170,8 +164,7 @@ def _in_progress(document: Document) -> AwsError:
 
 
 def _running(call: Call) -> Endpoint:
-    endpoint = ENDPOINTS.get(call.region, call.params["EndpointName"])
-    return endpoint or ENDPOINTS.add(call.context, call.region, call.params["EndpointName"])
+    return call.context.part(Endpoints).ensure(call.context, call.region, call.params["EndpointName"])
 
 
 def _retained(call: Call, live: Document, new: list[str]) -> tuple[Mapping[str, int], Mapping[str, float]]:
@@ -181,7 +174,7 @@ def _retained(call: Call, live: Document, new: list[str]) -> tuple[Mapping[str, 
     excluded = {
         item["VariantPropertyType"] for item in call.params.get("ExcludeRetainedVariantProperties", [])
     }
-    current = {item["VariantName"]: item for item in _get(call).document.get("ProductionVariants", [])}
+    current = {item["VariantName"]: item for item in RECORDS.of(call).document.get("ProductionVariants", [])}
     kept = [name for name in new if name in current]
     instances = {v["VariantName"] for v in live["ProductionVariants"] if "ServerlessConfig" not in v}
     counts = {name: current[name]["DesiredInstanceCount"] for name in kept if name in instances}

@@ -20,9 +20,8 @@ from local_aws.gateway.responses import Environ, StartResponse, respond_error, s
 from local_aws.sagemaker.endpoints import event_stream
 from local_aws.sagemaker.endpoints.asynchronous import AsyncQueue
 from local_aws.sagemaker.endpoints.capture import Capture, captured
-from local_aws.sagemaker.endpoints.endpoint import Cancelled, Endpoint
+from local_aws.sagemaker.endpoints.endpoint import Cancelled, Endpoint, Endpoints
 from local_aws.sagemaker.endpoints.metrics import InvocationMetrics
-from local_aws.sagemaker.endpoints.operations import ENDPOINTS
 from local_aws.sagemaker.endpoints.server import ModelServer
 from local_aws.sagemaker.endpoints.variant import Replaced, Unavailable, Variant
 from local_aws.settings import ACCOUNT_ID
@@ -260,7 +259,7 @@ class Runtime:
         )
 
     def _endpoint(self, region: str, name: str) -> Endpoint:
-        endpoint = ENDPOINTS.get(region, name)
+        endpoint = self._context.part(Endpoints).get(region, name)
         if endpoint is None or not endpoint.fleets:
             raise _not_found(name)
         return endpoint

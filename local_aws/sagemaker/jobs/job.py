@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from local_aws.context import Context
-from local_aws.errors import AwsError
 from local_aws.execution.capacity import Lease
+from local_aws.sagemaker.records import Records
 from local_aws.state.resources import Document, Missing, Resource
 
 logger = logging.getLogger(__name__)
@@ -175,12 +175,14 @@ class Jobs:
             job = self._jobs.get((kind, region, name))
         return job if job and not job.finished.is_set() else None
 
-    def stop(self, context: Context, resource: Resource, status: str, what: str) -> None:
-        """Mark a job as Stopping and tell it. `status` is the document's member for it, `what` is "training job", ...
+    def stop(self, context: Context, resource: Resource, records: Records) -> None:
+        """Mark a job as Stopping and tell it; one that ends meanwhile stays as it is.
 
-        Raises ValidationException for one that has ended; one that just ends stays as it is.
+        Raises:
+            AwsError: The job has ended.
         """
-        must_be_stoppable(resource.document, status, what)
+        records.require_running(resource)
+        status = records.status
 
         def change(document: Document) -> None:
             if document[status] == "InProgress":
@@ -219,9 +221,6 @@ class Jobs:
             job.join(max(0.0, deadline - time.monotonic()))
 
 
-JOBS = Jobs()
-
-
 def cut(text: str, characters: int = FAILURE_REASON_CHARACTERS) -> str:
     """The end of a text that is too long: that is where a traceback has its reason."""
     return (
@@ -229,12 +228,3 @@ def cut(text: str, characters: int = FAILURE_REASON_CHARACTERS) -> str:
         if len(text) <= characters
         else text[: characters // 4] + " ... " + text[-(characters * 3 // 4 - 5) :]
     )
-
-
-def must_be_stoppable(document: Document, status: str, what: str) -> None:
-    """Raise AWS's error for stopping what has ended; `what` is "training job", ..."""
-    if document[status] not in ("InProgress", "Stopping"):
-        raise AwsError(
-            "ValidationException",
-            f"The request was rejected because the {what} is in status {document[status]}.",
-        )

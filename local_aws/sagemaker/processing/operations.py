@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import time
-
 from local_aws.context import Context
-from local_aws.errors import AwsError, validation_error
+from local_aws.errors import validation_error
 from local_aws.execution.images import Contract, Image
 from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.jobs import quotas
-from local_aws.sagemaker.jobs.job import JOBS
-from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
-from local_aws.sagemaker.processing.job import KIND, ROOT, ProcessingJob
+from local_aws.sagemaker.jobs.job import Jobs
+from local_aws.sagemaker.operations import list_query, operation, summaries
+from local_aws.sagemaker.processing.job import DEFAULT_RUNTIME_SECONDS, KIND, ROOT, ProcessingJob
+from local_aws.sagemaker.records import Records
 from local_aws.sagemaker.s3_data import check_output
-from local_aws.state.resources import AlreadyExists, Missing, Resource
+
+RECORDS = Records(
+    KIND,
+    "ProcessingJob",
+    missing="Could not find requested job with name: {name}",
+    exists="Job name must be unique within an AWS account and region, and a job with this name already exists ({arn})",
+    exists_code="ResourceInUse",
+)
 
 
 @operation("CreateProcessingJob")
@@ -22,29 +28,10 @@ def create_processing_job(call: Call) -> Document:
     params = call.params
     image = check_request(call.context, params)
     quotas.check(call.context, call.region, KIND, params, _instances)
-    name = params["ProcessingJobName"]
-    arn = call.arn(f"{KIND}/{name}")
-    now = time.time()
-    document: Document = {
-        **{member: value for member, value in params.items() if member != "Tags"},
-        "ProcessingJobArn": arn,
-        "ProcessingJobStatus": "InProgress",
-        "CreationTime": now,
-        "LastModifiedTime": now,
-    }
-    document.setdefault("StoppingCondition", {"MaxRuntimeInSeconds": 86400})
-    try:
-        resource = call.context.store.create(
-            Resource(KIND, call.region, name, arn, document, created=now), request_tags(call)
-        )
-    except AlreadyExists as error:
-        raise AwsError(
-            "ResourceInUse",
-            "Job name must be unique within an AWS account and region, and a job with this name already exists "
-            f"({error.args[0]})",
-        ) from None
-    JOBS.begin(ProcessingJob(call.context, resource, image))
-    return {"ProcessingJobArn": arn}
+    stopping = params.get("StoppingCondition", {"MaxRuntimeInSeconds": DEFAULT_RUNTIME_SECONDS})
+    resource = RECORDS.create_from(call, ProcessingJobStatus="InProgress", StoppingCondition=stopping)
+    call.context.part(Jobs).begin(ProcessingJob(call.context, resource, image))
+    return RECORDS.answer(resource)
 
 
 def check_request(context: Context, params: Document) -> Image:
@@ -108,7 +95,7 @@ def _instances(document: Document) -> list[tuple[str, int]]:
 @operation("DescribeProcessingJob")
 def describe_processing_job(call: Call) -> Document:
     """The record."""
-    return _get(call).document
+    return RECORDS.of(call).document
 
 
 @operation("ListProcessingJobs")
@@ -120,22 +107,11 @@ def list_processing_jobs(call: Call) -> Document:
 @operation("StopProcessingJob")
 def stop_processing_job(call: Call) -> None:
     """SIGTERM now, SIGKILL after 120 s."""
-    JOBS.stop(call.context, _get(call), "ProcessingJobStatus", "processing job")
+    call.context.part(Jobs).stop(call.context, RECORDS.of(call), RECORDS)
 
 
 @operation("DeleteProcessingJob")
 def delete_processing_job(call: Call) -> None:
     """Remove the record of a job that has ended."""
-    resource = _get(call)
-    status = resource.document["ProcessingJobStatus"]
-    if status in ("InProgress", "Stopping"):
-        raise validation_error(f"The request was rejected because the processing job is in status {status}.")
-    call.context.store.delete(KIND, call.region, resource.name)
-
-
-def _get(call: Call) -> Resource:
-    name = call.params["ProcessingJobName"]
-    try:
-        return call.context.store.get(KIND, call.region, name)
-    except Missing:
-        raise validation_error(f"Could not find requested job with name: {name}") from None
+    RECORDS.require_ended(RECORDS.of(call))
+    RECORDS.delete(call)

@@ -6,7 +6,7 @@ from typing import Any
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.sagemaker.jobs.job import JOBS
+from local_aws.sagemaker.jobs.job import Jobs
 from local_aws.sagemaker.training.job import TrainingJob
 
 
@@ -16,7 +16,7 @@ def interrupt(context: Context, method: str, name: str) -> dict[str, Any]:
     """
     if method != "POST":
         raise AwsError("MethodNotAllowed", "Interrupt with POST.", status=405)
-    jobs = [job for job in JOBS.running() if isinstance(job, TrainingJob) and job.name == name]
+    jobs = [job for job in context.part(Jobs).running() if isinstance(job, TrainingJob) and job.name == name]
     if not jobs:
         raise AwsError("NotFound", f"No training job {name} runs.", status=404)
     if not all(job.interrupt() for job in jobs):

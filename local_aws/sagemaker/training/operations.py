@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from local_aws.context import Context
-from local_aws.errors import AwsError, validation_error
+from local_aws.errors import validation_error
 from local_aws.execution.images import Contract, Image
 from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.jobs import quotas
-from local_aws.sagemaker.jobs.job import JOBS, must_be_stoppable
+from local_aws.sagemaker.jobs.job import Jobs
 from local_aws.sagemaker.jobs.machines import instance_groups
 from local_aws.sagemaker.jobs.metrics import check_definitions
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.records import Records
 from local_aws.sagemaker.s3_data import check_output
 from local_aws.sagemaker.training import warm_pools
 from local_aws.sagemaker.training.job import KIND, TrainingJob, note_end
 from local_aws.sagemaker.training.transitions import transition
-from local_aws.state.resources import AlreadyExists, Missing, Resource
+from local_aws.state.resources import Resource
 
-"""Every job of this process, of whatever kind."""
+RECORDS = Records(
+    KIND,
+    "TrainingJob",
+    missing="Requested resource not found.",
+    exists="Training job names must be unique within an AWS account and region, and a training job with this name "
+    "already exists ({arn})",
+    exists_code="ResourceInUse",
+)
 
 _UNSUPPORTED_LAUNCHERS = (
     "sagemaker_mpi_enabled",
@@ -34,7 +41,7 @@ _UNSUPPORTED_LAUNCHERS = (
 def create_training_job(call: Call) -> Document:
     """Check, record, start."""
     resource = create(call.context, call.region, call.params, request_tags(call))
-    return {"TrainingJobArn": resource.arn}
+    return RECORDS.answer(resource)
 
 
 def create(
@@ -54,32 +61,20 @@ def create(
     """
     image = check_request(context, params)
     quotas.check(context, region, KIND, params, _instances)
-    name = params["TrainingJobName"]
-    now = time.time()
-    document: Document = {
+    defaults = {
         "EnableNetworkIsolation": False,
         "EnableInterContainerTrafficEncryption": False,
         "EnableManagedSpotTraining": False,
-        **{member: value for member, value in params.items() if member != "Tags"},
-        "TrainingJobArn": context.arn(region, f"{KIND}/{name}"),
-        "TrainingJobStatus": "InProgress",
-        "CreationTime": now,
-        "LastModifiedTime": now,
-        **(members or {}),
     }
-    document["OutputDataConfig"] = {"KmsKeyId": "", "CompressionType": "GZIP", **params["OutputDataConfig"]}
+    started = {
+        "TrainingJobStatus": "InProgress",
+        "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **params["OutputDataConfig"]},
+    }
+    document = RECORDS.draft(context, region, {**defaults, **params}, {**started, **(members or {})})
     transition(document, "Starting", "Starting the training job")
     warm_pools.begin(context, region, document)
-    resource = Resource(KIND, region, name, document["TrainingJobArn"], document, created=now, parent=parent)
-    try:
-        resource = context.store.create(resource, tags)
-    except AlreadyExists as error:
-        raise AwsError(
-            "ResourceInUse",
-            "Training job names must be unique within an AWS account and region, and a training job with this name "
-            f"already exists ({error.args[0]})",
-        ) from None
-    JOBS.begin(TrainingJob(context, resource, image, parallel))
+    resource = RECORDS.create(context, region, document, tags, parent=parent)
+    context.part(Jobs).begin(TrainingJob(context, resource, image, parallel))
     return resource
 
 
@@ -206,12 +201,12 @@ def _instances(document: Document) -> list[tuple[str, int]]:
 @operation("DescribeTrainingJob")
 def describe_training_job(call: Call) -> Document:
     """The record; metrics of a running job are those seen so far."""
-    document = _get(call).document
+    document = RECORDS.of(call).document
     if "WarmPoolStatus" in document:
         warm_pools.expire(call.context, call.region)
-        document = _get(call).document
+        document = RECORDS.of(call).document
         document["WarmPoolStatus"] = warm_pools.current(document)
-    job = JOBS.get(KIND, call.region, call.params["TrainingJobName"])
+    job = call.context.part(Jobs).get(KIND, call.region, call.params["TrainingJobName"])
     if isinstance(job, TrainingJob):
         metrics = job.scraper.final()
         if metrics:
@@ -232,7 +227,7 @@ def list_training_jobs(call: Call) -> Document:
 @operation("StopTrainingJob")
 def stop_training_job(call: Call) -> None:
     """SIGTERM now, SIGKILL after 120 s; artefacts are kept."""
-    must_be_stoppable(_get(call).document, "TrainingJobStatus", "training job")
+    RECORDS.require_running(RECORDS.of(call))
     stop(call.context, call.region, call.params["TrainingJobName"])
 
 
@@ -245,7 +240,7 @@ def stop(context: Context, region: str, name: str) -> None:
             transition(document, "Stopping", "Stopping the training job")
 
     context.store.update(KIND, region, name, change)
-    JOBS.tell_to_stop(
+    context.part(Jobs).tell_to_stop(
         context, KIND, region, name, lambda document: note_end(context, region, document, "Stopped")
     )
 
@@ -255,11 +250,9 @@ def update_training_job(call: Call) -> Document:
     """KeepAlivePeriodInSeconds and the profiler's and remote debugger's settings, as AWS allows for a running
     job.
     """
-    resource = _get(call)
-    if resource.document["TrainingJobStatus"] != "InProgress" and "ResourceConfig" not in call.params:
-        raise validation_error(
-            f"The request was rejected because the training job is in status {resource.document['TrainingJobStatus']}."
-        )
+    resource = RECORDS.of(call)
+    if resource.status != "InProgress" and "ResourceConfig" not in call.params:
+        raise RECORDS.refused(resource.status)
 
     def change(document: Document) -> None:
         for member in ("ProfilerConfig", "ProfilerRuleConfigurations", "RemoteDebugConfig"):
@@ -268,21 +261,11 @@ def update_training_job(call: Call) -> Document:
         document["ResourceConfig"].update(call.params.get("ResourceConfig", {}))
 
     call.context.store.update(KIND, call.region, resource.name, change)
-    return {"TrainingJobArn": resource.arn}
+    return RECORDS.answer(resource)
 
 
 @operation("DeleteTrainingJob")
 def delete_training_job(call: Call) -> None:
     """Remove the record of a job that has ended."""
-    resource = _get(call)
-    status = resource.document["TrainingJobStatus"]
-    if status in ("InProgress", "Stopping"):
-        raise validation_error(f"The request was rejected because the training job is in status {status}.")
-    call.context.store.delete(KIND, call.region, resource.name)
-
-
-def _get(call: Call) -> Resource:
-    try:
-        return call.context.store.get(KIND, call.region, call.params["TrainingJobName"])
-    except Missing:
-        raise validation_error("Requested resource not found.") from None
+    RECORDS.require_ended(RECORDS.of(call))
+    RECORDS.delete(call)

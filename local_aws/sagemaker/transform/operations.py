@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import time
-
-from local_aws.errors import AwsError, validation_error
+from local_aws.errors import validation_error
 from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker import models
 from local_aws.sagemaker.jobs import quotas
-from local_aws.sagemaker.jobs.job import JOBS
-from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.jobs.job import Jobs
+from local_aws.sagemaker.operations import list_query, operation, summaries
+from local_aws.sagemaker.records import Records
 from local_aws.sagemaker.s3_data import check_output
 from local_aws.sagemaker.transform.batches import BatchPlan
 from local_aws.sagemaker.transform.job import KIND, TransformJob
-from local_aws.state.resources import AlreadyExists, Missing, Resource
+
+RECORDS = Records(
+    KIND,
+    "TransformJob",
+    missing="Could not find requested job with name: {name}",
+    exists="Job name must be unique within an AWS account and region, and a job with this name already exists ({arn})",
+    exists_code="ResourceInUse",
+)
 
 
 @operation("CreateTransformJob")
@@ -23,27 +29,9 @@ def create_transform_job(call: Call) -> Document:
     container = _container(call, params["ModelName"])
     _check(params)
     quotas.check(call.context, call.region, KIND, params, _instances)
-    name, now = params["TransformJobName"], time.time()
-    arn = call.arn(f"{KIND}/{name}")
-    document: Document = {
-        **{member: value for member, value in params.items() if member != "Tags"},
-        "TransformJobArn": arn,
-        "TransformJobStatus": "InProgress",
-        "CreationTime": now,
-        "LastModifiedTime": now,
-    }
-    try:
-        resource = call.context.store.create(
-            Resource(KIND, call.region, name, arn, document, created=now), request_tags(call)
-        )
-    except AlreadyExists as error:
-        raise AwsError(
-            "ResourceInUse",
-            "Job name must be unique within an AWS account and region, and a job with this name already exists "
-            f"({error.args[0]})",
-        ) from None
-    JOBS.begin(TransformJob(call.context, resource, container))
-    return {"TransformJobArn": arn}
+    resource = RECORDS.create_from(call, TransformJobStatus="InProgress")
+    call.context.part(Jobs).begin(TransformJob(call.context, resource, container))
+    return RECORDS.answer(resource)
 
 
 def _container(call: Call, name: str) -> Document:
@@ -71,7 +59,7 @@ def _instances(document: Document) -> list[tuple[str, int]]:
 @operation("DescribeTransformJob")
 def describe_transform_job(call: Call) -> Document:
     """The record."""
-    return _get(call).document
+    return RECORDS.of(call).document
 
 
 @operation("ListTransformJobs")
@@ -83,12 +71,4 @@ def list_transform_jobs(call: Call) -> Document:
 @operation("StopTransformJob")
 def stop_transform_job(call: Call) -> None:
     """End after the requests in flight."""
-    JOBS.stop(call.context, _get(call), "TransformJobStatus", "transform job")
-
-
-def _get(call: Call) -> Resource:
-    name = call.params["TransformJobName"]
-    try:
-        return call.context.store.get(KIND, call.region, name)
-    except Missing:
-        raise validation_error(f"Could not find requested job with name: {name}") from None
+    call.context.part(Jobs).stop(call.context, RECORDS.of(call), RECORDS)

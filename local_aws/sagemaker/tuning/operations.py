@@ -8,16 +8,25 @@ from dataclasses import replace
 from local_aws.context import Context
 from local_aws.errors import AwsError, validation_error
 from local_aws.gateway.json_service import Call, Document
-from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, JOBS
-from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
+from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, Jobs
+from local_aws.sagemaker.operations import list_query, operation, summaries
+from local_aws.sagemaker.records import RUNNING, Records
 from local_aws.sagemaker.training import operations as training
 from local_aws.sagemaker.training.job import TrainingJob
 from local_aws.sagemaker.tuning.definitions import OBJECTIVE, definitions, ranges_of, trial_request
 from local_aws.sagemaker.tuning.job import KIND, TuningJob
 from local_aws.sagemaker.tuning.search_space import grid, read_ranges
-from local_aws.state.resources import AlreadyExists, Missing, Resource
+from local_aws.state.resources import Resource
 
-TERMINAL = ("Completed", "Failed", "Stopped")
+RECORDS = Records(
+    KIND,
+    "HyperParameterTuningJob",
+    missing="Amazon SageMaker can't find a tuning job called {name}. Type another name.",
+    missing_code="ResourceNotFound",
+    exists="Hyperparameter tuning job names must be unique within an AWS account and region, and a tuning job with "
+    "this name already exists ({arn})",
+    exists_code="ResourceInUse",
+)
 
 
 @operation("CreateHyperParameterTuningJob")
@@ -27,26 +36,9 @@ def create_tuning_job(call: Call) -> Document:
     check_request(call, params)
     _check_parents(call, params.get("WarmStartConfig"))
     warm = parents_jobs(call.context, call.region, params)
-    name, now = params["HyperParameterTuningJobName"], time.time()
-    arn = call.arn(f"{KIND}/{name}")
-    document: Document = {
-        **{member: value for member, value in params.items() if member != "Tags"},
-        "HyperParameterTuningJobArn": arn,
-        "HyperParameterTuningJobStatus": "InProgress",
-        "CreationTime": now,
-        "LastModifiedTime": now,
-    }
-    resource = Resource(KIND, call.region, name, arn, document, created=now)
-    try:
-        resource = call.context.store.create(resource, request_tags(call))
-    except AlreadyExists as error:
-        raise AwsError(
-            "ResourceInUse",
-            "Hyperparameter tuning job names must be unique within an AWS account and region, and a tuning job "
-            f"with this name already exists ({error.args[0]})",
-        ) from None
-    JOBS.begin(TuningJob(call.context, resource, warm))
-    return {"HyperParameterTuningJobArn": arn}
+    resource = RECORDS.create_from(call, HyperParameterTuningJobStatus="InProgress")
+    call.context.part(Jobs).begin(TuningJob(call.context, resource, warm))
+    return RECORDS.answer(resource)
 
 
 def _definitions_of(params: Document) -> list[Document]:
@@ -129,8 +121,8 @@ def _check_parents(call: Call, warm_start: Document | None) -> None:
         return
     image = _image(call.params)
     for entry in warm_start["ParentHyperParameterTuningJobs"]:
-        parent = _get(call, entry.get("HyperParameterTuningJobName", ""))
-        if parent.document["HyperParameterTuningJobStatus"] not in TERMINAL:
+        parent = RECORDS.get(call.context, call.region, entry.get("HyperParameterTuningJobName", ""))
+        if parent.status in RUNNING:
             raise validation_error(
                 f"The parent tuning job {parent.name} must have ended before it can be a parent."
             )
@@ -158,7 +150,7 @@ def _image(document: Document) -> str:
 @operation("DescribeHyperParameterTuningJob")
 def describe_tuning_job(call: Call) -> Document:
     """The record, with counters and best job computed from the training jobs as they are now."""
-    resource = _get(call, call.params["HyperParameterTuningJobName"])
+    resource = RECORDS.of(call)
     return {**resource.document, **standing(call, resource)}
 
 
@@ -243,7 +235,7 @@ def list_tuning_jobs(call: Call) -> Document:
 @operation("ListTrainingJobsForHyperParameterTuningJob")
 def list_training_jobs_for_tuning_job(call: Call) -> Document:
     """Its training jobs by name, time, status or objective; by objective only those that have one."""
-    resource = _get(call, call.params["HyperParameterTuningJobName"])
+    resource = RECORDS.of(call)
     sort_by = call.params.get("SortBy", "Name")
     query = list_query(
         call,
@@ -260,25 +252,15 @@ def list_training_jobs_for_tuning_job(call: Call) -> Document:
 @operation("StopHyperParameterTuningJob")
 def stop_tuning_job(call: Call) -> None:
     """No new trials; those that run are stopped."""
-    resource = _get(call, call.params["HyperParameterTuningJobName"])
-    JOBS.stop(call.context, resource, "HyperParameterTuningJobStatus", "hyperparameter tuning job")
+    call.context.part(Jobs).stop(call.context, RECORDS.of(call), RECORDS)
 
 
 @operation("DeleteHyperParameterTuningJob")
 def delete_tuning_job(call: Call) -> None:
     """Remove the record of a job that has ended; its training jobs stay."""
-    resource = _get(call, call.params["HyperParameterTuningJobName"])
-    if resource.document["HyperParameterTuningJobStatus"] not in TERMINAL:
+    resource = RECORDS.of(call)
+    if resource.status in RUNNING:
         raise AwsError(
             "ResourceInUse", f"The tuning job {resource.name} must have ended before it can be deleted."
         )
-    call.context.store.delete(KIND, call.region, resource.name)
-
-
-def _get(call: Call, name: str) -> Resource:
-    try:
-        return call.context.store.get(KIND, call.region, name)
-    except Missing:
-        raise AwsError(
-            "ResourceNotFound", f"Amazon SageMaker can't find a tuning job called {name}. Type another name."
-        ) from None
+    RECORDS.delete(call)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from local_aws.context import Context
-from local_aws.sagemaker.jobs.job import JOBS
+from local_aws.sagemaker.jobs.job import Jobs
 from local_aws.sagemaker.jobs.metrics import MetricScraper
 from local_aws.sagemaker.training.job import TrainingJob, reported
 from local_aws.sagemaker.tuning.definitions import Definition
@@ -58,7 +58,7 @@ class Trial:
 
 def watch(context: Context, region: str, name: str, draw: Draw) -> Trial:
     """The trial of a training job, whether it runs or has ended: then its log says what it reported."""
-    job = JOBS.get(TrainingJob.kind, region, name)
+    job = context.part(Jobs).get(TrainingJob.kind, region, name)
     if isinstance(job, TrainingJob):
         return Trial(name, draw, job.finished, job.scraper)
     document = context.store.get(TrainingJob.kind, region, name).document

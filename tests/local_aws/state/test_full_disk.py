@@ -14,8 +14,9 @@ import pytest
 from local_aws.context import Context
 from local_aws.execution import images
 from local_aws.execution.capacity import Capacity
-from local_aws.sagemaker.jobs.job import JOBS, Job, JobFailed
+from local_aws.sagemaker.jobs.job import Job, JobFailed, Jobs
 from local_aws.sagemaker.operations import status_member
+from local_aws.sagemaker.processing.operations import RECORDS
 from local_aws.sagemaker.training import operations as training
 from local_aws.settings import Settings
 from local_aws.state.logs import LogStore
@@ -118,7 +119,7 @@ def test_a_job_that_lost_its_thread_can_be_stopped(context: Context) -> None:
     assert document["TrainingEndTime"] >= document["CreationTime"]
 
     other = record(context, "processing-job")
-    JOBS.stop(context, other, "ProcessingJobStatus", "processing job")
+    context.part(Jobs).stop(context, other, RECORDS)
     document = context.store.get(other.kind, REGION, other.name).document
     assert document["ProcessingJobStatus"] == "Stopped"
     assert document["ProcessingEndTime"] >= document["CreationTime"]
@@ -126,9 +127,9 @@ def test_a_job_that_lost_its_thread_can_be_stopped(context: Context) -> None:
 
 def test_a_job_that_is_stopped_before_it_begins_does_not_run(context: Context) -> None:
     resource = record(context, "processing-job")
-    JOBS.stop(context, resource, "ProcessingJobStatus", "processing job")
+    context.part(Jobs).stop(context, resource, RECORDS)
     job = Failing(context, resource)
-    JOBS.begin(job)
+    context.part(Jobs).begin(job)
     assert job.finished.wait(30)
     assert job.document()["ProcessingJobStatus"] == "Stopped"
 
