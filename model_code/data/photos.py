@@ -1,7 +1,7 @@
 """Photo bytes in, RGB pixels out: one decoder for data sets, training and the server.
 
 Baseline and progressive JPEG go through libjpeg-turbo (simplejpeg), everything else through Pillow; where
-both can read a photo they give the same pixels. Whatever cannot be read is a `PhotoError` with a reason,
+both can read a photo they give the same pixels. Anything that cannot be read raises a `PhotoError` with a reason,
 never another exception.
 """
 
@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import warnings
 from enum import StrEnum
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from model_code.data import color, jpeg, limits
+from model_code.data.limits import MAX_JPEG_SCANS, MAX_PIXELS, MAX_SCANNED_PIXELS, SNIFFED_BYTES, sniff
 
 try:
     import simplejpeg
@@ -24,35 +29,20 @@ except ImportError:  # a bare training container: Pillow reads everything, more 
 
 Pixels = NDArray[np.uint8]
 
-# Pillow's own alarm level: a quarter GiB of RGB.
-MAX_PIXELS = 89_478_485
-# A progressive JPEG pays a full pass per scan: an encoder writes about 10, a bomb writes thousands.
-MAX_JPEG_SCANS = 200
-# Only formats whose Pillow readers are plain decoders: no Ghostscript, no delegates. JPEG's also reads MPO.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-PHOTO_SUFFIXES = {
-    "JPEG": "jpg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "BMP": "bmp",
-    "TIFF": "tif",
-    "AVIF": "avif",
-}
-
-# Pillow remarks on every oddity of a file; what matters here is whether it decodes, and our own limit of
-# pixels.
+# Pillow warns about every oddity of a file. What matters here is whether it decodes, and our own limit of pixels.
 warnings.filterwarnings("ignore", module="PIL")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _ORIENTATION_TAG = 0x0112
+# Rows converted at a time: each step of a conversion copies its input, and converting a big photo whole takes six
+# copies of it.
 _STRIP = 256
-"""Rows converted at a time: each step of a conversion copies what it is given, and a big photo whole takes six copies.
-"""
 _HASH_SIDE = 32
 _HASH_LOW = 8
 # Below this contrast (grey levels) the signs of the low frequencies are rounding noise.
 _HASH_MIN_CONTRAST = 1.0
+_STORED_QUALITY = 95
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
 class PhotoReason(StrEnum):
@@ -73,55 +63,93 @@ class PhotoError(ValueError):
         self.reason = reason
 
 
-def sniff(head: bytes) -> str | None:
-    """Format of a photo by its first 16 or more bytes (a Pillow format name), or None."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head.startswith(b"BM"):
-        return "BMP"
-    if head.startswith((b"II*\0", b"MM\0*")):
-        return "TIFF"
-    if head[4:12] in (b"ftypavif", b"ftypavis"):
-        return "AVIF"
-    return None
+def kind_of(head: bytes) -> str:
+    """Identify a photo by its first `limits.SNIFFED_BYTES` bytes.
+
+    Returns:
+        A name of `limits.FORMATS`.
+
+    Raises:
+        PhotoError: No format that this installation reads; the message names the fix where one is known.
+    """
+    if not head:
+        raise PhotoError(PhotoReason.EMPTY)
+    kind = sniff(head)
+    if kind == "HEIF" and not _reads_heif():
+        raise PhotoError(
+            PhotoReason.NOT_A_PHOTO,
+            "HEIC: convert it to JPEG first, or install pi-heif (pip install pi-heif)",
+        )
+    if kind is None:
+        other = limits.foreign(head)
+        raise PhotoError(
+            PhotoReason.NOT_A_PHOTO, f"{other}: convert it to JPEG or PNG first" if other else ""
+        )
+    return kind
+
+
+@cache
+def _reads_heif() -> bool:
+    try:
+        import pi_heif
+    except ImportError:
+        return False
+    pi_heif.register_heif_opener(thumbnails=False)
+    return True
 
 
 def decode(data: bytes, *, min_side: int = 0, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode a photo as it should be looked at: upright, first frame, transparency on white.
+    """Decode a photo as people see it: upright, first frame, in sRGB, transparency on white.
 
-    :param data: the file's bytes.
-    :param min_side: when positive, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as the
-        shorter side keeps at least this many pixels (the codec's scaled inverse DCT: faster, and a proper
-        low-pass).
-    :param max_pixels: photos of more pixels are refused before any of them is decoded.
-    :return: uint8 array [height, width, 3], RGB.
-    :raises PhotoError: for anything else.
+    Args:
+        data: The file's bytes.
+        min_side: When positive, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as the shorter side
+            keeps at least this many pixels (the codec's scaled inverse DCT: faster, and a proper low-pass).
+        max_pixels: Photos of more pixels are refused before any of them is decoded.
+
+    Returns:
+        RGB, uint8 [height, width, 3].
+
+    Raises:
+        PhotoError: The photo cannot be decoded.
     """
-    kind = _checked_kind(data)
+    kind = kind_of(data[:SNIFFED_BYTES])
     if kind == "JPEG":
         pixels = _decode_jpeg(data, "RGB", min_side, max_pixels)
         if pixels is not None:
             return pixels
-    return _decode_pillow(data, max_pixels)
+    return _decode_pillow(data, kind, max_pixels)
 
 
 def size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Height and width in pixels as stored (before EXIF rotation), from the header alone.
 
-    :raises PhotoError: as `decode`.
+    Raises:
+        PhotoError: As `decode`.
     """
-    if _checked_kind(data) == "JPEG":
+    kind = kind_of(data[:SNIFFED_BYTES])
+    if kind == "JPEG":
         header = _jpeg_header(data, max_pixels)
         if header is not None:
-            return header[0], header[1]
-    with _opened(data, max_pixels) as image:
+            return header.height, header.width
+    with _opened(data, kind, max_pixels) as image:
         return image.height, image.width
+
+
+def stored(data: bytes) -> tuple[bytes, str]:
+    """The bytes and the suffix (without a dot) under which a photo goes into a shard.
+
+    Files stay as they are, except HEIC: few training containers read it, so it is stored as a JPEG of high quality.
+
+    Raises:
+        PhotoError: As `decode`.
+    """
+    kind = kind_of(data[:SNIFFED_BYTES])
+    if kind != "HEIF":
+        return data, limits.SUFFIXES[kind]
+    buffer = io.BytesIO()
+    Image.fromarray(decode(data)).save(buffer, "JPEG", quality=_STORED_QUALITY, subsampling=0)
+    return buffer.getvalue(), limits.SUFFIXES["JPEG"]
 
 
 def perceptual_hash(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int | None:
@@ -131,14 +159,18 @@ def perceptual_hash(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int | None:
     The signs of the 8 x 8 lowest frequencies of a 32 x 32 grey thumbnail, relative to their median (Zauner,
     2010).
 
-    :return: None for a picture without contrast, whose hash would say nothing.
-    :raises PhotoError: as `decode`.
+    Returns:
+        The hash, or None for a picture without contrast, whose hash would say nothing.
+
+    Raises:
+        PhotoError: As `decode`.
     """
     grey: Pixels | None = None
-    if _checked_kind(data) == "JPEG":
+    kind = kind_of(data[:SNIFFED_BYTES])
+    if kind == "JPEG":
         grey = _decode_jpeg(data, "GRAY", 2 * _HASH_SIDE, max_pixels)
     if grey is None:
-        image = Image.fromarray(_decode_pillow(data, max_pixels)).convert("L")
+        image = Image.fromarray(_decode_pillow(data, kind, max_pixels)).convert("L")
     else:
         image = Image.fromarray(grey[:, :, 0])
     small = np.asarray(image.resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BOX), np.float32)
@@ -158,43 +190,45 @@ def _dct_rows() -> NDArray[np.float32]:
 _DCT = _dct_rows()
 
 
-def _checked_kind(data: bytes) -> str:
-    if not data:
-        raise PhotoError(PhotoReason.EMPTY)
-    kind = sniff(data[:16])
-    if kind is None:
-        heic = data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
-        raise PhotoError(PhotoReason.NOT_A_PHOTO, "HEIC: convert it to JPEG first" if heic else "")
-    return kind
-
-
-def _jpeg_header(data: bytes, max_pixels: int) -> tuple[int, int, str] | None:
-    if simplejpeg is None:
+def _jpeg_header(data: bytes, max_pixels: int) -> jpeg.JpegHeader | None:
+    """Read and check a JPEG's header, whichever decoder will read its pixels; None leaves it to Pillow."""
+    header = jpeg.read_header(data, MAX_JPEG_SCANS)
+    if header is None:
         return None
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except (ValueError, KeyError):  # KeyError: a colour space it has no name for
-        return None
-    _check_pixels(height, width, max_pixels)
-    return height, width, colours
+    _check_pixels(header.height, header.width, max_pixels)
+    scanned = header.scans * header.height * header.width
+    if header.scans > MAX_JPEG_SCANS or scanned > MAX_SCANNED_PIXELS:
+        scans = f"more than {MAX_JPEG_SCANS}" if header.scans > MAX_JPEG_SCANS else str(header.scans)
+        raise PhotoError(
+            PhotoReason.UNSUPPORTED,
+            f"a JPEG of {scans} scans of {header.width} x {header.height} pixels; save it anew",
+        )
+    return header
 
 
-def _decode_jpeg(data: bytes, colours: str, min_side: int, max_pixels: int) -> Pixels | None:
-    """Pixels by libjpeg-turbo, or None where Pillow has to decide (CMYK, odd files)."""
+def _decode_jpeg(data: bytes, colors: str, min_side: int, max_pixels: int) -> Pixels | None:
+    """Pixels by libjpeg-turbo, or None where Pillow has to decide (CMYK, grey profiles, odd files)."""
     header = _jpeg_header(data, max_pixels)
-    if header is None or header[2] in ("CMYK", "YCCK"):
+    if simplejpeg is None or header is None or header.components not in (1, 3):
         return None
-    if data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise PhotoError(PhotoReason.UNSUPPORTED, f"a JPEG of more than {MAX_JPEG_SCANS} scans")
-    height, width, _ = header
-    factor = scale_factor(min(height, width), min_side)
+    if header.components == 1 and header.profile and colors == "RGB":
+        return None
+    factor = scale_factor(min(header.height, header.width), min_side)
     try:
         pixels = simplejpeg.decode_jpeg(
-            data, colours, min_height=-(-height // factor), min_width=-(-width // factor), strict=True
+            data,
+            colors,
+            min_height=-(-header.height // factor),
+            min_width=-(-header.width // factor),
+            strict=True,
         )
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: a color space it has no name for
         return None
-    return _upright(pixels, _orientation(data))
+    if header.profile and colors == "RGB":
+        image = Image.fromarray(pixels)
+        converted = color.to_srgb(image, header.profile)
+        pixels = pixels if converted is image else np.asarray(converted)
+    return _upright(pixels, _orientation(data) if header.oriented else 1)
 
 
 def scale_factor(short_side: int, min_side: int) -> int:
@@ -205,9 +239,7 @@ def scale_factor(short_side: int, min_side: int) -> int:
 
 
 def _orientation(data: bytes) -> int:
-    """EXIF orientation 1-8 of a JPEG; the full parser runs only where there is an EXIF block."""
-    if b"Exif\0\0" not in data[:65536]:
-        return 1
+    """EXIF orientation 1-8 of a JPEG, by Pillow's parser."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             value = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -239,26 +271,36 @@ def _check_pixels(height: int, width: int, max_pixels: int) -> None:
         )
 
 
-def _opened(data: bytes, max_pixels: int) -> Image.Image:
+def _opened(data: bytes, kind: str, max_pixels: int) -> Image.Image:
+    if kind == "AVIF":
+        # Pillow goes by the major brand alone, which may be that of any container (mif1, miaf).
+        data = b"%savif%s" % (data[:8], data[12:])
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=(kind,))
     except Image.DecompressionBombError as error:
         raise PhotoError(PhotoReason.TOO_LARGE, str(error)) from error
+    except UnidentifiedImageError as error:
+        if kind == "TIFF":
+            raise PhotoError(
+                PhotoReason.UNSUPPORTED, "a TIFF of unusual pixels; save it with 8 bits per channel"
+            ) from error
+        raise PhotoError(PhotoReason.DAMAGED, f"the header of the {kind} cannot be read") from error
     except Exception as error:  # Pillow's readers raise almost anything on hostile bytes
         raise PhotoError(PhotoReason.DAMAGED, _first_line(error)) from error
     _check_pixels(image.height, image.width, max_pixels)
     return image
 
 
-def _decode_pillow(data: bytes, max_pixels: int) -> Pixels:
-    with _opened(data, max_pixels) as image:
+def _decode_pillow(data: bytes, kind: str, max_pixels: int) -> Pixels:
+    with _opened(data, kind, max_pixels) as image:
         try:
             image.load()
+            profile = image.info.get("icc_profile")
             ImageOps.exif_transpose(image, in_place=True)
             pixels = np.empty((image.height, image.width, 3), np.uint8)
             for top in range(0, image.height, _STRIP):
                 bottom = min(top + _STRIP, image.height)
-                pixels[top:bottom] = np.asarray(_rgb(image.crop((0, top, image.width, bottom))))
+                pixels[top:bottom] = np.asarray(_rgb(image.crop((0, top, image.width, bottom)), profile))
             return pixels
         except PhotoError:
             raise
@@ -266,10 +308,8 @@ def _decode_pillow(data: bytes, max_pixels: int) -> Pixels:
             raise PhotoError(PhotoReason.DAMAGED, _first_line(error)) from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """RGB by one rule per mode: 16-bit grey is scaled, transparency lies on white."""
-    if image.mode == "RGB":
-        return image
+def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert to RGB by one rule per mode: 16-bit grey is scaled, transparency is put on white."""
     if image.mode.startswith("I"):
         grey = np.asarray(image, np.int64)
         if grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
@@ -280,9 +320,14 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    elif image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("RGB")
+    image = color.to_srgb(image, profile)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """The first line of an error, the same each time: without the address of an object."""
+    line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return _ADDRESS.sub("the file", line)

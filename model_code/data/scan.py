@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_code.data import photos
+from model_code.data.limits import MAX_FILE_BYTES
 from model_code.data.records import Photo, Rejected
-from model_code.data.source import _SNIFFED, Candidate, DatasetError, Folder, Foldered, Source, _unreadable
+from model_code.data.source import Candidate, DatasetError, Folder, Foldered, Source, _unreadable
 from model_code.process.parallel import ordered_map
 
-MAX_FILE_BYTES = 50_000_000
 _SPLIT_NAMES = {"train", "training", "valid", "val", "validation", "test", "testing"}
 _SHOWN = 5
 
@@ -103,9 +103,9 @@ def examine(candidate: Candidate, data: bytes) -> Photo:
         megabytes = MAX_FILE_BYTES // 1_000_000
         raise photos.PhotoError(photos.PhotoReason.TOO_LARGE, f"more than {megabytes} MB; save it smaller")
     phash = photos.perceptual_hash(data)
-    suffix = photos.PHOTO_SUFFIXES[photos.sniff(data[:_SNIFFED]) or "JPEG"]
+    kept, suffix = photos.stored(data)
     digest = hashlib.sha256(data).hexdigest()
-    return Photo(candidate.path, candidate.label, digest, phash, len(data), suffix)
+    return Photo(candidate.path, candidate.label, digest, phash, len(kept), suffix)
 
 
 def scan(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NoReturn, Protocol, runtime_checkable
 
 from model_code.data import photos
+from model_code.data.limits import SNIFFED_BYTES
 
 # Folders and files that operating systems leave behind.
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
-_SNIFFED = 16
 
 
 class DatasetError(ValueError):
@@ -98,12 +98,14 @@ class Folder:
         """Why one file can be no photo, by its first bytes; None where they are those of one."""
         try:
             with (self.root / path).open("rb") as file:
-                start = file.read(_SNIFFED)
+                start = file.read(SNIFFED_BYTES)
         except OSError as error:
             return _unreadable(error)
-        if not start:
-            return photos.PhotoReason.EMPTY.value
-        return None if photos.sniff(start) else photos.PhotoReason.NOT_A_PHOTO.value
+        try:
+            photos.kind_of(start)
+        except photos.PhotoError as error:
+            return str(error)
+        return None
 
     def _entries(self) -> list[os.DirEntry[str]]:
         if not self.root.exists():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_code.data import photos
+from model_code.data.limits import MAX_PIXELS
 from model_code.data.photos import Pixels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -110,14 +111,14 @@ class Transform:
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def __call__(self, data: bytes, *, max_pixels: int = photos.MAX_PIXELS) -> NDArray[np.float32]:
+    def __call__(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
         """Photo bytes to float32 [3, crop, crop].
 
         :raises photos.PhotoError: when the bytes are no readable photo.
         """
         return self.normalise(self.pixels(data, max_pixels=max_pixels))
 
-    def pixels(self, data: bytes, *, max_pixels: int = photos.MAX_PIXELS) -> Pixels:
+    def pixels(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """Photo bytes to uint8 [crop, crop, 3], resized and cropped.
 
         :raises photos.PhotoError: when the bytes are no readable photo.

@@ -21,7 +21,7 @@ from model_code.data.transform import Transform
 SCHEMA_VERSION = 1
 # Raise it when the same photo, weights and settings would give another embedding: stored ones are then not
 # reused.
-CODE = 1
+CODE = 2
 NO_WEIGHTS = "none"
 
 

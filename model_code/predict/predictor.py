@@ -14,7 +14,8 @@ import numpy as np
 
 from model_code.bundle.archive import Bundle
 from model_code.bundle.card import BundleError, Golden, ModelCard
-from model_code.data.photos import MAX_PIXELS, Pixels
+from model_code.data.limits import MAX_PIXELS
+from model_code.data.photos import Pixels
 from model_code.data.transform import Transform
 from model_code.predict.runtimes import open_session
 from model_code.predict.sessions import Floats, Runtime, Session, SessionError

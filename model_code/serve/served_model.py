@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from model_code.data import photos
+from model_code.data.limits import MAX_PIXELS
 from model_code.data.photos import PhotoError, PhotoReason, Pixels
 from model_code.predict.predictor import Predictor
 from model_code.predict.sessions import Floats
@@ -48,7 +49,7 @@ class ServedModel:
         try:
             height, width = photos.size(photo)
             small = _decodes_small(photo)
-            limit = photos.MAX_PIXELS if small else self._max_pixels
+            limit = MAX_PIXELS if small else self._max_pixels
             shrink = photos.scale_factor(min(height, width), self.predictor.transform.resize) if small else 1
             if height * width < LARGE * shrink**2:
                 return self.predictor.pixels(photo, limit)

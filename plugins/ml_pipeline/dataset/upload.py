@@ -205,6 +205,7 @@ def _upload_shards(
 
 
 def _upload_shard(place: Place, source: Source, plan: ShardPlan, folder: Path) -> tuple[ShardRow, int]:
+    from model_code.data import photos
     from model_code.data.manifest import ShardRow
     from model_code.data.shards import Sample, write_shard
     from model_code.process.parallel import ordered_map
@@ -212,7 +213,8 @@ def _upload_shard(place: Place, source: Source, plan: ShardPlan, folder: Path) -
     def sample(photo: Photo) -> Sample:
         data = source.read(photo.path)
         _check_unchanged(source, photo, data)
-        return Sample(photo.key, photo.label, data, photo.suffix)
+        kept, suffix = photos.stored(data)
+        return Sample(photo.key, photo.label, kept, suffix)
 
     path = folder / "shard.tar"
     info = write_shard(path, plan.split, ordered_map(sample, plan.photos))

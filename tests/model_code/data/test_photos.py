@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from model_code.data import photos
+from model_code.data import limits, photos
 from model_code.data.photos import PhotoError, PhotoReason
 from tests.model_code.photo_files import encoded, photo, picture
 
@@ -39,7 +40,7 @@ def test_other_formats(kind: str) -> None:
     assert close(
         photos.decode(encoded(image, kind, **options)), np.asarray(image), 12 if kind == "GIF" else 4
     )
-    assert photos.sniff(encoded(image, kind)[:16]) == kind
+    assert limits.sniff(encoded(image, kind)[: limits.SNIFFED_BYTES]) == kind
 
 
 def test_greyscale_becomes_three_equal_channels() -> None:
@@ -116,7 +117,14 @@ def png_header(width: int, height: int) -> bytes:
     )  # fmt: skip
 
 
-HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64
+def many_scans(mode: str) -> bytes:
+    """A progressive JPEG that repeats its last scan until it has more than an encoder would write."""
+    data = encoded(picture(8).convert(mode), progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * limits.MAX_JPEG_SCANS + data[-2:]
+
+
+TWO_HALVES = Path(__file__).with_name("files") / "two-halves.heic"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +134,6 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64
         pytest.param(b"hello, I am a text file", PhotoReason.NOT_A_PHOTO, id="text"),
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", PhotoReason.NOT_A_PHOTO, id="svg"),
         pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0", PhotoReason.NOT_A_PHOTO, id="postscript"),
-        pytest.param(HEIC, PhotoReason.NOT_A_PHOTO, id="heic"),
         pytest.param(photo(8)[:900], PhotoReason.DAMAGED, id="truncated jpeg"),
         pytest.param(photo(8)[:20], PhotoReason.DAMAGED, id="jpeg header only"),
         pytest.param(encoded(picture(8), "PNG")[:400], PhotoReason.DAMAGED, id="truncated png"),
@@ -137,7 +144,9 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64
         pytest.param(
             encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF"), PhotoReason.UNSUPPORTED, id="float tiff"
         ),
-        pytest.param(photo(8) + b"\xff\xda" * 300, PhotoReason.UNSUPPORTED, id="jpeg of many scans"),
+        pytest.param(many_scans("RGB"), PhotoReason.UNSUPPORTED, id="jpeg of many scans"),
+        pytest.param(many_scans("CMYK"), PhotoReason.UNSUPPORTED, id="cmyk jpeg of many scans"),
+        pytest.param(many_scans("L"), PhotoReason.UNSUPPORTED, id="grey jpeg of many scans"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_says_why(data: bytes, reason: PhotoReason) -> None:
@@ -148,9 +157,115 @@ def test_what_cannot_be_used_says_why(data: bytes, reason: PhotoReason) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_heic_names_the_fix() -> None:
-    with pytest.raises(PhotoError, match="convert it to JPEG"):
-        photos.decode(HEIC)
+def test_heic_names_the_fix_where_nothing_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "_reads_heif", lambda: False)
+    with pytest.raises(PhotoError, match="convert it to JPEG first, or install pi-heif"):
+        photos.decode(TWO_HALVES.read_bytes())
+
+
+def test_heic_is_read_and_stored_as_jpeg_where_its_package_is_installed() -> None:
+    pytest.importorskip("pi_heif", reason="the extra 'heic' is not installed")
+    data = TWO_HALVES.read_bytes()
+    pixels = photos.decode(data)
+    assert pixels.shape == (64, 96, 3)
+    assert close(pixels[10:11, 10:11], np.array([[[220, 40, 40]]]), 4)
+    assert close(pixels[10:11, 80:81], np.array([[[40, 60, 210]]]), 4)
+    kept, suffix = photos.stored(data)
+    assert suffix == "jpg"
+    assert close(photos.decode(kept), pixels, 2)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\xff\x0a\x00\x00", "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"%PDF-1.7", "PDF"),
+        (b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'>", "SVG"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2", "video"),
+        (b"PK\x03\x04", "archive"),
+    ],
+)
+def test_other_formats_are_named_with_the_fix(head: bytes, name: str) -> None:
+    with pytest.raises(PhotoError, match=f"{name}: convert it to JPEG or PNG first"):
+        photos.decode(head)
+
+
+def test_photos_are_stored_as_they_are() -> None:
+    data = encoded(picture(1), "PNG")
+    assert photos.stored(data) == (data, "png")
+
+
+@pytest.mark.parametrize("brand", [b"mif1", b"miaf", b"avis", b"avif"])
+def test_an_avif_is_known_by_any_of_its_brands(brand: bytes) -> None:
+    data = encoded(picture(2), "AVIF")
+    renamed = data[:8] + brand + data[12:]
+    assert limits.sniff(renamed) == "AVIF"
+    assert np.array_equal(photos.decode(renamed), photos.decode(data))
+
+
+def segment(marker: int, payload: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(payload) + 2) + payload
+
+
+def orientation_segment(value: int) -> bytes:
+    ifd = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, value, 0, 0)
+    return segment(0xE1, b"Exif\0\0" + ifd)
+
+
+XMP = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x='adobe:ns:meta/'>"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        segment(0xE1, XMP + b" " * 65_440 + b"</x:xmpmeta>"),
+        segment(0xFE, b"\xff\xda" * 30_000),
+        segment(0xE2, b"FPXR\0" + b" " * 65_000) * 3,
+    ],
+    ids=["xmp", "comment", "three app2"],
+)
+def test_exif_counts_wherever_it_stands(before: bytes) -> None:
+    data = photo(6, 64, 40)
+    turned = data[:20] + before + orientation_segment(6) + data[20:]
+    assert photos.decode(turned).shape == (64, 40, 3)
+    assert np.array_equal(photos.decode(turned), np.rot90(photos.decode(data), -1))
+
+
+def test_an_orientation_in_xmp_alone_counts() -> None:
+    data = photo(6, 64, 40)
+    xmp = segment(0xE1, XMP + b'<rdf:Description tiff:Orientation="6"/></x:xmpmeta>')
+    assert photos.decode(data[:20] + xmp + data[20:]).shape == (64, 40, 3)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_follows_the_end_of_a_jpeg_is_no_part_of_it(progressive: bool) -> None:
+    data = encoded(picture(3), progressive=progressive)
+    video = np.random.default_rng(1).integers(0, 256, 20_000_000, np.uint8).tobytes()
+    assert np.array_equal(photos.decode(data + video), photos.decode(data))
+
+
+def test_scans_times_pixels_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(picture(3, 400, 300), progressive=True)
+    assert photos.decode(data).shape == (300, 400, 3)
+    monkeypatch.setattr(photos, "MAX_SCANNED_PIXELS", 10 * 400 * 300 - 1)
+    with pytest.raises(PhotoError, match="10 scans of 400 x 300"):
+        photos.decode(data)
+
+
+def test_a_reason_reads_the_same_each_time() -> None:
+    flat = photo(8, 160, 120).replace(struct.pack(">HH", 120, 160), struct.pack(">HH", 0, 160), 1)
+    float_tiff = encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")
+    double = float_tiff.replace(struct.pack("<HHII", 258, 3, 1, 32), struct.pack("<HHII", 258, 3, 1, 64))
+    for data in (flat, double, b"MM\0*" + bytes(60), b"BM" + bytes(60)):
+        reasons = set()
+        for _ in range(2):
+            with pytest.raises(PhotoError) as caught:
+                photos.decode(data)
+            reasons.add(str(caught.value))
+        assert len(reasons) == 1
+        assert " 0x" not in reasons.pop()
 
 
 def test_the_pixel_limit_can_be_lowered() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_code.data.photos import MAX_PIXELS, Pixels
+from model_code.data.limits import MAX_PIXELS
+from model_code.data.photos import Pixels
 from model_code.predict.predictor import Predictor
 from model_code.serve.served_model import LARGE, ServedModel, _decodes_small
 from tests.model_code.serve.toy_bundle import encode, write_toy
