@@ -38,9 +38,10 @@ stop: any-setup ## stop every process; nothing finished is lost
 clean: any-setup ## stop, and remove what runs made (not the environment)
 	@$(RUN) clean
 
-check: setup ## lint, types, import walls
+check: setup ## lint, docstrings, format, words, types, layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/python -m tools.check_words
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 

@@ -26,7 +26,7 @@ PARSE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Running:
-    """What is up: its addresses, a client, and the supervisor that knows the processes."""
+    """The running services: addresses, a client, and the supervisor that owns the processes."""
 
     settings: Settings
     airflow: AirflowClient
@@ -37,7 +37,7 @@ class Running:
         return self.supervisor.children[service].pid
 
     def wait_for_dag(self, dag_id: str) -> None:
-        """Until the DAG processor has stored it. Leaves with the reason when its file cannot be imported."""
+        """Wait until the DAG processor has stored the DAG. Exit with the reason when its file cannot be imported."""
 
         def parsed() -> bool:
             if errors := self.airflow.import_errors():
@@ -85,7 +85,7 @@ def running(settings: Settings, dags: Path, **environ: str) -> Iterator[Running]
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true answer of `condition`; leaves with one line when there is none within `seconds`."""
+    """Return the first true answer of `condition`; exit with one line when there is none within `seconds`."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
         if time.monotonic() > deadline:

@@ -257,7 +257,7 @@ class InProcess:
 
 
 def conditions(**more: Any) -> dict[str, Any]:
-    """What a figure depends on."""
+    """Return the conditions that a figure depends on."""
     return {
         "cores": CORES,
         "model": _serving_model.ARCHITECTURE,

@@ -58,7 +58,7 @@ _FIRST = ("nice", "-n", "-10") if hasattr(os, "geteuid") and os.geteuid() == 0 e
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw. Latencies in milliseconds."""
+    """Result of one wrk run; latencies in milliseconds."""
 
     rate: float
     errors: int

@@ -1,4 +1,4 @@
-"""Where the inputs of measurements are: `shared` beside the repository, or where ML_PIPELINE_SHARED says."""
+"""Locates the inputs of measurements: `../shared`, or the folder named by ML_PIPELINE_SHARED."""
 
 from __future__ import annotations
 

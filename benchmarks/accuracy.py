@@ -66,16 +66,16 @@ class Stored:
         return cls(batches, batches[0].embedder, rows, view, photo_of)
 
     def of(self, photos: Sequence[Photo], split: Split, classes: Sequence[str]) -> Embeddings:
-        """What embedding these photos as `split` gives: all views for training, else the evaluation view."""
+        """Select the embeddings of `photos` as `split`: all views for training, else the evaluation view."""
         chosen = []
         for number, photo in enumerate(photos):
             rows = self.photo_of[photo.key]
             kept = rows if split is Split.TRAIN else rows[self.view[rows] == 0]
             chosen.append((kept, np.full(len(kept), number), np.full(len(kept), classes.index(photo.label))))
-        rows, photo, label = (np.concatenate(column) for column in zip(*chosen, strict=True))
+        rows, numbers, label = (np.concatenate(column) for column in zip(*chosen, strict=True))
         return Embeddings(
             embeddings=self.rows[rows],
-            photo=photo.astype(np.int32),
+            photo=numbers.astype(np.int32),
             view=self.view[rows],
             label=label.astype(np.int32),
             keys=tuple(photo.key for photo in photos),
@@ -155,7 +155,7 @@ def _test(files: Sequence[str], chosen: Mapping[str, Any], test: Embeddings) -> 
     _, refit = train_head.prepare(train.job_from(train.parser({}).parse_args(argv), {}, World()))
     model = refit().model
     with torch.no_grad():
-        logits = model.head(torch.from_numpy(test.embeddings).float())
+        logits = model.head(torch.from_numpy(test.embeddings).float())  # type: ignore[operator]
     return float((logits.argmax(1).numpy() == test.label).mean())
 
 

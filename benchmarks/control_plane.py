@@ -1,4 +1,4 @@
-"""`control-plane`: what one SageMaker control-plane call costs, local_aws beside moto_server in the same run.
+"""`control-plane`: latency of one SageMaker control-plane call, local_aws against moto_server in the same run.
 
 Signed requests are made once and sent again and again over one kept connection, so that the client's own work
 (boto3 alone costs about 1 ms a call) is not measured: a figure is the server's time plus a loopback round
@@ -45,7 +45,7 @@ argv = ["python"]
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one operation, in milliseconds."""
+    """Latency of one operation, in milliseconds."""
 
     median: float
     p99: float
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def measure(url: str, calls: int) -> dict[str, Latency]:
-    """Every operation against one server."""
+    """Measure every operation against one server."""
     client = boto3.client(
         "sagemaker",
         endpoint_url=url,
@@ -96,7 +96,7 @@ def repeat(client: Any, url: str, calls: int, operation: str, **params: Any) -> 
     times = []
     for number in range(calls + calls // 10):
         began = time.perf_counter()
-        connection.request("POST", "/", request.body, headers)
+        connection.request("POST", "/", request.body, headers)  # type: ignore[arg-type]
         response = connection.getresponse()
         body = response.read()
         if response.status != 200:
@@ -109,7 +109,7 @@ def repeat(client: Any, url: str, calls: int, operation: str, **params: Any) -> 
 
 
 def signed(client: Any, operation: str, params: dict[str, Any]) -> AWSPreparedRequest:
-    """The request that boto3 would send, caught just before it does."""
+    """Return the request that boto3 would send, intercepted just before sending."""
     caught: list[AWSPreparedRequest] = []
 
     def catch(request: AWSPreparedRequest, **_: Any) -> None:

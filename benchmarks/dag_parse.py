@@ -1,5 +1,6 @@
-"""`dag-parse`: CPU seconds to parse each DAG file, as the DAG processor does it: Airflow imported, the file and all
-that it imports not yet. The bar is 0.3 s of CPU for any file.
+"""`dag-parse`: CPU seconds to parse each DAG file, as the DAG processor does.
+
+Airflow is imported beforehand; the file and its own imports are not. The bar is 0.3 s of CPU for any file.
 
 The peer is a file with nothing but the imports and one task each of the Amazon provider's own SageMaker
 operators. Airflow's own share, which no file can be parsed without, is that of a DAG with one task and no import

@@ -1,7 +1,7 @@
-"""embed-rate: photos per second from shards to embeddings, beside the best raw forward pass on the same machine.
+"""embed-rate: photos per second from shards to embeddings, against the best raw forward pass on the same machine.
 
 The raw forward pass (random numbers in, nothing decoded, nothing kept) is measured in every runtime there is, in
-turns with embedding, so that a busy machine slows all of them alike; figures are medians over the rounds. Then the
+turns with embedding, so that a busy machine slows all of them equally; figures are medians over the rounds. Then the
 whole job runs as a process over few and over all photos, for its memory.
 """
 

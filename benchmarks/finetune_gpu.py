@@ -84,7 +84,7 @@ def rate(
 
 
 def decoding(stream: TrainingStream, plan: Plan, steps: int) -> float:
-    """Photos/s of the decoders with nobody to wait for."""
+    """Photos/s of the decoders alone, with no GPU to wait for."""
 
     def run(first: int, count: int) -> int:
         return sum(

@@ -1,4 +1,4 @@
-"""`overhead`: what orchestration adds to a run: its wall time less the jobs on its critical path, by task.
+"""`overhead`: the time orchestration adds to a run: its wall time less the jobs on its critical path, by task.
 
 A task of that path waits (from the end of the one before it to its own start) and runs; while it runs, the job
 it started exists at SageMaker. What is left of both is overhead. An upload or a smoke test has no job and counts
@@ -75,7 +75,7 @@ def main() -> None:
     result = {
         "name": "overhead",
         "figure": round(overhead, 1),
-        "unit": "s of a run, beside its jobs",
+        "unit": "s of a run, jobs excluded",
         "limit": round(limit, 1),
         "peers": {},
         "ratio": round(overhead / limit, 2),

@@ -1,4 +1,4 @@
-"""`run-wall`: wall time of the whole main job, environment built, with each job's peak memory beside it.
+"""`run-wall`: wall time of the whole main job, environment built, and the peak memory of each job.
 
 The limit is the work that no orchestration can take away: the seconds in which a job of the run was executing
 (local_aws is asked over boto3).

@@ -1,4 +1,4 @@
-"""`s3-rate`: puts and gets of 100 kB objects per second, local_aws beside moto_server in the same run.
+"""`s3-rate`: puts and gets of 100 kB objects per second, local_aws against moto_server in the same run.
 
 Load comes from wrk on presigned requests, so that no Python client is the bottleneck. Both servers run on
 the same machine and are measured in turns. local_aws flushes every object to disk before it
@@ -163,7 +163,7 @@ def local_aws(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def moto_server() -> Iterator[str]:
-    """moto's own server, as its command starts it."""
+    """Run moto's own server as its command starts it; yield its URL."""
     port = free_port()
     argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running(argv, f"http://127.0.0.1:{port}") as url:
@@ -191,7 +191,7 @@ def running(argv: list[str], url: str) -> Iterator[str]:
 
 
 def answers(url: str) -> bool:
-    """Whether something there speaks HTTP and is done with starting."""
+    """Return true once a server answers HTTP and has finished starting."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             return int(response.status) < 500

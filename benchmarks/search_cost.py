@@ -1,5 +1,4 @@
-"""search-cost: CPU-seconds of 20 trials x 30 epochs, embeddings included, against training on photos every
-time.
+"""search-cost: CPU-seconds of 20 trials x 30 epochs, embeddings included, against training on photos.
 
 The peer is the loop of the student pipeline that this project grew out of: random crops through Pillow, the
 whole frozen backbone forward for every photo of every epoch of every trial, a two-layer classifier. It is

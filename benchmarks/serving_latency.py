@@ -1,4 +1,4 @@
-"""`serving-latency`: what a user waits at half of the server's capacity, beside the same work without a server.
+"""`serving-latency`: response time at half of the server's capacity, against the same work without a server.
 
 Open loop: Poisson arrivals (64 users with exponential think times, in a wrk process of its own on the same cores) at
 half of the rate that the server reached when saturated a moment before. Every latency is from the first byte sent to
@@ -11,11 +11,11 @@ A shared machine changes its speed by half within seconds. So all this is done i
 in-process time is measured before and after the load, and what is reported is the mean over all rounds of the one
 divided by the mean of the other: both have seen the same share of fast and slow seconds.
 
-Beside the server stands what no server with as many workers could beat: the round's in-process times, drawn at random,
+The bound that no server with as many workers could beat: the round's in-process times, drawn at random,
 through a simulated queue that costs nothing (Poisson arrivals, first come first served). Cores that share caches,
 memory or, as hyperthreads, their very units slow each other down; by how much is measured, too, as the rate of all
-workers at once without a server. What lies between the simulation and the bar is left for HTTP, threads and the load
-generator; what lies between it and the server's figures is what they take.
+workers at once without a server. The gap between the simulation and the bar is the budget of HTTP, threads and the load
+generator; the gap between it and the server's figures is what they use.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def write_bodies(folder: Path, bundle: Path, runtime: str) -> None:
 
 
 def good_traffic(running: Running, folder: Path, seconds: float) -> dict[str, int]:
-    """wrk with a few connections in closed loop, every answer checked."""
+    """Drive a few closed-loop connections with wrk and check every answer."""
     script = folder / "soak.lua"
     script.write_text(_LUA % {"count": len(list(folder.glob("[0-9]*"))), "folder": folder})
     command = [

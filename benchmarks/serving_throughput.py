@@ -1,6 +1,6 @@
-"""`serving-throughput`: photos per second at saturation, beside the usual PyTorch servers in the same run.
+"""`serving-throughput`: photos per second at saturation, against the usual PyTorch servers in the same run.
 
-Also the CPU time that the server spends per photo, beside that of the same work without a server.
+Also reports the server's CPU time per photo against that of the same work without a server.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def main() -> int:
 
 def measure(bundle: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     """Run all servers one after another."""
-    ours, costs = {}, {}
+    ours: dict[str, Saturated] = {}
+    costs: dict[str, dict[str, Any]] = {}
     for runtime in ("onnx-int8", "onnx"):
         with _serving.ours(bundle, "--runtime", runtime) as running:
             info = _serving.serve_info(running)

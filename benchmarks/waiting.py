@@ -1,4 +1,4 @@
-"""`waiting`: what runs cost that only wait, on PostgreSQL: 100 of them at once hold no worker slot.
+"""`waiting`: the cost of runs that only wait, on PostgreSQL: 100 at once hold no worker slot.
 
 Each run has one paid job, started by the project's own operator and waited for by its own trigger. One more job
 holds every core of local_aws, so that the 100 stay pending until all of them wait; then it is stopped, and all
@@ -39,8 +39,10 @@ START_SECONDS = END_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class Waiting:
-    """What was seen while `runs` runs waited. slots: worker slots held, the most of all looks; cpu: of one core;
-    megabytes: of the triggerer's processes; calls: answered by local_aws in a second.
+    """Observations while `runs` runs waited.
+
+    slots: worker slots held, the maximum of all samples; cpu: cores in use; megabytes: of the triggerer's
+    processes; calls: answered by local_aws per second.
     """
 
     runs: int
@@ -94,7 +96,7 @@ def main() -> None:
 
 
 def measure(folder: Path, database: str, chosen: argparse.Namespace) -> tuple[Waiting, int, float, int]:
-    """What the waiting runs held, slots and megabytes per run of the peer, and how many runs succeeded."""
+    """Return what the waiting runs held, slots and megabytes per run of the peer, and the runs that succeeded."""
     dags = folder / "dags"
     dags.mkdir()
     shutil.copy(Path(__file__).with_name("_waiting_dag.py"), dags / "waiting_dag.py")
@@ -140,7 +142,7 @@ def block(services: Running) -> str:
 
 
 def watch(services: Running, proxy: CountingProxy, chosen: argparse.Namespace) -> Waiting:
-    """Look again and again for `chosen.seconds`."""
+    """Sample repeatedly for `chosen.seconds`."""
     triggerer = processes(services.pid("triggerer"))
     began, cpu, calls = time.monotonic(), cpu_seconds(triggerer), proxy.requests
     most_slots = most_workers = 0

@@ -21,7 +21,7 @@ SECRETS = {
 
 
 def filled(example: str) -> str:
-    """`example` with a new value after each `NAME=` of SECRETS."""
+    """Return `example` with a fresh secret after each `NAME=` of SECRETS."""
     lines = []
     for line in example.splitlines():
         name = line.partition("=")[0]
@@ -30,15 +30,16 @@ def filled(example: str) -> str:
 
 
 def main(target: Path) -> int:
+    """Write `target`, readable by its owner only; leave an existing file alone and return 1."""
     text = filled((ROOT / ".env.example").read_text())
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        print(f"{target} exists and is left alone: remove it to get new secrets", file=sys.stderr)
+        print(f"{target} already exists: remove it to create new secrets", file=sys.stderr)
         return 1
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-    print(f"wrote {target} (readable by you alone); the login is admin, AIRFLOW_ADMIN_PASSWORD in it")
+    print(f"wrote {target} (mode 0600); log in as admin with its AIRFLOW_ADMIN_PASSWORD")
     return 0
 
 

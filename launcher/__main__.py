@@ -17,11 +17,12 @@ from launcher.settings import Settings, keep_off_proxy
 
 
 def parser() -> argparse.ArgumentParser:
+    """Build the parser of the commands."""
     arguments = argparse.ArgumentParser(prog="python -m launcher", description=__doc__)
     commands = arguments.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="bring everything up and run train_and_deploy")
-    commands.add_parser("up", help="bring everything up, start no run")
-    commands.add_parser("status", help="what is up, and how the last run ended")
+    commands.add_parser("run", help="start everything and run train_and_deploy")
+    commands.add_parser("up", help="start everything, without a run")
+    commands.add_parser("status", help="show the services and the result of the last run")
     predict = commands.add_parser("predict", help="classify a photo with the deployed endpoint")
     predict.add_argument("image", type=Path, help="a photo")
     predict.add_argument("--endpoint", help="endpoint name; by default the last run's, or the only one")
@@ -31,9 +32,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit status, 2 for an error that is shown as one line."""
     chosen = parser().parse_args(argv)
     keep_off_proxy(os.environ)  # every service inherits it
-    # A pipe or a log has no width: 80 columns would cut the table of trials.
+    # A pipe or a log file has no width: 80 columns would cut the table of trials.
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         settings = Settings.from_environ(os.environ)
@@ -48,8 +50,8 @@ def _run_command(chosen: argparse.Namespace, settings: Settings, console: Consol
         return _COMMANDS[chosen.command](settings, console, chosen)
     except KeyboardInterrupt:
         up = supervisor.read_state(settings.home) is not None
-        goes_on = "the services are still up and a run goes on (make status shows it, make stop ends them)"
-        console.print(f"\ninterrupted; {goes_on if up else 'nothing is up'}")
+        goes_on = "the services and the run continue (make status shows them, make stop ends them)"
+        console.print(f"\ninterrupted; {goes_on if up else 'nothing is running'}")
         return 130
 
 
@@ -93,7 +95,7 @@ def _stop(settings: Settings, console: Console, _: argparse.Namespace) -> int:
 
 def _clean(settings: Settings, console: Console, _: argparse.Namespace) -> int:
     if not preflight.is_home(settings.home):
-        console.print(f"nothing to remove: {settings.home} is no folder of a run")
+        console.print(f"nothing to remove: {settings.home} is not the folder of a run")
         return 0
     with console.status("stopping"):
         supervisor.stop_everything(settings)

@@ -57,6 +57,7 @@ class AirflowClient:
         return {name: (part or {}).get("status") or "missing" for name, part in parts.items()}
 
     def dag_exists(self, dag_id: str) -> bool:
+        """Return true once Airflow has parsed the DAG."""
         try:
             self.call("GET", f"dags/{dag_id}")
         except AirflowError as error:
@@ -66,6 +67,7 @@ class AirflowClient:
         return True
 
     def import_errors(self) -> list[str]:
+        """Return the stack traces of DAG files that cannot be imported."""
         return [row["stack_trace"] for row in self.call("GET", "importErrors")["import_errors"]]
 
     def trigger(self, dag_id: str, conf: Mapping[str, object]) -> str:
@@ -80,9 +82,11 @@ class AirflowClient:
         return int(self.call("GET", "dags/~/dagRuns", params=states)["total_entries"])
 
     def run_state(self, dag_id: str, run_id: str) -> str:
+        """Return the state of a run, such as "running"."""
         return str(self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the task instances of a run, at most 100."""
         answer = self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 100})
         return list(answer["task_instances"])
 

@@ -22,10 +22,12 @@ NEEDED_FREE_GB = 6
 
 
 def fail(message):
+    """Exit with one line."""
     sys.exit("error: " + message)
 
 
 def check_machine(venv):
+    """Refuse a wrong interpreter or a disk that is too full, in one line."""
     if sys.version_info[:2] != (3, 11):
         fail(
             "Python 3.11 is needed and %s is Python %d.%d: install 3.11, "
@@ -38,7 +40,7 @@ def check_machine(venv):
 
 
 def fingerprint():
-    """Changes with anything the environment is made from."""
+    """Digest of everything that the environment is made from."""
     digest = hashlib.sha256(sys.version.encode())
     for name in ("requirements.lock", "pyproject.toml"):
         with open(os.path.join(ROOT, name), "rb") as file:
@@ -74,7 +76,7 @@ def show(text):
 
 
 def create(venv):
-    """Make the environment beside its final place's stamp: an interrupted set-up is simply done again."""
+    """Create the environment; the stamp is written last, so that an interrupted set-up is repeated."""
     print("setting up Python packages in %s (a few minutes, once)" % venv, flush=True)
     if subprocess.call([sys.executable, "-m", "venv", venv]) != 0:
         fail("python -m venv failed: on Debian and Ubuntu, apt-get install python3.11-venv")
@@ -93,7 +95,7 @@ def lock(venv):
 
 
 def is_current(venv):
-    """Whether the environment was made to its end, and from what lies here now."""
+    """Return true when the environment was completed from the current lock and project file."""
     try:
         with open(os.path.join(venv, STAMP_FILE)) as stamp:
             return stamp.read() == fingerprint()
@@ -102,7 +104,7 @@ def is_current(venv):
 
 
 def starts_launcher(venv):
-    """Whether an environment of whatever age will do for the launcher; a half-built one does not."""
+    """Return true when an environment of any age starts the launcher; a half-built one does not."""
     python = os.path.join(venv, "bin", "python")
     command = [python, "-c", "import launcher.__main__"]
     return os.path.exists(python) and subprocess.call(command, cwd=ROOT, stderr=subprocess.DEVNULL) == 0
@@ -110,7 +112,7 @@ def starts_launcher(venv):
 
 @contextlib.contextmanager
 def one_at_a_time(venv):
-    """Of two commands that find no environment, the second waits and then finds the first's."""
+    """Hold the lock: of two commands that find no environment, the second waits and uses the first's."""
     os.makedirs(venv, exist_ok=True)
     with open(os.path.join(venv, LOCK_FILE), "w") as file:  # the kernel frees it however we end
         try:
@@ -122,7 +124,7 @@ def one_at_a_time(venv):
 
 
 def build(venv):
-    """Create the environment and stamp it at the end; an older stamp would lie from here on."""
+    """Create the environment and stamp it at the end; an older stamp is removed first."""
     check_machine(venv)
     wanted = fingerprint()
     with contextlib.suppress(FileNotFoundError):
@@ -133,6 +135,7 @@ def build(venv):
 
 
 def main():
+    """Create the environment unless it is current."""
     venv = os.path.abspath(sys.argv[-1])
     if "--lock" in sys.argv:
         return lock(venv)

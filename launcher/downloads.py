@@ -1,4 +1,4 @@
-"""A bar for a download, shown only once there is something to show."""
+"""A progress bar for a download, shown once the first bytes arrive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 @contextlib.contextmanager
 def download_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Yields a callback (done bytes, total bytes; 0 = unknown) that draws the bar."""
+    """Yield a callback that draws the bar; it takes the bytes done and in total (0: unknown)."""
     columns = (TextColumn("downloading photos"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("download", total=None, visible=False)

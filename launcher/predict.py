@@ -35,7 +35,7 @@ def predict(settings: Settings, console: Console, image: Path, endpoint: str | N
 
 
 def _only_endpoint(url: str) -> str:
-    """The endpoint of a run that nobody watched to its end (started in Airflow, or left with Ctrl-C)."""
+    """Return the endpoint of a run that was not watched to its end (started in Airflow, or left with Ctrl-C)."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     pages = _client("sagemaker", url).get_paginator("list_endpoints").paginate(StatusEquals="InService")

@@ -1,4 +1,4 @@
-"""Checks made before anything long starts. Each failure is one line that names the fix."""
+"""Checks before anything long starts. Each failure is one line that names the fix."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ class PreflightError(RuntimeError):
 
 
 def claim_home(home: Path) -> None:
-    """Make the folder of a run, or take the one of an earlier run. Refuses a folder that holds anything else:
-    `make clean` removes it.
+    """Create the folder of a run, or adopt an earlier run's.
+
+    Raises:
+        PreflightError: The folder holds anything else (`make clean` would remove it), or cannot be written.
     """
     if not is_home(home) and home.is_dir() and any(home.iterdir()):
         raise PreflightError(
-            f"{home} holds files that no run made: give ML_PIPELINE_HOME a folder of its own"
+            f"{home} holds files that no run wrote: give ML_PIPELINE_HOME a folder of its own"
         )
     try:
         Secrets.load_or_create(home)
@@ -33,8 +35,10 @@ def claim_home(home: Path) -> None:
 
 
 def is_home(folder: Path) -> bool:
-    """Whether a run has claimed this folder: its secrets are there. A file of that name that no run wrote is
-    somebody else's; raises PreflightError.
+    """Return true when a run has claimed this folder: it holds a run's secrets.
+
+    Raises:
+        PreflightError: A file of that name was not written by a run.
     """
     try:
         return Secrets.load(folder) is not None
@@ -43,7 +47,7 @@ def is_home(folder: Path) -> bool:
 
 
 def check_ports(settings: Settings) -> None:
-    """Refuse a port that something else listens on."""
+    """Refuse a port that another process listens on."""
     if settings.airflow_port == settings.local_aws_port:
         raise PreflightError(
             f"AIRFLOW_PORT and LOCAL_AWS_PORT are both {settings.airflow_port}: "
@@ -56,20 +60,20 @@ def check_ports(settings: Settings) -> None:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
                 raise PreflightError(
-                    f"port {port} is taken ({error.strerror}): stop what listens there, "
+                    f"port {port} is in use ({error.strerror}): stop the process that listens there, "
                     f"or choose another with make run {name}={free_port()}"
                 ) from None
 
 
 def free_port() -> int:
-    """A port of loopback that nothing listens on now."""
+    """Return a free port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def check_disk(home: Path, data_bytes: int = 0) -> None:
-    """Refuse to start on a disk that the run would fill; the photos are stored once more, in S3."""
+    """Refuse to start on a disk that the run would fill: the photos are stored again, in S3."""
     needed = NEEDED_FREE_BYTES + 2 * data_bytes
     existing = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(existing).free
@@ -81,7 +85,7 @@ def check_disk(home: Path, data_bytes: int = 0) -> None:
 
 
 def check_architecture(name: str) -> None:
-    """Refuse an architecture torchvision does not have."""
+    """Refuse an architecture that torchvision does not have."""
     from model_code.networks.torchvision_compat import torchvision
 
     names = torchvision.models.list_models(module=torchvision.models)
@@ -90,5 +94,5 @@ def check_architecture(name: str) -> None:
 
         close = difflib.get_close_matches(name, names, 3) or ["mobilenet_v2"]
         raise SettingsError(
-            f"ARCHITECTURE={name} is no torchvision classification model: try {' or '.join(close)}"
+            f"ARCHITECTURE={name} is not a torchvision classification model: try {' or '.join(close)}"
         )

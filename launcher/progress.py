@@ -47,6 +47,7 @@ def latest_count(lines: Iterable[str]) -> Count | None:
 
 
 def state_of(task: Mapping[str, Any]) -> str:
+    """Return the state of a task instance; "waiting" while it has none."""
     return str(task.get("state") or "waiting")
 
 
@@ -81,6 +82,7 @@ class ProgressView:
             self._live.stop()
 
     def update(self, tasks: list[dict[str, Any]], counts: Mapping[str, Count]) -> None:
+        """Show the states of the tasks and their latest progress counts."""
         self._counts.update(counts)
         now = time.time()
         if self._live:

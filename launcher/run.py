@@ -195,6 +195,7 @@ def _give_up_after(deadline: float, name: str, settings: Settings) -> None:
 
 
 def connect(settings: Settings) -> AirflowClient:
+    """Return a client of the run's Airflow, logged in as admin."""
     credentials = Secrets.load_or_create(settings.home)
     return AirflowClient(settings.airflow_url, "admin", credentials.admin_password)
 
@@ -306,6 +307,7 @@ def explain_failure(client: AirflowClient, settings: Settings, run_id: str, cons
 
 
 def print_addresses(settings: Settings, console: Console) -> None:
+    """Print the addresses, the login and the next commands."""
     password = Secrets.load_or_create(settings.home).admin_password
     console.print(f"Airflow    {settings.airflow_url}  (admin / {password})", highlight=False)
     console.print(f"local_aws  {settings.local_aws_url}", highlight=False)

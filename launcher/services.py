@@ -1,4 +1,4 @@
-"""The services of a laptop run: what each one is started with and how its readiness is asked."""
+"""The services of a laptop run: the command of each, and its readiness check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher.settings import REPOSITORY, Settings
 
-# What the services import once and keep; Airflow itself looks for changes of the DAG files.
+# Code that services import once and keep; Airflow itself watches the DAG files for changes.
 LOADED_ONCE = ("launcher", "local_aws", "model_code", "plugins", "requirements.lock")
 
 
@@ -28,7 +28,7 @@ class Service:
 
 
 def services(settings: Settings) -> tuple[Service, ...]:
-    """The services in starting order; they are stopped in the opposite order, local_aws last."""
+    """Return the services in starting order; they are stopped in reverse, local_aws last."""
     airflow = str(Path(sys.executable).with_name("airflow"))
     return (
         Service(
@@ -54,7 +54,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
 
 
 def code_version() -> str:
-    """Changes with any file that a service which is up would have to be started again for."""
+    """Digest of the files whose change requires a restart of the services."""
     digest = hashlib.sha256()
     for name in LOADED_ONCE:
         top = REPOSITORY / name
@@ -66,7 +66,7 @@ def code_version() -> str:
 
 
 def is_ready(service: Service, timeout: float = 2.0) -> bool:
-    """Ask the service's health URL once."""
+    """Request the service's health URL once."""
     if service.health is None:
         return True
     import requests

@@ -1,4 +1,4 @@
-"""What a run is told by its environment, and every path and address that follows from it: read once, here."""
+"""Settings of a run, read from the environment once, with every path and address that follows from them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high
 class Settings:
     """Settings of `make run`.
 
-    home: folder of everything a run leaves behind (virtual environment excepted); `make clean` removes it.
+    home: folder of everything that a run writes (except the virtual environment); `make clean` removes it.
     data: a folder with a folder per class; None fetches or draws a small set.
     weights: a state_dict file, "imagenet", "none", or None (imagenet where it can be reached).
     trials: trials of the hyperparameter search.
@@ -67,7 +67,11 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
-        """Read the settings of `make run`. Raises SettingsError."""
+        """Read the settings of `make run`.
+
+        Raises:
+            SettingsError: A value is unusable.
+        """
         try:
             conf = json.loads(environ.get("CONF") or "{}")
         except json.JSONDecodeError as error:
@@ -89,22 +93,27 @@ class Settings:
 
     @property
     def airflow_url(self) -> str:
+        """Base URL of Airflow's API server."""
         return f"http://127.0.0.1:{self.airflow_port}"
 
     @property
     def local_aws_url(self) -> str:
+        """Endpoint URL of every AWS service."""
         return f"http://127.0.0.1:{self.local_aws_port}"
 
     @property
     def airflow_home(self) -> Path:
+        """AIRFLOW_HOME: database, configuration, task logs."""
         return self.home / "airflow"
 
     @property
     def local_aws_state(self) -> Path:
+        """State folder of local_aws."""
         return self.home / "local_aws"
 
     @property
     def logs(self) -> Path:
+        """Folder with a log file for each service."""
         return self.home / "logs"
 
 
@@ -113,13 +122,13 @@ def _weights(text: str | None) -> str | None:
         return text or None
     path = Path(text).expanduser().resolve()
     if not path.is_file():
-        raise SettingsError(f"WEIGHTS={text} is no file: give a state_dict file, imagenet or none")
+        raise SettingsError(f"WEIGHTS={text} is not a file: give a state_dict file, imagenet or none")
     return str(path)
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """What the Airflow components share. Made once for each home, readable by its owner only."""
+    """Secrets shared by the Airflow components: created once for each home, readable by its owner only."""
 
     jwt: str
     fernet: str
@@ -129,7 +138,11 @@ class Secrets:
 
     @classmethod
     def load(cls, home: Path) -> Secrets | None:
-        """Those of a home, None where no run has made any. Raises SettingsError when a run did not write them."""
+        """Read the secrets of a home; None when it has none.
+
+        Raises:
+            SettingsError: The file was not written by a run.
+        """
         path = home / cls.FILE
         if not path.is_file():
             return None
@@ -140,14 +153,18 @@ class Secrets:
         names = {secret.name for secret in fields(cls)}
         if not isinstance(kept, dict) or kept.keys() != names or not all(map(_is_text, kept.values())):
             raise SettingsError(
-                f"{path} is not what a run writes: give ML_PIPELINE_HOME a folder of its own, "
-                "or remove this one yourself if it was a run's"
+                f"{path} was not written by a run: give ML_PIPELINE_HOME a folder of its own, "
+                "or remove it yourself if a run wrote it"
             )
         return cls(**kept)
 
     @classmethod
     def load_or_create(cls, home: Path) -> Secrets:
-        """Those of a home, made when it has none. Raises SettingsError like `load`."""
+        """Read the secrets of a home, creating them when it has none.
+
+        Raises:
+            SettingsError: The file was not written by a run.
+        """
         if kept := cls.load(home):
             return kept
         path = home / cls.FILE
@@ -207,11 +224,11 @@ def airflow_environment(settings: Settings, credentials: Secrets) -> dict[str, s
         "AIRFLOW__API__SECRET_KEY": credentials.jwt[::-1],
         "AIRFLOW__API_AUTH__JWT_SECRET": credentials.jwt,
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
-        # A laptop waits for each of these delays; the defaults suit a cluster with thousands of tasks.
+        # On a laptop a run waits for each of these delays; the defaults suit a cluster with thousands of tasks.
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
         "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
         "AIRFLOW__TRIGGERER__QUEUED_TASK_CHECK_INTERVAL": "1",
-        # A task's supervisor may see the end of its process so late; a trigger that fires before costs a retry.
+        # A task's supervisor may notice the end of its process this late; a trigger that fires earlier costs a retry.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "PYTHONUNBUFFERED": "1",

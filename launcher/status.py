@@ -43,7 +43,7 @@ def print_status(settings: Settings, console: Console) -> int:
 
 
 def _print_last_run(settings: Settings, console: Console) -> None:
-    """The newest run, also one that nobody watches: its state, and what it is doing."""
+    """Describe the newest run, watched or not: its state and its current task."""
     client = connect(settings)
     try:
         newest = {"order_by": "-run_after", "limit": 1}

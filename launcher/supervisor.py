@@ -1,8 +1,8 @@
-"""Keeps the services of a run alive: starts them, restarts one that dies with back-off, stops them all.
+"""Keeps the services of a run alive: starts them, restarts a dead one with back-off, stops them all.
 
 Run as `python -m launcher.supervisor`; `make run` starts it in the background and it outlives the command.
-Its state file tells `make status` and the next `make run` what is up. Were the supervisor itself killed, the
-state file still names every child (with its start time, so a reused pid is never mistaken for one).
+Its state file tells `make status` and the next `make run` what is up. If the supervisor itself is killed, the
+state file still names every child (with its start time, so a reused pid is never mistaken for a child).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from launcher.settings import REPOSITORY, Secrets, Settings, airflow_environment
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 30.0
-# A child that lived this long had started well: its next death is a new story, with a short wait again.
+# A child that lived this long had started properly: its next death starts with a short wait again.
 SETTLED_SECONDS = 60.0
 GRACE_SECONDS = 15.0
 STATE_FILE = "supervisor.json"
@@ -37,7 +37,7 @@ LOCK_FILE = "supervisor.lock"
 
 
 def next_backoff(previous: float, lived_seconds: float) -> float:
-    """Seconds to wait before a dead child is started again: doubles up to a cap, resets after a long life."""
+    """Return the seconds to wait before restarting a dead child: doubles up to a cap, resets after a long life."""
     if previous == 0 or lived_seconds >= SETTLED_SECONDS:
         return FIRST_BACKOFF_SECONDS
     return min(previous * 2, LONGEST_BACKOFF_SECONDS)
@@ -57,7 +57,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def record(self) -> dict[str, object]:
-        """What the state file tells of it."""
+        """Return its entry in the state file."""
         return {
             "pid": self.pid if self.process is not None else 0,
             "create_time": self.create_time,
@@ -82,7 +82,7 @@ class Supervisor:
         (home / "logs").mkdir(parents=True, exist_ok=True)
 
     def run(self, poll_seconds: float = 0.5) -> None:
-        """Start every service and watch over them until `stopping` is set, then stop them all."""
+        """Start every service and supervise them until `stopping` is set, then stop them all."""
         try:
             while not self.stopping.is_set():
                 if self.step(time.monotonic()):
@@ -92,7 +92,7 @@ class Supervisor:
             self.stop()
 
     def step(self, now: float) -> bool:
-        """Start what is due and take note of what died; true when something changed."""
+        """Start services that are due and record those that died; return true when anything changed."""
         changed = False
         for child in self.children.values():
             if child.process is not None and child.process.poll() is not None:
@@ -120,7 +120,7 @@ class Supervisor:
         child.backoff = next_backoff(child.backoff, lived)
         child.restart_at = now + child.backoff
         child.restarts += 1
-        _end_session(child.pid)  # what it forked would hold its port or run tasks nobody watches
+        _end_session(child.pid)  # its children would hold its port or run unsupervised tasks
         child.process = None
         with self._log(child.name) as log:
             ending = f"{child.name} ended with {child.last_exit}"
@@ -130,7 +130,7 @@ class Supervisor:
         return open(self.home / "logs" / f"{name}.log", "ab")
 
     def save(self) -> None:
-        """Write the state file in one step, so that a reader never sees half of it."""
+        """Write the state file atomically, so that a reader never sees half of it."""
         state = {
             "pid": os.getpid(),
             "create_time": _create_time(os.getpid()),
@@ -174,7 +174,7 @@ def _end_session(session: int) -> None:
 
 
 def read_state(home: Path) -> dict[str, Any] | None:
-    """The state of a live supervisor, or None when none runs for this home."""
+    """Return the state of the live supervisor, or None when none runs for this home."""
     state = _recorded(home)
     return state if state is not None and is_alive(state) else None
 
@@ -188,7 +188,7 @@ def _recorded(home: Path) -> dict[str, Any] | None:
 
 
 def is_alive(record: Mapping[str, Any]) -> bool:
-    """Whether the process of a {"pid", "create_time"} record still runs (and is not another with its pid)."""
+    """Return true while the process of a {"pid", "create_time"} record runs (not another with its pid)."""
     return record["pid"] > 0 and abs(_create_time(record["pid"]) - record["create_time"]) < 1.0
 
 
@@ -209,7 +209,7 @@ def start_in_background(settings: Settings) -> None:
 
 
 def stop_everything(settings: Settings) -> list[int]:
-    """Stop the supervisor and whatever carries this home's mark; returns the pids that had to be killed."""
+    """Stop the supervisor and every process with this home's mark; return the pids that had to be killed."""
     state = _recorded(settings.home)
     if state is not None and is_alive(state):
         supervisor = psutil.Process(state["pid"])
@@ -226,10 +226,10 @@ def stop_everything(settings: Settings) -> list[int]:
 
 
 def left_processes(home: Path, state: Mapping[str, Any] | None) -> list[psutil.Process]:
-    """What still runs of a home: by its mark in the environment, or in the session of a recorded child.
+    """Find the running processes of a home: by its mark in their environment, or by a recorded child's session.
 
-    Airflow renames its processes and so overwrites their environment: for those the session is what tells. A
-    session id is not given out again while a process of the session lives.
+    Airflow renames its processes and so overwrites their environment: those are found by session. A session id
+    is not reused while a process of the session lives.
     """
     mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     sessions = set()
@@ -256,13 +256,14 @@ def _mark(process: psutil.Process) -> str | None:
 
 
 def main() -> None:
+    """Supervise the home of the environment's settings; only one supervisor runs for each home."""
     settings = Settings.from_environ(os.environ)
     settings.home.mkdir(parents=True, exist_ok=True)
-    with open(settings.home / LOCK_FILE, "w") as lock:  # the kernel frees it however we end
+    with open(settings.home / LOCK_FILE, "w") as lock:  # the kernel releases it however this process ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.exit("a supervisor already runs for this home")
+            sys.exit("a supervisor is already running for this home")
         supervise(settings)
 
 

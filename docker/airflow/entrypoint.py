@@ -1,7 +1,7 @@
-"""Settles what the containers of docker-compose.yaml must agree on, then becomes the command it was given.
+"""Derives the settings that all containers of docker-compose.yaml share, then executes the given command.
 
 COMPOSE_PROFILES is the one setting: with `local-aws` in it every container talks to that service, without it
-to the real AWS; with `celery` in it tasks run on Celery workers, without it beside the scheduler.
+to the real AWS; with `celery` in it tasks run on Celery workers, without it in the scheduler's container.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ class EntrypointError(ValueError):
 
 
 def profiles(environ: Mapping[str, str]) -> set[str]:
-    """The active compose profiles."""
+    """Return the active compose profiles."""
     return {name.strip() for name in environ.get("COMPOSE_PROFILES", "").split(",") if name.strip()}
 
 
 def derived(environ: Mapping[str, str]) -> dict[str, str]:
-    """What `environ` implies and no one should have to write twice.
+    """Return the variables that follow from `environ`, so that each fact is set once.
 
     Raises:
-        EntrypointError: A value that everything rests on is missing.
+        EntrypointError: A required value is missing.
         ml_pipeline.settings.SettingsError: A setting of the pipeline is missing or malformed.
     """
     active = profiles(environ)
@@ -92,7 +92,7 @@ def _required(environ: Mapping[str, str], name: str) -> str:
 
 
 def check_command(argv: list[str], environ: Mapping[str, str]) -> None:
-    """Refuse a worker that `--profile celery` started while the scheduler does not know of it.
+    """Refuse a worker that `--profile celery` started when COMPOSE_PROFILES does not name celery.
 
     Raises:
         EntrypointError: A Celery worker is to run, and COMPOSE_PROFILES does not name celery.
@@ -105,6 +105,7 @@ def check_command(argv: list[str], environ: Mapping[str, str]) -> None:
 
 
 def main(argv: list[str]) -> None:
+    """Replace this process with `argv`, in the derived environment; exit with one line when it cannot work."""
     try:
         if not argv:
             raise EntrypointError("no command given: airflow scheduler, for example")

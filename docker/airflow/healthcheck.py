@@ -4,7 +4,7 @@
     healthcheck.py URL COMPONENT    the component's own heartbeat in Airflow's /api/v2/monitor/health
 
 Standard library only: it runs every few seconds in every container, and `airflow jobs check`, which asks the
-same, costs seconds of CPU a time.
+same, takes seconds of CPU each time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 def problem(url: str, component: str | None) -> str | None:
-    """Why the service is unhealthy; None when it is well."""
+    """Return why the service is unhealthy; None when it is healthy."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
             body = answer.read()

@@ -177,4 +177,4 @@ SCHEMA = {
     "required": ["name", "services", "networks", "volumes"],
     "additionalProperties": False,
 }
-"""What we use of the Compose specification, closed and stricter: every service needs hardening and limits."""
+"""The subset of the Compose specification in use, closed and stricter: every service needs hardening and limits."""

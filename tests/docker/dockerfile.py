@@ -34,7 +34,7 @@ def instructions(path: Path) -> list[Instruction]:
 
 
 def copied(path: Path) -> list[str]:
-    """What a Dockerfile takes from the build context."""
+    """Return the paths that a Dockerfile copies from the build context."""
     sources = []
     for instruction in instructions(path):
         if instruction.name == "COPY" and "--from=" not in instruction.text:

@@ -76,7 +76,15 @@ def postgres(programs: Path, password: str) -> Iterator[int]:
 @contextmanager
 def _server(programs: Path, folder: Path, secret: Path, user: str | None) -> Iterator[int]:
     data, port = folder / "data", free_port()
-    initdb = [programs / "initdb", "--pgdata", data, "--username", "airflow", "--pwfile", secret]
+    initdb: list[str | Path] = [
+        programs / "initdb",
+        "--pgdata",
+        data,
+        "--username",
+        "airflow",
+        "--pwfile",
+        secret,
+    ]
     subprocess.run(
         [*initdb, "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync"],
         user=user, cwd=folder, check=True, capture_output=True,
@@ -87,7 +95,7 @@ def _server(programs: Path, folder: Path, secret: Path, user: str | None) -> Ite
         user=user, cwd=folder, stdout=log, stderr=log,
     )  # fmt: skip
     try:
-        asking = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+        asking: list[str | Path] = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
         wait_until(lambda: subprocess.run(asking, capture_output=True).returncode == 0, 30, "PostgreSQL")
         yield port
     finally:
@@ -261,7 +269,7 @@ def run_to_success(client: AirflowClient, photos: Path) -> list[dict[str, Any]]:
 
 
 def image_environment(airflow_home: Path) -> dict[str, str]:
-    """What docker/airflow/Dockerfile sets; nothing of the test's own environment gets in."""
+    """Return the variables of docker/airflow/Dockerfile; the test's own environment stays out."""
     programs = Path(sys.executable).parent
     return {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",

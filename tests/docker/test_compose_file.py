@@ -139,7 +139,7 @@ def test_database_and_broker_are_private(document: dict[str, Any], services: dic
         assert "ports" not in services[name]
 
 
-def test_nobody_runs_as_root(services: dict[str, Any]) -> None:
+def test_no_service_runs_as_root(services: dict[str, Any]) -> None:
     dockerfile = (compose.ROOT / "docker/airflow/Dockerfile").read_text()
     assert re.findall(r"^USER (\S+)", dockerfile, re.M) == ["50000:0"]
     for service in services.values():

@@ -69,10 +69,10 @@ def test_packages_that_an_image_asks_for_are_in_the_lock(path: Path) -> None:
 
 
 def test_airflow_image_has_the_lock_without_development_packages() -> None:
-    kept = {pins.normalised(line) for line in pins.pins(LOCK, DEVELOPMENT, [])}
-    development = {pins.normalised(line) for line in pins.requirements(DEVELOPMENT)}
+    kept = {pins.normalized(line) for line in pins.pins(LOCK, DEVELOPMENT, [])}
+    development = {pins.normalized(line) for line in pins.requirements(DEVELOPMENT)}
     asked = (compose.ROOT / "requirements.in").read_text()
-    direct = {pins.normalised(line) for line in pins.requirements(asked)}
+    direct = {pins.normalized(line) for line in pins.requirements(asked)}
     assert not kept & development
     assert direct <= kept
 

@@ -1,4 +1,4 @@
-"""What the entrypoint, the health check and the settings writer of the images make of their environment."""
+"""The entrypoint, the health check and the settings writer of the images, run against prepared environments."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ DOCKERFILE = compose.ROOT / "docker/serving/Dockerfile"
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the Dockerfile's one RUN makes, with /opt/venv in a folder of the test."""
+    """Run the Dockerfile's RUN instruction with /opt/venv in a folder of the test."""
     folder = tmp_path_factory.mktemp("image")
     for name in ("requirements.lock", "requirements-dev.in", "docker/pins.py"):
         target = folder / name

@@ -91,7 +91,7 @@ def test_dag_is_green(client: AirflowClient, tmp_path: Path) -> None:
     run_to_success(client, tmp_path / "photos")
 
 
-def test_only_logs_are_written_beside_the_database(stack: Stack) -> None:
+def test_only_logs_are_written_outside_the_database(stack: Stack) -> None:
     # The containers' file systems are read-only but for the logs.
     home = stack.folder / "airflow"
     written = {path.relative_to(home).parts[0] for path in home.rglob("*") if path.is_file()}

@@ -1,5 +1,6 @@
-"""Runs a DAG once, in this process: `python -m tests.e2e.one_run '<params as JSON>' [DAG]`, by default
-`train_and_deploy`.
+"""Runs a DAG once, in this process: `python -m tests.e2e.one_run '<params as JSON>' [DAG]`.
+
+The default DAG is `train_and_deploy`.
 """
 
 from __future__ import annotations

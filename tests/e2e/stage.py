@@ -81,7 +81,7 @@ class Stage:
         return state["children"][component]["pid"]
 
     def kill(self, component: str) -> None:
-        """kill -9, and wait until the supervisor has started another that answers."""
+        """Kill -9, and wait until the supervisor has started another that answers."""
         before = self.pid(component)
         os.kill(before, signal.SIGKILL)
         wait_for(lambda: self.pid(component) not in (0, before), f"{component} up again", UP_SECONDS, 0.05)
@@ -89,7 +89,7 @@ class Stage:
         wait_for(lambda: is_ready(service), f"{component} ready", UP_SECONDS)
 
     def kill_worker(self, run_id: str, task: str) -> None:
-        """kill -9 of the worker that has the task. A task that had deferred before is cleared, to run again."""
+        """Kill -9 the worker that has the task. A task that had deferred before is cleared, to run again."""
         with suppress(psutil.NoSuchProcess):
             self._kill_busy_workers()
         if wait_for(lambda: self.task(run_id, task)["state"], task) == "deferred":
@@ -98,8 +98,11 @@ class Stage:
             wait_for(self._kill_busy_workers, f"a worker with {task}", pause=0.01)
 
     def _kill_busy_workers(self) -> int:
-        """How many had a task. Never an idle one: it may hold the lock of LocalExecutor's queue, and then none
-        that is started later ever gets a task (a SimpleQueue of Python's multiprocessing)."""
+        """Kill the workers that have a task; return their number.
+
+        Never an idle one: it may hold the lock of LocalExecutor's queue (a SimpleQueue of Python's
+        multiprocessing), and then no worker started later ever gets a task.
+        """
         workers = psutil.Process(self.pid("scheduler")).children()
         busy = [worker for worker in workers if any(map(_lives, worker.children()))]
         for worker in busy:

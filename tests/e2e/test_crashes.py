@@ -5,6 +5,7 @@ And the other way round: what nobody waits for any more (cleared apart) is stopp
 
 import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.e2e.stage import QUICK_TO_NOTICE, Stage, wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(600)]
 
 # Each lasts longer than these tests look at it. Trials have the epochs of the final job, but nothing to export.
-LONG = {
+LONG: dict[str, dict[str, Any]] = {
     "tune": {"trials": 200, "parallel_trials": 1},
     "train": {"trials": 1, "hyperparameters": {"epochs": 250}},
 }

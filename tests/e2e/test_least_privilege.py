@@ -1,5 +1,6 @@
-"""The DAGs where IAM is enforced: the roles of infra/ are enough for every task of the main job, on SageMaker and on
-EC2, and for a batch prediction.
+"""The DAGs under enforced IAM.
+
+The roles of infra/ suffice for every task of the main job, on SageMaker and on EC2, and for a batch prediction.
 """
 
 from __future__ import annotations

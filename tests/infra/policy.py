@@ -33,7 +33,7 @@ class Request:
 
 
 def allowed(policies: Sequence[Mapping[str, Any]], request: Request) -> bool:
-    """Whether `policies`, together, allow `request`."""
+    """Return true when `policies`, taken together, allow `request`."""
     effects = {
         statement["Effect"]
         for policy in policies

@@ -28,7 +28,7 @@ EXPORTS = {
     "ml-pipeline-instance-role": f"arn:aws:iam::{ACCOUNT}:role/ml-pipeline-instance",
     "ml-pipeline-instance-profile": f"arn:aws:iam::{ACCOUNT}:instance-profile/ml-pipeline-instance",
 }
-"""What the stacks hand to each other. tests/infra/test_templates.py creates them for real."""
+"""Values that the stacks pass to each other. tests/infra/test_templates.py creates them in moto."""
 
 _PSEUDO = {
     "AWS::Partition": "aws",

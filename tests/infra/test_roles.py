@@ -1,4 +1,4 @@
-"""What each role may do and, above all, may not: the policies as created, evaluated request by request."""
+"""Evaluates the policies as created, request by request: what each role may do and must not."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ POLICIES = {"airflow": AIRFLOW, "job": JOB, "instance": INSTANCE_ROLE}
     ("action", "kind", "context", "expected"),
     [
         ("CreateTrainingJob", "training-job", OURS | M5, True),
-        ("CreateTrainingJob", "training-job", M5, False),  # nobody would know whose it is
+        ("CreateTrainingJob", "training-job", M5, False),  # untagged: its owner would be unknown
         ("CreateTrainingJob", "training-job", OURS | {"sagemaker:InstanceTypes": ["ml.p5.48xlarge"]}, False),
         ("CreateTrainingJob", "training-job", OURS | M5 | {"sagemaker:KeepAlivePeriod": "7200"}, False),
         ("CreateTrainingJob", "training-job", OURS | M5 | {"sagemaker:KeepAlivePeriod": "600"}, True),
@@ -228,7 +228,9 @@ def test_the_key_is_used_through_services_only() -> None:
     ["iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "sts:AssumeRole", "ssm:GetParameters",
      "secretsmanager:GetSecretValue", "s3:DeleteBucket", "ec2:CreateKeyPair", "lambda:InvokeFunction"],
 )  # fmt: skip
-def test_nobody_can_get_more_rights_or_secrets(request: pytest.FixtureRequest, who: str, action: str) -> None:
+def test_no_role_can_get_more_rights_or_secrets(
+    request: pytest.FixtureRequest, who: str, action: str
+) -> None:
     assert not allowed(POLICIES[who], Request(action, "*", OURS))
 
 

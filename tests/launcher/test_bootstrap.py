@@ -17,7 +17,7 @@ MADE_FROM = ("requirements.lock", "pyproject.toml")
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """What an environment is made from."""
+    """Write the files that an environment is made from."""
     for name in MADE_FROM:
         (tmp_path / name).write_text("torch==1\n")
     monkeypatch.setattr(bootstrap, "ROOT", str(tmp_path))
@@ -33,7 +33,7 @@ def make(root, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["bootstrap.py", *options, str(root / ".venv")])
         bootstrap.main()
 
-    monkeypatch.setattr(bootstrap, "create", lambda venv: run.create(venv))
+    monkeypatch.setattr(bootstrap, "create", lambda venv: run.create(venv))  # type: ignore[attr-defined]
     return run
 
 

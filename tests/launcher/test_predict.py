@@ -1,4 +1,4 @@
-"""`make predict` asks the endpoint that serves, on a real local_aws, whoever started the run that deployed it."""
+"""`make predict` asks the endpoint in service on a real local_aws, regardless of who started its run."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What stands in the way is said before anything long starts."""
+"""Preflight checks report obstacles before anything long starts."""
 
 import io
 import shutil
@@ -22,7 +22,7 @@ def test_a_taken_port_names_the_setting_that_moves_it(tmp_path):
         other.listen()
         taken = other.getsockname()[1]
         settings = Settings(home=tmp_path, airflow_port=free_port(), local_aws_port=taken)
-        with pytest.raises(PreflightError, match=rf"port {taken} is taken.*make run LOCAL_AWS_PORT=\d+"):
+        with pytest.raises(PreflightError, match=rf"port {taken} is in use.*make run LOCAL_AWS_PORT=\d+"):
             preflight.check_ports(settings)
 
 
@@ -59,14 +59,14 @@ def test_a_folder_with_other_files_is_never_a_home(tmp_path, monkeypatch, capsys
         "\xff",
     ],
 )
-def test_a_folder_with_somebody_else_s_secrets_is_never_a_home(tmp_path, monkeypatch, capsys, text):
+def test_a_folder_with_foreign_secrets_is_never_a_home(tmp_path, monkeypatch, capsys, text):
     (tmp_path / "secrets.json").write_bytes(text.encode("latin-1"))
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(PreflightError, match=r"secrets\.json is not what a run writes.*folder of its own"):
+    with pytest.raises(PreflightError, match=r"secrets\.json was not written by a run.*folder of its own"):
         preflight.claim_home(tmp_path)
     monkeypatch.setenv("ML_PIPELINE_HOME", str(tmp_path))
     assert command_line.main(["clean"]) == 2
-    assert "is not what a run writes" in capsys.readouterr().err
+    assert "was not written by a run" in capsys.readouterr().err
     assert (tmp_path / "photo.jpg").exists()
 
 
@@ -108,7 +108,7 @@ def _start(home, console):
 
 
 def test_an_unknown_architecture_names_its_neighbours():
-    with pytest.raises(SettingsError, match=r"mobilenet_v9 is no torchvision .*mobilenet_v2"):
+    with pytest.raises(SettingsError, match=r"mobilenet_v9 is not a torchvision .*mobilenet_v2"):
         preflight.check_architecture("mobilenet_v9")
     preflight.check_architecture("resnet18")
 

@@ -1,4 +1,4 @@
-"""What a run shows: progress read from logs, the verdict, the summary."""
+"""Output of a run: progress read from logs, the verdict, the summary."""
 
 import io
 

@@ -15,7 +15,7 @@ RUN = f"/api/v2/dags/{run.DAG_ID}/dagRuns/r"
 
 
 def in_turn(*answers):
-    """Each answer once, the last one for ever."""
+    """Return each answer once, then the last one again and again."""
     left = list(answers)
 
     def answer(request):

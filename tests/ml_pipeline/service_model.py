@@ -24,7 +24,7 @@ def problems(service: str, operation: str, request: dict[str, Any]) -> list[str]
     return found + list(_walk(shape, request, operation))
 
 
-def _walk(shape: Shape, value: Any, path: str) -> Any:
+def _walk(shape: Any, value: Any, path: str) -> Any:
     if shape.type_name == "structure":
         for name, member in value.items():
             yield from _walk(shape.members[name], member, f"{path}.{name}")
@@ -41,7 +41,7 @@ def _walk(shape: Shape, value: Any, path: str) -> Any:
         yield from _scalar(shape, value, path)
 
 
-def _scalar(shape: Shape, value: Any, path: str) -> Any:
+def _scalar(shape: Any, value: Any, path: str) -> Any:
     if isinstance(value, str):
         yield from _bounds(shape, len(value), path)
         if shape.enum and value not in shape.enum:

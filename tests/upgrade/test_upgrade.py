@@ -20,7 +20,8 @@ from PIL import Image
 
 from ml_pipeline.dataset.upload import upload
 from model_code.predict.predictor import Predictor
-from tests.local_aws.conftest import Cloud, eventually
+from tests.local_aws.cloud import eventually
+from tests.local_aws.conftest import Cloud
 from tests.model_code.serve.toy_bundle import photo
 
 OLD = Path(__file__).with_name("from_8aecd8f")

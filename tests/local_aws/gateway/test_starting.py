@@ -140,7 +140,7 @@ def test_services_reach_each_other_while_they_start(tmp_path: Path) -> None:
     router = Router("us-east-1", own=context.mark)
     s3 = S3App(S3Store(tmp_path / "s3"))
     router.register("s3", s3)
-    router.register("recovering", Recovering())
+    router.register("recovering", Recovering())  # type: ignore[arg-type]
     thread = threading.Thread(target=server.serve, args=(router,), daemon=True)
     thread.start()
     try:

@@ -32,7 +32,10 @@ class Described:
 
 def test_the_ec2_branch_is_billed_by_its_machine_at_ec2_prices() -> None:
     machine = {"instance_id": "i-1", "instance_type": "m5.xlarge", "seconds": 1800.0}
-    results = {"ec2.train": {"metrics": {"photos_per_second": 1.0}}, "ec2.terminate": {"machines": [machine]}}
+    results: dict[str, Any] = {
+        "ec2.train": {"metrics": {"photos_per_second": 1.0}},
+        "ec2.terminate": {"machines": [machine]},
+    }
     bill = report.make(Described(), PRICES, results)
     assert [(line["step"], line["job_name"], line["billable_seconds"]) for line in bill["steps"]] == [
         ("ec2", "i-1", 1800.0)

@@ -74,7 +74,9 @@ def test_a_command_on_ec2_may_run_two_days() -> None:
     found = steps(train_on="ec2", strategy="finetune", hyperparameters={"epochs": 1000})
     with pytest.raises(plan.TooLong, match=r"ec2 on .* stopped after 48 h"):
         plan.check_time([found["ec2"]], 600)
-    material = dict.fromkeys(("machine", "dataset", "weights", "embeddings", "tuning", "recipe"))
+    material: dict[str, Any] = dict.fromkeys(
+        ("machine", "dataset", "weights", "embeddings", "tuning", "recipe")
+    )
     operator = Ec2TrainingOperator(task_id="train", max_job_hours=600, **material)
     assert operator.longest_run().total_seconds() == 48 * 3600
 

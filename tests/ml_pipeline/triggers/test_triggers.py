@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk.module_loading import import_string
 
 from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.deployment.status import ABSENT
 from ml_pipeline.triggers import job as job_trigger
@@ -186,7 +187,7 @@ def test_tuning_progress_counts_ended_trials() -> None:
             "FinalHyperParameterTuningJobObjectiveMetric": {"MetricName": "valid_accuracy", "Value": 0.81234}
         },
     }
-    line = progress_of(job_trigger.JobKind.TUNING, description)
+    line = progress_of(JobKind.TUNING, description)
     assert line == "progress done=4 total=12 unit=trials best_valid_accuracy=0.8123"
 
 

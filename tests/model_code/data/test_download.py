@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_a_whole_file_with_progress_and_checksum(tmp_path: Path) -> None:
     ],
 )
 def test_failures_say_why_and_leave_nothing(
-    tmp_path: Path, path: str, options: dict[str, object], message: str
+    tmp_path: Path, path: str, options: dict[str, Any], message: str
 ) -> None:
     with (
         web_server({"/w": sends(BODY), "/short": sends(b"x" * 1000, claimed=5000)}) as address,

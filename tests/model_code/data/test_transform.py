@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -95,7 +97,7 @@ def test_json_gives_back_an_equal_transform_with_the_same_id() -> None:
 
 
 @pytest.mark.parametrize("change", [{"resize": 100, "crop": 224}, {"crop": 0}, {"std": (0.0, 1.0, 1.0)}])
-def test_nonsense_is_refused(change: dict[str, object]) -> None:
+def test_nonsense_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must|need"):
         Transform(**change)
 

@@ -24,6 +24,7 @@ from model_code.export import golden
 from model_code.export.onnx_graph import export_onnx, has_features, session
 from model_code.networks.backbone import attach_head, build, build_backbone
 from model_code.networks.head import Head
+from model_code.networks.weights import ArchitectureError
 from model_code.predict import torch_session
 from model_code.predict.calibration import probabilities
 from model_code.predict.predictor import Predictor
@@ -114,7 +115,7 @@ def test_features_times_head_give_the_logits(colour_bundle: Colours) -> None:
     for count in (1, 5):  # a dynamic batch
         photos = np.random.default_rng(0).normal(size=(count, 3, 64, 64)).astype(np.float32)
         logits, features = runtime.run(["logits", "features"], {"input": photos})
-        head = colour_bundle.model.head
+        head: Any = colour_bundle.model.head
         again = features.mean((2, 3)) @ head.weight.detach().numpy().T + head.bias.detach().numpy()
         assert np.allclose(again, logits, atol=1e-3)
 
@@ -224,7 +225,7 @@ def _check_graph(model: torch.nn.Module, tmp_path: Path) -> None:
 
 def test_weights_of_another_architecture_are_refused(colour_bundle: Colours, tmp_path: Path) -> None:
     card = Bundle.open(colour_bundle.folder).card
-    with pytest.raises(torch_session.ArchitectureError, match="does not fit resnet18"):
+    with pytest.raises(ArchitectureError, match="does not fit resnet18"):
         torch_session.load_classifier(colour_bundle.folder, _as(card, "resnet18"))
 
 

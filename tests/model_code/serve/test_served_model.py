@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_what_has_no_frame_does_not_decode_small(photo: bytes) -> None:
 
 @pytest.mark.parametrize("options", [{"kind": "PNG"}, {"kind": "JPEG", "progressive": True}])
 def test_photos_that_decode_big_go_one_at_a_time(
-    model: ServedModel, big: Image.Image, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+    model: ServedModel, big: Image.Image, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     meeting = Meeting(monkeypatch, wanted=1)
     assert len(prepare_together(model, encode(big, **options), 4)) == 4

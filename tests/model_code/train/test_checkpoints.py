@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,7 +8,12 @@ from model_code.train.checkpoints import Checkpoints, CorruptCheckpoint, fingerp
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    state = {"weights": {"a": torch.arange(3.0)}, "epoch": 2, "history": [{"loss": 0.5}], "none": None}
+    state: dict[str, Any] = {
+        "weights": {"a": torch.arange(3.0)},
+        "epoch": 2,
+        "history": [{"loss": 0.5}],
+        "none": None,
+    }
     write(tmp_path / "x.ckpt", state)
     found = read(tmp_path / "x.ckpt")
     assert torch.equal(found["weights"]["a"], state["weights"]["a"])

@@ -146,7 +146,7 @@ def test_a_search_reads_the_data_once_before_its_trials(
     argv: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers: list[threading.Thread] = []
-    real = train_head.read_folder
+    real = train_head.read_folder  # type: ignore[attr-defined]
 
     def read(folder: Path) -> list[Embeddings]:
         readers.append(threading.current_thread())
@@ -195,7 +195,7 @@ def test_trials_of_a_packed_finetune_search_share_the_frozen_features(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = []
-    real = start.best_forward
+    real = start.best_forward  # type: ignore[attr-defined]
     monkeypatch.setattr(start, "best_forward", lambda *a: computed.append(a) or real(*a))
     argv = toys.arguments(
         toys.photo_channels(tmp_path / "data", train=2, valid=1, shards=1), strategy="finetune",

@@ -116,7 +116,7 @@ def test_speed_up_compares_the_graphs(colour_bundle: Colours) -> None:
 @pytest.mark.parametrize(("wrong", "kept"), [(0, True), (1, True), (2, False)])
 def test_guard_allows_half_a_point(wrong: int, kept: bool) -> None:
     labels = np.zeros(200, np.int64)
-    before = np.tile(np.float32([1, 0]), (200, 1))
+    before = np.tile(np.array([1, 0], np.float32), (200, 1))
     after = before.copy()
     after[:wrong] = [0, 1]
     verdict, chosen = guard.judge([guard.compare(CHEAP[0], after, before, labels)], before, labels)
@@ -127,7 +127,7 @@ def test_guard_allows_half_a_point(wrong: int, kept: bool) -> None:
 
 def answers(*wrong: int) -> np.ndarray:
     """Logits of 1,000 photos of class 0, all right but the photos `wrong`."""
-    logits = np.tile(np.float32([1, 0]), (1000, 1))
+    logits = np.tile(np.array([1, 0], np.float32), (1000, 1))
     logits[list(wrong)] = [0, 1]
     return logits
 
@@ -182,7 +182,7 @@ def test_a_refit_is_folded_into_the_head(colour_bundle: Colours, tmp_path: Path,
     draw = np.random.default_rng(0)
     noise = 0.02 * draw.normal(size=(backbone.dim, backbone.dim))
     change = Refit(
-        np.float32(np.eye(backbone.dim) + noise), draw.normal(size=backbone.dim).astype(np.float32)
+        (np.eye(backbone.dim) + noise).astype(np.float32), draw.normal(size=backbone.dim).astype(np.float32)
     )
     photos = draw.normal(size=(3, 3, 64, 64)).astype(np.float32)
     embeddings = guard.infer(graph, [photos], 1, "features")

@@ -99,7 +99,7 @@ def test_zero_blocks_means_all() -> None:
     "values",
     [{"mixup": 0}, {"mixup": 0.4}, {"mixup": 0, "cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0, "ema": 0.9}],
 )
-def test_loss_falls(values: dict[str, object]) -> None:
+def test_loss_falls(values: dict[str, Any]) -> None:
     tuned = task(blocks=2, learning_rate=1e-3, label_smoothing=0, **values)
     before = tuned.validate()
     for step in range(25):

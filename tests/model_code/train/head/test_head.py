@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def fit(train: Features = TRAIN, valid: Features | None = VALID, stop_after: int
 
 
 @pytest.mark.parametrize("values", [{}, {"hidden": 32}, {"mixup": 0, "dropout": 0, "label_smoothing": 0}])
-def test_it_learns(values: dict[str, object]) -> None:
+def test_it_learns(values: dict[str, Any]) -> None:
     _, found = fit(**values)
     assert found.metrics["valid_accuracy"] > 0.9
 
