@@ -33,7 +33,7 @@ from model_code.data.splits import assign
 from model_code.embed import __main__ as embed
 from model_code.embed.embeddings import Embedder, Embeddings, file_name, read_folder, write_embeddings
 from model_code.process.parallel import ordered_map
-from model_code.train import __main__ as train
+from model_code.train import arguments as train
 from model_code.train.distributed import World
 from model_code.train.head import strategy as train_head
 from model_code.tune import __main__ as tune

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import struct
 import warnings
 from enum import StrEnum
@@ -21,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model_code.data import color, jpeg, limits
 from model_code.data.limits import MAX_JPEG_SCANS, MAX_PIXELS, MAX_SCANNED_PIXELS, SNIFFED_BYTES, sniff
+from model_code.process.errors import first_line
 
 try:
     import simplejpeg
@@ -42,7 +42,6 @@ _HASH_LOW = 8
 # Below this contrast (grey levels) the signs of the low frequencies are rounding noise.
 _HASH_MIN_CONTRAST = 1.0
 _STORED_QUALITY = 95
-_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
 class PhotoReason(StrEnum):
@@ -286,7 +285,7 @@ def _opened(data: bytes, kind: str, max_pixels: int) -> Image.Image:
             ) from error
         raise PhotoError(PhotoReason.DAMAGED, f"the header of the {kind} cannot be read") from error
     except Exception as error:  # Pillow's readers raise almost anything on hostile bytes
-        raise PhotoError(PhotoReason.DAMAGED, _first_line(error)) from error
+        raise PhotoError(PhotoReason.DAMAGED, first_line(error)) from error
     _check_pixels(image.height, image.width, max_pixels)
     return image
 
@@ -305,7 +304,7 @@ def _decode_pillow(data: bytes, kind: str, max_pixels: int) -> Pixels:
         except PhotoError:
             raise
         except Exception as error:
-            raise PhotoError(PhotoReason.DAMAGED, _first_line(error)) from error
+            raise PhotoError(PhotoReason.DAMAGED, first_line(error)) from error
 
 
 def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -325,9 +324,3 @@ def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         image = image.convert("RGB")
     image = color.to_srgb(image, profile)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error, the same each time: without the address of an object."""
-    line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return _ADDRESS.sub("the file", line)

@@ -6,7 +6,6 @@ photos in the same split give the same bytes, hence the same name, on any machin
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import tarfile
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
+
+from model_code.process.files import sha256_of
 
 KEY_DIGITS = 20
 MAX_BYTES = 64 * 2**20
@@ -90,7 +91,7 @@ def write_shard(path: Path, split: Split, samples: Iterable[Sample]) -> ShardInf
                     photos += 1
             file.flush()
             os.fsync(file.fileno())
-            info = ShardInfo(_sha256_file(temporary), split, photos, temporary.stat().st_size)
+            info = ShardInfo(sha256_of(temporary), split, photos, temporary.stat().st_size)
             temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
@@ -103,11 +104,6 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)  # mtime, uid, gid 0 and mode 0644 by default
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
-
-
-def _sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_split(path: Path) -> Split:

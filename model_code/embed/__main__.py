@@ -15,7 +15,7 @@ from model_code.embed.embedding import EmbedError, embed
 from model_code.embed.embeddings import NO_WEIGHTS, Embedder
 from model_code.embed.forward import RUNTIMES, best_forward
 from model_code.networks.backbone import build_backbone
-from model_code.networks.weights import ArchitectureError, _sha256, find_weights
+from model_code.networks.weights import ArchitectureError, find_weights
 from model_code.process.inputs import optional
 
 _INPUT = Path("/opt/ml/processing/input")
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.transform
             else for_architecture(arguments.architecture)
         )
-        digest = _sha256(weights) if weights else NO_WEIGHTS
+        digest = weights.sha256 if weights else NO_WEIGHTS
         embedder = Embedder(arguments.architecture, digest, transform, arguments.views)
         print(
             f"embedder={embedder.id} architecture={embedder.architecture} weights={digest[:12]}", flush=True
@@ -70,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not paths:
             print(f"no shards in {arguments.shards}: nothing to do", flush=True)
             return 0
-        forward = best_forward(build_backbone(arguments.architecture, weights), transform, arguments.runtime)
+        forward = best_forward(
+            build_backbone(arguments.architecture, weights.path if weights else None),
+            transform,
+            arguments.runtime,
+        )
         rate = embed(paths, arguments.output, embedder, forward, arguments.batch_size)
     except (ArchitectureError, EmbedError, ShardError, FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ from model_code.data.photos import Pixels
 from model_code.data.transform import Transform
 from model_code.networks.backbone import Backbone
 from model_code.process.cores import cores
+from model_code.process.onnx import open_onnx
 
 Features = NDArray[np.float32]
 
@@ -130,11 +131,7 @@ class OnnxForward:
 
         self.name = f"onnxruntime {onnxruntime.__version__} float32"
         self.callers = cores()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        model = _as_onnx(backbone, transform)
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = open_onnx(_as_onnx(backbone, transform))
 
     def __call__(self, pixels: Pixels) -> Features:
         """See `Forward`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from model_code.evaluate.judging import Judgement, judge
 from model_code.evaluate.report.page import Report, render
 from model_code.evaluate.report.photos import thumbnails
 from model_code.predict.predictor import Predictor
+from model_code.process.files import sha256_of
 from model_code.process.progress import Progress
 
 
@@ -85,5 +85,4 @@ def digest(model: Path) -> str | None:
     """SHA-256 of an archive; None for a folder."""
     if model.is_dir():
         return None
-    with model.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(model)

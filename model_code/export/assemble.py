@@ -16,13 +16,14 @@ from torch import nn
 import model_code
 from model_code.bundle import archive as bundle
 from model_code.bundle.card import finite
-from model_code.export.golden import _golden, answers, golden_photos
+from model_code.export.golden import answers, golden_entries, golden_photos
 from model_code.export.int8.guard import Verdict
 from model_code.export.int8.make import Int8, make_int8
 from model_code.export.onnx_graph import export_onnx
 from model_code.networks.backbone import Classifier, attach_head
 from model_code.networks.head import Head
 from model_code.predict.calibration import calibrate
+from model_code.process.errors import first_line
 
 AGREEMENT = 1e-3
 """Largest difference in probability between torch and ONNX on the golden photos; float32 kernels give
@@ -76,7 +77,7 @@ def export_bundle(
         if int8.logits is not None:
             runtimes = ["onnx-int8", *runtimes]
         _record(fields, int8)
-    golden = _golden(output, fields, photos, runtimes)
+    golden = golden_entries(output, fields, photos, runtimes)
     bundle.write_card(output, {**fields, "runtimes": runtimes, "golden": golden})
 
 
@@ -113,8 +114,8 @@ def _try_onnx(model: nn.Module, output: Path, fields: Mapping[str, Any], photos:
         return _without_onnx(path, f"{error.name or error} is not installed here")
     except (
         Exception
-    ) as error:  # the exporter's errors have no common class, and torch serves what it cannot trace
-        return _without_onnx(path, _first_line(error))
+    ) as error:  # the exporter's errors have no common class; torch serves what it cannot trace
+        return _without_onnx(path, first_line(error))
     difference = float(np.abs(ours - theirs).max())
     if not difference <= AGREEMENT:
         return _without_onnx(path, f"its probabilities differ from torch's by {difference:.4f}")
@@ -133,12 +134,8 @@ def _try_int8(output: Path, *arguments: Any) -> Int8:
     except Exception as error:  # the quantiser raises almost anything on operators it does not know
         (output / bundle.ONNX_INT8).unlink(missing_ok=True)
         return Int8(
-            Verdict(False, f"quantisation failed: {_first_line(error)}", None, 0), None, np.zeros(0, np.int64)
+            Verdict(False, f"quantisation failed: {first_line(error)}", None, 0), None, np.zeros(0, np.int64)
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _record(fields: dict[str, Any], int8: Int8) -> None:

@@ -63,7 +63,7 @@ def answers(
     return predictor.predict(photos)
 
 
-def _golden(
+def golden_entries(
     output: Path, fields: Mapping[str, Any], photos: Sequence[bytes], runtimes: Sequence[str]
 ) -> list[dict[str, Any]]:
     rows = {runtime: answers(output, fields, photos, runtime).tolist() for runtime in runtimes}

@@ -95,22 +95,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         silenced.setLevel(level)
-
-
-def session(model: Path | bytes, threads: int, optimise: bool = True) -> Any:
-    """An ONNX Runtime session on the CPU.
-
-    Args:
-        optimise: False keeps every tensor of the graph as it is, for looking inside.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(
-        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
-    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from model_code.process.errors import first_line
+from model_code.process.files import sha256_of
 
 
 class ArchitectureError(ValueError):
@@ -34,9 +37,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and safetensors each raise their own
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArchitectureError(
-            f"{path} is not a weights file (state_dict of torch, or safetensors): {first}"
+            f"{path} is not a weights file (state_dict of torch, or safetensors): {first_line(error)}"
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
@@ -48,25 +50,38 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
 
 
-def find_weights(path: Path | None) -> Path | None:
-    """The weights file: `path` itself, or the one file in that channel folder; None where there is none.
+@dataclass(frozen=True)
+class Weights:
+    """A weights file and the SHA-256 that names its content."""
 
-    :param path: None: the backbone stays untrained.
+    path: Path
+    sha256: str
 
-    :raises FileNotFoundError: when `path` names neither.
+    @classmethod
+    def read(cls, path: Path) -> Weights:
+        """The weights in `path`, with the digest of the whole file."""
+        return cls(path, sha256_of(path))
+
+
+def find_weights(path: Path | None) -> Weights | None:
+    """Find the weights of a channel.
+
+    Args:
+        path: The file, or the folder that holds this one file; None leaves the backbone untrained.
+
+    Returns:
+        The weights, or None where there are none.
+
+    Raises:
+        FileNotFoundError: `path` does not exist, or the folder holds several files.
     """
     if path is None:
         return None
     if path.is_file():
-        return path
+        return Weights.read(path)
     if not path.is_dir():
         raise FileNotFoundError(f"no weights at {path}; give a state_dict file, or leave --weights out")
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
     if len(files) > 1:
-        raise FileNotFoundError(f"{path} holds {len(files)} files; leave the one with the weights")
-    return files[0] if files else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        raise FileNotFoundError(f"{path} holds {len(files)} files; leave only the one with the weights")
+    return Weights.read(files[0]) if files else None

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from model_code.bundle.card import RUNTIME_FILES
 from model_code.predict.sessions import Floats, Runtime, Session, SessionError
+from model_code.process.errors import first_line
+from model_code.process.onnx import open_onnx
 
 if TYPE_CHECKING:
     from model_code.bundle.card import ModelCard
@@ -35,19 +37,11 @@ class OnnxSession:
 
     def __init__(self, path: Path, threads: int) -> None:
         try:
-            import onnxruntime as ort
+            self._session = open_onnx(path, threads)
         except ImportError as missing:
             raise SessionError("onnxruntime is not installed") from missing
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # A spinning pool burns the cores that decoding and the other workers need.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as broken:  # onnxruntime raises a different class for each way a file can be wrong
-            raise SessionError(f"{path.name} cannot be loaded: {_first_line(broken)}") from broken
+            raise SessionError(f"{path.name} cannot be loaded: {first_line(broken)}") from broken
         self._input = self._session.get_inputs()[0].name
         outputs = [output.name for output in self._session.get_outputs()]
         if "logits" not in outputs:
@@ -66,7 +60,3 @@ class OnnxSession:
             raise SessionError("the network was exported without its feature map")
         logits, features = self._session.run(["logits", "features"], {self._input: batch})
         return logits, features
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

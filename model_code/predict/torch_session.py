@@ -14,6 +14,7 @@ from model_code.bundle import archive as bundle
 from model_code.networks.backbone import Classifier, attach_head, build_backbone
 from model_code.networks.weights import ArchitectureError
 from model_code.predict.sessions import Floats, SessionError
+from model_code.process.errors import first_line
 
 if TYPE_CHECKING:
     from model_code.bundle.card import ModelCard
@@ -28,8 +29,9 @@ class TorchSession:
         try:
             classifier = load_classifier(path.parent, card)
         except (ArchitectureError, OSError, RuntimeError, ValueError) as broken:
-            first = (str(broken).splitlines() or [type(broken).__name__])[0]
-            raise SessionError(f"{path.name} does not fit {card.architecture}: {first}") from broken
+            raise SessionError(
+                f"{path.name} does not fit {card.architecture}: {first_line(broken)}"
+            ) from broken
         # channels_last is what oneDNN's and cuDNN's convolutions are fastest on.
         self._network = classifier.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

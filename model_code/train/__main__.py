@@ -1,111 +1,20 @@
 """Train a classifier: `python -m model_code.train --help`.
 
 A trial fits a recipe on the training photos, judges it on the validation photos and prints the objective. A
-final run fits the same, calibrates on the validation photos, fits again on both for as many epochs, and
+final run does the same, calibrates on the validation photos, refits on both splits for as many epochs, and
 exports the model.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Final
 
 import torch
 
-from model_code import hyperparameters
-from model_code.data.manifest import ManifestError, read_manifest
-from model_code.data.shards import ShardError
-from model_code.embed.embeddings import EmbeddingsError
-from model_code.hyperparameters import HyperparameterError
-from model_code.networks.weights import ArchitectureError
 from model_code.process.cores import cores
-from model_code.process.inputs import optional
 from model_code.train import distributed
-from model_code.train.distributed import DistributedError, World
-from model_code.train.job import Folders, Job
-from model_code.train.loop import Diverged
+from model_code.train.arguments import FAILURES, job_from, parser
 from model_code.train.run import run
-
-FAILURES: Final = (
-    ArchitectureError,
-    Diverged,
-    DistributedError,
-    EmbeddingsError,
-    FileNotFoundError,
-    HyperparameterError,
-    ManifestError,
-    ShardError,
-)
-_OPTIONAL: Final = ("weights", "calibration", "valid_photos")
-
-
-def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    """The command line; SageMaker's SM_* variables fill the defaults of the folders."""
-    arguments = argparse.ArgumentParser(
-        prog="python -m model_code.train",
-        description="Fit a classifier on embeddings (--strategy head) or photos (--strategy finetune). "
-        "Hyperparameters that are not given come from SM_HPS, then from their defaults.",
-    )
-    hyperparameters.add_arguments(arguments)
-    group = arguments.add_argument_group("files")
-    inputs = {
-        "train": "training channel: embeddings for head, shards for finetune",
-        "valid": "validation channel, of the same kind",
-        "dataset": "manifest.json, or the folder that holds it",
-        "weights": "state_dict file, or the folder that holds it; absent: an untrained backbone",
-        "calibration": "training shards for int8 calibration; absent: no int8 model",
-        "valid_photos": "validation shards for judging the int8 model; absent: no int8 model",
-    }
-    for name, meaning in inputs.items():
-        default = Path(environment.get(f"SM_CHANNEL_{name.upper()}", f"/opt/ml/input/data/{name}"))
-        group.add_argument(f"--{name}", type=Path, default=default, help=f"{meaning} (default: %(default)s)")
-    group.add_argument(
-        "--model_dir",
-        type=Path,
-        default=Path(environment.get("SM_MODEL_DIR", "/opt/ml/model")),
-        help="where trial.json or the exported model goes (default: %(default)s)",
-    )
-    group.add_argument(
-        "--checkpoints",
-        type=Path,
-        default=_checkpoint_folder(environment),
-        help="where an interrupted run is resumed from; absent: nowhere (default: %(default)s)",
-    )
-    group.add_argument(
-        "--checkpoint_seconds",
-        type=float,
-        default=30.0,
-        help="seconds of work that an interruption may cost (default: %(default)s)",
-    )
-    return arguments
-
-
-def _checkpoint_folder(environment: Mapping[str, str]) -> Path | None:
-    # SageMaker creates it beside the model folder, and only where the job has a CheckpointConfig.
-    folder = Path(environment.get("SM_MODEL_DIR", "/opt/ml/model")).parent / "checkpoints"
-    return folder if folder.is_dir() else None
-
-
-def job_from(arguments: argparse.Namespace, environment: Mapping[str, str], world: World) -> Job:
-    """The job that a command line and an environment describe.
-
-    Raises:
-        HyperparameterError: A hyperparameter is wrong.
-        FileNotFoundError: A file or folder that was given is not there.
-    """
-    given = hyperparameters.from_environment(environment) | hyperparameters.from_arguments(arguments)
-    folders = {name: getattr(arguments, name) for name in Folders.__dataclass_fields__}
-    options = parser(environment)
-    folders |= {name: optional(arguments, options, name) for name in _OPTIONAL}
-    return Job(
-        values=hyperparameters.resolve(given),
-        folders=Folders(**folders),
-        manifest=read_manifest(arguments.dataset),
-        world=world,
-        checkpoint_seconds=arguments.checkpoint_seconds,
-    )
 
 
 def limit_threads(environment: Mapping[str, str]) -> None:
@@ -115,7 +24,11 @@ def limit_threads(environment: Mapping[str, str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
-    """The command; the exit status: 0, or 1 with the reason on stderr."""
+    """Run the command.
+
+    Returns:
+        The exit status: 0, or 1 with the reason on stderr.
+    """
     environment = os.environ if environment is None else environment
     arguments = parser(environment).parse_args(argv)
     limit_threads(environment)

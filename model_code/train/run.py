@@ -48,12 +48,12 @@ def data_identity(job: Job) -> tuple[str, ...]:
     What it reads for that stays in memory: trials in threads then find it there, instead of all reading it at once.
     """
     if job.values["strategy"] == Strategy.HEAD:
-        from model_code.train.head.strategy import identity
+        from model_code.train.head.strategy import data_identity as of_head
 
-        return identity(job)
-    from model_code.train.finetune.strategy import identity as identity_finetune
+        return of_head(job)
+    from model_code.train.finetune.strategy import data_identity as of_finetune
 
-    return identity_finetune(job)
+    return of_finetune(job)
 
 
 def _strategy(job: Job) -> Callable[[Job], tuple[Judged, Refit]]:

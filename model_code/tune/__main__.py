@@ -13,15 +13,13 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from model_code import hyperparameters
-from model_code.hyperparameters import (
-    Strategy,
-)
+from model_code.hyperparameters import Strategy
 from model_code.process.cores import cores
-from model_code.train import __main__ as train
+from model_code.train import arguments as train
 from model_code.train.distributed import World, pick_device
 from model_code.train.metrics import log_metrics
 from model_code.tune.proposals import Search
-from model_code.tune.search import Tuning, _best
+from model_code.tune.search import Tuning, best_of
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -80,7 +78,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
     except train.FAILURES as error:
         print(f"tune: {error}", file=sys.stderr, flush=True)
         return 1
-    best = _best(done)
+    best = best_of(done)
     print(f"best trial={best.number} of {len(done)}", flush=True)
     # SageMaker takes the last value of a metric: that of the best.
     log_metrics(**best.metrics)

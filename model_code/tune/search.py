@@ -17,6 +17,7 @@ import torch
 from model_code import hyperparameters
 from model_code.hyperparameters import OBJECTIVE, Hyperparameter, HyperparameterError, Mode, Scale, Strategy
 from model_code.process.code_version import code_version
+from model_code.process.errors import first_line
 from model_code.process.progress import Progress
 from model_code.train import run
 from model_code.train.checkpoints import fingerprint
@@ -110,12 +111,12 @@ class Tuning:
         try:
             judged = run.judge(job)
         except (Diverged, torch.OutOfMemoryError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             return replace(trial, status=Status.FAILED, reason=reason, seconds=time.monotonic() - started)
         return replace(trial, metrics=judged.fit.metrics, seconds=time.monotonic() - started)
 
     def _result(self, done: Sequence[Trial]) -> dict[str, Any]:
-        best = _best(done)
+        best = best_of(done)
         if best.status is not Status.COMPLETED:
             raise Diverged(f"all {len(done)} trials failed: {best.reason}")
         return {
@@ -130,7 +131,7 @@ class Tuning:
         }
 
 
-def _best(done: Sequence[Trial]) -> Trial:
+def best_of(done: Sequence[Trial]) -> Trial:
     """The highest objective; a few hundred photos often tie, and then the lower loss decides."""
     return max(done, key=lambda trial: (trial.objective, -trial.metrics.get("valid_loss", 0.0)))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_code.export.onnx_graph import session
+from model_code.process.onnx import open_onnx
 
 Floats = NDArray[np.float32]
 Ranges = dict[str, tuple[float, float]]
@@ -87,7 +87,7 @@ def observe(model: Path, batches: Iterable[Floats], threads: int, operators: Col
         if name not in present:
             graph.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     # Unoptimised: fusing would take away the tensors in question.
-    runtime = session(graph.SerializeToString(), threads, optimise=False)
+    runtime = open_onnx(graph.SerializeToString(), threads, optimize=False)
     outputs = [output.name for output in runtime.get_outputs()]
     draw = np.random.default_rng(0)
     lowest: dict[str, float] = {}

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from model_code.export.int8.activations import Activations, Calibration, Floats, observe
 from model_code.export.int8.correction import Refit, fit
 from model_code.export.int8.quantize import LAST_RESORTS, OPERATORS, RECIPES, Recipe, quantise
-from model_code.export.onnx_graph import session
+from model_code.process.onnx import open_onnx
 from model_code.process.parallel import ordered_map
 
 Batches = Callable[[], Iterator[Floats]]
@@ -293,7 +293,7 @@ def speed_up(model: Path, quantised: Path, batch: Floats, rounds: int = 5) -> fl
     Other programs on the machine take turns, so the best of several rounds counts. The figure decides and is not
     recorded: the same training must give the same bundle.
     """
-    sessions = [session(path, threads=1) for path in (model, quantised)]
+    sessions = [open_onnx(path) for path in (model, quantised)]
     best = [float("inf"), float("inf")]
     for _ in range(rounds):
         for at, runtime in enumerate(sessions):
@@ -313,7 +313,7 @@ def infer(model: Path, batches: Iterable[Floats], workers: int, output: str = "l
 
     Each batch is computed on one core.
     """
-    runtime = session(model, threads=1)
+    runtime = open_onnx(model)
 
     def answer(batch: Floats) -> Floats:
         (values,) = runtime.run([output], {"input": batch})

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import httptools
 
+from model_code.process.errors import first_line
 from model_code.serve.http.limits import Limits
 from model_code.serve.http.messages import HttpError, Request, busy
 
@@ -174,5 +175,4 @@ class RequestReader:
 
 
 def _malformed(error: Exception) -> HttpError:
-    first = (str(error).splitlines() or ["malformed"])[0]
-    return HttpError(400, "malformed", f"not a valid HTTP request: {first[:120]}")
+    return HttpError(400, "malformed", f"not a valid HTTP request: {first_line(error)[:120]}")

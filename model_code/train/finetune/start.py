@@ -1,25 +1,22 @@
-"""The state that fine-tuning starts from: weights and a fitted head."""
+"""The state that fine-tuning starts from: weights, and the best head on the frozen backbone."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from model_code.data.transform import Transform, for_architecture
-from model_code.embed.embeddings import NO_WEIGHTS
 from model_code.embed.forward import best_forward
 from model_code.hyperparameters import Strategy, resolve
 from model_code.networks.backbone import Backbone, build_backbone
 from model_code.networks.head import Head
-from model_code.networks.weights import find_weights
+from model_code.networks.weights import Weights, find_weights
 from model_code.process.cores import cores
 from model_code.process.parallel import ordered_map
 from model_code.train.checkpoints import Checkpoints, fingerprint
@@ -37,68 +34,91 @@ _WORTH_CONVERTING: Final = 1000
 
 
 @dataclass(frozen=True)
-class _Start:
-    """All that a fit and its refit have in common."""
+class Origin:
+    """The frozen network that a fine-tuning starts from.
+
+    Args:
+        architecture: Its name.
+        weights: Its pretrained weights, or None for an untrained network.
+        transform: Turns photos into its input.
+    """
+
+    architecture: str
+    weights: Weights | None
+    transform: Transform
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """The origin that a job names.
+
+        Raises:
+            FileNotFoundError: The weights are missing.
+        """
+        architecture = str(job.values["architecture"])
+        return cls(architecture, find_weights(job.folders.weights), for_architecture(architecture))
+
+    @property
+    def id(self) -> tuple[str, str | None, str]:
+        """Names it in fingerprints, independent of where the weights are stored."""
+        return self.architecture, self.weights.sha256 if self.weights else None, self.transform.id
+
+    def backbone(self) -> Backbone:
+        """A fresh copy of the backbone, in eval mode."""
+        return build_backbone(self.architecture, self.weights.path if self.weights else None)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The state that a fit and its refit share."""
 
     job: Job
     recipe: FinetuneRecipe
+    origin: Origin
     backbone: Backbone
     head: Head
-    transform: Transform
-    weights_sha256: str
-    workers: int
+
+    @classmethod
+    def of(cls, job: Job, train: PhotoIndex, valid: PhotoIndex) -> Self:
+        """Load the weights and fit the head; collective."""
+        recipe, origin = FinetuneRecipe.of(job.values), Origin.of(job)
+        backbone = origin.backbone()
+        return cls(
+            job, recipe, origin, backbone, _starting_head(job, recipe, origin, backbone.dim, train, valid)
+        )
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network is trained on a GPU."""
+        return self.job.world.device.type == "cuda"
+
+    @property
+    def decoders(self) -> int:
+        """Processes that decode photos. On a CPU the network takes all cores' time, so one is plenty."""
+        return decoders_for_gpu() if self.on_gpu else min(1, cores() - 1)
 
     def identity(self) -> tuple[Any, ...]:
-        """What names a fit, beside its data."""
-        return (vars(self.recipe), self.backbone.architecture, self.weights_sha256, self.transform.id)
+        """Names a fit, apart from its data."""
+        return (vars(self.recipe), *self.origin.id)
 
     def network(self) -> Network:
         """A fresh copy to train."""
         return Network(copy.deepcopy(self.backbone), copy.deepcopy(self.head))
 
 
-def _weights(job: Job) -> tuple[Path | None, str]:
-    """The weights to start from and their SHA-256; None and `NO_WEIGHTS` where there are none."""
-    path = find_weights(job.folders.weights)
-    return path, NO_WEIGHTS if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _start(job: Job, train: PhotoIndex, valid: PhotoIndex) -> _Start:
-    recipe = FinetuneRecipe.of(job.values)
-    architecture = str(job.values["architecture"])
-    path, weights_sha256 = _weights(job)
-    backbone = build_backbone(architecture, path)
-    transform = for_architecture(architecture)
-    head = _starting_head(job, recipe, backbone, transform, path, weights_sha256, train, valid)
-    on_gpu = job.world.device.type == "cuda"
-    # On a CPU the network takes all cores' time, so one decoder is plenty.
-    workers = decoders_for_gpu() if on_gpu else min(1, cores() - 1)
-    return _Start(job, recipe, backbone, head, transform, weights_sha256, workers)
-
-
 def _starting_head(
-    job: Job,
-    recipe: FinetuneRecipe,
-    backbone: Backbone,
-    transform: Transform,
-    weights: Path | None,
-    weights_sha256: str,
-    train: PhotoIndex,
-    valid: PhotoIndex,
+    job: Job, recipe: FinetuneRecipe, origin: Origin, dim: int, train: PhotoIndex, valid: PhotoIndex
 ) -> Head:
-    """The best head on frozen features: computed once, by all ranks; fitted by rank 0."""
+    """The best head on frozen features: features computed once, by all ranks; fitted by rank 0."""
     shared = ("hidden", "dropout", "label_smoothing", "mixup", "class_weighting", "seed")
     values = resolve({"strategy": Strategy.HEAD, **{name: getattr(recipe, name) for name in shared}})
     head_recipe = HeadRecipe.of(values)
-    identity = (vars(head_recipe), backbone.architecture, weights_sha256, transform.id)
-    checkpoints = job.checkpoints(fingerprint("start", *identity, train.digest(), valid.digest()))
+    identity = (vars(head_recipe), *origin.id, train.digest(), valid.digest())
+    checkpoints = job.checkpoints(fingerprint("start", *identity))
     saved = job.world.from_main(checkpoints.latest() if job.world.is_main else None)
     if saved is None:
         if job.world.is_main:
             print("fitting a head on frozen features first", flush=True)
-        train_features, valid_features = (
-            _features(job.world, index, backbone.architecture, weights, transform) for index in (train, valid)
-        )
+        train_features, valid_features = (_features(job.world, index, origin) for index in (train, valid))
         head = None
         if job.world.is_main:
             alone = Checkpoints(None, "")
@@ -107,13 +127,7 @@ def _starting_head(
             )
         saved = job.world.from_main({"head": head.state_dict()} if head else None)
         checkpoints.save(0, saved)
-    head = Head(
-        torch.zeros(backbone.dim),
-        torch.ones(backbone.dim),
-        job.classes,
-        hidden=recipe.hidden,
-        dropout=recipe.dropout,
-    )
+    head = Head(torch.zeros(dim), torch.ones(dim), job.classes, hidden=recipe.hidden, dropout=recipe.dropout)
     head.load_state_dict(saved["head"])
     return head
 
@@ -124,20 +138,18 @@ def _silent(metrics: Metrics) -> None:
 
 
 @lru_cache(maxsize=2)
-def _features(
-    world: World, index: PhotoIndex, architecture: str, weights: Path | None, transform: Transform
-) -> Features:
+def _features(world: World, index: PhotoIndex, origin: Origin) -> Features:
     """Embeddings of the evaluation view, gathered from all ranks.
 
-    Kept in memory, because the trials of a packed search all start from the same.
+    Cached, because all trials of a packed search start from the same features.
     """
     mine = Plan(index, len(index), 0, world).share()[: _HEAD_PHOTOS // world.size]
-    # Below so many photos, turning the network into a faster one costs more than it saves.
+    # For few photos, converting the network to a faster runtime costs more than it saves.
     few = len(mine) < _WORTH_CONVERTING and world.device.type != "cuda"
-    photos = Photos(index, transform)
+    photos = Photos(index, origin.transform)
     threads = torch.get_num_threads()
-    backbone = build_backbone(architecture, weights)
-    forward = best_forward(backbone, transform, "torch" if few else "auto")
+    backbone = origin.backbone()
+    forward = best_forward(backbone, origin.transform, "torch" if few else "auto")
 
     def embed(numbers: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
         if not len(numbers):
@@ -146,7 +158,7 @@ def _features(
         return forward(pixels.numpy()).astype(np.float16), labels.numpy()
 
     try:
-        # A rank without photos still has a part: an empty one, of the right width.
+        # A rank without photos contributes an empty part of the right width.
         batches = np.array_split(mine, max(1, -(-len(mine) // forward.batch_size)))
         parts = list(ordered_map(embed, batches, forward.callers))
     finally:
@@ -156,7 +168,3 @@ def _features(
     labels = torch.from_numpy(np.concatenate([labels for _, labels in gathered]))
     count = len(labels)
     return Features(rows, torch.arange(count), torch.ones(count, dtype=torch.int64), labels, ())
-
-
-def _on_gpu(job: Job) -> bool:
-    return job.world.device.type == "cuda"

@@ -22,7 +22,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
     """Fit a head on the training embeddings; the returned call refits it on training and validation."""
     train, valid, embedder = _channels(job)
     recipe = HeadRecipe.of(job.values)
-    named = (vars(recipe), *identity(job), job.classes)
+    named = (vars(recipe), *data_identity(job), job.classes)
     head, fit = fit_head(
         recipe,
         train,
@@ -58,7 +58,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
     return Judged(fit, logits, valid.labels, len(train)), refit
 
 
-def identity(job: Job) -> tuple[str, ...]:
+def data_identity(job: Job) -> tuple[str, ...]:
     """The embedder, the training photos and the validation photos. See `train.data_identity`."""
     train, valid, embedder = _channels(job)
     return embedder.id, digest(train), digest(valid)
@@ -113,14 +113,14 @@ def _check(embedder: Embedder, architecture: str, folder: Path) -> None:
 
 def _whole(embedder: Embedder, weights: Path | None, head: Head) -> nn.Module:
     """The backbone that made the embeddings, with the head on it."""
-    path = find_weights(weights)
-    found = NO_WEIGHTS if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    found_weights = find_weights(weights)
+    found = NO_WEIGHTS if found_weights is None else found_weights.sha256
     if found != embedder.weights_sha256:
         raise EmbeddingsError(
             f"the embeddings were made with weights {embedder.weights_sha256[:12]}, not with {found[:12]} "
             f"({weights or 'no --weights'}); give the same weights"
         )
-    backbone = build_backbone(embedder.architecture, path)
+    backbone = build_backbone(embedder.architecture, found_weights.path if found_weights else None)
     if backbone.dim != head.dim:
         raise EmbeddingsError(
             f"{embedder.architecture} gives {backbone.dim} numbers per photo, not {head.dim} as the embeddings "

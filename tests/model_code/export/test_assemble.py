@@ -21,13 +21,14 @@ from model_code.data.shards import Split, read_shard
 from model_code.data.transform import Transform
 from model_code.export import assemble as export
 from model_code.export import golden
-from model_code.export.onnx_graph import export_onnx, has_features, session
+from model_code.export.onnx_graph import export_onnx, has_features
 from model_code.networks.backbone import attach_head, build, build_backbone
 from model_code.networks.head import Head
 from model_code.networks.weights import ArchitectureError
 from model_code.predict import torch_session
 from model_code.predict.calibration import probabilities
 from model_code.predict.predictor import Predictor
+from model_code.process.onnx import open_onnx
 from tests.model_code import colours
 from tests.model_code.colours import Colours
 from tests.model_code.networks.test_backbone import ARCHITECTURES
@@ -111,7 +112,7 @@ def test_served_temperature_is_that_of_the_served_runtime(colour_bundle: Colours
 
 def test_features_times_head_give_the_logits(colour_bundle: Colours) -> None:
     """What a class-activation map rests on, in the graph as exported."""
-    runtime = session(colour_bundle.folder / "model.onnx", threads=1)
+    runtime = open_onnx(colour_bundle.folder / "model.onnx", threads=1)
     for count in (1, 5):  # a dynamic batch
         photos = np.random.default_rng(0).normal(size=(count, 3, 64, 64)).astype(np.float32)
         logits, features = runtime.run(["logits", "features"], {"input": photos})
@@ -212,7 +213,7 @@ def test_every_architecture_is_served_in_every_runtime(tmp_path: Path, architect
 
 def _check_graph(model: torch.nn.Module, tmp_path: Path) -> None:
     export_onnx(model, 64, tmp_path / "model.onnx")
-    runtime = session(tmp_path / "model.onnx", threads=1)
+    runtime = open_onnx(tmp_path / "model.onnx", threads=1)
     expected = ["logits", "features"] if has_features(model) else ["logits"]
     assert [output.name for output in runtime.get_outputs()] == expected
     photos = np.random.default_rng(0).normal(size=(3, 3, 64, 64)).astype(np.float32)

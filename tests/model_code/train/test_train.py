@@ -16,7 +16,7 @@ from model_code.data.shards import Split
 from model_code.embed.embeddings import file_name, write_embeddings
 from model_code.hyperparameters import OBJECTIVE, metric_definitions
 from model_code.train import __main__ as train
-from model_code.train import run
+from model_code.train import arguments, run
 from model_code.train.distributed import World
 from model_code.tune import __main__ as tune
 from tests.model_code import processes, toys
@@ -248,7 +248,7 @@ def test_both_splits_must_come_from_one_embedder(
 
 
 def test_a_fit_that_diverged_after_its_best_epoch_is_written_as_json(argv: list[str], tmp_path: Path) -> None:
-    job = train.job_from(train.parser({}).parse_args(argv), {}, World())
+    job = arguments.job_from(arguments.parser({}).parse_args(argv), {}, World())
     judged = run.judge(job)
     lost = {**judged.fit.history[-1], "train_loss": float("nan"), "valid_loss": float("inf")}
     judged = replace(judged, fit=replace(judged.fit, history=[*judged.fit.history, lost]))

@@ -18,8 +18,9 @@ from model_code.export.int8.activations import Activations, Calibration, squared
 from model_code.export.int8.correction import Refit
 from model_code.export.int8.guard import Verdict
 from model_code.export.int8.quantize import Recipe
-from model_code.export.onnx_graph import export_onnx, session
+from model_code.export.onnx_graph import export_onnx
 from model_code.networks.backbone import attach_head, build_backbone
+from model_code.process.onnx import open_onnx
 from tests.model_code import colours
 from tests.model_code.colours import Colours
 
@@ -239,7 +240,9 @@ def test_finetuned_models_are_quantised_from_their_own_graphs(
     )
     assert result.verdict.kept, result.verdict
     photos, labels = colours.batch(colour_bundle.shards[Split.TEST])
-    quantised = session(tmp_path / "model.int8.onnx", threads=1).run(["logits"], {"input": photos.numpy()})[0]
+    quantised = open_onnx(tmp_path / "model.int8.onnx", threads=1).run(["logits"], {"input": photos.numpy()})[
+        0
+    ]
     with torch.no_grad():
         plain = colour_bundle.model(photos).numpy()
     assert (quantised.argmax(1) == plain.argmax(1)).mean() > 0.9

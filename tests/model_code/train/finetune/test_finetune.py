@@ -245,7 +245,7 @@ def test_a_rank_without_photos_has_no_features_of_the_right_width(tmp_path: Path
     toys.shard(tmp_path, Split.VALID, 1)
     index = index_shards((tmp_path,), toys.CLASSES)
     idle = Replicated(0, 4)  # 3 photos are two pairs for four ranks
-    features = start._features(idle, index, "squeezenet1_1", None, TRANSFORM)
+    features = start._features(idle, index, start.Origin("squeezenet1_1", None, TRANSFORM))
     assert features.rows.shape == (0, 512)
     assert len(features) == 0
 
