@@ -1,6 +1,4 @@
-"""The machine's cores, shared by jobs first come, first served; and quotas per instance type, as AWS has
-them.
-"""
+"""Cores of this machine, leased to jobs in order of arrival, and quotas per instance type."""
 
 from __future__ import annotations
 
@@ -14,9 +12,9 @@ _SIZES = {"medium": 2, "large": 2, "xlarge": 4}
 
 
 def instance_cores(instance_type: str) -> int:
-    """vCPUs of an instance type by AWS's naming (`ml.m5.xlarge` has 4, `ml.g4dn.12xlarge` 48).
+    """Return the vCPUs of an instance type by AWS's naming: `ml.m5.xlarge` has 4, `ml.g4dn.12xlarge` 48.
 
-    A few families deviate (t2.medium, trn1); the number only bounds a job's share of this machine.
+    A few families deviate (t2.medium, trn1); the number only limits a job's share of this machine.
     """
     size = instance_type.rpartition(".")[2]
     if size.endswith("xlarge") and size != "xlarge":
@@ -26,9 +24,9 @@ def instance_cores(instance_type: str) -> int:
 
 
 class Capacity:
-    """Cores that jobs hold while they run. Idle endpoints and instances hold none.
+    """The cores that running jobs hold; idle endpoints and instances hold none.
 
-    A job that needs more than the machine has gets the whole machine: its instances then share cores.
+    A job that needs more cores than the machine has gets all of them, and its instances share them.
     """
 
     def __init__(self, cores: int) -> None:
@@ -44,8 +42,12 @@ class Capacity:
             return self._free
 
     def share(self, instance_type: str, instances: int = 1, parallel: int = 1) -> int:
-        """Cores for each instance of a job whose definition runs `parallel` times at once (a tuning job's
-        trials).
+        """Return the cores for each instance of a job.
+
+        Args:
+            instance_type: Bounds the share by the type's vCPUs.
+            instances: Instances of the job.
+            parallel: Jobs of the same definition that run at once, such as the trials of a tuning job.
         """
         fair = max(1, self.cores // max(1, instances * parallel))
         return min(instance_cores(instance_type), fair)
@@ -53,8 +55,16 @@ class Capacity:
     def acquire(
         self, cores: int, cancelled: Callable[[], bool], timeout: float | None = None, poll: float = 0.2
     ) -> Lease | None:
-        """Wait, in order of arrival, for `cores` (at most all of them). None when cancelled or timed out
-        first.
+        """Wait for cores in order of arrival.
+
+        Args:
+            cores: Cores wanted; at most all cores of the machine are leased.
+            cancelled: Ends the wait when it returns true.
+            timeout: Seconds to wait at most; None waits without limit.
+            poll: Seconds between two looks at `cancelled`.
+
+        Returns:
+            The lease, or None when the wait was cancelled or timed out.
         """
         wanted = min(cores, self.cores)
         ticket = object()
@@ -75,21 +85,21 @@ class Capacity:
                 self._changed.notify_all()
 
     def give_back(self, cores: int) -> None:
-        """Return cores; called by Lease."""
+        """Return cores. Called by Lease."""
         with self._changed:
             self._free += cores
             self._changed.notify_all()
 
 
 class Lease:
-    """Cores held by one job; give them back exactly once, or use it as a context manager."""
+    """Cores that one job holds. Release them once, or use it as a context manager."""
 
     def __init__(self, capacity: Capacity, cores: int) -> None:
         self._capacity = capacity
         self.cores = cores
 
     def release(self) -> None:
-        """Give the cores back; a second call does nothing."""
+        """Return the cores; a second call does nothing."""
         cores, self.cores = self.cores, 0
         if cores:
             self._capacity.give_back(cores)
@@ -104,9 +114,17 @@ class Lease:
 def check_quota(
     quotas: Mapping[str, int], instance_type: str, in_use: int, wanted: int, purpose: str
 ) -> None:
-    """Raise ResourceLimitExceeded, in AWS's words, when `wanted` more instances would exceed the quota.
+    """Refuse instances beyond a quota, in AWS's words.
 
-    purpose: "training job", "processing job", "transform job" or "endpoint".
+    Args:
+        quotas: Instance type -> instances allowed at once.
+        instance_type: The type asked for.
+        in_use: Instances of the type that run now.
+        wanted: Instances asked for.
+        purpose: "training job", "processing job", "transform job" or "endpoint".
+
+    Raises:
+        AwsError: ResourceLimitExceeded.
     """
     limit = quotas.get(instance_type)
     if limit is None or in_use + wanted <= limit:

@@ -1,4 +1,4 @@
-"""The images file: which image URI is run how. See docs/contracts.md, "images.toml"."""
+"""The images file, which maps image URIs to interpreters. See docs/contracts.md, "images.toml"."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ SCHEMA_VERSION = 1
 
 
 class Contract(enum.Enum):
-    """How a container is talked to."""
+    """The interface of a container."""
 
     SCRIPT = "script"
-    """Script mode: `sagemaker_program` of `sagemaker_submit_directory`, as sagemaker-training-toolkit runs
-    it.
-    """
+    """Script mode as sagemaker-training-toolkit implements it."""
     PROCESSING = "processing"
     """ContainerEntrypoint and ContainerArguments are the command."""
     SERVER = "server"
@@ -54,11 +52,11 @@ class Images:
     entries: tuple[Image, ...]
 
     def find(self, uri: str) -> Image | None:
-        """The first entry whose pattern matches the image URI."""
+        """Return the first entry whose pattern matches the image URI."""
         return next((image for image in self.entries if fnmatchcase(uri, image.pattern)), None)
 
     def find_for(self, uri: str, contract: Contract) -> Image | None:
-        """The first entry whose pattern matches and which may run under `contract`."""
+        """Return the first entry whose pattern matches and that allows `contract`."""
         return next(
             (i for i in self.entries if contract in i.contracts and fnmatchcase(uri, i.pattern)),
             None,
@@ -66,15 +64,15 @@ class Images:
 
     @property
     def patterns(self) -> str:
-        """Every pattern, for an error message."""
+        """All patterns, for an error message."""
         return ", ".join(image.pattern for image in self.entries)
 
 
 def load(path: Path) -> Images:
     """Read the images file.
 
-    Raises StartupError with the fix when the file is absent, is no TOML, or holds an entry that could not be
-    run.
+    Raises:
+        StartupError: The file is absent, is not TOML, or holds an entry that cannot run; the message names the fix.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))

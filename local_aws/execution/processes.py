@@ -1,8 +1,8 @@
-"""Process groups: how every job, server and instance of local_aws runs, and how none of them is left behind.
+"""Process groups: a program, its descendants, and a supervisor that ends them all.
 
-A group is one program with all its descendants, under a supervisor (`supervisor.py`) that mounts its folders,
-kills what is left when the program ends, and kills all of it when local_aws dies, by whatever signal. On disk
-a record (pid, birth time) says what runs; `end_orphans` reads the records of an earlier local_aws.
+The supervisor (`supervisor.py`) mounts the group's folders, kills what is left when the program ends, and kills
+everything when local_aws dies, by any signal. A record on disk (pid, birth time) identifies a running group;
+`end_orphans` reads the records of an earlier local_aws.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ def namespaces_supported() -> bool:
 
 
 def opt_ml_seen_at(folder: Path) -> str:
-    """The path under which a group started with `opt_ml=folder` sees that folder."""
+    """Return the path at which a group started with `opt_ml=folder` sees that folder."""
     return OPT_ML if namespaces_supported() else str(folder)
 
 
 class ProcessGroup:
-    """One running program and its descendants. Made by `start`; thread-safe."""
+    """One running program and its descendants. Create with `start`; thread-safe."""
 
     def __init__(self, process: subprocess.Popen[bytes], record: Path, name: str) -> None:
         self._process = process
@@ -108,12 +108,21 @@ class ProcessGroup:
         opt_ml: Path | None = None,
         isolation: Isolation = Isolation(),
     ) -> ProcessGroup:
-        """Start `argv` with exactly `env`, in `cwd`, with `opt_ml` visible at /opt/ml.
+        """Start a program.
 
-        Where mounting is impossible, arguments and environment values beginning with /opt/ml are rewritten to
-        the folder. `log` gets each line of standard output and error as it is written, without its line end,
-        or is a file to append to. `record` is a file that exists while the group runs. Raises OSError if
-        nothing can be started.
+        Args:
+            argv: The command. Where /opt/ml cannot be mounted, arguments and environment values that begin with /opt/ml
+                are rewritten to `opt_ml`.
+            env: The whole environment.
+            cwd: The working folder.
+            log: Called with each line of standard output and error, without its line end; or a file to append to.
+            name: The group's name in logs.
+            record: A file that exists while the group runs.
+            opt_ml: The folder mounted at /opt/ml.
+            isolation: The group's view of the machine.
+
+        Raises:
+            OSError: The program cannot be started.
         """
         mounted = namespaces_supported()
         rewrite = _identity if opt_ml is None or mounted else functools.partial(_rewrite, folder=opt_ml)
@@ -140,14 +149,18 @@ class ProcessGroup:
         return self._process.pid
 
     def poll(self) -> int | None:
-        """The exit status, negative for a signal, or None while it runs."""
+        """Return the exit status, negative for a signal, or None while the group runs."""
         status = self._process.poll()
         if status is not None:
             self._forget()
         return status
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end and for the last log line. Raises subprocess.TimeoutExpired."""
+        """Wait for the end and for the last log line.
+
+        Raises:
+            subprocess.TimeoutExpired: The group outlived `timeout` seconds.
+        """
         status = self._process.wait(timeout)
         for reader in self._readers:
             if reader is not threading.current_thread():
@@ -161,7 +174,7 @@ class ProcessGroup:
             self._process.send_signal(number)
 
     def terminate(self, grace_seconds: float) -> int:
-        """SIGTERM, then after `grace_seconds` SIGKILL; the exit status."""
+        """Send SIGTERM, then SIGKILL after `grace_seconds`; return the exit status."""
         self.signal(signal.SIGTERM)
         try:
             return self.wait(grace_seconds)
@@ -169,7 +182,7 @@ class ProcessGroup:
             return self.kill()
 
     def kill(self) -> int:
-        """SIGKILL for the program and all its descendants; the exit status."""
+        """Kill the program and all its descendants; return the exit status."""
         _close(self._process.stdin)
         try:
             return self.wait(10)
@@ -202,10 +215,12 @@ class ProcessGroup:
 
 
 def end_orphans(record_dir: Path) -> list[str]:
-    """End every group that an earlier local_aws left running; the names of those found alive.
+    """End the groups that an earlier local_aws left running.
 
-    A process is ended only if it is the recorded one (same pid, same birth) or carries the record in its
-    environment.
+    Only the recorded process (same pid, same birth time) and carriers of the record's marker are ended.
+
+    Returns:
+        The names of the groups found alive.
     """
     ended = []
     for record in sorted(record_dir.glob("*")):
@@ -234,7 +249,7 @@ def _rewrite(text: str, folder: Path) -> str:
 
 
 def _cwd_seen(cwd: Path, opt_ml: Path | None) -> Path:
-    """The working directory by its name under /opt/ml, so that `..` does not lead to other jobs' folders."""
+    """Name the working folder by its path under /opt/ml, so that `..` never leads to other jobs' folders."""
     if opt_ml is not None and cwd.is_relative_to(opt_ml):
         return OPT_ML / cwd.relative_to(opt_ml)
     return cwd
@@ -294,8 +309,9 @@ def _launch(
 
 
 def _deliver_lines(stream: IO[bytes], log: Callable[[bytes], None]) -> None:
-    """Hand over lines as they come; a carriage return ends a line too, or a progress bar would be one endless
-    line.
+    """Deliver lines as they arrive.
+
+    A carriage return also ends a line; otherwise a progress bar would be one endless line.
     """
     rest = b""
     descriptor = stream.fileno()
@@ -329,9 +345,12 @@ def _is_alive(pid: object, born: object) -> bool:
 
 
 def _end_group(marker: str, supervisor: int | None) -> bool:
-    """Kill every process that carries `marker`, and the supervisor; whether any was alive.
+    """Kill the supervisor and every process that carries `marker`.
 
-    A new process may be forked between a look and its kill: look until none is left.
+    A process may fork between a scan and its kill, so scan until none is left.
+
+    Returns:
+        True when any was alive.
     """
     found = False
     deadline = time.monotonic() + 10

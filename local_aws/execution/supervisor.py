@@ -1,12 +1,11 @@
-"""The parent of one job: mounts its folders, starts it, and never outlives or is outlived by `local_aws`.
+"""The parent of one job: isolates it, starts it, and shares its lifetime with local_aws.
 
-Run as a script (`python -I -S supervisor.py RECORD NAME`), with the standard library only: it must start in a
-few milliseconds and must not import what the job could shadow. Its standard input is the control pipe: the
-first line is the JSON specification that `local_aws.execution.processes` writes, and the end of the pipe, which a `kill
--9` of `local_aws` also brings about, kills the job and all its descendants.
+Runs as a script (`python -I -S supervisor.py RECORD NAME`) on the standard library only: it must start in a few
+milliseconds and must not import anything that the job could shadow. Standard input is the control pipe. Its first
+line is the JSON specification that `local_aws.execution.processes` writes; when the pipe closes, which a `kill -9` of
+local_aws also causes, the supervisor kills the job and all its descendants.
 
-Exit status: that of the job; 125 when its folders could not be mounted, 127 when its program could not be
-started.
+Exit status: the job's; 125 when its folders could not be mounted, 127 when its program could not be started.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def _set_read_only(path: str, read_only: bool) -> None:
 
 
 def _new_namespace() -> None:
-    """A private mount table: directly as root, else inside a user namespace that keeps our own uid."""
+    """Enter a private mount namespace: directly as root, else inside a user namespace that keeps the uid."""
     uid, gid = os.getuid(), os.getgid()
     if uid != 0 or _libc().unshare(CLONE_NEWNS) != 0:
         _check(_libc().unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")
@@ -86,7 +85,7 @@ def _new_namespace() -> None:
 
 
 def _mirror(folder: str) -> None:
-    """Cover a folder with a tmpfs that shows all that was in it, so that a mount point can be added to it."""
+    """Cover a folder with a tmpfs that shows its contents, so that a mount point can be added to it."""
     original = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     inside = f"/proc/self/fd/{original}"
     names = os.listdir(inside)
@@ -105,9 +104,9 @@ def _mirror(folder: str) -> None:
 
 
 def _ensure_mount_point(target: str, ours: list[str]) -> None:
-    """Make a folder to mount on without creating anything on the host's own file systems.
+    """Create a mount point without creating anything on the host's own file systems.
 
-    `ours` are the places that we mounted already: creating below one of them touches nothing else.
+    `ours` are the places mounted already: creating a folder below one of them touches nothing else.
     """
     if os.path.exists(target):
         return
@@ -161,7 +160,7 @@ def mount_all(
 
 
 def _drop_privileges() -> None:
-    """Leave the job, even as root, no capability: it owns its files and nothing else of the machine."""
+    """Drop every capability, even root's: the job owns its files and nothing else of the machine."""
     libc = _libc()
     for capability in range(LAST_CAPABILITY + 1):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -169,10 +168,10 @@ def _drop_privileges() -> None:
 
 
 def _be_init(report: int) -> None:
-    """As the first process of a namespace: fork the job, forward signals to it, reap, report its end.
+    """Run as the first process of a pid namespace: fork the job, forward signals, reap, report its end.
 
-    The kernel withholds from a first process every signal that it has no handler for, so the job must not be it:
-    SIGTERM would never end a program that leaves it at its default. Returns in the job only.
+    The kernel withholds from a first process every signal without a handler, so the job must not be it: SIGTERM would
+    never end a program that keeps the default action. Returns only in the job.
     """
     job = os.fork()
     if job == 0:
@@ -190,7 +189,7 @@ def _be_init(report: int) -> None:
 
 
 def _become_job(spec: dict[str, Any], parent: int, report: int) -> None:
-    """In the forked child: turn into the job. Never returns. `report` takes its status where it has an init."""
+    """Turn the forked child into the job; never returns. `report` takes the status of a job under an init."""
     try:
         os.setpgid(0, 0)
         if LINUX:
@@ -200,7 +199,7 @@ def _become_job(spec: dict[str, Any], parent: int, report: int) -> None:
             if spec["drop_privileges"]:
                 if spec["mounts"] is not None:
                     # Of the namespace of processes that main() made this is the first: /proc shows no other.
-                    # A container may have parts of /proc covered; then nobody may mount it anew, and it stays.
+                    # A container runtime may cover parts of /proc; the kernel then refuses another mount, and it stays.
                     with contextlib.suppress(PermissionError):
                         _mount("proc", "/proc", "proc", 0)
                 _drop_privileges()
@@ -220,7 +219,10 @@ def _become_job(spec: dict[str, Any], parent: int, report: int) -> None:
 
 
 def _own_group(job: int) -> None:
-    """Both sides of the fork do this, so that a signal can be forwarded at once."""
+    """Give the job its own process group.
+
+    Both sides of the fork call it, so that signals reach it at once.
+    """
     try:
         os.setpgid(job, job)
     except (PermissionError, ProcessLookupError):
@@ -243,8 +245,10 @@ def _kill(pid: int, number: int, group: bool) -> None:
 
 
 def _end_everything(job: int) -> int | None:
-    """Kill the job's group and, as their subreaper, every descendant that left it. The job's status, if
-    reaped here.
+    """Kill the job's group and, as their subreaper, every descendant that left it.
+
+    Returns:
+        The job's raw wait status when it was reaped here, else None.
     """
     status: int | None = None
     while True:
@@ -260,7 +264,7 @@ def _end_everything(job: int) -> int | None:
 
 
 def _supervise(job: int) -> int:
-    """Wait for the job's end or the control pipe's; the job's raw wait status."""
+    """Wait for the job's end or the control pipe's; return the job's raw wait status."""
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
@@ -284,7 +288,7 @@ def _supervise(job: int) -> int:
 
 
 def _exit_like(status: int) -> None:
-    """End as the job ended, so that whoever waits for us sees its status."""
+    """Exit with the job's status or signal, so that the parent sees it."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         os._exit(code)

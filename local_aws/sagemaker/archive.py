@@ -1,4 +1,4 @@
-"""model.tar.gz and its like: made from folders, and unpacked without ever leaving one."""
+"""model.tar.gz and sourcedir.tar.gz: packed from folders, unpacked into one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ COMPRESSION_LEVEL = 1
 
 
 def pack(folders: Sequence[Path], target: Path) -> None:
-    """Write `target`, a .tar.gz of what is in the folders; of files of the same name the first folder's
-    counts.
-    """
+    """Write `target`, a .tar.gz of the folders' contents. The first folder wins on equal names."""
     seen: set[str] = set()
     with tarfile.open(target, "w:gz", compresslevel=COMPRESSION_LEVEL) as archive:
         for folder in folders:
@@ -37,5 +35,5 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds no file at all."""
+    """Return True when a folder holds no file at all."""
     return not any(path.is_file() for path in folder.rglob("*"))

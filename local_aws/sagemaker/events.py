@@ -1,4 +1,4 @@
-"""SageMaker's state changes on EventBridge's default bus, from where rules take them to SQS and others."""
+"""SageMaker's state changes on EventBridge's default bus, for rules to deliver to SQS and others."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _EVENTS = {
     "model-package": ("SageMaker Model Package State Change", "DescribeModelPackage"),
 }
 _STATE_MEMBERS = ("SecondaryStatus", "ModelApprovalStatus", "EndpointConfigName")
-"""Members whose change is a state change even where the status stays."""
+"""Members whose change is a state change even when the status stays."""
 
 
 class StateChanges:
-    """Publishes, in order and in the background, what the store reports."""
+    """Publishes the store's changes in order, in the background."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -42,12 +42,12 @@ class StateChanges:
         self._thread = threading.Thread(target=self._run, name="state changes", daemon=True)
 
     def start(self) -> None:
-        """Listen to the store from now on."""
+        """Subscribe to the store."""
         self._context.store.on_change(self._take)
         self._thread.start()
 
     def stop(self) -> None:
-        """Publish what is waiting, then end."""
+        """Publish the queued events, then end."""
         self._queue.put(None)
         self._thread.join(timeout=5)
 
@@ -65,16 +65,14 @@ class StateChanges:
 
 
 def is_state_change(after: Resource, before: Resource | None) -> bool:
-    """Whether anything changed that EventBridge reports."""
+    """Return True when EventBridge reports this change."""
     if before is None or after.status != before.status:
         return True
     return any(after.document.get(member) != before.document.get(member) for member in _STATE_MEMBERS)
 
 
 def entry(resource: Resource, tags: dict[str, str]) -> dict[str, Any]:
-    """The PutEvents entry of a resource's state: what Describe answers, with times in epoch milliseconds, and
-    the tags.
-    """
+    """Build the PutEvents entry of a resource: its description with times in epoch milliseconds, and its tags."""
     detail_type, describe = _EVENTS[resource.kind]
     shape: Any = operation.model.operation(describe).output_shape
     detail = _in_milliseconds(shape, operation.model.project(describe, resource.document))

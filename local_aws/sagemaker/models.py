@@ -1,4 +1,4 @@
-"""Models: what endpoints and transform jobs serve."""
+"""Models: the containers that endpoints and transform jobs serve."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ RECORDS = Records(
     dated=False,
 )
 ROLE = "_RoleArn"
-"""The member of a container, resolved by `container_of`, that holds its model's role, or ""."""
+"""The member of a resolved container that holds its model's role, or ""."""
 
 
 @operation("CreateModel")
 def create_model(call: Call) -> Document:
-    """Record a model; its images must be ones that can be served here."""
+    """Check the containers and store the model."""
     params = call.params
     primary, containers = params.get("PrimaryContainer"), params.get("Containers")
     if (primary is None) == (not containers):
@@ -54,24 +54,28 @@ def _check_container(call: Call, container: Document) -> None:
 
 @operation("DescribeModel")
 def describe_model(call: Call) -> Document:
-    """The record."""
+    """Return the record."""
     return RECORDS.of(call).document
 
 
 @operation("ListModels")
 def list_models(call: Call) -> Document:
-    """By name and time."""
+    """Filter by name and time."""
     return summaries(call, list_query(call, KIND), "Models")
 
 
 @operation("DeleteModel")
 def delete_model(call: Call) -> None:
-    """Remove the record; endpoints that serve it go on."""
+    """Delete the record; endpoints that serve it keep running."""
     RECORDS.delete(call)
 
 
 def container_of(call: Call, name: str) -> Document:
-    """The one container of a model, its package resolved, with its role. Raises ValidationException."""
+    """Resolve the one container of a model, its package and its role.
+
+    Raises:
+        AwsError: ValidationException for an unknown model or one of several containers.
+    """
     model = RECORDS.get(call.context, call.region, name).document
     parts = [model["PrimaryContainer"]] if "PrimaryContainer" in model else model["Containers"]
     if len(parts) != 1:

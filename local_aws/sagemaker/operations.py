@@ -1,13 +1,12 @@
-"""The registry every module of this package adds its operations to.
+"""The registry of SageMaker's operations.
 
     from local_aws.sagemaker.operations import operation, summaries
 
     @operation("CreateEndpoint")
     def create_endpoint(call: Call) -> Document: ...
 
-`Call` and `Document` are of local_aws.gateway.json_service: `call.params` is valid by the model, `call.context` has
-the store, the images, capacity, logs and events. A module is plugged in by importing it in
-local_aws/sagemaker/service.py.
+`call.params` is valid by the service model; `call.context` has the store, the images, capacity and logs. Importing a
+module in local_aws/sagemaker/service.py registers its operations.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ STATUS_MEMBERS = {
     "model-package": "ModelPackageStatus",
     "model-package-group": "ModelPackageGroupStatus",
 }
-"""Kind of resource -> the member of its document that is its status."""
+"""Kind of resource -> the document member that holds its status."""
 
 _SORT_COLUMNS = {
     "Name": "name",
@@ -39,19 +38,19 @@ _SORT_COLUMNS = {
 
 
 def status_member(kind: str) -> str:
-    """The document member that holds a kind's status; "" for kinds without one."""
+    """Return the document member that holds a kind's status; "" for kinds without one."""
     return STATUS_MEMBERS.get(kind, "")
 
 
 def request_tags(call: Call) -> dict[str, str]:
-    """The Tags of a Create request as a mapping."""
+    """Return the Tags of a Create request as a mapping."""
     return {tag["Key"]: tag["Value"] for tag in call.params.get("Tags", [])}
 
 
 def list_query(call: Call, kind: str, **more: Any) -> Query:
-    """The Query of a List request, from the members that all List operations share; `more` overrides.
+    """Build the Query of a List request from the members that List operations share; `more` overrides.
 
-    SageMaker sorts by creation time and shows the newest first unless told otherwise.
+    SageMaker sorts by creation time and lists the newest first by default.
     """
     params = call.params
     sort_by = params.get("SortBy", "CreationTime")
@@ -71,8 +70,9 @@ def list_query(call: Call, kind: str, **more: Any) -> Query:
 
 
 def summaries(call: Call, query: Query, member: str) -> Document:
-    """One page of documents under `member`, with NextToken where there are more. Shaping makes summaries of
-    them.
+    """Return one page of documents under `member`, with NextToken where there are more.
+
+    Shaping by the service model reduces them to summaries.
     """
     page = call.context.store.page(query)
     answer: Document = {member: [resource.document for resource in page.resources]}

@@ -1,4 +1,4 @@
-"""The model registry: groups of versioned model packages, and single packages without a group."""
+"""The model registry: groups of versioned model packages, and packages without a group."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ _CREATOR = {"IamIdentity": {"Arn": f"arn:aws:iam::{ACCOUNT_ID}:root", "Principal
 
 @operation("CreateModelPackageGroup")
 def create_group(call: Call) -> Document:
-    """A group, empty."""
+    """Create an empty group."""
     group = GROUPS.create_from(call, ModelPackageGroupStatus="Completed", CreatedBy=_CREATOR)
     return GROUPS.answer(group)
 
 
 @operation("DescribeModelPackageGroup")
 def describe_group(call: Call) -> Document:
-    """The record."""
+    """Return the record."""
     return _get_group(call, call.params["ModelPackageGroupName"]).document
 
 
 @operation("ListModelPackageGroups")
 def list_groups(call: Call) -> Document:
-    """By name and time."""
+    """Filter by name and time."""
     return summaries(call, list_query(call, GROUP), "ModelPackageGroupSummaryList")
 
 
 @operation("DeleteModelPackageGroup")
 def delete_group(call: Call) -> None:
-    """Remove a group that holds no packages."""
+    """Delete a group that holds no packages."""
     group = _get_group(call, call.params["ModelPackageGroupName"])
     if call.context.store.count(PACKAGE, group.name, call.region):
         raise AwsError(
@@ -66,7 +66,7 @@ def delete_group(call: Call) -> None:
 
 @operation("PutModelPackageGroupPolicy")
 def put_policy(call: Call) -> Document:
-    """Record a resource policy, which must be JSON."""
+    """Store a resource policy, which must be JSON."""
     group = _get_group(call, call.params["ModelPackageGroupName"])
     try:
         json.loads(call.params["ResourcePolicy"])
@@ -83,7 +83,7 @@ def put_policy(call: Call) -> Document:
 
 @operation("GetModelPackageGroupPolicy")
 def get_policy(call: Call) -> Document:
-    """The policy that was put."""
+    """Return the stored policy."""
     group = _get_group(call, call.params["ModelPackageGroupName"])
     if "_Policy" not in group.document:
         raise validation_error(f"Cannot find resource policy for: {group.arn}")
@@ -92,7 +92,7 @@ def get_policy(call: Call) -> Document:
 
 @operation("DeleteModelPackageGroupPolicy")
 def delete_policy(call: Call) -> None:
-    """Forget the policy."""
+    """Delete the policy."""
     group = _get_group(call, call.params["ModelPackageGroupName"])
     call.context.store.update(GROUP, call.region, group.name, lambda document: document.pop("_Policy", None))
 
@@ -106,7 +106,7 @@ def _get_group(call: Call, name_or_arn: str) -> Resource:
 
 @operation("CreateModelPackage")
 def create_package(call: Call) -> Document:
-    """The next version of a group, or a package of its own."""
+    """Create the next version of a group, or a package without a group."""
     params = call.params
     name, group = params.get("ModelPackageName"), params.get("ModelPackageGroupName")
     if (name is None) == (group is None):
@@ -144,7 +144,7 @@ def _create(call: Call, name: str, members: Document, group: str = "") -> Resour
 
 
 def _next_version(call: Call, group: str) -> int:
-    """One more than the highest version ever given: versions of deleted packages are not used again."""
+    """Return the next version number; numbers of deleted packages are not reused."""
     highest = 0
 
     def change(document: Document) -> None:
@@ -165,13 +165,13 @@ def _by_token(call: Call, token: str | None) -> Resource | None:
 
 @operation("DescribeModelPackage")
 def describe_package(call: Call) -> Document:
-    """The record."""
+    """Return the record."""
     return get_package(call.context, call.region, call.params["ModelPackageName"]).document
 
 
 @operation("BatchDescribeModelPackage")
 def batch_describe_packages(call: Call) -> Document:
-    """Several records; those that do not exist are listed as errors."""
+    """Return several records; list unknown ones as errors."""
     found: Document = {}
     errors: Document = {}
     for arn in call.params["ModelPackageArnList"]:
@@ -184,7 +184,7 @@ def batch_describe_packages(call: Call) -> Document:
 
 @operation("ListModelPackages")
 def list_packages(call: Call) -> Document:
-    """Of a group or without one, by approval, name and time."""
+    """Filter by group, approval, name and time."""
     params = call.params
     equal: Document = {}
     if "ModelApprovalStatus" in params:
@@ -200,7 +200,7 @@ def list_packages(call: Call) -> Document:
 
 @operation("UpdateModelPackage")
 def update_package(call: Call) -> Document:
-    """Approval, metadata and further specifications."""
+    """Change approval, metadata and additional specifications."""
     params = call.params
     resource = get_package(call.context, call.region, params["ModelPackageArn"])
 
@@ -228,23 +228,26 @@ def update_package(call: Call) -> Document:
 
 @operation("DeleteModelPackage")
 def delete_package(call: Call) -> None:
-    """Remove one version or one single package."""
+    """Delete one version or a package without a group."""
     resource = get_package(call.context, call.region, call.params["ModelPackageName"])
     call.context.store.delete(PACKAGE, call.region, resource.name)
 
 
 def get_package(context: Context, region: str, name_or_arn: str) -> Resource:
-    """A package by its ARN, or by name (`group/version` or the name of a single one). Raises
-    ValidationException.
+    """Read a package by ARN, `group/version` or name.
+
+    Raises:
+        AwsError: ValidationException for an unknown package.
     """
     name = name_or_arn.partition(f":{PACKAGE}/")[2] or name_or_arn
     return PACKAGES.get(context, region, name)
 
 
 def package_containers(context: Context, region: str, name_or_arn: str) -> list[Document]:
-    """The containers of a package that may be deployed.
+    """Return the containers of an approved package.
 
-    Raises ValidationException, as AWS does, for a version that is not approved.
+    Raises:
+        AwsError: ValidationException, as on AWS, for a version that is not approved.
     """
     document = get_package(context, region, name_or_arn).document
     approval = document.get("ModelApprovalStatus", "Approved")

@@ -1,4 +1,4 @@
-"""Jobs that were running when local_aws ended: what becomes of them at the next start."""
+"""Recovery at start of the jobs that were running when local_aws ended."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ _OTHERS = (
 
 
 def recover(context: Context) -> None:
-    """Fail what was running, stop what was stopping, resume managed spot jobs from their checkpoints, go on
-    with searches.
+    """Settle the jobs of an earlier process.
+
+    Running jobs fail, stopping jobs are stopped, managed spot jobs resume from their checkpoints, and searches
+    continue.
     """
     for leftover in context.jobs.iterdir():
         shutil.rmtree(leftover, ignore_errors=True)
@@ -73,8 +75,9 @@ def _status_of_search(context: Context, trial: Resource) -> str:
 
 
 def _resume(context: Context, resource: Resource, secondary: str) -> None:
-    """To a managed spot job the end of local_aws is an interruption like any other; to RetryStrategy a server
-    error.
+    """Restart a training job.
+
+    For a managed spot job the end of local_aws is an interruption; for RetryStrategy it is a server error.
     """
     try:
         image = training.find_image(context, resource.document["AlgorithmSpecification"])
@@ -86,13 +89,13 @@ def _resume(context: Context, resource: Resource, secondary: str) -> None:
         resource.kind,
         resource.region,
         resource.name,
-        lambda document: transition(document, secondary, "local_aws ended; the job starts again"),
+        lambda document: transition(document, secondary, "local_aws ended; the job restarts"),
     )
     context.part(Jobs).begin(TrainingJob(context, resource, image, _parallel(context, resource)))
 
 
 def _parallel(context: Context, resource: Resource) -> int:
-    """How many jobs like this one run at once."""
+    """Return the number of trials that run at once."""
     if not resource.parent:
         return 1
     search = context.store.get(TUNING_JOB, resource.region, resource.parent).document
@@ -101,13 +104,13 @@ def _parallel(context: Context, resource: Resource) -> int:
 
 
 def _continue_search(context: Context, resource: Resource) -> None:
-    """On AWS a tuning job outlives the machines of its trials: those that were lost are tried again."""
+    """Continue a search: as on AWS it outlives its machines, and lost trials are retried."""
     known = context.store.all(TrainingJob.kind, resource.region, parent=resource.name)
     warm = tuning.parents_jobs(context, resource.region, resource.document)
     try:
         search = TuningJob(context, resource, warm, known)
     except Exception:
-        logger.exception("tuning job %s cannot go on", resource.name)
+        logger.exception("tuning job %s cannot continue", resource.name)
         members = {
             "HyperParameterTuningJobStatus": "Failed",
             "HyperParameterTuningEndTime": time.time(),
@@ -115,7 +118,7 @@ def _continue_search(context: Context, resource: Resource) -> None:
         }
         _end(context, resource, members)
         return
-    logger.info("tuning job %s goes on after %d training jobs", resource.name, len(known))
+    logger.info("tuning job %s continues after %d training jobs", resource.name, len(known))
     context.part(Jobs).begin(search)
 
 

@@ -1,4 +1,4 @@
-"""S3 as jobs see it: which objects a data source names, who of several hosts gets which, and moving them."""
+"""S3 data of jobs: listing a data source, sharding it among hosts, and transfers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CHUNK_BYTES = 2**20
 
 
 class DataError(Exception):
-    """Data that cannot be brought to or from a job; the text is fit for a FailureReason."""
+    """Data that cannot be moved to or from a job; the text fits a FailureReason."""
 
 
 @dataclass(frozen=True)
 class S3Object:
-    """An object and where it goes, relative to its channel's folder."""
+    """An object and its path relative to its channel's folder."""
 
     bucket: str
     key: str
@@ -35,7 +35,11 @@ class S3Object:
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """`s3://bucket/some/key` -> ("bucket", "some/key"). Raises DataError for anything else."""
+    """Split `s3://bucket/some/key` into ("bucket", "some/key").
+
+    Raises:
+        DataError: The text is not an S3 URI.
+    """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme.lower() != "s3" or not bucket:
@@ -44,10 +48,13 @@ def parse_uri(uri: str) -> tuple[str, str]:
 
 
 def list_prefix(s3: Any, uri: str) -> list[S3Object]:
-    """Every object whose key begins with the URI's, with SageMaker's local paths.
+    """List the objects under a URI with SageMaker's local paths.
 
-    `s3://b/train` and `s3://b/train/` put `train/x/a.jpg` at `x/a.jpg`; a URI that is a whole key puts it at
-    its last part. Raises DataError when nothing is there.
+    `s3://b/train` and `s3://b/train/` put `train/x/a.jpg` at `x/a.jpg`; a URI that is a whole key puts it at its last
+    part.
+
+    Raises:
+        DataError: No object is there, or the bucket cannot be read.
     """
     bucket, prefix = parse_uri(uri)
     found: list[S3Object] = []
@@ -67,8 +74,10 @@ def list_prefix(s3: Any, uri: str) -> list[S3Object]:
 
 
 def list_manifest(s3: Any, uri: str) -> list[S3Object]:
-    """The objects that a SageMaker ManifestFile names: `[{"prefix": "s3://b/p/"}, "a", "b", ...]`. Raises
-    DataError.
+    """List the objects of a ManifestFile: `[{"prefix": "s3://b/p/"}, "a", "b", ...]`.
+
+    Raises:
+        DataError: The manifest is malformed or unreadable.
     """
     try:
         entries = json.loads(read_object(s3, uri))
@@ -88,13 +97,14 @@ def list_manifest(s3: Any, uri: str) -> list[S3Object]:
 
 
 def list_source(s3: Any, uri: str, data_type: str) -> list[S3Object]:
-    """The objects of an S3DataSource; data_type is "S3Prefix" or "ManifestFile"."""
+    """List the objects of an S3DataSource; `data_type` is "S3Prefix" or "ManifestFile"."""
     return list_manifest(s3, uri) if data_type == "ManifestFile" else list_prefix(s3, uri)
 
 
 def shard(objects: Sequence[S3Object], index: int, hosts: int, seed: int | None = None) -> list[S3Object]:
-    """What host `index` of `hosts` gets under ShardedByS3Key: every hosts-th object; `seed` shuffles them
-    first.
+    """Return the share of host `index` of `hosts` under ShardedByS3Key: every hosts-th object.
+
+    `seed` shuffles the objects first.
     """
     ordered = list(objects)
     if seed is not None:
@@ -103,7 +113,11 @@ def shard(objects: Sequence[S3Object], index: int, hosts: int, seed: int | None 
 
 
 def read_object(s3: Any, uri: str) -> bytes:
-    """A small object as bytes. Raises DataError."""
+    """Read a small object.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     bucket, key = parse_uri(uri)
     try:
         body: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -113,9 +127,13 @@ def read_object(s3: Any, uri: str) -> bytes:
 
 
 def download(s3: Any, objects: Iterable[S3Object], folder: Path) -> int:
-    """Put every object under `folder`, several at a time; how many bytes that was.
+    """Download objects into a folder, several at a time.
 
-    Keys are not trusted: one that would leave the folder is refused. Raises DataError.
+    Returns:
+        Bytes downloaded.
+
+    Raises:
+        DataError: A download failed, or a key would leave the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [(entry, safe_path(folder, entry.relative)) for entry in objects]
@@ -131,10 +149,19 @@ def download(s3: Any, objects: Iterable[S3Object], folder: Path) -> int:
 def upload_tree(
     s3: Any, folder: Path, uri: str, newer_than: dict[Path, tuple[int, int]] | None = None
 ) -> int:
-    """Upload every file under `folder` to `uri`; how many were sent.
+    """Upload every file under `folder` to `uri`.
 
-    newer_than: (size, mtime in ns) of files already sent, updated here; only files that differ are sent
-    again.
+    Args:
+        s3: The S3 client.
+        folder: The local folder.
+        uri: The target prefix.
+        newer_than: (size, mtime in ns) of files already sent, updated here; unchanged files are skipped.
+
+    Returns:
+        The number of files sent.
+
+    Raises:
+        DataError: An upload failed.
     """
     bucket, prefix = parse_uri(uri)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
@@ -152,7 +179,11 @@ def upload_tree(
 
 
 def upload_file(s3: Any, path: Path, bucket: str, key: str) -> None:
-    """Upload one file, typed by its name so that a browser shows a report. Raises DataError."""
+    """Upload one file with the content type of its name, so that a browser shows a report.
+
+    Raises:
+        DataError: The upload failed.
+    """
     kind, encoding = mimetypes.guess_type(path.name)
     extra = {"ContentType": kind} if kind and not encoding else {}
     try:
@@ -162,7 +193,7 @@ def upload_file(s3: Any, path: Path, bucket: str, key: str) -> None:
 
 
 def join(prefix: str, *parts: str | PurePosixPath | Path) -> str:
-    """`join("a/", "b", "c")` -> `a/b/c`; an empty prefix gives no leading slash."""
+    """Join keys: `join("a/", "b", "c")` -> `a/b/c`; an empty prefix adds no leading slash."""
     return (
         posixpath.join(prefix.rstrip("/"), *(str(part) for part in parts))
         if prefix
@@ -171,7 +202,11 @@ def join(prefix: str, *parts: str | PurePosixPath | Path) -> str:
 
 
 def safe_path(folder: Path, relative: str) -> Path:
-    """`folder`/`relative`. Raises DataError when that is not inside the folder."""
+    """Return `folder`/`relative`.
+
+    Raises:
+        DataError: The path is not inside the folder.
+    """
     parts = PurePosixPath(relative).parts
     if not parts or PurePosixPath(relative).is_absolute() or ".." in parts or "\0" in relative:
         raise DataError(f"the key {relative!r} does not name a file inside its channel")
@@ -215,7 +250,11 @@ def _s3_message(error: BaseException) -> str:
 
 
 def check_output(uri: str) -> None:
-    """Raise ValidationException when a URI does not name a place in S3."""
+    """Check that a URI names a place in S3.
+
+    Raises:
+        AwsError: ValidationException.
+    """
     try:
         s3_data.parse_uri(uri)
     except DataError as error:

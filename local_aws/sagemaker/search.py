@@ -1,6 +1,4 @@
-"""Search: filters, nested filters and sub-expressions over the documents of jobs, packages, models and
-endpoints.
-"""
+"""Search: filters, nested filters and sub-expressions over the documents of jobs, packages, models and endpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ _KINDS = {
 
 @operation("Search")
 def search(call: Call) -> Document:
-    """Every resource that satisfies the expression, sorted, in pages."""
+    """Return the resources that satisfy the expression, sorted, in pages."""
     wanted = call.params["Resource"]
     kind = _KINDS.get(wanted)
     if kind is None:
@@ -65,12 +63,12 @@ def _document(call: Call, resource: Resource) -> Document:
 
 
 def _record(wanted: str, document: Document) -> Document:
-    """Models are wrapped: their record is a dashboard's."""
+    """Wrap the record as its kind requires: a model's record is a dashboard's."""
     return {"Model": document} if wanted == "Model" else document
 
 
 def matches(document: Document, expression: Document) -> bool:
-    """Whether a document satisfies a SearchExpression; Operator (And unless given) joins all of its parts."""
+    """Return True when a document satisfies a SearchExpression; Operator (default And) joins its parts."""
     parts: list[bool] = [_filter(document, entry) for entry in expression.get("Filters", [])]
     parts += [_nested(document, entry) for entry in expression.get("NestedFilters", [])]
     parts += [matches(document, inner) for inner in expression.get("SubExpressions", [])]
@@ -80,9 +78,7 @@ def matches(document: Document, expression: Document) -> bool:
 
 
 def _nested(document: Document, entry: Document) -> bool:
-    """Whether one and the same member of a list satisfies all of the filters, whose names repeat the list's
-    path.
-    """
+    """Return True when one member of a list satisfies all filters, whose names repeat the list's path."""
     path = entry["NestedPropertyName"]
     members = [member for member in _values(document, path) if isinstance(member, dict)]
     inner = [{**f, "Name": f["Name"].removeprefix(path).lstrip(".")} for f in entry["Filters"]]
@@ -101,8 +97,9 @@ def _filter(document: Document, entry: Document) -> bool:
 
 
 def _values(document: Any, path: str) -> Iterator[Any]:
-    """Every value at a dotted path. Lists are looked through; `Tags.<key>` and `Metrics.<name>` are
-    SageMaker's own.
+    """Yield every value at a dotted path.
+
+    Lists are searched member by member; `Tags.<key>` and `Metrics.<name>` are SageMaker's own paths.
     """
     if isinstance(document, dict) and path.startswith("Tags."):
         yield from (tag["Value"] for tag in document.get("Tags", []) if tag["Key"] == path[5:])
@@ -131,7 +128,7 @@ def _first(document: Document, path: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    """A number, also of a numeric string or an ISO 8601 time."""
+    """Return a number, also of a numeric string or an ISO 8601 time; None for anything else."""
     if isinstance(value, bool):
         return None
     try:

@@ -1,6 +1,4 @@
-"""SageMaker's control plane as one WSGI app: every module of operations, and what must be recovered at the
-start.
-"""
+"""SageMaker's control plane as one WSGI app, and the recovery at its start."""
 
 from __future__ import annotations
 
@@ -46,13 +44,13 @@ class SageMaker(JsonService):
         self._events = StateChanges(context)
 
     def start(self) -> None:
-        """Give jobs that an earlier process left running a truthful end."""
+        """Settle the jobs and restart the endpoints of an earlier process."""
         self._events.start()
         recovery.recover(self._context)
         self._context.part(Endpoints).recover(self._context)
 
     def stop(self) -> None:
-        """Wait until every job has noticed `context.stopping` and killed its processes."""
+        """Stop the endpoints and wait until every job has killed its processes."""
         self._context.part(Endpoints).stop()
         self._context.part(Jobs).join()
         self._events.stop()

@@ -1,4 +1,4 @@
-"""AddTags, ListTags, DeleteTags: for every resource by its ARN."""
+"""AddTags, ListTags and DeleteTags for every resource, by ARN."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_TAGS = 50
 
 @operation("AddTags")
 def add_tags(call: Call) -> Document:
-    """Add or replace tags; at most 50 in all."""
+    """Add or replace tags; a resource has at most 50."""
     arn = _check(call)
     tags = {tag["Key"]: tag["Value"] for tag in call.params["Tags"]}
     if any(key.lower().startswith("aws:") for key in tags):
@@ -25,7 +25,7 @@ def add_tags(call: Call) -> Document:
 
 @operation("ListTags")
 def list_tags(call: Call) -> Document:
-    """Tags in order of key, in pages."""
+    """List tags in order of key, in pages."""
     tags = _listed(call.context.store.tags(_check(call)))
     token = call.params.get("NextToken", "0")
     begin = int(token) if token.isdigit() else 0
@@ -38,7 +38,7 @@ def list_tags(call: Call) -> Document:
 
 @operation("DeleteTags")
 def delete_tags(call: Call) -> None:
-    """Remove tags by key."""
+    """Delete tags by key."""
     call.context.store.untag(_check(call), call.params["TagKeys"])
 
 

@@ -30,7 +30,7 @@ open(os.path.join(os.environ["SM_MODEL_DIR"], "from"), "w").write(open(os.path.j
 """
 
 
-def artefact(cloud: Cloud, uri: str) -> dict[str, bytes]:
+def artifact(cloud: Cloud, uri: str) -> dict[str, bytes]:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     packed = io.BytesIO(cloud.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     with tarfile.open(fileobj=packed) as archive:

@@ -1,4 +1,4 @@
-"""Asynchronous inference: requests wait on disk, answers go to S3, and SNS hears of both."""
+"""Asynchronous inference: requests queue on disk, answers go to S3, SNS announces the outcome."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Invoke = Callable[[str, dict[str, Any], bytes, float], tuple[bytes, str]]
 
 @dataclass(frozen=True)
 class Accepted:
-    """What InvokeEndpointAsync answers with; `failure` is "" without an S3FailurePath."""
+    """The answer of InvokeEndpointAsync; `failure` is "" without an S3FailurePath."""
 
     inference_id: str
     output: str
@@ -40,7 +40,7 @@ class Accepted:
 
 
 class AsyncQueue:
-    """Requests that were accepted and not answered yet. They survive a restart of local_aws."""
+    """Accepted requests without an answer yet. They survive a restart of local_aws."""
 
     def __init__(self, context: Context, invoke: Invoke) -> None:
         self._context = context
@@ -48,17 +48,19 @@ class AsyncQueue:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="async inference")
 
     def start(self) -> None:
-        """Take up what an earlier process left."""
+        """Queue the requests that an earlier process left."""
         for resource in self._context.store.all(KIND):
             self._pool.submit(self._work, resource)
 
     def stop(self) -> None:
-        """Leave what has not begun for the next start."""
+        """Keep requests that have not begun for the next start."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def accept(self, region: str, params: dict[str, Any], config: Document) -> Accepted:
-        """Write a request down and queue it. Raises ValidationError for an endpoint that is not
-        asynchronous.
+        """Record a request and queue it.
+
+        Raises:
+            AwsError: ValidationError for an endpoint that is not asynchronous.
         """
         settings = config.get("AsyncInferenceConfig")
         if settings is None:
@@ -89,7 +91,7 @@ class AsyncQueue:
         try:
             self._answer(resource)
         except Exception:
-            logger.exception("an asynchronous invocation failed inside local_aws")
+            logger.exception("an asynchronous request failed inside local_aws")
             return
         if not self._context.stopping.is_set():
             try:
@@ -125,7 +127,9 @@ class AsyncQueue:
         try:
             s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
         except (ClientError, BotoCoreError) as error:
-            logger.warning("an asynchronous answer could not be written to %s: %s", location, error)
+            logger.warning(
+                "the answer to an asynchronous request could not be written to %s: %s", location, error
+            )
 
     def _tell(self, resource: Resource, topic: str, outcome: dict[str, str]) -> None:
         arn = resource.document["Topics"].get(topic)
@@ -151,7 +155,9 @@ class AsyncQueue:
         try:
             self._context.client("sns", resource.region).publish(TopicArn=arn, Message=json.dumps(message))
         except (ClientError, BotoCoreError) as error:
-            logger.warning("%s could not be told of an asynchronous answer: %s", arn, error)
+            logger.warning(
+                "the outcome of an asynchronous request could not be published to %s: %s", arn, error
+            )
 
 
 def _location(path: str, params: dict[str, Any], suffix: str) -> str:

@@ -1,4 +1,4 @@
-"""Data capture: requests and answers of an endpoint as JSON lines in S3, in SageMaker's form."""
+"""Data capture: an endpoint's requests and answers as JSON lines in S3, in SageMaker's format."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def captured(
     params: Mapping[str, Any],
     answer_headers: Mapping[str, str],
 ) -> Captured | None:
-    """The exchange, when the endpoint captures and the dice say so."""
+    """Return the exchange when capture is on and sampling selects it, else None."""
     fleets = endpoint.fleets
     config = fleets[-1].config.get("DataCaptureConfig") if fleets else None
     if not config or not config.get("EnableCapture", False):
@@ -76,17 +76,17 @@ class Capture:
         self._thread = threading.Thread(target=self._run, name="data capture", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the writer thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write the rest."""
+        """Stop the writer thread and write the remaining lines."""
         if self._thread.is_alive():
             self._thread.join(FLUSH_SECONDS * 2)
         self.flush()
 
     def take(self, exchange: Captured | None, inference_id: str) -> None:
-        """Keep one exchange for the next flush."""
+        """Queue one exchange for the next flush."""
         if exchange is None:
             return
         key = (exchange.region, exchange.config["DestinationS3Uri"], exchange.endpoint, exchange.variant)
@@ -95,7 +95,7 @@ class Capture:
             self._lines[key].append(text)
 
     def flush(self) -> None:
-        """Write what was collected: one object per endpoint and variant."""
+        """Write the collected lines: one object per endpoint and variant."""
         with self._lock:
             collected, self._lines = self._lines, defaultdict(list)
         for (region, destination, endpoint, variant), lines in collected.items():
@@ -115,7 +115,7 @@ class Capture:
 
 
 def line(exchange: Captured, inference_id: str, now: datetime) -> dict[str, Any]:
-    """One line of a capture file."""
+    """Build one line of a capture file."""
     modes = {option["CaptureMode"] for option in exchange.config.get("CaptureOptions", [])}
     header = exchange.config.get("CaptureContentTypeHeader", {})
     data: dict[str, Any] = {}

@@ -25,7 +25,7 @@ _REFUSED = {
 
 @operation("CreateEndpointConfig")
 def create_endpoint_config(call: Call) -> Document:
-    """Check the variants and record them."""
+    """Check the variants and store the configuration."""
     params = call.params
     for member, what in _REFUSED.items():
         if params.get(member):
@@ -41,24 +41,31 @@ def create_endpoint_config(call: Call) -> Document:
 
 @operation("DescribeEndpointConfig")
 def describe_endpoint_config(call: Call) -> Document:
-    """The record."""
+    """Return the record."""
     return RECORDS.of(call).document
 
 
 @operation("ListEndpointConfigs")
 def list_endpoint_configs(call: Call) -> Document:
-    """By name and time."""
+    """Filter by name and time."""
     return summaries(call, list_query(call, KIND), "EndpointConfigs")
 
 
 @operation("DeleteEndpointConfig")
 def delete_endpoint_config(call: Call) -> None:
-    """Remove the record; endpoints that use it go on."""
+    """Delete the record; endpoints that use it keep running."""
     RECORDS.delete(call)
 
 
 def containers(call: Call, config: Document) -> dict[str, Document]:
-    """Model name -> the one container that serves it, for every variant. Raises ValidationException."""
+    """Resolve the container of every variant's model.
+
+    Returns:
+        Model name -> container.
+
+    Raises:
+        AwsError: ValidationException for a model of more than one container.
+    """
     names = {variant["ModelName"] for variant in config["ProductionVariants"]}
     return {name: models.container_of(call, name) for name in names}
 

@@ -1,6 +1,4 @@
-"""One endpoint while local_aws runs: its fleets, which of them gets a request, and the thread that
-changes them.
-"""
+"""A running endpoint: its fleets, the routing of requests, and the thread that changes them."""
 
 from __future__ import annotations
 
@@ -34,15 +32,15 @@ ALARM_POLL_SECONDS = 0.5
 
 
 class Cancelled(Exception):
-    """The endpoint is being deleted, or local_aws ends."""
+    """The endpoint is being deleted, or local_aws is stopping."""
 
 
 class RolledBack(Exception):
-    """The new fleet must go; the text says why."""
+    """The new fleet is discarded; the text says why."""
 
 
 class Endpoint:
-    """The running side of an endpoint; its document in the store is what clients see."""
+    """The servers behind an endpoint's record; clients see the record."""
 
     def __init__(self, context: Context, region: str, name: str) -> None:
         self.context, self.region, self.name = context, region, name
@@ -56,7 +54,12 @@ class Endpoint:
     # --- traffic ---
 
     def route(self, target: str | None) -> Variant:
-        """The variant of one request. Raises ValidationError for an unknown target, Cancelled when gone."""
+        """Choose the variant for one request.
+
+        Raises:
+            AwsError: ValidationError for an unknown target.
+            Cancelled: The endpoint is gone.
+        """
         with self._lock:
             live, following, share = self._live, self._next, self._next_share
         fleet = following if following is not None and random.random() < share else live
@@ -73,19 +76,19 @@ class Endpoint:
     # --- changes, each in the endpoint's thread ---
 
     def create(self) -> None:
-        """Bring up the fleet of a new endpoint."""
+        """Start the fleet of a new endpoint."""
         self._begin(self._create)
 
     def update(self) -> None:
-        """Replace the live fleet by the one planned in the document (`_Next`)."""
+        """Replace the live fleet with the one planned in the document (`_Next`)."""
         self._begin(self._update)
 
     def rescale(self) -> None:
-        """Give the variants the weights and counts of the document's plan."""
+        """Apply the weights and counts of the document's plan."""
         self._begin(self._rescale)
 
     def recover(self, resource: Resource) -> None:
-        """After a restart of local_aws: go on where the document says it was."""
+        """Continue after a restart of local_aws from the recorded status."""
         status = resource.status
         if status == "Deleting":
             self._begin(self._delete)
@@ -95,7 +98,7 @@ class Endpoint:
             self._begin(self._resume)
 
     def delete(self) -> None:
-        """End everything and remove the document; what goes on now is given up first."""
+        """Cancel the change in progress, end the servers, and delete the record."""
         self._cancel.set()
         before = self._thread
 
@@ -107,7 +110,7 @@ class Endpoint:
         self._begin(delete)
 
     def stop(self) -> None:
-        """End the servers because local_aws ends; the document stays as it is."""
+        """Stop the servers because local_aws stops; the document stays as it is."""
         self._cancel.set()
         if self._thread is not None:
             self._thread.join(10)
@@ -126,13 +129,13 @@ class Endpoint:
         try:
             work()
         except (Cancelled, Missing):
-            logger.info("endpoint %s: %s given up", self.name, work.__name__.strip("_"))
+            logger.info("endpoint %s: %s cancelled", self.name, work.__name__.strip("_"))
         except Exception as error:
             with contextlib.suppress(Cancelled, Missing):
                 self._set(EndpointStatus="Failed", FailureReason=self._reason(error))
 
     def _reason(self, error: Exception) -> str:
-        """What clients are told of an error; one that is local_aws's own is logged."""
+        """Return the FailureReason of an error; log errors of local_aws itself."""
         if isinstance(error, DataError | ServerFailed | RolledBack):
             return cut(str(error))
         logger.error("endpoint %s failed inside local_aws", self.name, exc_info=error)
@@ -145,7 +148,11 @@ class Endpoint:
         return self.context.store.get(KIND, self.region, self.name).document
 
     def _set(self, **members: object) -> None:
-        """Change members of the document, as soon as that is possible; None removes one. Raises Cancelled."""
+        """Change members of the document; None removes one. Retries until the store accepts it.
+
+        Raises:
+            Cancelled: local_aws stops first.
+        """
         change = _changing(members)
         if not self.context.store.insist(KIND, self.region, self.name, change, self.context.stopping):
             raise Cancelled
@@ -199,7 +206,7 @@ class Endpoint:
                 variant.scale(plan.get("counts", {}).get(name, variant.desired))
             for variant in fleet.variants.values():
                 variant.wait_healthy(self._cancelled)
-        except Exception as error:  # whatever it is, the servers that are there go on
+        except Exception as error:  # the existing servers survive any failure
             self._raise_if_cancelled()
             failure = self._reason(error)
         self._set(EndpointStatus="InService", ProductionVariants=fleet.summary(), FailureReason=failure)
@@ -219,7 +226,7 @@ class Endpoint:
             self._shift(following, rollout)
         except (Cancelled, Missing):
             raise
-        except Exception as error:  # whatever it is, the live fleet goes on
+        except Exception as error:  # the live fleet survives any failure
             self._raise_if_cancelled()
             self._roll_back(following, self._reason(error))
             return
@@ -303,14 +310,14 @@ class Endpoint:
         )
 
     def _remove(self, fleet: Fleet) -> None:
-        """Remove a fleet that another has taken the place of: that must not fail with it."""
+        """Remove a replaced fleet; a failure here must not fail the deployment."""
         try:
             fleet.remove()
         except Exception:
             logger.exception("a fleet of endpoint %s could not be removed", self.name)
 
     def _take_fleets(self) -> list[Fleet]:
-        """The fleets, which get no further request."""
+        """Take the fleets out of traffic and return them."""
         fleets = self.fleets
         with self._lock:
             self._live = self._next = None
@@ -324,7 +331,7 @@ class Endpoint:
         self.context.store.delete(KIND, self.region, self.name)
 
     def _remove_folders(self, but: Set[str] = frozenset()) -> None:
-        """Remove what fleets of an earlier, killed local_aws left; with nothing to keep, the endpoint's folder."""
+        """Delete the folders that earlier fleets left, except `but`; without it, the endpoint's folder."""
         folder = folder_of(self.context, self.region, self.name)
         for left in folder.iterdir() if but and folder.is_dir() else [folder]:
             if left.name not in but:
@@ -336,7 +343,7 @@ class Endpoint:
 
 
 def _changing(members: Mapping[str, object]) -> Callable[[Document], None]:
-    """A change of members of a document; None removes one."""
+    """Build a change of a document's members; None removes one."""
 
     def change(document: Document) -> None:
         for name, value in members.items():
@@ -354,9 +361,7 @@ def new_plan(
     counts: Mapping[str, int] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> Plan:
-    """A fleet to be: a copy of the configuration and its containers, so that deleting those changes
-    nothing.
-    """
+    """Plan a fleet: a copy of the configuration and its containers, so that deleting those changes nothing."""
     return {
         "id": uuid.uuid4().hex[:12],
         "created": time.time(),
@@ -368,7 +373,7 @@ def new_plan(
 
 
 def _capture_summary(config: Document) -> Document | None:
-    """DataCaptureConfigSummary of a configuration."""
+    """Build the DataCaptureConfigSummary of a configuration."""
     capture = config.get("DataCaptureConfig")
     if capture is None:
         return None
@@ -393,40 +398,40 @@ def first_members(plan: Plan) -> Document:
 
 
 class Endpoints:
-    """The endpoints of this process, by region and name."""
+    """The running endpoints, by region and name."""
 
     def __init__(self) -> None:
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
         self._lock = threading.Lock()
 
     def ensure(self, context: Context, region: str, name: str) -> Endpoint:
-        """The running side of an endpoint's record, made on first use."""
+        """Return the running side of an endpoint's record, created at first use."""
         with self._lock:
             return self._endpoints.setdefault((region, name), Endpoint(context, region, name))
 
     def forget(self, endpoint: Endpoint) -> None:
-        """Drop an endpoint that is deleted, so that the next one of its name starts afresh."""
+        """Forget a deleted endpoint, so that the next one of its name starts fresh."""
         with self._lock:
             if self._endpoints.get((endpoint.region, endpoint.name)) is endpoint:
                 del self._endpoints[(endpoint.region, endpoint.name)]
 
     def get(self, region: str, name: str) -> Endpoint | None:
-        """An endpoint by name."""
+        """Return an endpoint by name, or None."""
         with self._lock:
             return self._endpoints.get((region, name))
 
     def all(self) -> list[Endpoint]:
-        """Every endpoint."""
+        """All endpoints."""
         with self._lock:
             return list(self._endpoints.values())
 
     def recover(self, context: Context) -> None:
-        """Bring back every endpoint that the store knows."""
+        """Restart every endpoint of the store."""
         for resource in context.store.all(KIND):
             self.ensure(context, resource.region, resource.name).recover(resource)
 
     def stop(self) -> None:
-        """End all servers, at once."""
+        """Stop all servers concurrently."""
         threads = [threading.Thread(target=endpoint.stop) for endpoint in self.all()]
         for thread in threads:
             thread.start()

@@ -11,13 +11,13 @@ _STRING = 7
 
 
 def event(kind: str, payload: bytes) -> bytes:
-    """One event; its payload is the member marked `eventpayload` in the service model."""
+    """Encode one event; its payload is the member marked `eventpayload` in the service model."""
     headers = {":message-type": "event", ":event-type": kind, ":content-type": "application/octet-stream"}
     return _message(headers, payload)
 
 
 def exception(kind: str, document: Mapping[str, object]) -> bytes:
-    """A modelled exception, which ends the stream."""
+    """Encode a modelled exception, which ends the stream."""
     headers = {":message-type": "exception", ":exception-type": kind, ":content-type": "application/json"}
     return _message(headers, json.dumps(document).encode())
 

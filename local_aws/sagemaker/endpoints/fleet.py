@@ -1,6 +1,4 @@
-"""A fleet: all variants of one endpoint configuration, running. A rollout moves traffic from one fleet to
-another.
-"""
+"""A fleet: the running variants of one endpoint configuration. A rollout moves traffic between two fleets."""
 
 from __future__ import annotations
 
@@ -18,12 +16,13 @@ from local_aws.gateway.json_service import Document
 from local_aws.sagemaker.endpoints.variant import Variant, VariantSpec
 
 Plan = dict[str, Any]
-"""What is stored of a fleet: {"id", "created", "config" (its document), "containers" {model name: container},
-"weights" and "counts" {variant: what it was changed to}}."""
+"""The stored form of a fleet: {"id", "created", "config" (its document), "containers" {model name: container},
+"weights" and "counts" {variant: changed value}}.
+"""
 
 
 def instances(plan: Plan | None) -> Counter[str]:
-    """Instance type -> how many instances of it a fleet has; a serverless variant has none."""
+    """Count a fleet's instances by type; a serverless variant has none."""
     found: Counter[str] = Counter()
     if plan is None:
         return found
@@ -35,7 +34,7 @@ def instances(plan: Plan | None) -> Counter[str]:
 
 
 def folder_of(context: Context, region: str, endpoint: str) -> Path:
-    """Where the fleets of an endpoint have their folders, by plan id."""
+    """Return the folder of an endpoint's fleets; each has a subfolder named by its plan's id."""
     return context.settings.state / "endpoints" / region / endpoint
 
 
@@ -56,16 +55,21 @@ class Fleet:
 
     @property
     def config_name(self) -> str:
-        """Name of its configuration."""
+        """The name of its configuration."""
         return str(self.config["EndpointConfigName"])
 
     @property
     def count(self) -> int:
-        """How many servers it has."""
+        """The number of its servers."""
         return sum(variant.count for variant in self.variants.values())
 
     def start(self, cancelled: Callable[[], bool], wait: bool = True) -> None:
-        """Start every variant and, with `wait`, see them healthy. Raises DataError, ServerFailed."""
+        """Start every variant and, with `wait`, wait until all are healthy.
+
+        Raises:
+            DataError: Model data cannot be downloaded or unpacked.
+            ServerFailed: A server did not become healthy.
+        """
         with ThreadPoolExecutor(max(1, len(self.variants))) as pool:
             list(pool.map(lambda variant: variant.start(), self.variants.values()))
         if wait:
@@ -73,7 +77,11 @@ class Fleet:
                 variant.wait_healthy(cancelled)
 
     def choose(self, target: str | None) -> Variant:
-        """A variant by name, or by chance in proportion to the weights. Raises ValidationError."""
+        """Choose a variant: `target`, or at random in proportion to the weights.
+
+        Raises:
+            AwsError: ValidationError for an unknown target or weights that are all 0.
+        """
         if target is not None:
             if target not in self.variants:
                 raise AwsError(
@@ -89,17 +97,17 @@ class Fleet:
         return random.choices(variants, weights)[0]
 
     def stop(self) -> None:
-        """End every server."""
+        """Stop every server."""
         for variant in self.variants.values():
             variant.stop()
 
     def remove(self) -> None:
-        """End every server and delete the unpacked models."""
+        """Stop every server and delete the unpacked models."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def summary(self) -> list[Document]:
-        """ProductionVariants as DescribeEndpoint shows them."""
+        """Build ProductionVariants of DescribeEndpoint."""
         return [self._variant_summary(document) for document in self.config["ProductionVariants"]]
 
     def _variant_summary(self, document: Document) -> Document:

@@ -9,7 +9,7 @@ _MICROSECONDS = "Microseconds"
 
 
 class InvocationMetrics:
-    """What the runtime tells about each invocation."""
+    """Records the metrics of each invocation."""
 
     def __init__(self) -> None:
         self._data = MetricData()
@@ -24,7 +24,7 @@ class InvocationMetrics:
         model_us: float,
         overhead_us: float,
     ) -> None:
-        """One invocation: the container's HTTP status and how long it and local_aws took, in microseconds."""
+        """Record one invocation: the container's HTTP status, its latency and local_aws's own in microseconds."""
         dimensions = (("EndpointName", endpoint), ("VariantName", variant))
 
         def metric(name: str, unit: str = "None") -> Metric:

@@ -1,4 +1,4 @@
-"""What a container serves: its model unpacked into the folder that becomes /opt/ml."""
+"""Model data: downloaded and unpacked into the folder that becomes /opt/ml."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _COMPLETE = ".complete"
 
 
 def prepare(context: Context, region: str, container: Document, opt_ml: Path) -> None:
-    """Fill `opt_ml`/model with the container's model data, once: a restart finds it there. Raises
-    DataError.
+    """Unpack a container's model data into `opt_ml`/model, once: a restart finds it there.
+
+    Raises:
+        DataError: The data cannot be downloaded or unpacked.
     """
     marker = opt_ml / _COMPLETE
     if marker.exists():

@@ -1,4 +1,4 @@
-"""Operations on endpoints."""
+"""The operations on endpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECORDS = Records(
 
 @operation("CreateEndpoint")
 def create_endpoint(call: Call) -> Document:
-    """Record the endpoint and start its servers."""
+    """Store the record and start the servers."""
     config = _config(call)
     plan = new_plan(config, configs.containers(call, config))
     _check_quotas(call, instances(plan))
@@ -37,19 +37,19 @@ def create_endpoint(call: Call) -> Document:
 
 @operation("DescribeEndpoint")
 def describe_endpoint(call: Call) -> Document:
-    """The record."""
+    """Return the record."""
     return RECORDS.of(call).document
 
 
 @operation("ListEndpoints")
 def list_endpoints(call: Call) -> Document:
-    """By name, status and time."""
+    """Filter by name, status and time."""
     return summaries(call, list_query(call, KIND), "Endpoints")
 
 
 @operation("UpdateEndpoint")
 def update_endpoint(call: Call) -> Document:
-    """Roll a new configuration out, blue/green."""
+    """Roll out a new configuration, blue/green or rolling."""
     params = call.params
     resource = _in_service(call)
     config = _config(call)
@@ -86,7 +86,7 @@ def update_endpoint(call: Call) -> Document:
 
 @operation("UpdateEndpointWeightsAndCapacities")
 def update_weights_and_capacities(call: Call) -> Document:
-    """Change traffic shares and numbers of servers of the live configuration."""
+    """Change traffic weights and instance counts of the live configuration."""
     resource = _in_service(call)
     wanted = {item["VariantName"]: item for item in call.params["DesiredWeightsAndCapacities"]}
     config = resource.document["_Live"]["config"]
@@ -123,7 +123,7 @@ def update_weights_and_capacities(call: Call) -> Document:
 
 @operation("DeleteEndpoint")
 def delete_endpoint(call: Call) -> None:
-    """End the servers and remove the record; as on AWS not while the endpoint is created or changed."""
+    """Stop the servers and delete the record; refused, as on AWS, while the endpoint changes."""
     resource = RECORDS.of(call)
     before = []
 
@@ -159,7 +159,7 @@ def _require_in_service(call: Call, document: Document) -> None:
 
 
 def _in_progress(document: Document) -> AwsError:
-    """What AWS answers to changes and deletion alike."""
+    """AWS's answer to changes and deletion while the endpoint changes."""
     return validation_error(f'Cannot update in-progress endpoint "{document["EndpointArn"]}".')
 
 
@@ -168,7 +168,7 @@ def _running(call: Call) -> Endpoint:
 
 
 def _retained(call: Call, live: Document, new: list[str]) -> tuple[Mapping[str, int], Mapping[str, float]]:
-    """Counts and weights that RetainAllVariantProperties carries over to variants of the same name."""
+    """Return the counts and weights that RetainAllVariantProperties carries over to variants of the same name."""
     if not call.params.get("RetainAllVariantProperties"):
         return {}, {}
     excluded = {
@@ -219,9 +219,10 @@ def _pending(config: Document) -> Document:
 
 
 def _check_quotas(call: Call, wanted: Mapping[str, int]) -> None:
-    """Raise ResourceLimitExceeded when instances on top of those that endpoints have exceed a quota.
+    """Refuse instances beyond the quota of endpoints; an update counts both fleets.
 
-    An update has both its fleets until it is over.
+    Raises:
+        AwsError: ResourceLimitExceeded.
     """
     quotas = call.context.settings.quotas
     if not quotas:

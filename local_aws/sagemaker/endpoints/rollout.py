@@ -1,4 +1,4 @@
-"""How a blue/green or rolling update moves traffic: pure functions from a DeploymentConfig to steps."""
+"""Blue/green and rolling updates: pure functions from a DeploymentConfig to traffic steps."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Rollout:
-    """All steps (the last has fraction 1), the wait before the old fleet ends, the alarms that roll back,
-    the time limit.
+    """The traffic steps of an update.
+
+    Attributes:
+        steps: In order; the last has fraction 1.
+        termination_seconds: Wait before the old fleet ends.
+        alarms: Names of the alarms that roll the update back.
+        maximum_seconds: Time limit of the whole update.
     """
 
     steps: tuple[Step, ...]
@@ -32,9 +37,12 @@ class Rollout:
 
 
 def plan(config: dict[str, Any] | None, old_instances: int, new_instances: int) -> Rollout:
-    """The rollout that a DeploymentConfig asks for; all at once without one.
+    """Plan the rollout of a DeploymentConfig; without one, all traffic moves at once.
 
-    Sizes given as INSTANCE_COUNT are fractions of the new fleet's instances. Raises ValidationException.
+    Sizes given as INSTANCE_COUNT are fractions of the new fleet's instances.
+
+    Raises:
+        AwsError: ValidationException for an incomplete policy.
     """
     if not config:
         return Rollout((Step(1.0, 0.0),))

@@ -29,7 +29,7 @@ from local_aws.settings import ACCOUNT_ID
 logger = logging.getLogger(__name__)
 
 INVOKE_SECONDS = 60.0
-"""How long SageMaker waits for a container's answer."""
+"""SageMaker's limit for a container's answer."""
 LARGEST_BODY = 6 * 1024 * 1024
 
 _PATHS = {
@@ -48,7 +48,7 @@ _UNSUPPORTED = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a container answered. `response` is not read yet."""
+    """A container's answer. The body of `response` is not read yet."""
 
     variant: Variant
     server: ModelServer
@@ -57,14 +57,18 @@ class Answer:
     sent: float
 
     def close(self) -> None:
-        """Give the connection and the server's attention back."""
+        """Release the connection and the server's slot."""
         self.response.release_conn()
         self.server.count(-1)
         self.variant.release()
 
 
 def operation_of(environ: Environ) -> tuple[str, str]:
-    """The operation and the endpoint's name of a request. Raises UnknownOperationException."""
+    """Return the operation and the endpoint's name of a request.
+
+    Raises:
+        AwsError: UnknownOperationException.
+    """
     match = _PATH.match(environ.get("PATH_INFO", ""))
     operation = _PATHS.get(match.group(2)) if match else None
     if match is None or operation is None or environ["REQUEST_METHOD"] != "POST":
@@ -88,7 +92,7 @@ class Runtime:
         self._async.start()
 
     def stop(self) -> None:
-        """Send what is waiting."""
+        """Flush captured data and stop the queue."""
         self._async.stop()
         self._capture.stop()
 
@@ -175,7 +179,11 @@ class Runtime:
     def _ask(
         self, region: str, params: dict[str, Any], body: bytes, timeout: float = INVOKE_SECONDS
     ) -> tuple[Answer, bytes, Endpoint]:
-        """Send a request and read the whole answer. Raises ModelError for what is not 2xx."""
+        """Send a request and read the whole answer.
+
+        Raises:
+            AwsError: ModelError when the status is not 2xx.
+        """
         endpoint = self._endpoint(region, params["EndpointName"])
         answer = self._send(endpoint, params, body, timeout)
         content = self._content(endpoint, answer)
@@ -183,7 +191,11 @@ class Runtime:
         return answer, content, endpoint
 
     def _content(self, endpoint: Endpoint, answer: Answer) -> bytes:
-        """The whole answer, which is then closed. Raises ModelError when it breaks off."""
+        """Read the whole answer and close it.
+
+        Raises:
+            AwsError: ModelError when the connection breaks.
+        """
         try:
             return answer.response.read()
         except urllib3.exceptions.HTTPError as error:

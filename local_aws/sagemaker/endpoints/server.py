@@ -1,4 +1,4 @@
-"""One server process behind an endpoint: started, pinged until healthy, restarted when it dies."""
+"""One model server: started, pinged until healthy, restarted when it dies."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from local_aws.execution.processes import Isolation, ProcessGroup
 logger = logging.getLogger(__name__)
 
 PING_SECONDS = 0.05
-"""Pause between two pings of a server that is not up yet."""
+"""Seconds between two pings of a server that is starting."""
 WATCH_SECONDS = 0.2
-"""How soon the end of a healthy process is noticed."""
+"""Seconds until the end of a healthy process is noticed."""
 PING_TIMEOUT = 2.0
 STOP_SECONDS = 5.0
 LONGEST_BACKOFF = 30.0
@@ -30,7 +30,7 @@ TAIL_LINES = 20
 
 
 class ServerFailed(Exception):
-    """A server did not come up; the text ends with the tail of its log."""
+    """A server did not become healthy; the text ends with the tail of its log."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class ServerSpec:
 
 
 class ModelServer:
-    """A server that is kept running until `stop`. Thread-safe.
+    """A server that is restarted until `stop`. Thread-safe.
 
-    `log` gets each line of its output; `log_stream` names where they go, for error messages.
+    `log` receives each line of its output; `log_stream` names the stream in error messages.
     """
 
     def __init__(self, spec: ServerSpec, log: Callable[[bytes], None], log_stream: str) -> None:
@@ -71,17 +71,21 @@ class ModelServer:
 
     @property
     def healthy(self) -> bool:
-        """Whether it answers now."""
+        """True while it answers pings."""
         return self._healthy
 
     @property
     def pid(self) -> int | None:
-        """Process id of its group, None while it is not running."""
+        """The process id of its group; None while it is not running."""
         group = self._group
         return None if group is None else group.pid
 
     def wait_healthy(self, cancelled: Callable[[], bool]) -> None:
-        """Wait for its first healthy answer. Raises ServerFailed."""
+        """Wait for the first healthy ping.
+
+        Raises:
+            ServerFailed: It did not become healthy, or the wait was cancelled.
+        """
         with self._changed:
             while not self._healthy and self._failure is None:
                 if cancelled():
@@ -93,7 +97,11 @@ class ModelServer:
     def request(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout: float
     ) -> urllib3.BaseHTTPResponse:
-        """Send one request; the response's body is not read yet. Raises urllib3.exceptions.HTTPError."""
+        """Send one request; the response's body is not read yet.
+
+        Raises:
+            urllib3.exceptions.HTTPError: The server did not answer.
+        """
         pool = self._pool
         if pool is None:
             raise urllib3.exceptions.ProtocolError("the server is not running")
@@ -108,16 +116,16 @@ class ModelServer:
         )
 
     def count(self, difference: int) -> None:
-        """Note that a request began (1) or ended (-1): routing and graceful stops look at it."""
+        """Count a request in (1) or out (-1), for routing and graceful stops."""
         with self._changed:
             self.outstanding += difference
 
     def suspect(self) -> None:
-        """A connection broke: send it nothing until it answers a ping again."""
+        """Stop sending requests until it answers a ping again."""
         self._set_healthy(False)
 
     def stop(self) -> None:
-        """End the process: SIGTERM, then SIGKILL; returns when it is gone."""
+        """Stop the process with SIGTERM, then SIGKILL; return when it is gone."""
         with self._changed:
             self._stopping = True
             self._healthy = False
@@ -134,7 +142,7 @@ class ModelServer:
             if self._stopping:
                 return
             if first and failure is not None:
-                # A server that never came up fails its deployment; one that did is restarted for ever.
+                # A server that never came up fails its deployment; one that did is always restarted.
                 with self._changed:
                     self._failure = failure
                     self._changed.notify_all()
@@ -146,7 +154,7 @@ class ModelServer:
                 self._changed.wait_for(lambda: self._stopping, backoff)
 
     def _serve(self) -> str | None:
-        """Start the process and stay with it to its end; why it never became healthy, or None if it did."""
+        """Run the process to its end; return the reason when it never became healthy, else None."""
         port = _free_port()
         self._tail.clear()
         try:
@@ -180,7 +188,7 @@ class ModelServer:
             self._group = self._pool = None
 
     def _watch(self, group: ProcessGroup, pool: urllib3.HTTPConnectionPool) -> None:
-        """Stay until the process ends; ping it again when a request cast doubt on it."""
+        """Watch until the process ends; ping it again after a request failed."""
         while group.poll() is None and not self._stopping:
             with self._changed:
                 self._changed.wait_for(lambda: not self._healthy, WATCH_SECONDS)

@@ -1,4 +1,4 @@
-"""A production variant: servers of one model that share its traffic."""
+"""A production variant: the servers of one model that share its traffic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from local_aws.sagemaker.models import ROLE
 from local_aws.state.logs import LogWriter
 
 DEFAULT_STARTUP_SECONDS = 480
-"""How long SageMaker waits for a container's first healthy ping."""
+"""SageMaker's default limit for a container's first healthy ping."""
 PICK_SECONDS = 60.0
 
 
@@ -29,14 +29,16 @@ class Unavailable(Exception):
 
 
 class Replaced(Exception):
-    """The variant was ended between routing and picking: route again."""
+    """The variant ended between routing and picking: route again."""
 
 
 @dataclass(frozen=True)
 class VariantSpec:
-    """One entry of ProductionVariants with the container that it serves.
+    """One entry of ProductionVariants with its container.
 
-    `count` servers; `serverless_concurrency` is MaxConcurrency of a serverless variant, else 0.
+    Attributes:
+        count: Number of servers.
+        serverless_concurrency: MaxConcurrency of a serverless variant, else 0.
     """
 
     name: str
@@ -49,7 +51,7 @@ class VariantSpec:
 
     @classmethod
     def from_document(cls, document: Document, container: Document) -> VariantSpec:
-        """From an entry of an endpoint configuration."""
+        """Build from an entry of an endpoint configuration."""
         serverless = document.get("ServerlessConfig")
         return cls(
             name=document["VariantName"],
@@ -83,22 +85,30 @@ class Variant:
 
     @property
     def count(self) -> int:
-        """How many servers it has, healthy or not."""
+        """The number of its servers, healthy or not."""
         return len(self._servers)
 
     @property
     def servers(self) -> list[ModelServer]:
-        """Its servers now."""
+        """Its current servers."""
         with self._lock:
             return list(self._servers)
 
     def start(self) -> None:
-        """Unpack the model and start the servers; returns before they are healthy. Raises DataError."""
+        """Unpack the model and start the servers without waiting for them.
+
+        Raises:
+            DataError: The model data cannot be downloaded or unpacked.
+        """
         model_data.prepare(self._context, self._region, self.spec.container, self._folder)
         self.scale(self.desired)
 
     def wait_healthy(self, cancelled: Callable[[], bool]) -> None:
-        """Wait for every server. Raises ServerFailed."""
+        """Wait until every server is healthy.
+
+        Raises:
+            ServerFailed: A server did not become healthy.
+        """
         for server in self.servers:
             try:
                 server.wait_healthy(cancelled)
@@ -109,9 +119,7 @@ class Variant:
                 ) from error
 
     def scale(self, count: int) -> None:
-        """Start or stop servers until there are `count`; those that are stopped finish their requests
-        first.
-        """
+        """Start or stop servers until there are `count`; a stopped server finishes its requests first."""
         self.desired = count
         with self._lock:
             while len(self._servers) < count:
@@ -121,10 +129,13 @@ class Variant:
             self._end(server)
 
     def pick(self) -> ModelServer:
-        """The healthy server with the fewest outstanding requests, this one counted; waits for one.
+        """Wait for a healthy server and return the one with the fewest outstanding requests.
 
-        Counted under the lock that takes servers away, so that a server is never stopped under a request.
-        Raises Unavailable, Replaced.
+        The request is counted under the lock that removes servers, so no server stops under a request.
+
+        Raises:
+            Unavailable: No server became healthy in time.
+            Replaced: The variant ended.
         """
         deadline = time.monotonic() + PICK_SECONDS
         while True:
@@ -144,7 +155,11 @@ class Variant:
             time.sleep(0.05)
 
     def admit(self) -> None:
-        """Count a request in. Raises ThrottlingException above a serverless variant's MaxConcurrency."""
+        """Count a request in.
+
+        Raises:
+            AwsError: ThrottlingException beyond a serverless variant's MaxConcurrency.
+        """
         most = self.spec.serverless_concurrency
         with self._lock:
             if most and self._admitted >= most:
@@ -159,7 +174,7 @@ class Variant:
             self._admitted -= 1
 
     def stop(self) -> None:
-        """End every server."""
+        """Stop every server."""
         with self._lock:
             self._ended = True
             servers, self._servers = self._servers, []

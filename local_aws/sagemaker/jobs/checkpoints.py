@@ -1,4 +1,4 @@
-"""Checkpoints of a training job, kept in step with S3: down before it starts, up while it runs."""
+"""Checkpoints of a training job, synchronized with S3: downloaded before it starts, uploaded while it runs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class CheckpointSync:
         self._thread = threading.Thread(target=self._run, name=f"checkpoints to {uri}", daemon=True)
 
     def download(self) -> None:
-        """Bring what an earlier attempt saved; nothing there is fine."""
+        """Download the checkpoints of an earlier attempt, if there are any."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(DataError):
             s3_data.download(self._s3, s3_data.list_prefix(self._s3, self._uri), self._folder)
 
     def start(self) -> None:
-        """Upload what is new, again and again, until `stop`."""
+        """Upload new files every SYNC_SECONDS until `stop`."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Upload what is left, then end."""
+        """Upload the remaining files, then end."""
         self._done.set()
         self._thread.join()
 

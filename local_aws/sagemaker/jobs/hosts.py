@@ -1,4 +1,4 @@
-"""The processes of a job's hosts: started together, watched together, ended together."""
+"""The processes of a job's hosts: started, watched and ended together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ _addresses = itertools.count(1)
 
 @dataclass(frozen=True)
 class HostCommand:
-    """What one host runs. folder: its /opt/ml. log: where its lines go."""
+    """The command of one host.
+
+    Attributes:
+        folder: Its /opt/ml.
+        log: Receives its output.
+    """
 
     name: str
     argv: Sequence[str]
@@ -37,8 +42,12 @@ class HostCommand:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job's processes ended. `host` and `status` are those of the first that failed, if any; `tail` its
-    last lines.
+    """The end of a job's processes.
+
+    Attributes:
+        status: Exit status of the first host that failed, else 0.
+        host: Its name.
+        tail: Its last log lines.
     """
 
     status: int
@@ -47,10 +56,10 @@ class Ending:
 
 
 def host_names(count: int) -> tuple[str, ...]:
-    """Names under which a job's hosts find each other, in SageMaker's order.
+    """Return the host names of a job, in SageMaker's order.
 
-    Where a job can have its own /etc/hosts these are AWS's (`algo-1`), and `addresses` says where they lead;
-    elsewhere they are addresses themselves.
+    Where a job can have its own /etc/hosts these are AWS's (`algo-1`), resolved by `addresses`; elsewhere they are
+    loopback addresses.
     """
     if namespaces_supported():
         return tuple(f"algo-{index}" for index in range(1, count + 1))
@@ -61,9 +70,7 @@ def host_names(count: int) -> tuple[str, ...]:
 
 
 def addresses(names: Sequence[str]) -> dict[str, str]:
-    """A loopback address of its own for each host of one job, so that two jobs may listen on the same
-    port.
-    """
+    """Assign each host of a job its own loopback address, so that two jobs may listen on the same port."""
     block = next(_addresses)
     return (
         {name: _address(block, index) for index, name in enumerate(names, start=1)}
@@ -83,7 +90,7 @@ def isolation(context: Context, names: Sequence[str]) -> Isolation:
 
 
 class Hosts:
-    """A job's running hosts. `on_line` gets every line of every host."""
+    """A job's running hosts. `on_line` receives every line of every host."""
 
     def __init__(
         self, context: Context, kind: str, name: str, on_line: Callable[[str], object] | None = None
@@ -96,8 +103,10 @@ class Hosts:
         self._on_line = on_line
 
     def start(self, commands: Sequence[HostCommand]) -> None:
-        """Start every host. Raises OSError when one cannot be started; those started before are then
-        ended.
+        """Start every host.
+
+        Raises:
+            OSError: One cannot be started; the others are ended.
         """
         shared = isolation(self._context, [command.name for command in commands])
         try:
@@ -119,10 +128,13 @@ class Hosts:
             raise
 
     def wait(self, give_up: Callable[[], bool]) -> Ending | None:
-        """Wait until all have ended well or one has failed (the others are then ended). None when `give_up`
-        says so.
+        """Wait until all hosts exit with 0 or one fails, which ends the others.
 
-        Raises Shutdown, after killing all, when local_aws ends.
+        Returns:
+            The ending, or None when `give_up` returned true first.
+
+        Raises:
+            Shutdown: local_aws stops; all hosts are killed.
         """
         pause = 0.005
         while not give_up():
@@ -142,7 +154,7 @@ class Hosts:
         return None
 
     def terminate(self, grace_seconds: float = STOP_GRACE_SECONDS) -> Ending:
-        """SIGTERM to all, then SIGKILL to what is left after the grace."""
+        """Send SIGTERM to all hosts, then SIGKILL after the grace period."""
         import signal
 
         for _, group in self._groups:
@@ -153,7 +165,7 @@ class Hosts:
         return ended or self._ending(self._groups[0][0], 0)
 
     def kill(self) -> None:
-        """End every process at once and deliver the last log lines."""
+        """Kill every process and flush the logs."""
         for _, group in self._groups:
             group.kill()
         for log in self._logs:
@@ -180,7 +192,7 @@ class Hosts:
 
 
 def error_message(tail: tuple[str, ...]) -> str:
-    """The last traceback of a log's tail, else its last lines."""
+    """Return the last traceback of a log's tail, else its last lines."""
     starts = [
         index for index, line in enumerate(tail) if line.startswith("Traceback (most recent call last)")
     ]
@@ -188,11 +200,11 @@ def error_message(tail: tuple[str, ...]) -> str:
 
 
 def log_stream(context: Context, region: str, group: str, job: str, host: str) -> LogWriter:
-    """The CloudWatch stream of one host: `<job>/<host>-<epoch seconds>`."""
+    """Open the CloudWatch stream of one host: `<job>/<host>-<epoch seconds>`."""
     label = host if host.startswith("algo-") else f"algo-{host}"
     return context.logs.writer(region, group, f"{job}/{label}-{int(time.time())}")
 
 
 def _address(block: int, index: int) -> str:
-    """127.x.y.z with a block of 200 addresses per job, from 127.64.0.1 on."""
+    """Return 127.x.y.z; each job has a block of 200 addresses, from 127.64.0.1 on."""
     return f"127.{64 + block // 256 % 128}.{block % 256}.{index}"

@@ -1,6 +1,4 @@
-"""A job of any kind while it runs: a thread that takes it from capacity to its end, and the register of all
-of them.
-"""
+"""A running job of any kind: a thread that takes it from capacity to its end, and the register of all jobs."""
 
 from __future__ import annotations
 
@@ -21,9 +19,9 @@ from local_aws.state.resources import Document, Missing, Resource
 logger = logging.getLogger(__name__)
 
 FAILURE_REASON_CHARACTERS = 1024
-"""What the service model allows a FailureReason."""
+"""Longest FailureReason that the service model allows."""
 INTERNAL_ERROR = "InternalServerError"
-"""How the reason of a failure begins that is local_aws's own, after which AWS may try again."""
+"""Prefix of a failure that is SageMaker's own, after which a retry is allowed."""
 END_SECONDS = 20
 
 
@@ -32,19 +30,19 @@ class JobFailed(Exception):
 
 
 class JobStopped(Exception):
-    """Ends a job early because it was stopped or its time was up."""
+    """Ends a job early: it was stopped, or its time was up."""
 
 
 class JobEnded(Exception):
-    """Leaves `execute` after the end has been recorded."""
+    """Leaves `execute` after the end was recorded."""
 
 
 class Shutdown(Exception):
-    """local_aws itself ends: leave the job as it is recorded; the next start says what became of it."""
+    """local_aws stops: leave the record as it is; the next start ends or resumes the job."""
 
 
 class Job(ABC):
-    """One job in a thread of its own. Subclasses take it through its life in `execute`."""
+    """One job in its own thread. Subclasses implement its life in `execute`."""
 
     kind: str
 
@@ -59,7 +57,13 @@ class Job(ABC):
 
     @abstractmethod
     def execute(self) -> None:
-        """Do the job. Raises JobFailed, JobStopped or Shutdown to end it early."""
+        """Run the job.
+
+        Raises:
+            JobFailed: Ends it as Failed.
+            JobStopped: Ends it as Stopped.
+            Shutdown: Leaves it as recorded.
+        """
 
     @abstractmethod
     def mark_failed(self, reason: str) -> None:
@@ -70,7 +74,7 @@ class Job(ABC):
         """Record the end as Stopped."""
 
     def request_stop(self) -> None:
-        """Ask the job to end; returns at once."""
+        """Request a stop; return at once."""
         self.stop_requested.set()
 
     def begin(self) -> None:
@@ -86,37 +90,44 @@ class Job(ABC):
         self.context.store.update(self.kind, self.region, self.name, lambda document: document.update(change))
 
     def document(self) -> Document:
-        """The job's document as it is recorded now."""
+        """Return the job's document as recorded now."""
         return self.context.store.get(self.kind, self.region, self.name).document
 
     def end(self, change: Callable[[Document], None]) -> None:
-        """Record the end, however often that must be tried: nothing else would ever tell clients of it.
+        """Record the end, retrying until the store accepts it: clients learn of it nowhere else.
 
-        Raises Shutdown when local_aws ends first.
+        Raises:
+            Shutdown: local_aws stops first.
         """
         self.remove_folder()  # a full disk may have its room from here
         if not self.context.store.insist(self.kind, self.region, self.name, change, self.context.stopping):
             raise Shutdown
 
     def remove_folder(self) -> None:
-        """Delete the job's files; those of a job that local_aws leaves behind go at the next start."""
+        """Delete the job's files; the next start deletes those of a job that local_aws leaves behind."""
         if not self.context.stopping.is_set():
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def check_running(self) -> None:
-        """Raise when the job should not go on."""
+        """Raise JobStopped or Shutdown when the job must not continue."""
         if self.context.stopping.is_set():
             raise Shutdown
         if self.stop_requested.is_set():
             raise JobStopped("")
 
     def should_end(self) -> bool:
-        """Whether a wait should be given up."""
+        """Return True when a wait must be abandoned."""
         return self.context.stopping.is_set() or self.stop_requested.is_set()
 
     def take_cores(self, cores: int, timeout: float | None = None) -> Lease:
-        """Wait for the machine. Raises JobStopped when stopped first, or after `timeout` seconds of
-        waiting.
+        """Wait for cores.
+
+        Args:
+            cores: Cores to lease.
+            timeout: Seconds to wait at most; None waits without limit.
+
+        Raises:
+            JobStopped: The job was stopped first, or the time ran out.
         """
         lease = self.context.capacity.acquire(cores, cancelled=self.should_end, timeout=timeout)
         if lease is None:
@@ -128,7 +139,7 @@ class Job(ABC):
         try:
             self._execute_and_end()
         except Shutdown:
-            logger.info("%s %s left as it is: local_aws ends", self.kind, self.name)
+            logger.info("%s %s stays as recorded: local_aws stops", self.kind, self.name)
         except JobEnded:
             logger.debug("%s %s ended", self.kind, self.name)
         except Missing:
@@ -156,27 +167,27 @@ class Job(ABC):
 
 
 class Jobs:
-    """The jobs that run in this process."""
+    """The jobs of this process."""
 
     def __init__(self) -> None:
         self._jobs: dict[tuple[str, str, str], Job] = {}
         self._lock = threading.Lock()
 
     def begin(self, job: Job) -> None:
-        """Start a job and remember it until it ends."""
+        """Start a job and track it until it ends."""
         with self._lock:
             self._jobs = {key: known for key, known in self._jobs.items() if not known.finished.is_set()}
             self._jobs[(job.kind, job.region, job.name)] = job
         job.begin()
 
     def get(self, kind: str, region: str, name: str) -> Job | None:
-        """The running job of that name."""
+        """Return the running job of that name, or None."""
         with self._lock:
             job = self._jobs.get((kind, region, name))
         return job if job and not job.finished.is_set() else None
 
     def stop(self, context: Context, resource: Resource, records: Records) -> None:
-        """Mark a job as Stopping and tell it; one that ends meanwhile stays as it is.
+        """Mark a job as Stopping and notify its thread; a job that ends meanwhile keeps its end.
 
         Raises:
             AwsError: The job has ended.
@@ -190,7 +201,7 @@ class Jobs:
 
         def stopped(document: Document) -> None:
             document[status] = "Stopped"
-            # AWS names it alike for all kinds: ProcessingJobStatus, ProcessingEndTime.
+            # The same pattern for all kinds: ProcessingJobStatus, ProcessingEndTime.
             document[status.removesuffix("JobStatus") + "EndTime"] = time.time()
 
         context.store.update(resource.kind, resource.region, resource.name, change)
@@ -199,8 +210,9 @@ class Jobs:
     def tell_to_stop(
         self, context: Context, kind: str, region: str, name: str, stopped: Callable[[Document], None]
     ) -> None:
-        """Tell a job that is Stopping. `stopped` records the end of one that has no thread, which broke or never
-        began.
+        """Notify the thread of a job that is Stopping.
+
+        `stopped` records the end of a job without a thread, which broke or never began.
         """
         with self._lock, contextlib.suppress(Missing):  # locked: a job just created may be about to begin
             job = self._jobs.get((kind, region, name))
@@ -210,19 +222,19 @@ class Jobs:
                 context.store.update(kind, region, name, stopped)
 
     def running(self) -> list[Job]:
-        """Every job that runs now."""
+        """All running jobs."""
         with self._lock:
             return [job for job in self._jobs.values() if not job.finished.is_set()]
 
     def join(self) -> None:
-        """Wait for all of them to notice that local_aws ends."""
+        """Wait until every job has noticed that local_aws stops."""
         deadline = time.monotonic() + END_SECONDS
         for job in self.running():
             job.join(max(0.0, deadline - time.monotonic()))
 
 
 def cut(text: str, characters: int = FAILURE_REASON_CHARACTERS) -> str:
-    """The end of a text that is too long: that is where a traceback has its reason."""
+    """Shorten a text in the middle; the end of a traceback holds the reason."""
     return (
         text
         if len(text) <= characters

@@ -1,4 +1,4 @@
-"""The instances a job asks for, and this machine in their place: groups, threads, paths, rendezvous."""
+"""The instances of a job and their environment on this machine: groups, threads, paths, rendezvous."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from local_aws.state.resources import Document
 
 
 def instance_groups(resources: Document) -> list[tuple[str, str, int]]:
-    """(group, instance type, count) of a ResourceConfig; a cluster of one type is `homogeneousCluster`."""
+    """Return (group, instance type, count) of a ResourceConfig; one type makes one `homogeneousCluster`."""
     groups = resources.get("InstanceGroups")
     if groups:
         return [(g["InstanceGroupName"], g["InstanceType"], g["InstanceCount"]) for g in groups]
@@ -19,7 +19,7 @@ def instance_groups(resources: Document) -> list[tuple[str, str, int]]:
 
 
 def machine_environment(place: HostPlace, image: Image, port: int) -> dict[str, str]:
-    """What concerns this machine: threads by share, where the others are, where temporary files go."""
+    """Build the variables that depend on this machine: threads per core share, rendezvous, temporary folders."""
     threads = str(place.cores)
     return {
         "PATH": f"{Path(image.interpreter).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -40,7 +40,7 @@ def machine_environment(place: HostPlace, image: Image, port: int) -> dict[str, 
 
 
 def free_port() -> int:
-    """A port that nobody listens on, for a job's rendezvous."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

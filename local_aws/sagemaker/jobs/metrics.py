@@ -1,4 +1,4 @@
-"""MetricDefinitions: regular expressions over a job's log lines, of which the last match counts."""
+"""MetricDefinitions: regular expressions over a job's log lines; the last match counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Document = dict[str, Any]
 
 
 class MetricScraper:
-    """Feed it log lines; `final` is the FinalMetricDataList. Thread-safe."""
+    """Collects metrics from log lines; `final` is the FinalMetricDataList. Thread-safe."""
 
     def __init__(self, definitions: Sequence[Document]) -> None:
         self._patterns = [(d["Name"], re.compile(d["Regex"])) for d in definitions]
@@ -24,7 +24,11 @@ class MetricScraper:
         self._lock = threading.Lock()
 
     def feed(self, line: str, when: float | None = None) -> dict[str, float]:
-        """Take one line, written at `when` (epoch seconds) or now; the metrics it holds, each by its last match."""
+        """Read one line, written at `when` (epoch seconds) or now.
+
+        Returns:
+            The metrics of the line, each by its last match.
+        """
         found: dict[str, float] = {}
         for name, pattern in self._patterns:
             for match in pattern.finditer(line):
@@ -39,7 +43,7 @@ class MetricScraper:
         return found
 
     def final(self) -> list[Document]:
-        """The last value of every metric seen, in order of definition."""
+        """Return the last value of every metric seen, in order of definition."""
         with self._lock:
             return [
                 {
@@ -52,7 +56,7 @@ class MetricScraper:
             ]
 
     def series(self, name: str) -> list[tuple[float, float]]:
-        """(epoch seconds, value) of every match of one metric, in order."""
+        """Return (epoch seconds, value) of every match of one metric, in order."""
         with self._lock:
             return list(self._series.get(name, []))
 
@@ -60,7 +64,7 @@ class MetricScraper:
 def scrape_log(
     logs: LogStore, region: str, group: str, job: str, definitions: Sequence[Document]
 ) -> MetricScraper:
-    """The metrics that the log of a job holds, all its hosts and attempts together."""
+    """Collect the metrics from a job's log, over all hosts and attempts."""
     scraper = MetricScraper(definitions)
     after = 0
     while events := logs.events(region, group, prefix=f"{job}/", after=after):
@@ -82,9 +86,7 @@ def check_definitions(definitions: Sequence[Document]) -> None:
 
 
 def _number(match: re.Match[str]) -> float | None:
-    """The first group, or the whole match where the expression has none; None unless it is a finite
-    number.
-    """
+    """Return the first group, or the whole match of a pattern without groups; None unless it is finite."""
     try:
         value = float(match.group(1) if match.re.groups else match.group(0))
     except (TypeError, ValueError):

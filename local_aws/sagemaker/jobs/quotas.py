@@ -1,4 +1,4 @@
-"""Instances that jobs hold, against the quotas of the account."""
+"""Quotas: the instances of running jobs against the account's limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ Instances = Callable[[Document], Iterable[tuple[str, int]]]
 
 
 def check(context: Context, region: str, kind: str, request: Document, instances: Instances) -> None:
-    """Raise ResourceLimitExceeded when the instances of a new job of a kind ("training-job") exceed a quota."""
+    """Refuse a job whose instances exceed a quota.
+
+    Args:
+        context: The running local_aws.
+        region: The request's region.
+        kind: The store's kind, such as "training-job".
+        request: The Create request.
+        instances: Reads (instance type, count) from a request or document.
+
+    Raises:
+        AwsError: ResourceLimitExceeded.
+    """
     quotas = context.settings.quotas
     wanted = [
         (instance_type, count) for instance_type, count in instances(request) if instance_type in quotas

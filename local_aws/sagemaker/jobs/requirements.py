@@ -1,5 +1,4 @@
-"""requirements.txt of a job's code, as the toolkit installs it before the script; here only what the image
-lacks.
+"""requirements.txt of a job's code: installs what the image lacks, before the script runs.
 
 Packages go to a folder of the job, never into the image's interpreter, which other jobs share.
 """
@@ -16,15 +15,26 @@ TIMEOUT_SECONDS = 900
 
 
 class InstallFailed(Exception):
-    """pip could not install; the text ends with its last lines."""
+    """pip failed; the text ends with its last lines."""
 
 
 def install(
     interpreter: str, requirements: Path, target: Path, offline: bool, log: Callable[[bytes], None]
 ) -> bool:
-    """Install what is missing of `requirements` to `target`; whether anything was.
+    """Install the missing requirements into `target`.
 
-    offline: network isolation, under which only what is there already satisfies. Raises InstallFailed.
+    Args:
+        interpreter: The image's python.
+        requirements: The requirements.txt.
+        target: Folder for the packages.
+        offline: Network isolation: only installed packages satisfy a requirement.
+        log: Receives pip's output.
+
+    Returns:
+        True when anything was installed.
+
+    Raises:
+        InstallFailed: pip failed.
     """
     options = ["--no-index"] if offline else []
     pip = [interpreter, "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
@@ -44,7 +54,7 @@ def install(
 
 
 def _pinned(entry: dict[str, Any]) -> str:
-    """One package of pip's report as a requirement: by its direct URL where it has one, else by version."""
+    """Turn one package of pip's report into a requirement: its direct URL where it has one, else its version."""
     metadata = entry["metadata"]
     if entry.get("is_direct"):
         return f"{metadata['name']} @ {entry['download_info']['url']}"

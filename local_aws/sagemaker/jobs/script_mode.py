@@ -1,8 +1,7 @@
-"""Script mode as sagemaker-training-toolkit has it: hyperparameters to arguments, SM_* variables and a
-command.
+"""Script mode of sagemaker-training-toolkit: arguments, SM_* variables and the command.
 
 Formulas and names follow aws/sagemaker-training-toolkit 5.1 (mapping.py, params.py, environment.py,
-entry_point.py), so that a script written for the real containers finds here what it finds there.
+entry_point.py), so that a script written for the real containers runs unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +20,12 @@ OBJECTIVE_METRIC = "_tuning_objective_metric"
 
 @dataclass(frozen=True)
 class HostPlace:
-    """One host's place in its job. root: where it sees /opt/ml. cores: its share of the machine."""
+    """One host of a job.
+
+    Attributes:
+        root: Where it sees /opt/ml.
+        cores: Its share of the machine.
+    """
 
     root: str
     host: str
@@ -34,9 +38,7 @@ class HostPlace:
 
 
 def decode(hyperparameters: Mapping[str, str]) -> dict[str, Any]:
-    """Values as JSON where they are JSON, else as they are: `"0.1"` -> 0.1, `"\\"a\\""` -> "a", `adam` ->
-    "adam".
-    """
+    """Decode JSON values; keep others as text: `0.1` -> 0.1, `"a"` -> "a", `adam` -> "adam"."""
     decoded: dict[str, Any] = {}
     for name, value in hyperparameters.items():
         try:
@@ -47,7 +49,7 @@ def decode(hyperparameters: Mapping[str, str]) -> dict[str, Any]:
 
 
 def split(hyperparameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the script's, the toolkit's own): the latter begin with `sagemaker_`."""
+    """Split into (the script's, the toolkit's): the latter begin with `sagemaker_`."""
     user = {
         name: value
         for name, value in hyperparameters.items()
@@ -58,8 +60,9 @@ def split(hyperparameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
 
 
 def arguments(user: Mapping[str, Any]) -> list[str]:
-    """Command-line arguments in order of name: `{"lr": 0.1, "n": 2}` -> `--lr 0.1 -n 2`; a mapping becomes
-    `k=v,...`.
+    """Build command-line arguments in order of name.
+
+    `{"lr": 0.1, "n": 2}` -> `--lr 0.1 -n 2`; a mapping becomes `k=v,...`.
     """
     argv: list[str] = []
     for name in sorted(user):
@@ -71,7 +74,7 @@ def arguments(user: Mapping[str, Any]) -> list[str]:
 
 
 def input_data_config(channels: Sequence[Mapping[str, Any]], default_mode: str) -> dict[str, Any]:
-    """inputdataconfig.json of a job's channels."""
+    """Build inputdataconfig.json of a job's channels."""
     config: dict[str, Any] = {}
     for channel in channels:
         source = channel["DataSource"].get("S3DataSource", {})
@@ -87,7 +90,7 @@ def input_data_config(channels: Sequence[Mapping[str, Any]], default_mode: str) 
 
 
 def resource_config(place: HostPlace) -> dict[str, Any]:
-    """resourceconfig.json of one host."""
+    """Build resourceconfig.json of one host."""
     groups = place.instance_groups or ((place.instance_group, place.instance_type, place.hosts),)
     return {
         "current_host": place.host,
@@ -109,8 +112,14 @@ def environment(
     channels: Mapping[str, Any],
     module_uri: str,
 ) -> dict[str, str]:
-    """Every SM_* variable of the toolkit for one host. `channels` is inputdataconfig.json, `module_uri` the
-    code's S3 URI.
+    """Build every SM_* variable of the toolkit for one host.
+
+    Args:
+        place: The host.
+        job_name: The training job's name.
+        hyperparameters: As in the request, JSON-encoded.
+        channels: The content of inputdataconfig.json.
+        module_uri: S3 URI of the code.
     """
     user, framework = split(decode(hyperparameters))
     root = place.root
@@ -155,9 +164,7 @@ def environment(
 
 
 def command(interpreter: str, program: str, has_setup: bool) -> list[str]:
-    """What starts the user's entry point: a .py file, a package (setup.py and no suffix), or a shell
-    command.
-    """
+    """Return the command of the entry point: a .py file, a package (setup.py, no suffix) or a shell command."""
     if program.endswith(".py"):
         return [interpreter, program]
     if has_setup and not program.endswith(".sh"):
@@ -166,15 +173,13 @@ def command(interpreter: str, program: str, has_setup: bool) -> list[str]:
 
 
 def runs_torchrun(framework: Mapping[str, Any], place: HostPlace) -> bool:
-    """Whether the toolkit would start the script with torchrun on this host: enabled, and its group is
-    listed.
-    """
+    """Return True when the toolkit starts the script with torchrun: enabled, and the host's group is listed."""
     groups = framework.get("sagemaker_distribution_instance_groups", [])
     return bool(framework.get(TORCH_DISTRIBUTED)) and place.instance_group in groups
 
 
 def torchrun(interpreter: str, place: HostPlace, port: int, argv: Sequence[str]) -> list[str]:
-    """The command of `torch_distributed`: one process per core group, the first host as master."""
+    """Return the command of `torch_distributed`: one process per host, the first host as master."""
     return [
         interpreter,
         "-m",
@@ -228,5 +233,5 @@ def _training_env(
 
 
 def _text(value: Any) -> str:
-    """As the toolkit writes variables: scalars as Python prints them, anything else as JSON."""
+    """Format as the toolkit does: scalars as Python prints them, anything else as JSON."""
     return str(value) if isinstance(value, str | int | float | bool) else json.dumps(value, sort_keys=True)

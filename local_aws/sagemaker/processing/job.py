@@ -1,6 +1,4 @@
-"""One processing job while it runs: inputs to folders, the container's command on every host, outputs to
-S3.
-"""
+"""A running processing job: inputs to folders, the container's command on every host, outputs to S3."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ class ProcessingJob(Job):
         self._hosts = Hosts(context, self.kind, f"{self.region}/{self.name}")
 
     def execute(self) -> None:
-        """From capacity to uploaded outputs."""
+        """Run from capacity to uploaded outputs."""
         cores = self.context.capacity.share(self._instance_type, len(self._names))
         with self.take_cores(cores * len(self._names)):
             self.update({"ProcessingStartTime": time.time()})
@@ -61,11 +59,11 @@ class ProcessingJob(Job):
                 self._hosts.kill()
 
     def mark_failed(self, reason: str) -> None:
-        """Failed."""
+        """Record the end as Failed."""
         self._end("Failed", FailureReason=reason)
 
     def mark_stopped(self, reason: str) -> None:
-        """Stopped."""
+        """Record the end as Stopped."""
         self._end("Stopped", **({"FailureReason": reason} if reason else {}))
 
     def _run_on_instances(self, cores: int) -> None:
@@ -157,8 +155,9 @@ class ProcessingJob(Job):
         return syncs
 
     def _upload(self) -> None:
-        """Every host's outputs to the same prefixes; hosts are expected to name their files apart, as on
-        AWS.
+        """Upload every host's outputs to the same prefixes.
+
+        As on AWS, hosts must give their files different names.
         """
         for output in self._outputs():
             for host in self._names:
@@ -176,7 +175,7 @@ class ProcessingJob(Job):
         )
 
     def _exit_message(self, host: str) -> dict[str, object]:
-        """What the container wrote to /opt/ml/output/message."""
+        """Read the ExitMessage that the container wrote to /opt/ml/output/message."""
         path = self.folder / host / "output/message"
         return {"ExitMessage": path.read_bytes()[:1024].decode("utf-8", "replace")} if path.is_file() else {}
 
@@ -190,7 +189,7 @@ class ProcessingJob(Job):
 
 
 def command(image: Image, specification: Mapping[str, object]) -> list[str]:
-    """The command of an AppSpecification; without an entrypoint the image's own."""
+    """Return the command of an AppSpecification; without an entrypoint, the image's own."""
     entrypoint = specification.get("ContainerEntrypoint") or list(image.argv)
     arguments = specification.get("ContainerArguments", [])
     assert isinstance(entrypoint, list)
@@ -199,8 +198,10 @@ def command(image: Image, specification: Mapping[str, object]) -> list[str]:
 
 
 def local_folder(folder: Path, local: str) -> Path:
-    """`/opt/ml/processing/input/x` as a folder of a host. Raises DataError for a path outside
-    /opt/ml/processing.
+    """Map `/opt/ml/processing/input/x` to a host's folder.
+
+    Raises:
+        DataError: The path is outside /opt/ml/processing.
     """
     if not local.startswith(ROOT):
         raise DataError(f"{local} is not under {ROOT}")
@@ -208,7 +209,7 @@ def local_folder(folder: Path, local: str) -> Path:
 
 
 def config_of(request: Document) -> Document:
-    """processingjobconfig.json: the request, as the container may read it."""
+    """Build processingjobconfig.json: the request, as the container may read it."""
     members = (
         "ProcessingJobArn", "ProcessingJobName", "AppSpecification", "Environment", "ProcessingInputs",
         "ProcessingOutputConfig", "ProcessingResources", "RoleArn", "StoppingCondition", "NetworkConfig",

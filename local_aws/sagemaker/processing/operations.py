@@ -1,4 +1,4 @@
-"""Processing jobs: the operations, and what a request must satisfy beyond the service model."""
+"""Processing jobs: the operations and the checks beyond the service model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECORDS = Records(
 
 @operation("CreateProcessingJob")
 def create_processing_job(call: Call) -> Document:
-    """Check, record, start."""
+    """Check the request, store the record, start the job."""
     params = call.params
     image = check_request(call.context, params)
     quotas.check(call.context, call.region, KIND, params, _instances)
@@ -35,7 +35,14 @@ def create_processing_job(call: Call) -> Document:
 
 
 def check_request(context: Context, params: Document) -> Image:
-    """Everything the service model cannot express. The image that will run it; raises ValidationException."""
+    """Check what the service model cannot express.
+
+    Returns:
+        The image that runs the job.
+
+    Raises:
+        AwsError: ValidationException.
+    """
     for entry in params.get("ProcessingInputs", []):
         _check_input(entry)
     for output in params.get("ProcessingOutputConfig", {}).get("Outputs", []):
@@ -52,7 +59,11 @@ def check_request(context: Context, params: Document) -> Image:
 
 
 def find_image(context: Context, specification: Document) -> Image:
-    """The entry of the images file that runs an AppSpecification. Raises ValidationException."""
+    """Return the entry of the images file that runs an AppSpecification.
+
+    Raises:
+        AwsError: ValidationException for an unknown image.
+    """
     uri = specification["ImageUri"]
     image = context.images.find_for(uri, Contract.PROCESSING)
     if image is None:
@@ -94,24 +105,24 @@ def _instances(document: Document) -> list[tuple[str, int]]:
 
 @operation("DescribeProcessingJob")
 def describe_processing_job(call: Call) -> Document:
-    """The record."""
+    """Return the record."""
     return RECORDS.of(call).document
 
 
 @operation("ListProcessingJobs")
 def list_processing_jobs(call: Call) -> Document:
-    """By name, time and status."""
+    """Filter by name, time and status."""
     return summaries(call, list_query(call, KIND), "ProcessingJobSummaries")
 
 
 @operation("StopProcessingJob")
 def stop_processing_job(call: Call) -> None:
-    """SIGTERM now, SIGKILL after 120 s."""
+    """Send SIGTERM now and SIGKILL after 120 s."""
     call.context.part(Jobs).stop(call.context, RECORDS.of(call), RECORDS)
 
 
 @operation("DeleteProcessingJob")
 def delete_processing_job(call: Call) -> None:
-    """Remove the record of a job that has ended."""
+    """Delete the record of a job that has ended."""
     RECORDS.require_ended(RECORDS.of(call))
     RECORDS.delete(call)

@@ -1,4 +1,4 @@
-"""`POST /_local_aws/interrupt/<job>`: take a managed spot job's instances away, as AWS may at any time."""
+"""`POST /_local_aws/interrupt/<job>`: reclaim a managed spot job's instances, as AWS may at any time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from local_aws.sagemaker.training.job import TrainingJob
 
 
 def interrupt(context: Context, method: str, name: str) -> dict[str, Any]:
-    """Interrupt the running job of that name, in whatever region. Raises AwsError saying why that cannot
-    be.
+    """Interrupt the running job of that name, in any region.
+
+    Raises:
+        AwsError: No such job runs, or it cannot be interrupted.
     """
     if method != "POST":
         raise AwsError("MethodNotAllowed", "Interrupt with POST.", status=405)

@@ -1,4 +1,4 @@
-"""One training job while it runs: from capacity and channels to processes, metrics and artefacts."""
+"""A running training job: from capacity and channels to processes, metrics and artifacts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from local_aws.context import Context
 from local_aws.execution.images import Image
 from local_aws.execution.supervisor import CANNOT_MOUNT
 from local_aws.sagemaker import archive
-from local_aws.sagemaker.jobs import artefacts
+from local_aws.sagemaker.jobs import artifacts
 from local_aws.sagemaker.jobs.checkpoints import CheckpointSync
 from local_aws.sagemaker.jobs.hosts import (
     STOP_GRACE_SECONDS,
@@ -34,14 +34,12 @@ logger = logging.getLogger(__name__)
 
 KIND = "training-job"
 INTERRUPTION_GRACE_SECONDS = 5.0
-"""How long an interrupted spot job may finish what it writes; AWS gives two minutes of notice."""
+"""Seconds in which an interrupted spot job may finish writing; AWS gives two minutes of notice."""
 TEXT_OF_COMMAND = 160
 
 
 class TrainingJob(Job):
-    """A training job. `parallel` is how many of its kind its tuning job runs at once, among whom cores are
-    shared.
-    """
+    """A training job. `parallel` is the number of trials of its tuning job that share the cores."""
 
     kind = KIND
 
@@ -63,7 +61,7 @@ class TrainingJob(Job):
     # --- life ---
 
     def execute(self) -> None:
-        """The whole life, interruptions of managed spot included."""
+        """Run to the end, over interruptions of managed spot and retries."""
         self._step("Starting", "Starting the training job")
         wait_until = self._wait_limit()
         while True:
@@ -80,7 +78,7 @@ class TrainingJob(Job):
             self._step("Starting", "Starting the training job again after an interruption")
 
     def _may_retry(self, reason: str) -> bool:
-        """Whether RetryStrategy allows another attempt: only after errors of SageMaker's own, as on AWS."""
+        """Return True when RetryStrategy allows another attempt: only after SageMaker's own errors, as on AWS."""
         retry = (
             note_retry(self.context, self.region, self.name) if reason.startswith(INTERNAL_ERROR) else False
         )
@@ -89,20 +87,18 @@ class TrainingJob(Job):
         return retry
 
     def interrupt(self) -> bool:
-        """Take the instances away, as AWS may with managed spot; False when the job is not training on
-        any.
-        """
+        """Reclaim the instances, as AWS may with managed spot; return False when the job holds none."""
         if not self.request.get("EnableManagedSpotTraining") or not self._commands:
             return False
         self._interrupted = True
         return True
 
     def mark_failed(self, reason: str) -> None:
-        """Failed, with the metrics seen so far."""
+        """Record the end as Failed, with the metrics seen so far."""
         self._end("Failed", "Failed", f"Training job failed: {reason}", FailureReason=reason)
 
     def mark_stopped(self, reason: str) -> None:
-        """Stopped before anything could be uploaded."""
+        """Record the end as Stopped before anything was uploaded."""
         self._end(
             "Stopped",
             "Stopped",
@@ -181,7 +177,7 @@ class TrainingJob(Job):
             self._interrupted = self._interrupted and ending is None
             early = self._terminate(wait_until) if ending is None else None
         finally:
-            # Before the end is recorded: whoever sees it may rely on the checkpoints.
+            # Before the end is recorded: a client that sees the end may rely on the checkpoints.
             for sync in syncs:
                 sync.stop()
         if ending is None:
@@ -200,8 +196,10 @@ class TrainingJob(Job):
         return self.stop_requested.is_set() or self._interrupted or time.time() >= self._deadline
 
     def _terminate(self, wait_until: float) -> tuple[str, str] | None:
-        """End what has not ended by itself. The secondary status and message of the job's end, None after an
-        interruption.
+        """End the processes that still run.
+
+        Returns:
+            The secondary status and message of the job's end; None after an interruption.
         """
         if self._interrupted and not self.stop_requested.is_set():
             self._hosts.terminate(INTERRUPTION_GRACE_SECONDS)
@@ -224,7 +222,7 @@ class TrainingJob(Job):
         return secondary, message
 
     def _fail(self, ending: Ending) -> None:
-        """What the script wrote to output/failure, else the tail of its log."""
+        """Record the failure: the text of output/failure, else the tail of the log."""
         code = ending.status if ending.status > 0 else 128 - ending.status
         self._upload_output()
         failure = self.folder / ending.host / "output/failure"
@@ -240,16 +238,16 @@ class TrainingJob(Job):
         self._step("Uploading", "Uploading generated training model")
         packed = self.folder / "model.tar.gz"
         folders = [self.folder / name / "model" for name in self._names]
-        uri = artefacts.upload(self._s3, self.request["OutputDataConfig"], self.name, folders, packed)
+        uri = artifacts.upload(self._s3, self.request["OutputDataConfig"], self.name, folders, packed)
         self._upload_output()
         self.update({"ModelArtifacts": {"S3ModelArtifacts": uri}})
 
     def _upload_output(self) -> None:
-        """output.tar.gz of /opt/ml/output/data, where a host left something there."""
+        """Upload output.tar.gz of /opt/ml/output/data when a host left files there."""
         folders = [self.folder / name / "output/data" for name in self._names]
         if not all(archive.is_empty(folder) for folder in folders):
             packed = self.folder / "output.tar.gz"
-            artefacts.upload(self._s3, self.request["OutputDataConfig"], self.name, folders, packed)
+            artifacts.upload(self._s3, self.request["OutputDataConfig"], self.name, folders, packed)
 
     def _checkpoint_syncs(self) -> list[CheckpointSync]:
         checkpoints = self.request.get("CheckpointConfig")
@@ -264,7 +262,7 @@ class TrainingJob(Job):
     # --- records ---
 
     def _wait_limit(self) -> float:
-        """When MaxWaitTimeInSeconds is over (epoch seconds): it covers waiting and all attempts."""
+        """Return the end of MaxWaitTimeInSeconds in epoch seconds; it covers waiting and all attempts."""
         wait = self.request["StoppingCondition"].get("MaxWaitTimeInSeconds")
         return math.inf if wait is None else float(self.request["CreationTime"]) + float(wait)
 
@@ -280,7 +278,7 @@ class TrainingJob(Job):
         self.context.store.update(self.kind, self.region, self.name, change)
 
     def _check_if_shut_down(self) -> None:
-        """Raise Shutdown when local_aws ends."""
+        """Raise Shutdown when local_aws stops."""
         if self.context.stopping.is_set():
             raise Shutdown
 
@@ -303,7 +301,7 @@ class TrainingJob(Job):
 
 
 def note_retry(context: Context, region: str, name: str) -> bool:
-    """Count one more retry of a job, if its RetryStrategy allows one."""
+    """Count one more retry of a job; return False when its RetryStrategy allows none."""
     allowed = False
 
     def change(document: Document) -> None:
@@ -317,7 +315,7 @@ def note_retry(context: Context, region: str, name: str) -> bool:
 
 
 def reported(context: Context, region: str, document: Document) -> MetricScraper:
-    """The metrics that a training job's log holds."""
+    """Collect the metrics from a training job's log."""
     definitions = document["AlgorithmSpecification"].get("MetricDefinitions", [])
     return scrape_log(context.logs, region, LOG_GROUP, document["TrainingJobName"], definitions)
 
@@ -325,7 +323,7 @@ def reported(context: Context, region: str, document: Document) -> MetricScraper
 def note_end(
     context: Context, region: str, document: Document, status: str, message: str = "Training job stopped"
 ) -> None:
-    """Enter into the document the end of a job that no thread runs."""
+    """Record in the document the end of a job without a thread."""
     transition(document, status, message, ended=True)
     document["TrainingJobStatus"] = status
     document["TrainingEndTime"] = time.time()
@@ -334,7 +332,7 @@ def note_end(
 
 
 def note_objective(document: Document, metrics: list[Document]) -> None:
-    """For a tuning job's trial: whether it has an objective, and which."""
+    """Record the objective of a tuning job's trial, or its absence."""
     objective = document.get("_Objective")
     if objective is None:
         return

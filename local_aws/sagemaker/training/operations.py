@@ -1,4 +1,4 @@
-"""Training jobs: the operations, and what a request must satisfy beyond the service model."""
+"""Training jobs: the operations and the checks beyond the service model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _UNSUPPORTED_LAUNCHERS = (
 
 @operation("CreateTrainingJob")
 def create_training_job(call: Call) -> Document:
-    """Check, record, start."""
+    """Check the request, store the record, start the job."""
     resource = create(call.context, call.region, call.params, request_tags(call))
     return RECORDS.answer(resource)
 
@@ -56,8 +56,17 @@ def create(
 ) -> Resource:
     """Create and start a training job.
 
-    parent: name of the tuning job it belongs to, which runs `parallel` at once. members: further members of
-    its document, such as TuningJobArn. Raises AwsError as CreateTrainingJob answers.
+    Args:
+        context: The running local_aws.
+        region: The request's region.
+        params: The CreateTrainingJob request.
+        tags: The record's tags.
+        parent: Name of its tuning job.
+        parallel: Trials that the tuning job runs at once.
+        members: Further members of the document, such as TuningJobArn.
+
+    Raises:
+        AwsError: As CreateTrainingJob answers.
     """
     image = check_request(context, params)
     quotas.check(context, region, KIND, params, _instances)
@@ -79,7 +88,14 @@ def create(
 
 
 def check_request(context: Context, params: Document) -> Image:
-    """Everything the service model cannot express. The image that will run it; raises ValidationException."""
+    """Check what the service model cannot express.
+
+    Returns:
+        The image that runs the job.
+
+    Raises:
+        AwsError: ValidationException.
+    """
     if "ServerlessJobConfig" in params:
         raise validation_error("ServerlessJobConfig is not supported by local_aws: give a ResourceConfig.")
     for member in ("AlgorithmSpecification", "ResourceConfig", "StoppingCondition"):
@@ -110,7 +126,11 @@ def check_request(context: Context, params: Document) -> Image:
 
 
 def find_image(context: Context, specification: Document) -> Image:
-    """The entry of the images file that runs an AlgorithmSpecification. Raises ValidationException."""
+    """Return the entry of the images file that runs an AlgorithmSpecification.
+
+    Raises:
+        AwsError: ValidationException for an unknown image.
+    """
     uri = specification.get("TrainingImage")
     if not uri:
         raise validation_error(
@@ -128,7 +148,11 @@ def find_image(context: Context, specification: Document) -> Image:
 
 
 def check_channels(channels: list[Document], default_mode: str) -> None:
-    """Raise ValidationException for channels that could not be provided."""
+    """Check the channels.
+
+    Raises:
+        AwsError: ValidationException for a channel that cannot be provided.
+    """
     names = [channel["ChannelName"] for channel in channels]
     if len(set(names)) != len(names):
         raise validation_error("Channel names must be unique within a training job's InputDataConfig.")
@@ -162,8 +186,12 @@ def check_channels(channels: list[Document], default_mode: str) -> None:
 
 
 def check_stopping(params: Document) -> None:
-    """MaxWaitTimeInSeconds goes with managed spot training and covers MaxRuntimeInSeconds. Fills in the
-    default.
+    """Check the StoppingCondition and fill in its default.
+
+    MaxWaitTimeInSeconds needs managed spot training and covers MaxRuntimeInSeconds.
+
+    Raises:
+        AwsError: ValidationException.
     """
     stopping = params["StoppingCondition"]
     runtime = stopping.setdefault("MaxRuntimeInSeconds", 86400)
@@ -200,7 +228,7 @@ def _instances(document: Document) -> list[tuple[str, int]]:
 
 @operation("DescribeTrainingJob")
 def describe_training_job(call: Call) -> Document:
-    """The record; metrics of a running job are those seen so far."""
+    """Return the record; a running job shows the metrics seen so far."""
     document = RECORDS.of(call).document
     if "WarmPoolStatus" in document:
         warm_pools.expire(call.context, call.region)
@@ -216,7 +244,7 @@ def describe_training_job(call: Call) -> Document:
 
 @operation("ListTrainingJobs")
 def list_training_jobs(call: Call) -> Document:
-    """By name, time, status and warm pool."""
+    """Filter by name, time, status and warm pool."""
     equal: dict[str, Any] = {}
     if "WarmPoolStatusEquals" in call.params:
         warm_pools.expire(call.context, call.region)
@@ -226,13 +254,13 @@ def list_training_jobs(call: Call) -> Document:
 
 @operation("StopTrainingJob")
 def stop_training_job(call: Call) -> None:
-    """SIGTERM now, SIGKILL after 120 s; artefacts are kept."""
+    """Send SIGTERM now and SIGKILL after 120 s; artifacts are kept."""
     RECORDS.require_running(RECORDS.of(call))
     stop(call.context, call.region, call.params["TrainingJobName"])
 
 
 def stop(context: Context, region: str, name: str) -> None:
-    """Mark a job as Stopping and tell it; one that just ended stays as it is."""
+    """Mark a job as Stopping and notify it; a job that has just ended keeps its end."""
 
     def change(document: Document) -> None:
         if document["TrainingJobStatus"] == "InProgress":
@@ -247,9 +275,7 @@ def stop(context: Context, region: str, name: str) -> None:
 
 @operation("UpdateTrainingJob")
 def update_training_job(call: Call) -> Document:
-    """KeepAlivePeriodInSeconds and the profiler's and remote debugger's settings, as AWS allows for a running
-    job.
-    """
+    """Change KeepAlivePeriodInSeconds, profiler and remote debugger, as AWS allows for a running job."""
     resource = RECORDS.of(call)
     if resource.status != "InProgress" and "ResourceConfig" not in call.params:
         raise RECORDS.refused(resource.status)
@@ -266,6 +292,6 @@ def update_training_job(call: Call) -> Document:
 
 @operation("DeleteTrainingJob")
 def delete_training_job(call: Call) -> None:
-    """Remove the record of a job that has ended."""
+    """Delete the record of a job that has ended."""
     RECORDS.require_ended(RECORDS.of(call))
     RECORDS.delete(call)

@@ -1,6 +1,4 @@
-"""What a training job's host needs before it trains: its /opt/ml with channels, code and configuration, and its
-command.
-"""
+"""Preparation of a training job's hosts: /opt/ml with channels, code and configuration, and the command."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ OPT_ML_FOLDERS = (
 
 
 class TrainingSetup:
-    """Prepares the hosts of one attempt at a training job. `folder` holds a folder for each of them."""
+    """Prepares the hosts of one attempt at a training job. `folder` holds one folder per host."""
 
     def __init__(
         self, context: Context, region: str, request: Document, image: Image, s3: Any, folder: Path
@@ -51,7 +49,7 @@ class TrainingSetup:
     def places(
         self, groups: list[tuple[str, str, int]], names: tuple[str, ...], cores: dict[str, int]
     ) -> list[HostPlace]:
-        """The hosts of the instance groups (group, instance type, count), each with its share of `cores`."""
+        """Return the hosts of the instance groups (group, instance type, count), each with its share of `cores`."""
         rest = iter(names)
         members = tuple(
             (group, kind, tuple(next(rest) for _ in range(count))) for group, kind, count in groups
@@ -71,7 +69,16 @@ class TrainingSetup:
         ]
 
     def prepare(self, place: HostPlace, check_running: Callable[[], None]) -> HostCommand:
-        """Fill a host's folder; what it is to run. Raises DataError, JobFailed, and what `check_running` raises."""
+        """Fill a host's folder.
+
+        Returns:
+            The host's command.
+
+        Raises:
+            DataError: Data or code cannot be provided.
+            JobFailed: The code cannot run.
+            JobStopped: From `check_running`, as Shutdown.
+        """
         channels = self._request.get("InputDataConfig", [])
         mode = self._request["AlgorithmSpecification"]["TrainingInputMode"]
         config = script_mode.input_data_config(channels, mode)
@@ -191,6 +198,6 @@ class TrainingSetup:
 
 
 def checkpoint_folder(folder: Path, checkpoints: Document) -> Path:
-    """Where a host keeps its checkpoints; any LocalPath but one under /opt/ml was refused at creation."""
+    """Return a host's checkpoint folder; creation refuses a LocalPath outside /opt/ml."""
     local = checkpoints.get("LocalPath", "/opt/ml/checkpoints")
     return s3_data.safe_path(folder, local.removeprefix("/opt/ml/"))

@@ -1,4 +1,4 @@
-"""SecondaryStatusTransitions: the history that a training job keeps of itself."""
+"""SecondaryStatusTransitions: the status history of a training job."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from local_aws.state.resources import Document
 
 
 def transition(document: Document, secondary: str, message: str, ended: bool = False) -> None:
-    """Enter a secondary status: the one before gets its EndTime, and the new one too when the job has
-    ended.
-    """
+    """Enter a secondary status and end the one before; `ended` also gives the new one an EndTime."""
     now = time.time()
     history = document.setdefault("SecondaryStatusTransitions", [])
     if history and history[-1]["Status"] == secondary and not ended:

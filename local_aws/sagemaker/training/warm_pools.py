@@ -1,8 +1,7 @@
-"""Warm pools: instances kept after a training job for the next one that asks for the same.
+"""Warm pools: instances kept after a training job for the next matching one.
 
-Nothing is kept running here, so a reused pool starts no faster; what a client sees and would pay is as on
-AWS: Available after the job, Reused by the next matching job, Terminated when KeepAlivePeriodInSeconds is
-over.
+Nothing keeps running here, so a reused pool starts no faster; status and billing are as on AWS: Available after the
+job, Reused by the next matching job, Terminated after KeepAlivePeriodInSeconds.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ _MATCHED = ("RoleArn", "VpcConfig", "EnableNetworkIsolation", "EnableInterContai
 
 
 def keep_alive(document: Document) -> int:
-    """Seconds a job's instances are to be kept; 0 for none."""
+    """Return the seconds for which a job's instances are kept; 0 for none."""
     return int(document["ResourceConfig"].get("KeepAlivePeriodInSeconds", 0))
 
 
 def matches(pool: Document, job: Document) -> bool:
-    """Whether a job can run on a pool: same instances, image, role and network (docs: "Matching training
-    jobs").
+    """Return True when a job can run on a pool: same instances, image, role and network.
+
+    Source: SageMaker's documentation, "Matching training jobs".
     """
     ours, theirs = pool["ResourceConfig"], job["ResourceConfig"]
     same_instances = all(
@@ -37,8 +37,9 @@ def matches(pool: Document, job: Document) -> bool:
 
 
 def begin(context: Context, region: str, job: Document) -> None:
-    """A job starts: it takes the oldest pool that matches, and its own pool is in use. Edits `job`, which is
-    new.
+    """Start a job: take the oldest matching pool and mark the job's own as InUse.
+
+    Edits `job`, which is new.
     """
     if not keep_alive(job):
         return
@@ -51,18 +52,18 @@ def begin(context: Context, region: str, job: Document) -> None:
 
 
 def end(document: Document) -> None:
-    """A job has ended: from now on its pool can be reused. Edits its document."""
+    """End a job: its pool becomes Available. Edits its document."""
     if keep_alive(document):
         document["WarmPoolStatus"] = {"Status": "Available", "ResourceRetainedBillableTimeInSeconds": 0}
 
 
 def is_over(document: Document) -> bool:
-    """Whether an available pool's time is up."""
+    """Return True when an available pool has expired."""
     return time.time() >= document["TrainingEndTime"] + keep_alive(document)
 
 
 def expire(context: Context, region: str) -> None:
-    """Terminate the pools whose time is up; called before their status is told."""
+    """Terminate expired pools. Called before their status is read."""
     for pool in _available(context, region):
         if is_over(pool.document):
             try:
@@ -74,7 +75,7 @@ def expire(context: Context, region: str) -> None:
 
 
 def current(document: Document) -> Document:
-    """A pool's status as a description shows it: an available one has been billed until now."""
+    """Return a pool's status for a description; an available one is billed until now."""
     status: Document = dict(document["WarmPoolStatus"])
     if status["Status"] == "Available":
         status["ResourceRetainedBillableTimeInSeconds"] = _retained(document)

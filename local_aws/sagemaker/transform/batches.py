@@ -1,6 +1,4 @@
-"""Batch transform's pure half: a file to request bodies, answers to an output file, filters and joins between
-them.
-"""
+"""Pure functions of batch transform: a file to request bodies, answers to an output file, filters and joins."""
 
 from __future__ import annotations
 
@@ -19,16 +17,23 @@ from local_aws.gateway.json_service import Document
 
 
 class BatchError(Exception):
-    """Records or answers that cannot be processed as asked; the text is fit for a FailureReason."""
+    """Records or answers that cannot be processed; the text fits a FailureReason."""
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How a transform job cuts, filters and joins.
+    """The splitting, filtering and joining of a transform job.
 
-    split: "None" or "Line". strategy: "SingleRecord" or "MultiRecord". max_bytes: MaxPayloadInMB in bytes.
-    assemble: "None" or "Line". join: "None" or "Input". The filters are JSONPath; content_type and accept say
-    how records are written.
+    Attributes:
+        split: "None" or "Line".
+        strategy: "SingleRecord" or "MultiRecord".
+        max_bytes: MaxPayloadInMB in bytes.
+        assemble: "None" or "Line".
+        join: "None" or "Input".
+        content_type: Format of the input records.
+        accept: Format of the answers.
+        input_filter: JSONPath.
+        output_filter: JSONPath.
     """
 
     split: str
@@ -43,8 +48,10 @@ class BatchPlan:
 
     @classmethod
     def of(cls, request: Document) -> BatchPlan:
-        """The plan of a CreateTransformJob request. Raises ValidationException for filters that are no
-        JSONPath.
+        """Read the plan of a CreateTransformJob request.
+
+        Raises:
+            AwsError: ValidationException for a filter that is not JSONPath or a combination that AWS refuses.
         """
         source, target = request["TransformInput"], request["TransformOutput"]
         processing = request.get("DataProcessing", {})
@@ -108,7 +115,7 @@ def batches(plan: BatchPlan, found: Sequence[bytes]) -> Iterator[list[bytes]]:
 
 
 def body(plan: BatchPlan, batch: Sequence[bytes]) -> bytes:
-    """The body of a request, InputFilter applied."""
+    """Build the body of a request, InputFilter applied."""
     if plan.input_filter == "$":
         return b"\n".join(batch)
     return b"\n".join(
@@ -117,8 +124,10 @@ def body(plan: BatchPlan, batch: Sequence[bytes]) -> bytes:
 
 
 def answer(plan: BatchPlan, batch: Sequence[bytes], response: bytes) -> bytes:
-    """What goes to the output for a request: the response, joined with its input and filtered. Raises
-    BatchError.
+    """Build the output of a request: the response, joined with its input and filtered.
+
+    Raises:
+        BatchError: Records and answers cannot be joined or filtered.
     """
     if plan.join == "None" and plan.output_filter == "$":
         return response
@@ -131,7 +140,7 @@ def answer(plan: BatchPlan, batch: Sequence[bytes], response: bytes) -> bytes:
 
 
 def assemble(plan: BatchPlan, answers: Sequence[bytes]) -> bytes:
-    """The output file."""
+    """Assemble the output file."""
     if plan.assemble == "Line":
         return b"".join(part if part.endswith(b"\n") else part + b"\n" for part in answers)
     return b"".join(answers)
@@ -177,7 +186,7 @@ def _write(value: Any, content_type: str) -> bytes:
 
 
 def _select(path: str, value: Any) -> Any:
-    """JSONPath as SageMaker applies it: one match is that value, several (a slice, a union) a list."""
+    """Apply JSONPath as SageMaker does: one match is that value; several (a slice, a union) are a list."""
     if path == "$":
         return value
     found = [match.value for match in parse(path).find(value)]

@@ -1,6 +1,4 @@
-"""One transform job while it runs: the model's servers started, every object sent through them, answers to
-S3.
-"""
+"""A running transform job: starts the model's servers, sends every object through them, writes answers to S3."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ RETRIES = 3
 
 
 class TransformJob(Job):
-    """A transform job. `container` is the model's, with its package resolved."""
+    """A transform job. `container` is the model's, its package resolved."""
 
     kind = KIND
 
@@ -54,7 +52,7 @@ class TransformJob(Job):
         self._logs: list[LogWriter] = []
 
     def execute(self) -> None:
-        """From capacity to the last output."""
+        """Run from capacity to the last output."""
         cores = self.context.capacity.share(self._instance_type, self._instances)
         with self.take_cores(cores * self._instances):
             self.update({"TransformStartTime": time.time()})
@@ -72,11 +70,11 @@ class TransformJob(Job):
         self._end("Completed")
 
     def mark_failed(self, reason: str) -> None:
-        """Failed."""
+        """Record the end as Failed."""
         self._end("Failed", FailureReason=reason)
 
     def mark_stopped(self, reason: str) -> None:
-        """Stopped; outputs of objects done so far stay."""
+        """Record the end as Stopped; outputs written so far stay."""
         self._end("Stopped")
 
     def _transform(self, cores: int) -> None:

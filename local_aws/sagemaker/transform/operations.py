@@ -1,4 +1,4 @@
-"""Transform jobs: the operations, and what a request must satisfy beyond the service model."""
+"""Transform jobs: the operations and the checks beyond the service model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECORDS = Records(
 
 @operation("CreateTransformJob")
 def create_transform_job(call: Call) -> Document:
-    """Check, record, start."""
+    """Check the request, store the record, start the job."""
     params = call.params
     container = _container(call, params["ModelName"])
     _check(params)
@@ -35,7 +35,11 @@ def create_transform_job(call: Call) -> Document:
 
 
 def _container(call: Call, name: str) -> Document:
-    """The model's container. Raises ValidationException for what a transform job cannot run."""
+    """Return the model's container.
+
+    Raises:
+        AwsError: ValidationException for a model that a transform job cannot run.
+    """
     container = models.container_of(call, name)
     if container.get("ModelDataSource"):
         raise validation_error("ModelDataSource is not supported by batch transform: give ModelDataUrl.")
@@ -58,17 +62,17 @@ def _instances(document: Document) -> list[tuple[str, int]]:
 
 @operation("DescribeTransformJob")
 def describe_transform_job(call: Call) -> Document:
-    """The record."""
+    """Return the record."""
     return RECORDS.of(call).document
 
 
 @operation("ListTransformJobs")
 def list_transform_jobs(call: Call) -> Document:
-    """By name, time and status."""
+    """Filter by name, time and status."""
     return summaries(call, list_query(call, KIND), "TransformJobSummaries")
 
 
 @operation("StopTransformJob")
 def stop_transform_job(call: Call) -> None:
-    """End after the requests in flight."""
+    """Stop after the requests in flight."""
     call.context.part(Jobs).stop(call.context, RECORDS.of(call), RECORDS)

@@ -1,6 +1,4 @@
-"""What a tuning job searches: its training job definitions, each with a searcher, and the requests of their
-trials.
-"""
+"""Training job definitions of a tuning job, each with a searcher, and the requests of their trials."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
 
 @dataclass
 class Definition:
-    """One training job definition with its own search space and objective."""
+    """One training job definition with its search space and objective."""
 
     name: str
     document: Document
@@ -29,7 +27,11 @@ class Definition:
 
 
 def definitions(request: Document, seed: int) -> list[Definition]:
-    """The definitions of a request, each with a searcher of its own. Raises ValidationException."""
+    """Read the definitions of a request, each with its own searcher.
+
+    Raises:
+        AwsError: ValidationException for a range that cannot be sampled.
+    """
     config = request["HyperParameterTuningJobConfig"]
     found = []
     for index, document in enumerate(
@@ -51,13 +53,13 @@ def definitions(request: Document, seed: int) -> list[Definition]:
 
 
 def ranges_of(document: Document, config: Document) -> Document:
-    """The parameter ranges of a definition: its own, or those of the whole job."""
+    """Return the parameter ranges of a definition, else those of the whole job."""
     ranges: Document = document.get("HyperParameterRanges") or config.get("ParameterRanges") or {}
     return ranges
 
 
 def seed_of(request: Document) -> int:
-    """RandomSeed, or a number drawn from the job's name and time, so that two jobs search differently."""
+    """Return RandomSeed, else a number derived from the job's name and time, so that jobs search differently."""
     seed = request["HyperParameterTuningJobConfig"].get("RandomSeed")
     if seed is not None:
         return int(seed)
@@ -81,7 +83,7 @@ _PASSED_ON = (
 
 
 def trial_request(definition: Definition, name: str, point: Mapping[str, str]) -> Document:
-    """The CreateTrainingJob request of one trial."""
+    """Build the CreateTrainingJob request of one trial."""
     document = definition.document
     request: Document = {member: document[member] for member in _PASSED_ON if member in document}
     request["TrainingJobName"] = name
@@ -99,8 +101,9 @@ def trial_request(definition: Definition, name: str, point: Mapping[str, str]) -
 
 
 def resources(document: Document) -> Document:
-    """ResourceConfig of a definition; of HyperParameterTuningResourceConfig's instance list the first is
-    taken.
+    """Return the ResourceConfig of a definition.
+
+    The first instance of a HyperParameterTuningResourceConfig's list is used.
     """
     if "ResourceConfig" in document:
         return dict(document["ResourceConfig"])
@@ -114,7 +117,7 @@ def resources(document: Document) -> Document:
 
 
 def teach(definition: Definition, warm: Sequence[Resource]) -> None:
-    """Let a searcher learn from the training jobs of parent tuning jobs."""
+    """Teach a searcher the training jobs of parent tuning jobs."""
     for resource in warm:
         value = resource.document.get(OBJECTIVE, {}).get("Value")
         if value is not None:

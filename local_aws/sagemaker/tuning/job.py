@@ -1,4 +1,4 @@
-"""One tuning job while it runs: trials asked of a searcher, started as training jobs, watched, judged."""
+"""A running tuning job: draws points, starts them as training jobs, watches and judges them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KIND = "hyper-parameter-tuning-job"
 MOST_FAILURES = 5
 """SageMaker gives up when this many trials failed and none succeeded."""
 MOST_ATTEMPTS = 3
-"""How often a point is tried when its trial is lost to an error of local_aws's own."""
+"""Attempts at a point whose trial is lost to an error of local_aws itself."""
 WATCH_SECONDS = 0.1
 
 
@@ -37,8 +37,13 @@ class TuningJob(Job):
     def __init__(
         self, context: Context, resource: Resource, warm: Sequence[Resource], known: Sequence[Resource] = ()
     ) -> None:
-        """`warm` are the finished training jobs of the parent tuning jobs; `known` those that this one started
-        before local_aws was started again.
+        """Prepare a search.
+
+        Args:
+            context: The running local_aws.
+            resource: The tuning job's record.
+            warm: Finished training jobs of the parent tuning jobs.
+            known: Training jobs that this one started before local_aws restarted.
         """
         super().__init__(context, resource)
         self._config = self.request["HyperParameterTuningJobConfig"]
@@ -61,7 +66,7 @@ class TuningJob(Job):
         self._deadline = resource.created + self._limits.get("MaxRuntimeInSeconds", float("inf"))
 
     def execute(self) -> None:
-        """Until every trial has ended."""
+        """Run until every trial has ended."""
         try:
             while True:
                 self._collect()
@@ -86,11 +91,11 @@ class TuningJob(Job):
         self._end("Stopped" if stopped else "Completed")
 
     def mark_failed(self, reason: str) -> None:
-        """Failed, with what the trials found."""
+        """Record the end as Failed, with the trials' results."""
         self._end("Failed", FailureReason=reason)
 
     def mark_stopped(self, reason: str) -> None:
-        """Stopped."""
+        """Record the end as Stopped."""
         self._end("Stopped")
 
     # --- trials ---
@@ -109,7 +114,7 @@ class TuningJob(Job):
                 raise
 
     def _next(self) -> Draw | None:
-        """A point that lost its trial, else a new one; None when the definition whose turn it is has none left."""
+        """Return the point of a lost trial, else a new one; None when the definition in turn has none left."""
         if self._lost:
             return self._lost.popleft()
         definition = next(self._turn)
@@ -153,7 +158,7 @@ class TuningJob(Job):
         return trials.watch(self.context, self.region, name, draw)
 
     def _collect(self) -> None:
-        """Tell the searchers what has ended."""
+        """Report ended trials to the searchers."""
         for trial in [trial for trial in self._running if trial.finished.is_set()]:
             self._running.remove(trial)
             document = self._record(trial)
@@ -183,7 +188,7 @@ class TuningJob(Job):
             return {"TrainingJobStatus": "Stopped"}
 
     def _judge(self) -> None:
-        """Stop trials that are not worth going on with."""
+        """Stop unpromising trials."""
         hyperband = self._config["Strategy"] == "Hyperband"
         if not hyperband and self._config.get("TrainingJobEarlyStoppingType", "Off") != "Auto":
             return
@@ -216,7 +221,7 @@ class TuningJob(Job):
         return False
 
     def _check_completion(self) -> None:
-        """Whether the criteria say that this is enough, or the failures that it is hopeless."""
+        """Check the completion criteria, and fail the job when no trial succeeds."""
         if self._failed >= MOST_FAILURES and not self._succeeded:
             self._drain()
             raise JobFailed(
@@ -246,7 +251,7 @@ class TuningJob(Job):
                 training.stop(self.context, self.region, trial.name)
 
     def _drain(self) -> None:
-        """Stop the trials and wait for their end."""
+        """Stop the trials and wait for them."""
         self._stop_trials()
         for trial in self._running:
             while not trial.finished.wait(WATCH_SECONDS):
@@ -254,7 +259,7 @@ class TuningJob(Job):
                     raise Shutdown
 
     def _pause(self) -> None:
-        """Until a trial ends, at most WATCH_SECONDS."""
+        """Wait until a trial ends, at most WATCH_SECONDS."""
         if self._running:
             self._running[0].finished.wait(WATCH_SECONDS)
         else:

@@ -1,4 +1,4 @@
-"""Tuning jobs: the operations, what a request must satisfy, and the counters and best job at every moment."""
+"""Tuning jobs: the operations, the checks beyond the service model, counters and the best job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECORDS = Records(
 
 @operation("CreateHyperParameterTuningJob")
 def create_tuning_job(call: Call) -> Document:
-    """Check, record, start."""
+    """Check the request, store the record, start the job."""
     params = call.params
     check_request(call, params)
     _check_parents(call, params.get("WarmStartConfig"))
@@ -47,7 +47,11 @@ def _definitions_of(params: Document) -> list[Document]:
 
 
 def check_request(call: Call, params: Document) -> None:
-    """Everything the service model cannot express. Raises ValidationException."""
+    """Check what the service model cannot express.
+
+    Raises:
+        AwsError: ValidationException.
+    """
     config = params["HyperParameterTuningJobConfig"]
     single, several = params.get("TrainingJobDefinition"), params.get("TrainingJobDefinitions")
     if (single is None) == (not several):
@@ -116,7 +120,11 @@ def _check_limits(params: Document, config: Document) -> None:
 
 
 def _check_parents(call: Call, warm_start: Document | None) -> None:
-    """Raise ValidationException for a parent that a warm start cannot learn from."""
+    """Check the parents of a warm start.
+
+    Raises:
+        AwsError: A parent is unknown, still runs, or ran another image.
+    """
     if warm_start is None:
         return
     image = _image(call.params)
@@ -134,7 +142,7 @@ def _check_parents(call: Call, warm_start: Document | None) -> None:
 
 
 def parents_jobs(context: Context, region: str, request: Document) -> list[Resource]:
-    """The training jobs that a tuning job's warm start learns from; none without a warm start."""
+    """Return the training jobs that a warm start learns from; none without a warm start."""
     entries = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
     return [
         job
@@ -149,13 +157,13 @@ def _image(document: Document) -> str:
 
 @operation("DescribeHyperParameterTuningJob")
 def describe_tuning_job(call: Call) -> Document:
-    """The record, with counters and best job computed from the training jobs as they are now."""
+    """Return the record with counters and the best job, computed from the current training jobs."""
     resource = RECORDS.of(call)
     return {**resource.document, **standing(call, resource)}
 
 
 def standing(call: Call, resource: Resource) -> Document:
-    """Counters, BestTrainingJob, OverallBestTrainingJob and ConsumedResources of a tuning job."""
+    """Compute the counters, BestTrainingJob, OverallBestTrainingJob and ConsumedResources of a tuning job."""
     jobs = call.context.store.all(TrainingJob.kind, call.region, parent=resource.name)
     members: Document = {
         "TrainingJobStatusCounters": _status_counters(jobs),
@@ -200,7 +208,7 @@ def _runtime(resource: Resource) -> int:
 
 
 def best_job(jobs: list[Resource]) -> Resource | None:
-    """The job with the best objective, the earliest of equals; None while there is none."""
+    """Return the job with the best objective, the earliest of equals; None without one."""
     scored = [job for job in jobs if OBJECTIVE in job.document]
     if not scored:
         return None
@@ -209,13 +217,13 @@ def best_job(jobs: list[Resource]) -> Resource | None:
 
 
 def summary(job: Resource) -> Document:
-    """HyperParameterTrainingJobSummary."""
+    """Build the HyperParameterTrainingJobSummary of a job."""
     return dict(job.document)
 
 
 @operation("ListHyperParameterTuningJobs")
 def list_tuning_jobs(call: Call) -> Document:
-    """By name, time and status, each with its counters."""
+    """Filter by name, time and status; add the counters."""
     query = list_query(call, KIND)
     page = call.context.store.page(query)
     entries = []
@@ -234,7 +242,7 @@ def list_tuning_jobs(call: Call) -> Document:
 
 @operation("ListTrainingJobsForHyperParameterTuningJob")
 def list_training_jobs_for_tuning_job(call: Call) -> Document:
-    """Its training jobs by name, time, status or objective; by objective only those that have one."""
+    """Filter its training jobs by name, time and status; sorted by objective, only those that have one."""
     resource = RECORDS.of(call)
     sort_by = call.params.get("SortBy", "Name")
     query = list_query(
@@ -251,13 +259,13 @@ def list_training_jobs_for_tuning_job(call: Call) -> Document:
 
 @operation("StopHyperParameterTuningJob")
 def stop_tuning_job(call: Call) -> None:
-    """No new trials; those that run are stopped."""
+    """Start no new trials and stop the running ones."""
     call.context.part(Jobs).stop(call.context, RECORDS.of(call), RECORDS)
 
 
 @operation("DeleteHyperParameterTuningJob")
 def delete_tuning_job(call: Call) -> None:
-    """Remove the record of a job that has ended; its training jobs stay."""
+    """Delete the record of a job that has ended; its training jobs stay."""
     resource = RECORDS.of(call)
     if resource.status in RUNNING:
         raise AwsError(

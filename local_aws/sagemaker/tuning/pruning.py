@@ -1,6 +1,4 @@
-"""When a trial is not worth going on with, and when a whole tuning job is not: pure rules over objective
-values.
-"""
+"""Early stopping and completion of tuning jobs: pure rules over objective values."""
 
 from __future__ import annotations
 
@@ -10,19 +8,19 @@ from collections.abc import Mapping, Sequence
 LEAST_FINISHED = 3
 """Trials that must have finished before the median rule judges another."""
 REDUCTION = 3
-"""Hyperband's reduction factor: of a rung's trials the best third goes on."""
+"""Hyperband's reduction factor: the best third of a rung's trials continues."""
 CONVERGENCE_TRIALS = 10
 CONVERGENCE_SHARE = 0.001
 """Converged: the last CONVERGENCE_TRIALS trials improved the best objective by less than this share of it."""
 
 
 def better(value: float, than: float, maximize: bool) -> bool:
-    """Whether an objective is strictly better than another."""
+    """Return True when an objective is strictly better than another."""
     return value > than if maximize else value < than
 
 
 def best_of(values: Sequence[float], maximize: bool) -> float:
-    """The best objective."""
+    """Return the best objective."""
     return max(values) if maximize else min(values)
 
 
@@ -43,8 +41,9 @@ def median_rule_stops(series: Sequence[float], finished: Sequence[Sequence[float
 
 
 def rungs(least: int, most: int | None) -> list[int]:
-    """Resources (numbers of reports) at which Hyperband compares trials: least, 3 x least, ... below
-    `most`.
+    """Return the numbers of reports at which Hyperband compares trials: least, 3 x least, ...
+
+    below `most`.
     """
     levels = [max(1, least)]
     limit = most if most is not None else levels[0] * REDUCTION**4
@@ -54,10 +53,10 @@ def rungs(least: int, most: int | None) -> list[int]:
 
 
 def hyperband_stops(name: str, rung: int, seen: Mapping[str, Sequence[float]], maximize: bool) -> bool:
-    """Whether a trial at a rung should stop: asynchronous successive halving (Li et al. 2020).
+    """Return True when a trial at a rung should stop: asynchronous successive halving (Li et al. 2020).
 
-    `seen` holds the series of every trial so far, by name. It goes on if it is among the best third of those
-    that have reached the rung, or if fewer than REDUCTION have.
+    `seen` holds the series of every trial so far, by name. A trial continues when it is in the best third of those that
+    reached the rung, or when fewer than REDUCTION have.
     """
     reached = {
         other: best_of(series[:rung], maximize) for other, series in seen.items() if len(series) >= rung
@@ -69,7 +68,7 @@ def hyperband_stops(name: str, rung: int, seen: Mapping[str, Sequence[float]], m
 
 
 def not_improving(objectives: Sequence[float], maximize: bool) -> int:
-    """How many of the last trials, in order of their end, did not improve the best objective."""
+    """Return the number of trials since the best objective last improved."""
     best_at = 0
     for index, value in enumerate(objectives):
         if better(value, objectives[best_at], maximize):
@@ -78,7 +77,7 @@ def not_improving(objectives: Sequence[float], maximize: bool) -> int:
 
 
 def converged(objectives: Sequence[float], maximize: bool) -> bool:
-    """Whether the last CONVERGENCE_TRIALS trials brought next to nothing."""
+    """Return True when the last CONVERGENCE_TRIALS trials barely improved the best objective."""
     if len(objectives) < 2 * CONVERGENCE_TRIALS:
         return False
     before = best_of(objectives[:-CONVERGENCE_TRIALS], maximize)

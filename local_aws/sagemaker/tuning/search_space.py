@@ -1,6 +1,4 @@
-"""ParameterRanges of a tuning job: checked as SageMaker checks them, and as dimensions that a searcher
-samples.
-"""
+"""ParameterRanges of a tuning job, checked as SageMaker checks them, as dimensions to sample."""
 
 from __future__ import annotations
 
@@ -15,8 +13,7 @@ from local_aws.errors import validation_error
 Document = dict[str, Any]
 
 WIDE = 100.0
-"""ScalingType Auto is logarithmic where the range spans at least this factor (SageMaker does not publish its
-rule).
+"""ScalingType Auto is logarithmic for a range of at least this factor; SageMaker does not publish its rule.
 """
 
 
@@ -35,7 +32,7 @@ class Dimension:
     choices: tuple[str, ...] = ()
 
     def sample(self, uniform: float) -> str:
-        """The value at position `uniform` of [0, 1) on the dimension's scale."""
+        """Return the value at position `uniform` of [0, 1) on the dimension's scale."""
         if self.kind == "categorical":
             return self.choices[int(uniform * len(self.choices))]
         if self.kind == "integer" and self.scaling == "Linear":
@@ -66,12 +63,12 @@ class Dimension:
         return (value - self.low) / (self.high - self.low)
 
     def text(self, value: float) -> str:
-        """A numeric value as a hyperparameter, kept inside the range."""
+        """Format a numeric value as a hyperparameter, clamped to the range."""
         value = min(max(value, self.low), self.high)
         return str(round(value)) if self.kind == "integer" else repr(float(value))
 
     def position(self, text: str) -> float | None:
-        """Where a value of an earlier tuning job lies, in [0, 1]; None when it is not in this range."""
+        """Map a value of an earlier tuning job to [0, 1]; None when it is outside this range."""
         if self.kind == "categorical":
             return self.choices.index(text) / len(self.choices) if text in self.choices else None
         try:
@@ -83,7 +80,11 @@ class Dimension:
 
 
 def read_ranges(ranges: Mapping[str, Any]) -> list[Dimension]:
-    """The dimensions of ParameterRanges. Raises ValidationException for what cannot be sampled."""
+    """Read the dimensions of ParameterRanges.
+
+    Raises:
+        AwsError: ValidationException for a range that cannot be sampled.
+    """
     if ranges.get("AutoParameters"):
         raise validation_error(
             "AutoParameters need Autotune, which is not supported by local_aws: give ranges."
@@ -128,7 +129,7 @@ def _numeric(entry: Mapping[str, Any], kind: str) -> Dimension:
 
 
 def grid(dimensions: Sequence[Dimension]) -> list[dict[str, str]]:
-    """Every combination of categorical values, the last dimension fastest."""
+    """Return every combination of categorical values, the last dimension fastest."""
     combinations: list[dict[str, str]] = [{}]
     for dimension in dimensions:
         combinations = [
@@ -138,6 +139,6 @@ def grid(dimensions: Sequence[Dimension]) -> list[dict[str, str]]:
 
 
 def random_point(dimensions: Sequence[Dimension], seed: int, index: int) -> dict[str, str]:
-    """The index-th random point of a seed: the same whatever ran in between."""
+    """Return the index-th random point of a seed, independent of other draws."""
     generator = random.Random(f"{seed}/{index}")
     return {dimension.name: dimension.sample(generator.random()) for dimension in dimensions}

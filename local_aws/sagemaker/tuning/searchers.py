@@ -1,4 +1,4 @@
-"""Search strategies of a tuning job: what to try next, told what came of what was tried."""
+"""Search strategies of a tuning job: propose points and learn from their objectives."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ STARTUP_TRIALS = 5
 
 
 class Searcher(Protocol):
-    """`ask` gives the next point, or None when there is none left; `tell` reports an objective, None for a
-    failure.
-    """
+    """Proposes points."""
 
     def ask(self) -> tuple[int, dict[str, str]] | None:
-        """(a number for `tell`, hyperparameters)."""
+        """Return (a number for `tell`, hyperparameters), or None when no point is left."""
         ...
 
     def replay(self, point: Mapping[str, str]) -> int:
-        """Ask once more, after a restart, for a point that was asked before; its number for `tell`."""
+        """Repeat a draw after a restart; return the point's number for `tell`."""
         ...
 
     def tell(self, number: int, objective: float | None) -> None:
-        """What came of a point."""
+        """Report the objective of a point, None for a failure."""
         ...
 
     def learn(self, point: Mapping[str, str], objective: float) -> None:
-        """A result of an earlier tuning job (warm start)."""
+        """Learn a result of an earlier tuning job (warm start)."""
         ...
 
 
@@ -44,7 +42,7 @@ class RandomSearcher:
         self._known: set[tuple[tuple[str, str], ...]] = set()
 
     def ask(self) -> tuple[int, dict[str, str]]:
-        """A point not tried before, if one is found in a few draws."""
+        """Return a point not tried before, unless several draws in a row repeat one."""
         for _ in range(20):
             number = next(self._numbers)
             point = random_point(self._dimensions, self._seed, number)
@@ -64,7 +62,7 @@ class RandomSearcher:
         """Random search learns nothing."""
 
     def learn(self, point: Mapping[str, str], objective: float) -> None:
-        """Only not to try the same again."""
+        """Remember the point, so that it is not tried again."""
         self._known.add(tuple(sorted(point.items())))
 
 
@@ -75,7 +73,7 @@ class GridSearcher:
         self._points = iter(enumerate(grid(dimensions)))
 
     def ask(self) -> tuple[int, dict[str, str]] | None:
-        """The next combination."""
+        """Return the next combination."""
         return next(self._points, None)
 
     def replay(self, point: Mapping[str, str]) -> int:
@@ -111,8 +109,8 @@ class BayesianSearcher:
         self._trials: dict[int, Any] = {}
 
     def ask(self) -> tuple[int, dict[str, str]]:
-        """Where the model expects the most."""
-        # A seed per trial: a search that was interrupted goes on as if it had not been.
+        """Return the most promising point."""
+        # One seed per trial, so that an interrupted search continues with the same draws.
         seed = random.Random(f"{self._seed}/{len(self._study.trials)}").getrandbits(32)
         self._study.sampler = self._optuna.samplers.TPESampler(
             seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
@@ -128,7 +126,7 @@ class BayesianSearcher:
         return trial.number, point
 
     def replay(self, point: Mapping[str, str]) -> int:
-        """Put the point where the model's own would be."""
+        """Enqueue the point in place of the model's own."""
         self._study.enqueue_trial(self._params(point) or {})
         number, _ = self.ask()
         return number
@@ -141,7 +139,7 @@ class BayesianSearcher:
         )
 
     def learn(self, point: Mapping[str, str], objective: float) -> None:
-        """A trial of an earlier tuning job, where it lies in this search space."""
+        """Add a trial of an earlier tuning job if it is in this search space."""
         params = self._params(point)
         if params is not None:
             self._study.add_trial(
@@ -151,7 +149,7 @@ class BayesianSearcher:
             )
 
     def _params(self, point: Mapping[str, str]) -> dict[str, object] | None:
-        """A point as the study has it; None where it lies outside this search space."""
+        """Convert a point for the study; None when it is outside this search space."""
         params: dict[str, object] = {}
         for dimension in self._dimensions:
             text = point.get(dimension.name)

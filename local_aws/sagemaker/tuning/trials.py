@@ -1,4 +1,4 @@
-"""The trials of a tuning job: the training jobs that it starts, watches, and finds again after a restart."""
+"""The trials of a tuning job: training jobs that it starts, watches, and finds again after a restart."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from local_aws.sagemaker.tuning.definitions import Definition
 from local_aws.state.resources import Resource
 
 RETRY_OF = "_RetryOf"
-"""The member of a trial's document that names the lost trial in whose place it runs."""
+"""The member of a trial's document that names the lost trial it replaces."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A point to try. `number` is the searcher's; `retry_of` names the lost trial that had it before, if any."""
+    """A point to try.
+
+    Attributes:
+        number: The searcher's number of the point.
+        retry_of: Name of the lost trial that had the point, if any.
+    """
 
     definition: Definition
     number: int
@@ -29,7 +34,7 @@ class Draw:
     retry_of: str = ""
 
     def again(self, lost: str) -> Draw:
-        """The same point once more, after the trial `lost`."""
+        """Return the same point for another attempt, after the trial `lost`."""
         return replace(self, attempt=self.attempt + 1, retry_of=lost)
 
 
@@ -48,16 +53,16 @@ class Trial:
 
     @property
     def definition(self) -> Definition:
-        """The training job definition that it is of."""
+        """Its training job definition."""
         return self.draw.definition
 
     def look(self) -> None:
-        """Bring `series` up to date."""
+        """Update `series`."""
         self.series = [value for _, value in self.scraper.series(self.definition.metric)]
 
 
 def watch(context: Context, region: str, name: str, draw: Draw) -> Trial:
-    """The trial of a training job, whether it runs or has ended: then its log says what it reported."""
+    """Return the trial of a training job; the log of an ended one holds its reports."""
     job = context.part(Jobs).get(TrainingJob.kind, region, name)
     if isinstance(job, TrainingJob):
         return Trial(name, draw, job.finished, job.scraper)
@@ -71,11 +76,10 @@ def watch(context: Context, region: str, name: str, draw: Draw) -> Trial:
 def recall(
     context: Context, region: str, definitions: Sequence[Definition], known: Sequence[Resource]
 ) -> list[Trial]:
-    """The trials that a tuning job had when local_aws ended: those that ended, in that order, then those that
-    run on.
+    """Rebuild the trials of a tuning job after a restart: ended ones in order of their end, then running ones.
 
-    `known` are its training jobs in order of creation. The searchers draw anew what they had drawn. A lost
-    trial that was retried is left out: the retry stands for it.
+    `known` are its training jobs in order of creation. The searchers repeat their draws. A lost trial is left out: its
+    retry replaces it.
     """
     by_name = {definition.name: definition for definition in definitions}
     draws: dict[str, Draw] = {}

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from tests.local_aws.cloud import Cloud, eventually, training_request, unique
 from tests.local_aws.processing import request as processing_request
 from tests.local_aws.serving import Deployment
-from tests.local_aws.training import SLEEPER, SPOT, artefact
+from tests.local_aws.training import SLEEPER, SPOT, artifact
 from tests.local_aws.tuning import SCORE
 from tests.local_aws.tuning import ended as tuning_ended
 from tests.local_aws.tuning import request as tuning_request
@@ -212,7 +212,7 @@ def test_a_spot_job_and_one_that_may_be_retried_resume_after_kill(own_cloud: Sta
     cloud.start()
     job = cloud.training_ended(name)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
-    assert artefact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"from": b"half"}
+    assert artifact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"from": b"half"}
     assert secondary in [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
 
 

@@ -27,7 +27,7 @@ from tests.local_aws.cloud import (
     training_request,
     unique,
 )
-from tests.local_aws.training import SLEEPER, SPOT, artefact
+from tests.local_aws.training import SLEEPER, SPOT, artifact
 
 RENDEZVOUS = """
 import json, os, socket, time
@@ -67,7 +67,7 @@ def test_two_jobs_of_two_instances_find_their_own_peers(cloud: Cloud) -> None:
     for name in names:
         job = cloud.training_ended(name)
         assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
-        files = artefact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"])
+        files = artifact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"])
         assert json.loads(files["peers.json"]) == ["algo-2"]
         assert json.loads(files["algo-1.json"]) == ["0.tar", "2.tar"]
         assert json.loads(files["algo-2.json"]) == ["1.tar", "3.tar"]
@@ -84,7 +84,7 @@ def test_interrupted_spot_job_resumes_from_its_checkpoints(cloud: Cloud, bucket:
     assert cli.main(["interrupt", "--state", str(cloud.state), name]) == 0
     job = cloud.training_ended(name)
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
-    assert artefact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"from": b"half"}
+    assert artifact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"from": b"half"}
     statuses = [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
     assert statuses.count("Interrupted") == 1
     assert statuses.count("Training") == 2

@@ -16,7 +16,7 @@ from tests.local_aws.cloud import (
     training_request,
     unique,
 )
-from tests.local_aws.training import SLEEPER, artefact
+from tests.local_aws.training import SLEEPER, artifact
 
 REPORT = """
 import json, os, sys
@@ -64,7 +64,7 @@ def test_script_finds_everything_and_its_results_are_kept(cloud: Cloud, bucket: 
     assert [(m["MetricName"], m["Value"]) for m in job["FinalMetricDataList"]] == [("accuracy", 0.75)]
     assert job["BillableTimeInSeconds"] >= 1
 
-    files = artefact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"])
+    files = artifact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"])
     report = json.loads(files["report-algo-1.json"])
     assert report["argv"] == ["--flag", "True", "--lr", "0.1", "--words", "two words"]
     assert report["train"] == ["cats/1.jpg", "dogs/2.jpg", "list.txt"]
@@ -78,7 +78,7 @@ def test_script_finds_everything_and_its_results_are_kept(cloud: Cloud, bucket: 
     assert env["OMP_NUM_THREADS"] == env["SM_NUM_CPUS"] == "2"
     assert env["EXTRA"] == "1"
     assert env["AWS_ENDPOINT_URL"] == cloud.url
-    output = artefact(cloud, f"s3://{bucket}/output/{name}/output/output.tar.gz")
+    output = artifact(cloud, f"s3://{bucket}/output/{name}/output/output.tar.gz")
     assert output == {"extra.txt": b"kept"}
     assert "accuracy=0.75 epoch=2" in cloud.log_of(name)
     assert cloud.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"] == [
@@ -117,7 +117,7 @@ def test_missing_data_is_a_client_error(cloud: Cloud, bucket: str) -> None:
     assert reason.startswith("ClientError: Data download failed:No S3 objects found under S3 URL")
 
 
-def test_stop_gives_the_script_time_and_keeps_its_artefacts(cloud: Cloud, bucket: str) -> None:
+def test_stop_gives_the_script_time_and_keeps_its_artifacts(cloud: Cloud, bucket: str) -> None:
     name = unique("stopped")
     cloud.sagemaker.create_training_job(
         **training_request(name, bucket, cloud.put_code(bucket, train=SLEEPER))
@@ -129,7 +129,7 @@ def test_stop_gives_the_script_time_and_keeps_its_artefacts(cloud: Cloud, bucket
     cloud.sagemaker.stop_training_job(TrainingJobName=name)
     job = cloud.training_ended(name)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
-    assert artefact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"saved.txt": b"at the end"}
+    assert artifact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"saved.txt": b"at the end"}
     with pytest.raises(
         ClientError, match="The request was rejected because the training job is in status Stopped"
     ):
@@ -171,7 +171,7 @@ def test_a_container_entrypoint_runs_from_channels(cloud: Cloud) -> None:
     cloud.sagemaker.create_training_job(**request)
     job = cloud.training_ended(name)
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
-    assert artefact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"args": b"--lr 0.5"}
+    assert artifact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"args": b"--lr 0.5"}
 
 
 def test_job_sees_neither_other_jobs_nor_the_state_folder(cloud: Cloud, bucket: str) -> None:

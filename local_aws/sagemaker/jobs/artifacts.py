@@ -1,4 +1,4 @@
-"""What a training job leaves in S3: `<S3OutputPath>/<job>/output/model.tar.gz` and `output.tar.gz`."""
+"""A training job's artifacts in S3: `<S3OutputPath>/<job>/output/model.tar.gz` and `output.tar.gz`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from local_aws.state.resources import Document
 
 
 def upload(s3: Any, output: Document, job: str, folders: Sequence[Path], packed: Path) -> str:
-    """Upload what the hosts have in `folders` as one archive named like `packed`; its URI.
+    """Upload the hosts' `folders` as one archive named like `packed`.
 
-    With CompressionType NONE the files go up as they are, under the archive's name without its suffix. Of
-    files of the same name the first host's counts. Raises DataError.
+    With CompressionType NONE the files are uploaded as they are, under the archive's name without its suffix. The first
+    host wins on equal names.
+
+    Returns:
+        The URI of the archive or prefix.
+
+    Raises:
+        DataError: The upload failed.
     """
     bucket, prefix = s3_data.parse_uri(output["S3OutputPath"])
     key = s3_data.join(prefix, job, "output", packed.name)
