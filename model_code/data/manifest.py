@@ -1,4 +1,7 @@
-"""A version of a data set: its manifest, its list of photos, and which shards a new version needs."""
+"""A version of a data set: its manifest, its list of photos, and the shards of the next version.
+
+Standard library only: Airflow reads manifests too.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ class PhotoRow:
     def from_line(cls, line: str) -> PhotoRow:
         """Inverse of `to_line`.
 
-        :raises ManifestError: when the line is damaged.
+        Raises:
+            ManifestError: The line is damaged.
         """
         try:
             fields = json.loads(line)
@@ -59,7 +63,7 @@ class PhotoRow:
 
 @dataclass(frozen=True)
 class ShardRow:
-    """A shard of a version: what names it, where it lies in the bucket, its split, photos and bytes."""
+    """A shard of a version: its digest, its key in the bucket, its split, photos and bytes."""
 
     sha256: str
     key: str
@@ -84,7 +88,7 @@ class Manifest:
 
     @property
     def version(self) -> str:
-        """16 hex digits: the hash of what is listed, whoever lists it, under whatever name."""
+        """16 hex digits: the hash of the contents, independent of the data set's name."""
         listed = {
             "schema_version": SCHEMA_VERSION,
             "seed": self.seed,
@@ -94,6 +98,14 @@ class Manifest:
             "photos_sha256": self.photos_sha256,
         }
         return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
+
+    def of(self, split: Split) -> list[ShardRow]:
+        """The shards of one split, in order."""
+        return [shard for shard in self.shards if shard.split is split]
+
+    def photos(self, split: Split) -> int:
+        """Number of photos of one split."""
+        return sum(self.counts[split].values())
 
     @property
     def total_bytes(self) -> int:
@@ -121,7 +133,8 @@ class Manifest:
     def from_json(cls, text: str | bytes) -> Manifest:
         """Inverse of `to_json`.
 
-        :raises ManifestError: when it is damaged, or written by a newer release.
+        Raises:
+            ManifestError: It is damaged, or written by a newer release.
         """
         try:
             fields = json.loads(text)
@@ -155,7 +168,7 @@ class Manifest:
     def manifest_file(self, split: Split, bucket: str) -> list[dict[str, str] | str]:
         """SageMaker's ManifestFile of one split: a prefix, then the shards below it (S3DataType)."""
         prefix = f"s3://{bucket}/datasets/{self.name}/shards/"
-        return [{"prefix": prefix}, *(f"{shard.sha256}.tar" for shard in self.shards if shard.split is split)]
+        return [{"prefix": prefix}, *(f"{shard.sha256}.tar" for shard in self.of(split))]
 
 
 @dataclass(frozen=True)
@@ -183,10 +196,10 @@ class ShardPlan:
 def plan_shards(
     photos: Sequence[Photo], splits: Mapping[str, Split], seed: int, parent: Version | None
 ) -> list[ShardPlan]:
-    """Which shards hold the photos: the parent's where nothing in them changed, new ones for the rest.
+    """Assign photos to shards: the parent's shards where nothing in them changed, new ones for the rest.
 
     A shard that lost photos (or whose photos changed class) is written again without touching others; photos
-    that the parent has not go to new shards, in the order of their rank.
+    that the parent lacks go to new shards, in the order of their rank.
     """
     here = {photo.sha256: photo for photo in photos if photo.sha256 in splits}
     plans = _inherited(here, splits, parent)
@@ -245,7 +258,7 @@ def make_version(
     rejected: Iterable[Rejected],
     parent: Version | None,
 ) -> Version:
-    """Put a version together from its written shards and their photos (in the order of the shards)."""
+    """Assemble a version from its written shards and their photos (in the order of the shards)."""
     counts = {split.value: Counter(row.label for row in photos if row.split is split) for split in Split}
     classes = tuple(sorted({row.label for row in photos}))
     manifest = Manifest(
@@ -273,13 +286,14 @@ def photos_jsonl(photos: Iterable[PhotoRow]) -> bytes:
 def read_photos_jsonl(data: bytes) -> tuple[PhotoRow, ...]:
     """Inverse of `photos_jsonl`.
 
-    :raises ManifestError: when a line is damaged.
+    Raises:
+        ManifestError: A line is damaged.
     """
     return tuple(PhotoRow.from_line(line) for line in data.decode().splitlines())
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest at `path`, a file or a folder with manifest.json.
+    """Read the manifest at `path`, a file or a folder with manifest.json.
 
     Raises:
         FileNotFoundError: There is none.
@@ -292,10 +306,10 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_dataset(path: Path | None) -> dict[str, str] | None:
-    """Name and version from a `manifest.json` or the folder that holds one; None where there is none.
+    """Read name and version from a `manifest.json` or the folder that holds one; None where there is none.
 
     Raises:
-        ManifestError: it is damaged.
+        ManifestError: It is damaged.
     """
     file = path / "manifest.json" if path is not None and path.is_dir() else path
     if file is None or not file.is_file():

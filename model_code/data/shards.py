@@ -1,6 +1,6 @@
 """Shards: plain tar files in WebDataset layout (`<key>.jpg`, `<key>.cls`), read and written as streams.
 
-The split is part of the file (a pax header), so a shard explains itself wherever it is copied, and the same
+The split is part of the file (a pax header), so a shard explains itself wherever it is copied. The same
 photos in the same split give the same bytes, hence the same name, on any machine.
 """
 
@@ -26,7 +26,7 @@ _END = bytes(_BLOCK)
 
 
 class Split(StrEnum):
-    """What a photo is for; a photo keeps its split in every later version of its data set."""
+    """Part of a data set. A photo keeps its split in every later version."""
 
     TRAIN = "train"
     VALID = "valid"
@@ -72,9 +72,9 @@ def _padded(size: int) -> int:
 
 
 def write_shard(path: Path, split: Split, samples: Iterable[Sample]) -> ShardInfo:
-    """Write `samples`, in their order, to `path`; one photo at a time is in memory.
+    """Write `samples` to `path` in their order, holding one photo in memory at a time.
 
-    The file appears under its name only when it is whole.
+    The file appears under its name only when it is complete and on disk.
     """
     photos = 0
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".shard-", delete=False) as file:
@@ -106,24 +106,8 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def read_split(path: Path) -> Split:
-    """The split that a shard belongs to.
-
-    :raises ShardError: when the file is not one of our shards.
-    """
-    try:
-        with tarfile.open(path, mode="r:") as tar:
-            return Split(tar.pax_headers[_SPLIT_HEADER])
-    except tarfile.TarError as error:
-        raise ShardError(f"{path} is not a tar file: {error}") from error
-    except (KeyError, ValueError) as error:
-        raise ShardError(
-            f"{path} does not say which split it holds; write it with model_code.data.shards"
-        ) from error
-
-
 class Entry(NamedTuple):
-    """Where a photo lies in its shard: `size` bytes from `offset`."""
+    """A photo inside its shard: `size` bytes from `offset`."""
 
     key: str
     label: str
@@ -132,35 +116,45 @@ class Entry(NamedTuple):
     size: int
 
 
-def index_shard(path: Path) -> Iterator[Entry]:
-    """The photos of a shard in their order, from its headers and labels; the photos are skipped over.
+def read_split(path: Path) -> Split:
+    """Read the split of a shard from its first header.
 
-    :raises ShardError: when the file is damaged, cut short or not one of our shards; perhaps only at its end.
+    Raises:
+        ShardError: The file is not one of our shards.
     """
-    read_split(path)
     with path.open("rb") as file:
-        photo: _Member | None = None
-        for member in _members(path, file.fileno()):
-            key, _, suffix = member.name.rpartition(".")
-            if suffix != "cls":
-                photo = member
-                continue
-            if photo is None or photo.name.rpartition(".")[0] != key:
-                raise ShardError(f"{path}: {member.name} does not follow its photo")
-            label = os.pread(file.fileno(), member.size, member.offset)
-            try:
-                yield Entry(key, label.decode(), photo.name.rpartition(".")[2], photo.offset, photo.size)
-            except UnicodeDecodeError as error:
-                raise ShardError(f"{path} is damaged: {member.name} is not UTF-8") from error
-            photo = None
-    if photo is not None:
-        raise ShardError(f"{path} is cut short")
+        return _split(path, file.fileno())
+
+
+def index_shard(path: Path) -> Iterator[Entry]:
+    """Index a shard by its headers and labels; the photos are skipped over.
+
+    Yields:
+        The photos in their order.
+
+    Raises:
+        ShardError: The file is damaged, cut short or not one of our shards; perhaps only at its end.
+    """
+    with path.open("rb") as file:
+        _split(path, file.fileno())
+        yield from _entries(path, file.fileno())
+
+
+def read_index(path: Path) -> tuple[Split, list[Entry]]:
+    """Read the split and the whole index of a shard in one pass over its headers.
+
+    Raises:
+        ShardError: The file is damaged, cut short or not one of our shards.
+    """
+    with path.open("rb") as file:
+        return _split(path, file.fileno()), list(_entries(path, file.fileno()))
 
 
 def read_shard(path: Path) -> Iterator[Sample]:
-    """The samples of a shard in their order; memory holds one photo.
+    """Read the samples of a shard in their order, holding one photo in memory.
 
-    :raises ShardError: when the file is damaged, cut short or not one of our shards.
+    Raises:
+        ShardError: The file is damaged, cut short or not one of our shards.
     """
     with path.open("rb") as file:
         for entry in index_shard(path):
@@ -169,30 +163,72 @@ def read_shard(path: Path) -> Iterator[Sample]:
 
 
 def count_photos(path: Path) -> int:
-    """Photos in a shard, from its headers (the photos themselves are skipped over).
+    """Count the photos of a shard by its headers.
 
-    :raises ShardError: when the file is damaged or not one of our shards.
+    Raises:
+        ShardError: The file is damaged or not one of our shards.
     """
     return sum(1 for _ in index_shard(path))
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """The shards of a channel folder, in the order of their names; looks into sub-folders too."""
+    """The shards of a channel folder and its sub-folders, in the order of their names."""
     return sorted(path for path in folder.rglob("*.tar") if not path.name.startswith("."))
 
 
 class _Member(NamedTuple):
-    """A plain file of a tar file: `size` bytes from `offset`."""
+    """A member of a tar file: `size` bytes from `offset`. `kind` is tarfile's type flag."""
 
     name: str
+    kind: bytes
     offset: int
     size: int
 
 
-def _members(path: Path, descriptor: int) -> Iterator[_Member]:
-    """The plain files of an open shard, by their ustar headers (POSIX.1-2024, pax, "ustar Interchange Format").
+def _split(path: Path, descriptor: int) -> Split:
+    first = next(_members(path, descriptor, "is not a tar file"), None)
+    try:
+        if first is None or first.kind != tarfile.XGLTYPE:
+            raise ValueError("no global header")
+        # "<length> <keyword>=<value>\n" (POSIX.1-2024, pax, "Extended Header").
+        record = os.pread(descriptor, first.size, first.offset).partition(b"\n")[0].decode()
+        keyword, _, value = record.partition(" ")[2].partition("=")
+        if keyword != _SPLIT_HEADER:
+            raise ValueError(keyword)
+        return Split(value)
+    except ValueError as error:
+        raise ShardError(
+            f"{path} does not say which split it holds; write it with model_code.data.shards"
+        ) from error
 
-    tarfile reads any tar file and takes a seventh of the time that a small network needs for a photo; this reads
+
+def _entries(path: Path, descriptor: int) -> Iterator[Entry]:
+    photo: _Member | None = None
+    for member in _members(path, descriptor):
+        if member.kind == tarfile.XGLTYPE:
+            continue
+        if member.kind != tarfile.REGTYPE:
+            raise ShardError(f"{path}: {member.name} is not a plain file")
+        key, _, suffix = member.name.rpartition(".")
+        if suffix != "cls":
+            photo = member
+            continue
+        if photo is None or photo.name.rpartition(".")[0] != key:
+            raise ShardError(f"{path}: {member.name} does not follow its photo")
+        label = os.pread(descriptor, member.size, member.offset)
+        try:
+            yield Entry(key, label.decode(), photo.name.rpartition(".")[2], photo.offset, photo.size)
+        except UnicodeDecodeError as error:
+            raise ShardError(f"{path} is damaged: {member.name} is not UTF-8") from error
+        photo = None
+    if photo is not None:
+        raise ShardError(f"{path} is cut short")
+
+
+def _members(path: Path, descriptor: int, fault: str = "is damaged") -> Iterator[_Member]:
+    """The members of an open shard, by their ustar headers (POSIX.1-2024, pax, "ustar Interchange Format").
+
+    tarfile reads any tar file, but takes a seventh of the time that a small network needs for a photo; this reads
     what `write_shard` writes.
     """
     position = 0
@@ -200,17 +236,14 @@ def _members(path: Path, descriptor: int) -> Iterator[_Member]:
         if len(header) < _BLOCK:
             raise ShardError(f"{path} is cut short")
         try:
-            name, size, kind = header[:100].rstrip(b"\0").decode(), int(header[124:135], 8), header[156:157]
+            name, size = header[:100].rstrip(b"\0").decode(), int(header[124:135], 8)
             # The checksum is taken as if its own field held eight spaces.
             whole = int(header[148:154], 8) == sum(header) - sum(header[148:156]) + 8 * 0x20
         except ValueError as error:
-            raise ShardError(f"{path} is damaged: {error}") from error
+            raise ShardError(f"{path} {fault}: {error}") from error
         if not whole:
-            raise ShardError(f"{path} is damaged: a header at byte {position} fails its checksum")
-        if kind == tarfile.REGTYPE:
-            yield _Member(name, position + _BLOCK, size)
-        elif kind != tarfile.XGLTYPE:
-            raise ShardError(f"{path}: {name} is not a plain file")
+            raise ShardError(f"{path} {fault}: a header at byte {position} fails its checksum")
+        yield _Member(name, header[156:157], position + _BLOCK, size)
         position += _BLOCK + _padded(size)
     if os.pread(descriptor, _BLOCK, position + _BLOCK) != _END:
         raise ShardError(f"{path} is cut short")
@@ -219,8 +252,12 @@ def _members(path: Path, descriptor: int) -> Iterator[_Member]:
 def pack(sizes: Sequence[int], limit: int = MAX_BYTES) -> list[range]:
     """Cut a sequence of photos into shards of about equal size, none above `limit` bytes.
 
-    :param sizes: `tar_bytes` of each photo.
-    :return: one range of indices per shard, in order. A photo larger than the limit gets a shard of its own.
+    Args:
+        sizes: `tar_bytes` of each photo.
+        limit: Most bytes of a shard.
+
+    Returns:
+        One range of indices per shard, in order. A photo larger than the limit gets a shard of its own.
     """
     target = sum(sizes) / max(1, -(-sum(sizes) // limit))
     ranges: list[range] = []

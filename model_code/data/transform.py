@@ -1,4 +1,4 @@
-"""The one way from photo bytes to network input, used by embed, train, evaluate and serve."""
+"""Photo bytes to network input: the one transform of embed, train, evaluate and serve."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ _KERNELS = {
 class Augmentation:
     """Random resized crop and mirror, as torchvision's RandomResizedCrop draws them.
 
-    :param min_area: smallest part of the photo's area that a crop may keep, in (0, 1].
-    :param max_aspect: crops are between 1/max_aspect and max_aspect wide per unit of height.
+    Attributes:
+        min_area: Smallest part of the photo's area that a crop may keep, in (0, 1].
+        max_aspect: Crops are between 1/max_aspect and max_aspect wide per unit of height.
     """
 
     min_area: float = 0.35
@@ -58,16 +59,18 @@ class Augmentation:
 class Transform:
     """Shrink the shorter side to `resize`, cut the central `crop` x `crop`, scale to mean 0 and deviation 1.
 
-    A photo whose shorter side lies between `crop` and `resize` is not resampled at all: enlarging it only
+    A photo whose shorter side is between `crop` and `resize` is not resampled at all: enlarging it only
     blurs it. A smaller one is enlarged to `crop`. Measured with mobilenet_v2: on photos cropped to 224 px
     already, this is 0.6 points better than resizing all to 256; on uncropped ones of 320 px, 256 is 1 point
     better than 224.
 
-    :param resize: most pixels of the shorter side before cropping; at least `crop`.
-    :param crop: side of the square the network sees.
-    :param mean: per channel, of pixels in 0..1.
-    :param std: per channel, of pixels in 0..1.
-    :param augmentation: how the extra views of training photos are drawn.
+    Attributes:
+        resize: Most pixels of the shorter side before cropping; at least `crop`.
+        crop: Side of the square that the network sees, in pixels.
+        mean: Per channel, of pixels in 0..1.
+        std: Per channel, of pixels in 0..1.
+        interpolation: Resampling kernel.
+        augmentation: Draws the extra views of training photos.
     """
 
     resize: int = 256
@@ -91,7 +94,8 @@ class Transform:
     def from_dict(cls, fields: dict[str, Any]) -> Transform:
         """Inverse of `to_dict`.
 
-        :raises ValueError: for unknown or missing fields, naming them.
+        Raises:
+            ValueError: Fields are unknown or missing; the message names them.
         """
         known = set(cls.__dataclass_fields__)
         if set(fields) != known:
@@ -107,26 +111,28 @@ class Transform:
 
     @cached_property
     def id(self) -> str:
-        """12 hex digits that stand for these settings on any machine."""
+        """12 hex digits that identify these settings on any machine."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def __call__(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
         """Photo bytes to float32 [3, crop, crop].
 
-        :raises photos.PhotoError: when the bytes are no readable photo.
+        Raises:
+            PhotoError: The bytes are no readable photo.
         """
         return self.normalise(self.pixels(data, max_pixels=max_pixels))
 
     def pixels(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """Photo bytes to uint8 [crop, crop, 3], resized and cropped.
 
-        :raises photos.PhotoError: when the bytes are no readable photo.
+        Raises:
+            PhotoError: The bytes are no readable photo.
         """
         return self.crop_centre(photos.decode(data, min_side=self.resize, max_pixels=max_pixels))
 
     def crop_centre(self, image: Pixels) -> Pixels:
-        """Resize and centre-crop uint8 [h, w, 3] to [crop, crop, 3]; only what is kept is resampled."""
+        """Resize and center-crop uint8 [h, w, 3] to [crop, crop, 3]; only the part that is kept is resampled."""
         height, width = image.shape[:2]
         short = min(height, width)
         resized = min(max(short, self.crop), self.resize)
@@ -142,8 +148,11 @@ class Transform:
 
         The crop is drawn from (key, view) alone, so an embedding can be computed again on any machine.
 
-        :return: uint8 [crop, crop, 3].
-        :raises photos.PhotoError: when the bytes are no readable photo.
+        Returns:
+            uint8 [crop, crop, 3].
+
+        Raises:
+            PhotoError: The bytes are no readable photo.
         """
         return self.views(data, key, (view,))[0]
 
@@ -173,7 +182,7 @@ class Transform:
 
     def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
         """uint8 [..., h, w, 3] to float32 [..., 3, h, w] with mean 0 and deviation 1 per channel."""
-        scale, shift = self._scale_shift
+        scale, shift = self.scale_shift
         channels_first = np.moveaxis(pixels, -1, -3)
         out = np.empty(channels_first.shape, np.float32)
         np.multiply(channels_first, scale, out=out, dtype=np.float32)
@@ -181,7 +190,8 @@ class Transform:
         return out
 
     @cached_property
-    def _scale_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def scale_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Factor and summand, each [3, 1, 1], that take pixels of 0..255 to mean 0 and deviation 1."""
         mean, std = (np.asarray(v, np.float64)[:, None, None] for v in (self.mean, self.std))
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
@@ -191,8 +201,7 @@ class Transform:
 
 
 def for_architecture(architecture: str) -> Transform:
-    """The transform that a torchvision architecture's ImageNet weights expect (its DEFAULT weights'
-    `transforms()`).
+    """The transform that a torchvision architecture's ImageNet weights expect: its DEFAULT weights' `transforms()`.
 
     Crop, kernel, mean and deviation are torchvision's. The shorter side is resized to the crop itself, not
     to the somewhat larger size of torchvision's evaluation recipe, so that photos of the right size are not

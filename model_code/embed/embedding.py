@@ -27,7 +27,7 @@ class EmbedError(RuntimeError):
 
 
 class _Batch(NamedTuple):
-    """The photos of a shard that could be decoded, of those taken together; `features` has a row per view."""
+    """Decoded photos of one forward pass; `features` has a row per view."""
 
     photos: Sequence[Entry]
     features: NDArray[np.float32]
@@ -43,14 +43,20 @@ def embed_shard(
 
     Every thread takes batches until none is left and does all of a batch itself, so that none waits for another.
 
-    :param batch_size: photos per forward pass, all views included.
-    :raises shards.ShardError: when the shard is damaged.
-    :raises EmbedError: when the backbone gives numbers that float16 cannot hold.
+    Args:
+        path: The shard.
+        embedder: Its transform and views.
+        forward: Runs the backbone.
+        progress: Advanced per photo.
+        batch_size: Photos per forward pass, all views included.
+
+    Raises:
+        ShardError: The shard is damaged.
+        EmbedError: The backbone gives numbers that float16 cannot hold.
     """
-    split = shards.read_split(path)
+    split, entries = shards.read_index(path)
     views = embedder.views_of(split)
     size = max(1, (batch_size or forward.batch_size) // views)
-    entries = list(shards.index_shard(path))
     starts = iter(range(0, len(entries), size))  # shared by the threads: taking a step of it is atomic
     batches = [_NOTHING] * len(range(0, len(entries), size))
     counting, failed = threading.Lock(), threading.Event()
@@ -82,10 +88,13 @@ def embed(
     forward: Forward,
     batch_size: int | None = None,
 ) -> float:
-    """Embed the shards that have no file in `output` yet; each file appears when it is whole.
+    """Embed the shards that have no file in `output` yet; each file appears when it is complete.
 
-    :return: photos per second, every view counted as one; 0 when nothing was missing.
-    :raises shards.ShardError: when a shard is damaged.
+    Returns:
+        Photos per second, every view counted as one; 0 when nothing was missing.
+
+    Raises:
+        ShardError: A shard is damaged.
     """
     output.mkdir(parents=True, exist_ok=True)
     missing = [path for path in paths if not (output / file_name(path.stem)).exists()]
@@ -105,7 +114,7 @@ def embed(
 def _embed_batch(
     descriptor: int, photos: Sequence[Entry], embedder: Embedder, views: int, forward: Forward, pixels: Pixels
 ) -> _Batch:
-    """Embed some photos of an open shard; `pixels` has room for all their views."""
+    """Embed some photos of an open shard, using `pixels` as the buffer of all their views."""
     decoded: list[Entry] = []
     for entry in photos:
         row = len(decoded) * views

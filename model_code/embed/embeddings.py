@@ -1,4 +1,4 @@
-"""Embedding files, one safetensors file per shard, and the identity of what computed them. Torch-free."""
+"""Embedding files, one safetensors file per shard, and the identity of their embedder. Torch-free."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from model_code.data.shards import Split
 from model_code.data.transform import Transform
 
 SCHEMA_VERSION = 1
-# Raise it when the same photo, weights and settings would give another embedding: stored ones are then not
-# reused.
+# Raise it when the same photo, weights and settings would give another embedding; stored ones are then not reused.
+# 2: embedded color profiles are converted to sRGB.
 CODE = 2
 NO_WEIGHTS = "none"
 
@@ -31,10 +31,14 @@ class EmbeddingsError(ValueError):
 
 @dataclass(frozen=True)
 class Embedder:
-    """What turns a photo into its embeddings. Equal `id`s mean interchangeable files.
+    """The settings that turn a photo into its embeddings. Equal `id`s mean interchangeable files.
 
-    :param weights_sha256: SHA-256 of the weights file, or `NO_WEIGHTS` for an untrained backbone (seed 0).
-    :param views: views of each training photo, at least 1; other splits have one.
+    Attributes:
+        architecture: torchvision's name of the backbone.
+        weights_sha256: SHA-256 of the weights file, or `NO_WEIGHTS` for an untrained backbone (seed 0).
+        transform: Photo bytes to network input.
+        views: Views of each training photo, at least 1; other splits have one.
+        code: Version of this computation.
     """
 
     architecture: str
@@ -63,7 +67,7 @@ class Embedder:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Embedder:
-        """Inverse of `to_dict`; keys it does not know are left alone."""
+        """Inverse of `to_dict`; unknown keys are ignored."""
         return cls(
             architecture=fields["architecture"],
             weights_sha256=fields["weights_sha256"],
@@ -91,12 +95,16 @@ def embedder_id(architecture: str, weights_sha256: str | None, transform: Transf
 class Embeddings:
     """The embeddings of one shard.
 
-    :param embeddings: float16 [rows, dim], one row per (photo, view).
-    :param photo: int32 [rows], index into `keys`.
-    :param view: int32 [rows]; 0 is the evaluation transform.
-    :param label: int32 [rows], index into `classes`.
-    :param classes: names of the classes that occur in this shard, sorted.
-    :param shard: SHA-256 of the shard.
+    Attributes:
+        embeddings: float16 [rows, dim], one row per (photo, view).
+        photo: int32 [rows], index into `keys`.
+        view: int32 [rows]; 0 is the evaluation transform.
+        label: int32 [rows], index into `classes`.
+        keys: Keys of the photos.
+        classes: Names of the classes that occur in this shard, sorted.
+        embedder: Computed them.
+        shard: SHA-256 of the shard.
+        split: Split of the shard.
     """
 
     embeddings: NDArray[np.float16]
@@ -127,12 +135,12 @@ class Embeddings:
 
 
 def file_name(shard: str) -> str:
-    """The embeddings file of a shard, by the shard's SHA-256."""
+    """Name of the embeddings file of a shard, given the shard's SHA-256."""
     return f"{shard}.safetensors"
 
 
 def write_embeddings(path: Path, batch: Embeddings) -> None:
-    """Write one file; it appears under its name only when it is whole and on disk."""
+    """Write one file; it appears under its name only when it is complete and on disk."""
     tensors = {
         "embeddings": np.ascontiguousarray(batch.embeddings, np.float16),
         "photo": np.ascontiguousarray(batch.photo, np.int32),
@@ -163,7 +171,8 @@ def write_embeddings(path: Path, batch: Embeddings) -> None:
 def read_embeddings(path: Path) -> Embeddings:
     """Read one file.
 
-    :raises EmbeddingsError: when it is damaged, or written by a newer release.
+    Raises:
+        EmbeddingsError: It is damaged, or written by a newer release.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -198,14 +207,15 @@ def _check_version(path: Path, metadata: dict[str, str]) -> None:
 
 
 def embeddings_in(folder: Path) -> list[Path]:
-    """The embeddings files of a channel folder, in the order of their names; looks into sub-folders too."""
+    """The embeddings files of a channel folder and its sub-folders, in the order of their names."""
     return sorted(path for path in folder.rglob("*.safetensors") if not path.name.startswith("."))
 
 
 def read_folder(folder: Path) -> list[Embeddings]:
-    """All embeddings of a channel folder, which must come from one embedder.
+    """Read all embeddings of a channel folder, which must come from one embedder.
 
-    :raises EmbeddingsError: when there are none, or they do not belong together.
+    Raises:
+        EmbeddingsError: There are none, or they do not belong together.
     """
     batches = [read_embeddings(path) for path in embeddings_in(folder)]
     if not batches:

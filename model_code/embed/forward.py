@@ -34,8 +34,8 @@ _GPU_BATCH = 128
 class Forward(Protocol):
     """uint8 photos [n, h, w, 3] to embeddings float32 [n, dim]; safe to call from many threads.
 
-    One call keeps one core busy: call it from `callers` threads at once. `name` says what runs it, `batch_size` how
-    many photos it likes at a time.
+    One call keeps one core busy: call it from `callers` threads at once. `name` says what runs it, `batch_size` is
+    the preferred batch size.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Forward(Protocol):
 
 
 class Normalised(nn.Module):
-    """A backbone that takes photos as they are decoded, uint8 [n, h, w, 3], and does what `Transform.normalise` does.
+    """A backbone that takes decoded photos, uint8 [n, h, w, 3], and normalizes them as `Transform.normalise` does.
 
     Runtimes do this faster than NumPy, and a GPU gets a quarter of the bytes.
     """
@@ -58,9 +58,9 @@ class Normalised(nn.Module):
     def __init__(self, backbone: Backbone, transform: Transform) -> None:
         super().__init__()
         self.backbone = backbone
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transform.mean, transform.std))
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", -mean / std)
+        scale, shift = map(torch.from_numpy, transform.scale_shift)
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embeddings [n, dim]."""
@@ -70,8 +70,9 @@ class Normalised(nn.Module):
 
 
 class OpenVinoForward:
-    """OpenVINO in float32, one core per call. It computes in threads of its own: the callers, more than there are
-    cores, decode meanwhile.
+    """OpenVINO in float32, one core per call.
+
+    It computes in threads of its own; meanwhile the callers, of which there are more than cores, decode.
     """
 
     batch_size = _ONE_PHOTO
@@ -96,8 +97,8 @@ class OpenVinoForward:
             },
         )
         self._local = threading.local()
-        # OpenVINO 2026.4 binds NumPy on its first call: two threads that make it at once may wait for each other
-        # for ever (one has the GIL, the other the guard of the binding).
+        # OpenVINO 2026.4 binds NumPy on its first call: two threads that make it at once may deadlock (one has
+        # the GIL, the other the guard of the binding).
         self(np.zeros((1, side, side, 3), np.uint8))
 
     def __call__(self, pixels: Pixels) -> Features:
@@ -114,7 +115,7 @@ class OpenVinoForward:
 
 
 def _openvino() -> Any:
-    # Where openvino_telemetry is found, importing openvino reports it to its makers; without, it does its work alike.
+    # Importing openvino reports to its makers where openvino_telemetry is installed. It works the same without.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
@@ -140,7 +141,7 @@ class OnnxForward:
 
 
 class TorchForward:
-    """torch in float32, one core per call, where the others are missing."""
+    """torch in float32, one core per call, where the other runtimes are missing."""
 
     batch_size = _TORCH_BATCH
 
@@ -159,16 +160,16 @@ class TorchForward:
 
 
 class GpuForward:
-    """torch on a GPU, in float16 and channels last. One thread talks to the GPU, the callers only wait for it.
+    """torch on a GPU, in float16 and channels last. One thread talks to the GPU; the callers only wait for it.
 
-    cuDNN's preparations belong to the thread that made them. When each caller talked to the GPU itself, each made them
-    anew for every shard, and an H100 embedded 45 photos/s.
+    cuDNN's plans belong to the thread that made them. With one GPU client per caller, each made them anew for every
+    shard, and an H100 embedded 45 photos/s.
     """
 
     batch_size = _GPU_BATCH
 
     def __init__(self, backbone: Backbone, transform: Transform) -> None:
-        # Threads begin with GPU 0 as theirs: keep the one that this process was given.
+        # New threads start on GPU 0: keep the one that this process was given.
         self._device = torch.device("cuda", torch.cuda.current_device())
         self.name = f"torch {torch.__version__} float16 on {torch.cuda.get_device_name(self._device)}"
         self.callers = cores()
@@ -187,11 +188,11 @@ class GpuForward:
 
     @torch.inference_mode()
     def _launch(self, batch: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-        """Start all of a batch's work and do not wait for it: the GPU goes on to the next without a pause."""
+        """Queue a batch's work without waiting for it, so that the GPU has no pause between batches."""
         with torch.autocast("cuda", torch.float16):
             features = self._module(batch.to(self._device, non_blocking=True))
         answer = features.float().to("cpu", non_blocking=True)
-        # Without `blocking`, who waits for it would keep a core busy.
+        # Without `blocking`, waiting for it would keep a core busy.
         done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         done.record()
         return answer, done
@@ -202,18 +203,22 @@ _ON_CPU: Mapping[str, Callable[[Backbone, Transform], Forward]] = {
     "onnx": OnnxForward,
     "torch": TorchForward,
 }
-"""Fastest first. With mobilenet_v2, OpenVINO is a tenth faster than ONNX Runtime, and that four times faster than
-torch.
-"""
+# Fastest first. With mobilenet_v2, OpenVINO is a tenth faster than ONNX Runtime, which is four times faster than torch.
 
 RUNTIMES = ("auto", *_ON_CPU)
 
 
 def best_forward(backbone: Backbone, transform: Transform, runtime: str = "auto") -> Forward:
-    """The fastest forward pass this machine has.
+    """Choose the fastest forward pass of this machine.
 
-    :param runtime: one of `RUNTIMES`; "auto": a GPU if there is one, else the first that is installed.
-    :raises ImportError: for a runtime asked for by name that is not installed.
+    Args:
+        backbone: The network.
+        transform: Normalizes its input.
+        runtime: One of `RUNTIMES`; "auto": a GPU if there is one, else the first that is installed.
+
+    Raises:
+        ImportError: The named runtime is not installed.
+        ValueError: `runtime` is none of `RUNTIMES`.
     """
     if runtime == "auto" and torch.cuda.is_available():
         return GpuForward(backbone, transform)
@@ -233,9 +238,11 @@ def _as_onnx(backbone: Backbone, transform: Transform) -> bytes:
 
 
 def to_onnx(module: nn.Module, example: Tensor) -> bytes:
-    """A module of one input as an ONNX model, `input` [n, ...] to `embeddings` [n, dim] for any n.
+    """Export a module of one input as an ONNX model: `input` [n, ...] to `embeddings` [n, dim] for any n.
 
-    :param example: an input of the right shape and type.
+    Args:
+        module: The network.
+        example: An input of the right shape and type.
     """
     buffer = io.BytesIO()
     with _quiet():

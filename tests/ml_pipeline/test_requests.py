@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ml_pipeline.aws import images
-from ml_pipeline.dataset.version import DatasetVersion, Shard, training_channels
+from ml_pipeline.dataset.version import DatasetVersion, training_channels
 from ml_pipeline.operators.embed import embed_request
 from ml_pipeline.operators.evaluate import evaluate_request
 from ml_pipeline.registry import packages as registry
@@ -22,6 +22,7 @@ from ml_pipeline.requests.transform import transform_job
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, tuning_job
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
+from tests.ml_pipeline.manifests import manifest
 from tests.ml_pipeline.service_model import problems
 
 SETTINGS = Settings(
@@ -29,14 +30,8 @@ SETTINGS = Settings(
 )
 ORIGIN = names.Origin("train_and_deploy", "manual__2026-11-22T21:00:00+00:00", "train")
 TAGS = names.tags(ORIGIN)
-VERSION = DatasetVersion(
-    name="dogs",
-    version="abc",
-    manifest_uri="s3://bucket/datasets/dogs/versions/abc/manifest.json",
-    classes=("a", "b"),
-    counts={"train": {"a": 4, "b": 4}, "valid": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}},
-    shards=(Shard("1" * 64, "train", 8, 10), Shard("2" * 64, "valid", 2, 10), Shard("3" * 64, "test", 2, 10)),
-)
+MANIFEST = manifest("dogs", [("1" * 64, "train", 8), ("2" * 64, "valid", 2), ("3" * 64, "test", 2)])
+VERSION = DatasetVersion(MANIFEST, "s3://bucket/datasets/dogs/versions/abc/manifest.json")
 CODE = "s3://bucket/code/abc.tar.gz"
 
 

@@ -157,10 +157,7 @@ class FinetuneTask:
         self._loss = Loss(recipe.label_smoothing, None if class_weights is None else class_weights.to(device))
         self._dtype = pick_precision(recipe.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype is torch.float16)
-        mean, deviation = (
-            torch.tensor(v, device=device)[:, None, None] for v in (transform.mean, transform.std)
-        )
-        self._scale, self._shift = 1 / (255 * deviation), -mean / deviation
+        self._scale, self._shift = (torch.from_numpy(part).to(device) for part in transform.scale_shift)
         self._train_mode()
 
     def schedule(self, stop_after: int | None = None) -> Schedule:

@@ -1,76 +1,73 @@
-"""A version of a data set as the Airflow side sees it: its manifest, and the channels that jobs read it
-through.
-"""
+"""A version of a data set as the Airflow side sees it: its manifest, and the channels that jobs read it through."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.requests.job import Channel, DataType, Distribution
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One shard of the manifest."""
-
-    sha256: str
-    split: str
-    photos: int
-    bytes: int
+from model_code.data.manifest import Manifest, ShardRow
+from model_code.data.shards import Split
 
 
 @dataclass(frozen=True)
 class DatasetVersion:
-    """One version: what the manifest lists.
+    """One version of a data set.
 
     Attributes:
+        manifest: Its manifest.
         manifest_uri: s3:// URI of manifest.json.
-        classes: Class names in order.
-        counts: Photos by split and class.
     """
 
-    name: str
-    version: str
+    manifest: Manifest
     manifest_uri: str
-    classes: tuple[str, ...]
-    counts: Mapping[str, Mapping[str, int]]
-    shards: tuple[Shard, ...]
 
-    def of(self, split: str) -> list[Shard]:
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """Digest that names the version."""
+        return self.manifest.version
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in order."""
+        return self.manifest.classes
+
+    def of(self, split: str) -> list[ShardRow]:
         """The shards of one split, in order."""
-        return [shard for shard in self.shards if shard.split == split]
+        return self.manifest.of(Split(split))
 
     def photos(self, split: str) -> int:
-        """Photos of one split."""
-        return sum(self.counts[split].values())
+        """Number of photos of one split."""
+        return self.manifest.photos(Split(split))
 
     @property
     def folder(self) -> str:
-        """The version's folder, with a trailing slash."""
+        """URI of the version's folder, with a trailing slash."""
         return self.manifest_uri.rsplit("/", 1)[0] + "/"
 
     @property
     def shards_uri(self) -> str:
-        """The prefix under which the data set's shards lie."""
+        """URI prefix of the data set's shards."""
         return self.manifest_uri.split("/versions/", 1)[0] + "/shards/"
 
     def channel(self) -> Channel:
-        """manifest.json itself."""
+        """The channel of manifest.json itself."""
         return Channel("dataset", self.manifest_uri)
 
     def photos_channel(
         self, name: str, split: str, distribution: Distribution = Distribution.FULL
     ) -> Channel:
-        """The shards of a split."""
+        """The channel of the shards of a split."""
         return Channel(name, f"{self.folder}{split}.manifest", DataType.MANIFEST, distribution)
 
     def calibration_channel(self) -> Channel:
-        """One training shard, for the ranges of int8."""
+        """The channel of one training shard, for the ranges of int8."""
         return Channel("calibration", f"{self.shards_uri}{self.of('train')[0].sha256}.tar")
 
 
@@ -78,25 +75,9 @@ def load(s3: Any, manifest_uri: str) -> DatasetVersion:
     """Read a version's manifest.
 
     Raises:
-        ValueError: The manifest was written by a newer release.
+        ManifestError: The manifest is damaged, or was written by a newer release.
     """
-    document = objects.read_json(s3, manifest_uri)
-    if document["schema_version"] > SCHEMA_VERSION:
-        raise ValueError(
-            f"{manifest_uri} has schema_version {document['schema_version']}, this release reads up to "
-            f"{SCHEMA_VERSION}; update ml-pipeline"
-        )
-    return DatasetVersion(
-        name=document["name"],
-        version=document["version"],
-        manifest_uri=manifest_uri,
-        classes=tuple(document["classes"]),
-        counts=document["counts"],
-        shards=tuple(
-            Shard(entry["sha256"], entry["split"], entry["photos"], entry["bytes"])
-            for entry in document["shards"]
-        ),
-    )
+    return DatasetVersion(Manifest.from_json(objects.read(s3, manifest_uri)), manifest_uri)
 
 
 def training_channels(
@@ -109,10 +90,11 @@ def training_channels(
     """The channels of a trial, or of the final training job (docs/contracts.md, "Jobs").
 
     Args:
+        dataset: The version to train on.
         strategy: "head" reads embeddings, "finetune" photos.
         embeddings_uri: Folder with train.manifest and valid.manifest of this version; for "head".
         weights_uri: The backbone's weights, or None for an untrained one.
-        final: The final job also reads photos, to calibrate and to judge what it exports.
+        final: The final job also reads photos, to calibrate and evaluate what it exports.
 
     Raises:
         ValueError: "head" without embeddings.

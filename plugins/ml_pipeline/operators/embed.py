@@ -9,11 +9,12 @@ from ml_pipeline.aws import code_archive, images
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.dataset import version as dataset
-from ml_pipeline.dataset.version import DatasetVersion, Shard
+from ml_pipeline.dataset.version import DatasetVersion
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.requests.job import Channel, Compute, DataType, Distribution
 from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
 from ml_pipeline.settings import Settings
+from model_code.data.manifest import ShardRow
 
 # The test split is never embedded: it is only ever seen through the served runtime.
 EMBEDDED_SPLITS = ("train", "valid")
@@ -137,14 +138,14 @@ class EmbedOperator(SageMakerJobOperator):
     def _folder(self, settings: Settings) -> str:
         return settings.s3(f"embeddings/{self._embedder_id()}/")
 
-    def _missing(self, settings: Settings) -> list[Shard]:
+    def _missing(self, settings: Settings) -> list[ShardRow]:
         return self._shards() if self.force else self._absent(settings)
 
-    def _absent(self, settings: Settings) -> list[Shard]:
+    def _absent(self, settings: Settings) -> list[ShardRow]:
         there = set(objects.keys(self.client("s3"), self._folder(settings)))
         return [shard for shard in self._shards() if f"{shard.sha256}.safetensors" not in there]
 
-    def _shards(self) -> list[Shard]:
+    def _shards(self) -> list[ShardRow]:
         version = self._version()
         return [shard for split in EMBEDDED_SPLITS for shard in version.of(split)]
 

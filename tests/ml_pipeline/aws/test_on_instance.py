@@ -21,6 +21,7 @@ from ml_pipeline.operators.embed import EmbedOperator
 from ml_pipeline.requests import names, packed
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.settings import Settings
+from tests.ml_pipeline.manifests import manifest
 
 ORIGIN = names.Origin("train_and_deploy", "run", "ec2.create")
 ME, OTHER = Holder("train_and_deploy", "mine"), Holder("train_and_deploy", "other")
@@ -87,18 +88,8 @@ def test_the_code_archive_is_the_same_every_time_and_holds_the_entry_points(aws:
 
 def test_an_embed_job_is_done_only_while_its_embeddings_are_there(aws: Any) -> None:
     s3, settings = aws.client("s3"), Settings("bucket", "arn:aws:iam::1:role/r", "us-east-1")
-    shards = [
-        {"sha256": split, "split": split, "photos": 1, "bytes": 1} for split in ("train", "valid", "test")
-    ]
-    manifest = {
-        "schema_version": 1,
-        "name": "d",
-        "version": "v",
-        "classes": ["a"],
-        "counts": {},
-        "shards": shards,
-    }
-    uri = put(s3, "datasets/d/versions/v/manifest.json", json.dumps(manifest).encode())
+    listed = manifest("d", [(split, split, 1) for split in ("train", "valid", "test")])
+    uri = put(s3, "datasets/d/versions/v/manifest.json", listed.to_json().encode())
     operator = EmbedOperator(
         task_id="embed", dataset={"manifest_uri": uri}, weights={"sha256": "w"}, strategy="head",
         architecture="resnet18",

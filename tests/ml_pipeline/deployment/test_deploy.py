@@ -31,6 +31,7 @@ from ml_pipeline.settings import Settings, airflow_connection
 from ml_pipeline.triggers.lock import LockTrigger
 from tests.local_aws.cloud import ROLE, Cloud, cloud, eventually
 from tests.local_aws.serving import SERVING_IMAGE, Deployment, pack
+from tests.ml_pipeline.manifests import manifest
 
 __all__ = ["cloud"]
 
@@ -97,15 +98,12 @@ class Stage:
                 member = tarfile.TarInfo(name)
                 member.size = len(body)
                 archive.addfile(member, io.BytesIO(body))
-        manifest = {
-            "schema_version": 1, "name": "toys", "version": "v", "classes": ["a", "b"], "counts": {},
-            "shards": [{"sha256": "0" * 64, "split": "test", "photos": 1, "bytes": 1}],
-        }  # fmt: skip
+        listed = manifest("toys", [("0" * 64, "test", 1)])
         prediction = {"key": "k", "label": "a", "prediction": "a", "probabilities": [1.0, 0.0]}
         uris = [
             self._put(key, body)
             for key, body in (
-                ("datasets/toys/versions/v/manifest.json", json.dumps(manifest).encode()),
+                ("datasets/toys/versions/v/manifest.json", listed.to_json().encode()),
                 ("predictions.jsonl", json.dumps(prediction).encode()),
                 (f"datasets/toys/shards/{'0' * 64}.tar", packed.getvalue()),
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,21 +17,11 @@ from ml_pipeline.operators.training import TrainingOperator
 from ml_pipeline.operators.tuning import HyperparameterTuningOperator
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
+from tests.ml_pipeline.manifests import manifest
 from tests.ml_pipeline.service_model import problems
 
 SETTINGS = Settings("bucket", "arn:aws:iam::123456789012:role/jobs", "us-east-1")
-SHARDS = [
-    {"sha256": digit * 64, "key": "k", "split": split, "photos": 4, "bytes": 10}
-    for digit, split in (("1", "train"), ("2", "valid"), ("3", "test"))
-]
-MANIFEST = {
-    "schema_version": 1,
-    "name": "dogs",
-    "version": "abc",
-    "classes": ["a", "b"],
-    "counts": {split: {"a": 2, "b": 2} for split in ("train", "valid", "test")},
-    "shards": SHARDS,
-}
+MANIFEST = manifest("dogs", [("1" * 64, "train", 4), ("2" * 64, "valid", 4), ("3" * 64, "test", 4)])
 MANIFEST_KEY = "datasets/dogs/versions/abc/manifest.json"
 MATERIAL: dict[str, Any] = {
     "dataset": {"name": "dogs", "manifest_uri": f"s3://bucket/{MANIFEST_KEY}"},
@@ -56,7 +45,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         session = boto3.Session(aws_access_key_id="x", aws_secret_access_key="x", region_name="us-east-1")
         client = session.client("s3")
         client.create_bucket(Bucket="bucket")
-        client.put_object(Bucket="bucket", Key=MANIFEST_KEY, Body=json.dumps(MANIFEST).encode())
+        client.put_object(Bucket="bucket", Key=MANIFEST_KEY, Body=MANIFEST.to_json().encode())
         monkeypatch.setattr(FittingOperator, "client", lambda self, service: client)
         yield client
 
