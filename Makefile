@@ -4,55 +4,72 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m launcher
 
-# Settings of make run, handed on through the environment.
+# Settings, passed on through the environment. `make help` and docs/reference/settings.md print these lines.
+#@ DATA=folder              photos/<class>/<any name>.jpg; without it a small public set
+#@ WEIGHTS=file             a state_dict file, imagenet or none; default: imagenet where it can be reached
+#@ ARCHITECTURE=mobilenet_v2  any torchvision classifier
+#@ TRIALS=12                trials of the hyperparameter search, 1 to 500
+#@ CONF={"strategy":"finetune"}  params of train_and_deploy as JSON
+#@ IMAGE=photo.jpg          the photo of make predict
+#@ ENDPOINT=name            the endpoint of make predict; default: the last run's, or the only one
+#@ ONLY=name                the program of make bench; default: all
+#@ AIRFLOW_PORT=8080        port of Airflow on 127.0.0.1
+#@ LOCAL_AWS_PORT=4566      port of local_aws on 127.0.0.1
+#@ ML_PIPELINE_HOME=.run    folder of everything a run writes; make clean removes it
+#@ PYTHON=python3.11        the interpreter of the virtual environment
 export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT ML_PIPELINE_HOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup any-setup run up status predict stop clean check test test-slow bench lock
+.PHONY: help setup any-setup run up status predict stop clean check docs test test-slow bench lock
 
-help: ## this list
+help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "settings, as in make run TRIALS=20:"
+	@awk '/^#@ / {name = $$2; $$1 = $$2 = ""; printf "  %-32s%s\n", name, $$0}' $(MAKEFILE_LIST)
 
-setup: ## the virtual environment, from requirements.lock (what needs it calls it)
+setup: ## create the virtual environment from requirements.lock (other commands call it)
 	@$(PYTHON) launcher/bootstrap.py $(VENV)
 
-# To look and to stop, an environment of an older lock will do: it needs no network and no space.
+# status, stop and clean also work in an environment of an older lock: no network and no space needed.
 any-setup:
 	@$(PYTHON) launcher/bootstrap.py --any $(VENV)
 
-run: setup ## photos in, a served classifier out: DATA= WEIGHTS= ARCHITECTURE= TRIALS=
+run: setup ## train, deploy and serve a classifier of the photos in DATA=
 	@$(RUN) run
 
-up: setup ## the services without a run
+up: setup ## start the services without a run
 	@$(RUN) up
 
-status: any-setup ## what is up, and how the last run ended
+status: any-setup ## show the services and the result of the last run
 	@$(RUN) status
 
 predict: setup ## classify IMAGE=photo.jpg with the deployed endpoint
 	@$(RUN) predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
 
-stop: any-setup ## stop every process; nothing finished is lost
+stop: any-setup ## stop every process; finished work is kept
 	@$(RUN) stop
 
-clean: any-setup ## stop, and remove what runs made (not the environment)
+clean: any-setup ## stop, and remove everything that runs wrote (not the environment)
 	@$(RUN) clean
 
-check: setup ## lint, docstrings, format, words, types, layers
+check: setup ## check lint, docstrings, format, words, types, layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/python -m tools.check_words
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-test: setup ## the tests, under 12 minutes on 2 cores
+docs: setup ## rewrite the generated tables of the docs
+	@$(BIN)/python -m tools.reference
+
+test: setup ## run the tests, under 12 minutes on 2 cores
 	@$(BIN)/python -m pytest tests -n 2 --dist loadfile
 
-test-slow: setup ## crash matrix, IAM, clean installs: at most 45 minutes
+test-slow: setup ## run the slow tests: crash matrix, containers, clean installs
 	@$(BIN)/python -m pytest tests -m slow -n 2 --dist loadfile --timeout=1200
 
-bench: setup ## every program in benchmarks/, or ONLY=<name>
+bench: setup ## run every program in benchmarks/, or ONLY=<name>
 	@$(BIN)/python -m benchmarks $(ONLY)
 
-lock: ## resolve requirements*.in anew into requirements.lock
+lock: ## resolve requirements*.in into requirements.lock
 	@$(PYTHON) launcher/bootstrap.py --lock $(VENV)

@@ -43,7 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     start = _verb(verbs, "start", _start, "start local_aws and return when it answers")
-    start.add_argument("--images", type=Path, required=True, help="images.toml: how to run each image")
+    start.add_argument(
+        "--images",
+        type=Path,
+        default=images.CATALOGUE,
+        help="images.toml: how to run each image; by default AWS's public images, run by this interpreter",
+    )
     start.add_argument(
         "--port",
         type=int,
@@ -52,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     start.add_argument(
         "--host", default=DEFAULT_HOST,
-        help="address to listen on; anything but loopback lets whoever reaches it run commands here",
+        help="address to listen on; on anything but loopback, every client that reaches it can run commands here",
     )  # fmt: skip
     start.add_argument("--region", default=DEFAULT_REGION)
     start.add_argument(

@@ -14,6 +14,8 @@ from typing import Any
 from local_aws.settings import StartupError
 
 SCHEMA_VERSION = 1
+CATALOGUE = Path(__file__).with_name("images.toml")
+"""AWS's public images: what runs when no file is given."""
 
 
 class Contract(enum.Enum):
