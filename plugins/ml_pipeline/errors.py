@@ -1,40 +1,81 @@
-"""What can go wrong with paid work, told apart by the one thing that matters: is another try worth its
-money?
-"""
+"""Errors of paid work, told apart by whether another try is worth its money."""
 
 from __future__ import annotations
 
+import builtins
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, ErrorType
 
-# Codes of botocore's ClientError that go away by themselves.
+# Codes of botocore's ClientError that pass by themselves.
 TRANSIENT_CODES = frozenset(
     {
         "ThrottlingException",
         "Throttling",
+        "ThrottledException",
+        "RequestThrottled",
+        "RequestThrottledException",
         "TooManyRequestsException",
+        "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
+        "BandwidthLimitExceeded",
         "SlowDown",
         "InternalFailure",
         "InternalServerError",
         "InternalError",
         "ServiceUnavailable",
         "ServiceUnavailableException",
+        "Unavailable",
         "InsufficientInstanceCapacity",
         "InsufficientCapacity",
         "RequestTimeout",
+        "RequestTimeoutException",
+    }
+)
+# Codes of credentials that ran out, and of clocks that differ: a new client, or a corrected clock, mends them.
+_EXPIRED_CODES = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "RequestExpired",
+        "TokenRefreshRequired",
+        "RequestTimeTooSkewed",
+    }
+)
+# "Signature expired: ... is now earlier than ...", "Signature not yet current: ..."
+_SKEW_CODES = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})
+_SKEW_WORDS = ("signature expired", "not yet current")
+# Codes of credentials that were replaced or lost a right: a wait for work under way outlives them, a new task does not.
+_REFUSED_CODES = frozenset(
+    {
+        *_SKEW_CODES,
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthFailure",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "UnauthorizedOperation",
+        "UnrecognizedClientException",
     }
 )
 # HTTP statuses that botocore itself tries again (`botocore.retries.standard`): a load balancer's answer has no code.
-_TRANSIENT_STATUSES = frozenset({500, 502, 503, 504})
-# How SageMaker starts the FailureReason of a job that had no fault of its own.
+_TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+# How SageMaker starts the FailureReason of a job that was not at fault.
 _TRANSIENT_REASONS = ("CapacityError", "InternalServerError", "InternalError", "Unable to provision")
+# Retries of a task while AWS or Airflow's own server does not answer: pauses double from 10 s to 10 minutes, half an
+# hour in all.
+RETRIES = 8
+# Retries of paid work that ended for want of machines, each of which is paid, and of a full disk.
+_COSTLY_RETRIES = 2
+# A path that is wrong stays wrong.
+_LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 
 
 class JobFailed(AirflowException):
-    """A paid job ended badly, by its own fault: the same input would fail again."""
+    """A paid job failed by its own fault: the same input would fail again."""
 
 
 class JobInterrupted(AirflowException):
@@ -45,37 +86,65 @@ class DeploymentRolledBack(AirflowException):
     """An endpoint went back to its old configuration: the new model does not serve."""
 
 
+class WaitFailed(AirflowException):
+    """A wait for paid work ended without its result: AWS did not answer, or refused."""
+
+
 def job_error(name: str, status: str, reason: str) -> AirflowException:
-    """The exception for a job that ended with `status` and SageMaker's `reason`."""
+    """Return the exception for a job that ended with `status` and SageMaker's `reason`."""
     text = f"job {name} is {status}: {reason or 'SageMaker gave no reason'}"
     return JobInterrupted(text) if may_pass(reason) else JobFailed(text)
 
 
 def may_pass(reason: str) -> bool:
-    """Whether a FailureReason tells of no machines or a fault of the service, and not of what was asked for."""
+    """Return True if a FailureReason blames the capacity or the service, not the request."""
     return reason.startswith(_TRANSIENT_REASONS)
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error as one line that begins with its type."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def is_transient(error: BaseException) -> bool:
-    """Whether another try is worth it: capacity, throttling, the network, Airflow's own server. Not quota,
-    validation, an algorithm's error.
+    """Return True if another try is worth it.
+
+    True for capacity, throttling, the network, expired credentials, clock skew and Airflow's own server; False for
+    quotas, validation, missing rights and errors of an algorithm.
     """
-    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+    from botocore.exceptions import ClientError, ConnectionError, CredentialRetrievalError, HTTPClientError
 
     if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return (
-            error.response.get("Error", {}).get("Code", "") in TRANSIENT_CODES
-            or status in _TRANSIENT_STATUSES
-        )
+        return _passes(error)
     if isinstance(error, AirflowRuntimeError):
         return error.error.error in (ErrorType.API_SERVER_ERROR, ErrorType.GENERIC_ERROR)
-    return isinstance(error, JobInterrupted | ConnectionError | HTTPClientError | OSError)
+    if isinstance(error, OSError):
+        return not isinstance(error, _LASTING)
+    return isinstance(error, JobInterrupted | ConnectionError | HTTPClientError | CredentialRetrievalError)
+
+
+def is_survivable(error: BaseException) -> bool:
+    """Return True if a wait for work under way goes on after `error`.
+
+    Beyond what `is_transient` lets pass: credentials that were replaced, removed or lost a right. The work runs on
+    meanwhile, and a person may restore them.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    if is_transient(error):
+        return True
+    if isinstance(error, ClientError):
+        return _code(error) in _REFUSED_CODES
+    # Tokens of SSO and of web identities have exceptions of their own.
+    return isinstance(error, NoCredentialsError) or (
+        isinstance(error, BotoCoreError) and any(word in type(error).__name__ for word in ("Token", "SSO"))
+    )
 
 
 def will_retry(error: BaseException, ti: Any) -> bool:
-    """Whether Airflow starts the task instance `ti` once more after `error`."""
-    return is_transient(error) and ti.try_number <= ti.max_tries
+    """Return True if Airflow starts the task instance `ti` once more after `error`."""
+    return is_transient(error) and _retries_left(error, ti.try_number, ti.max_tries) > 0
 
 
 class PaidWorkRetryPolicy(RetryPolicy):
@@ -84,7 +153,36 @@ class PaidWorkRetryPolicy(RetryPolicy):
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: object = None
     ) -> RetryDecision:
-        """Decide for Airflow; see `is_transient`."""
-        if is_transient(exception):
-            return RetryDecision.retry(reason=f"{type(exception).__name__} may pass")
-        return RetryDecision.fail(reason=f"{type(exception).__name__} would only happen again")
+        """Decide for Airflow."""
+        kind = type(exception).__name__
+        if not is_transient(exception):
+            return RetryDecision.fail(reason=f"{kind} would only happen again")
+        if _retries_left(exception, try_number, max_tries) <= 0:
+            return RetryDecision.fail(reason=f"{kind} did not pass in time")
+        pause = timedelta(seconds=min(10 * 2 ** (_round(try_number, max_tries) - 1), 600))
+        return RetryDecision.retry(pause, reason=f"{kind} may pass")
+
+
+def _retries_left(error: BaseException, try_number: int, max_tries: int) -> int:
+    left = max_tries + 1 - try_number
+    costly = isinstance(error, JobInterrupted) or (
+        isinstance(error, OSError) and not isinstance(error, builtins.ConnectionError | TimeoutError)
+    )
+    return min(left, _COSTLY_RETRIES + 1 - _round(try_number, max_tries)) if costly else left
+
+
+def _round(try_number: int, max_tries: int) -> int:
+    """Number of this try, from 1, since the task was last cleared: a clear raises max_tries."""
+    return try_number - max(0, max_tries - RETRIES)
+
+
+def _passes(error: Any) -> bool:
+    code, message = _code(error), error.response.get("Error", {}).get("Message", "").lower()
+    if code in _SKEW_CODES:
+        return any(words in message for words in _SKEW_WORDS)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return code in TRANSIENT_CODES or code in _EXPIRED_CODES or status in _TRANSIENT_STATUSES
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

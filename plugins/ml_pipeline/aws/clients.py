@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
+
+
+class AccessFields(TypedDict, total=False):
+    """The fields of `AwsAccess`, as a trigger is serialized with them."""
+
+    aws_conn_id: str | None
+    region_name: str | None
+    verify: bool | str | None
+    botocore_config: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class AwsAccess:
-    """How to reach AWS: what an operator hands to its trigger. Small, and JSON all through."""
+    """How to reach AWS: an operator hands it to its trigger, so it is small and JSON-ready."""
 
     aws_conn_id: str | None = "aws_default"
     region_name: str | None = None
@@ -16,15 +25,15 @@ class AwsAccess:
     botocore_config: dict[str, Any] | None = None
 
     def client(self, service: str) -> Any:
-        """A boto3 client of `service`."""
+        """Return a boto3 client of `service`."""
         return self._hook(service).conn
 
     async def async_client(self, service: str) -> Any:
-        """An aiobotocore client of `service`: an async context manager."""
+        """Return an aiobotocore client of `service`: an async context manager."""
         return await self._hook(service).get_async_conn()
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; `AwsAccess(**fields)` gives back an equal one."""
+    def to_dict(self) -> AccessFields:
+        """Return the fields, JSON-ready; `AwsAccess(**fields)` gives back an equal one."""
         return {
             "aws_conn_id": self.aws_conn_id,
             "region_name": self.region_name,

@@ -1,8 +1,8 @@
 """The four kinds of SageMaker job, and the rule by which a task starts exactly one of them.
 
-The rule: a task looks for the job that its own name leads to before it
-creates anything. A running one is adopted, a completed one reused, one that is being stopped waited out; only
-after a failed or stopped one, or one whose results are gone, does the number at the end of the name rise.
+Before it creates anything, a task looks for the job of its own name. It adopts a running job, reuses a completed one
+and waits out one that is being stopped. The number at the end of the name rises only after a job that failed or was
+stopped, or whose results are gone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TAKEN_PAUSE_SECONDS = 2.0
 
 
 class JobKind(StrEnum):
-    """A kind of SageMaker job; the value travels in XComs and triggers."""
+    """A kind of SageMaker job; its value is stored in XComs and triggers."""
 
     TRAINING = "training"
     TUNING = "tuning"
@@ -35,14 +35,14 @@ class JobKind(StrEnum):
 
 @dataclass(frozen=True)
 class Calls:
-    """How the API spells one kind of job.
+    """The API of one kind of job.
 
     Attributes:
         create, describe, stop: Method names of the boto3 client.
         name, status, arn: Keys of requests and responses.
-        log_group: CloudWatch log group; streams start with `<job name>/`. None: no log of its own.
-        name_limit: Longest name.
-        console: Path in the SageMaker console, before the job's name.
+        log_group: CloudWatch log group, whose streams start with `<job name>/`; None without a log of its own.
+        name_limit: Longest name in characters.
+        console: Path in the SageMaker console in front of the job's name.
     """
 
     create: str
@@ -102,7 +102,7 @@ _CALLS = {
 
 
 class Phase(Enum):
-    """What a job's status means to somebody who waits for it."""
+    """The meaning of a job's status to a task that waits for it."""
 
     RUNNING = "running"
     STOPPING = "stopping"
@@ -111,10 +111,10 @@ class Phase(Enum):
 
 
 def phase(status: str) -> Phase:
-    """The phase of a *JobStatus.
+    """Return the phase of a *JobStatus.
 
     Raises:
-        ValueError: A status no SageMaker job has.
+        ValueError: No SageMaker job has this status.
     """
     try:
         return _PHASES[status]
@@ -155,8 +155,7 @@ def create_or_adopt(
     before_create: Callable[[str], None] | None = None,
     is_usable: Callable[[str], bool] | None = None,
 ) -> Started:
-    """Find the task's job or create it. A job in Phase.STOPPING is returned as it is: wait it out, then call
-    again.
+    """Find the task's job or create it.
 
     Args:
         client: boto3 SageMaker client.
@@ -165,8 +164,11 @@ def create_or_adopt(
         before_create: Called with the name just before Create, to write what the job will read.
         is_usable: Asked about a completed job; one whose results are gone or incomplete is passed over.
 
+    Returns:
+        The job. In Phase.STOPPING, wait until it has ended, then call again.
+
     Raises:
-        botocore.exceptions.ClientError: What Create answered, except that the name is taken.
+        botocore.exceptions.ClientError: Create failed for another reason than that the name is taken.
     """
     attempt, taken = 1, 0
     while True:
@@ -177,8 +179,8 @@ def create_or_adopt(
                 before_create(name)
             if _create(client, kind, request_of(name)):
                 return Started(name, "InProgress", created=True)
-            # Somebody with the same name, so the same request, was faster: theirs is ours. Describe may lag
-            # behind.
+            # A concurrent attempt with the same name (hence the same request), or an earlier call whose answer was
+            # lost, created the job: adopt it. Describe may lag behind.
             taken += 1
             if taken > _TAKEN_TRIES:
                 raise RuntimeError(f"the name {name} is taken, but Describe finds no such job")
@@ -191,13 +193,13 @@ def create_or_adopt(
 
 
 def status_of(client: Any, kind: JobKind, name: str) -> str | None:
-    """The status of a job, or None when there is none of that name."""
+    """Return the status of a job, or None if there is none of that name."""
     description = describe(client, kind, name)
     return None if description is None else description[kind.calls.status]
 
 
 def describe(client: Any, kind: JobKind, name: str) -> dict[str, Any] | None:
-    """The Describe response, or None when there is no such job."""
+    """Return the Describe response, or None if there is no such job."""
     from botocore.exceptions import ClientError
 
     try:
@@ -210,9 +212,9 @@ def describe(client: Any, kind: JobKind, name: str) -> dict[str, Any] | None:
 
 
 def reason(description: Mapping[str, Any]) -> str:
-    """Why a job ended as it did, from its Describe response: SageMaker's words and what to do, "" where it has none.
+    """Explain from its Describe response why a job ended: SageMaker's words and what to do, "" if it gives none.
 
-    A training job that its own limit stopped has no FailureReason, only a SecondaryStatus.
+    A training job that reached its own limit has no FailureReason, only a SecondaryStatus.
     """
     said = description.get("FailureReason") or description.get("ExitMessage")
     found = str(said or description.get("SecondaryStatus") or "")
@@ -233,27 +235,30 @@ _ADVICE = {
 
 
 def stop(client: Any, kind: JobKind, name: str) -> bool:
-    """Ask SageMaker to stop a job. False when it had ended or never existed: nothing is running either
-    way.
-    """
+    """Ask SageMaker to stop a job. Return False if it had ended or never existed: nothing is running either way."""
     from botocore.exceptions import ClientError
 
     try:
         getattr(client, kind.calls.stop)(**{kind.calls.name: name})
     except ClientError as error:
-        # "The request was rejected because the training job is in status Completed."
-        if is_missing(error) or error.response["Error"]["Code"] == "ValidationException":
+        if is_over_already(error):
             return False
         raise
     return True
 
 
-def is_missing(error: Exception) -> bool:
-    """Whether a Describe or Stop error says that the thing does not exist.
+def is_over_already(error: Exception) -> bool:
+    """Return True if a Stop error says that the job has ended or does not exist."""
+    # "The request was rejected because the training job is in status Completed."
+    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+    return code == "ValidationException" or is_missing(error)
 
-    Training and transform answer ValidationException "Requested resource not found", others ResourceNotFound;
-    a plain ValidationException about the request itself must not count (the stock operators take any for
-    absence).
+
+def is_missing(error: Exception) -> bool:
+    """Return True if a Describe or Stop error says that the thing does not exist.
+
+    Training and transform answer ValidationException "Requested resource not found", others ResourceNotFound. A plain
+    ValidationException about the request itself does not count, although the stock operators take any for absence.
     """
     details = getattr(error, "response", {}).get("Error", {})
     code, message = details.get("Code", ""), details.get("Message", "").lower()

@@ -1,4 +1,4 @@
-"""New lines of a job's CloudWatch log, read again and again while the job runs."""
+"""Read a job's CloudWatch log: new lines while it runs, the last ones afterwards."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from typing import Any
 class LogTail:
     """The log streams of one job.
 
-    :param client: aiobotocore client of CloudWatch Logs.
-    :param group: log group.
-    :param prefix: how the names of the job's streams start: one stream per machine.
+    Args:
+        group: Log group.
+        prefix: Start of the names of the job's streams: one stream per machine.
     """
 
-    def __init__(self, client: Any, group: str, prefix: str) -> None:
-        self._client = client
+    def __init__(self, group: str, prefix: str) -> None:
         self._group = group
         self._prefix = prefix
         self._tokens: dict[str, str | None] = {}
 
-    async def read(self) -> list[str]:
-        """The lines that came since the last call, oldest first within a machine.
+    async def read(self, client: Any) -> list[str]:
+        """Return the lines that came since the last call, oldest first within a machine.
 
         A job has no stream before its first line: that is no error.
+
+        Args:
+            client: aiobotocore client of CloudWatch Logs.
         """
         from botocore.exceptions import ClientError
 
         lines: list[str] = []
         try:
-            await self._find_streams()
+            await self._find_streams(client)
             for stream in self._tokens:
-                lines += await self._read_stream(stream)
+                lines += await self._read_stream(client, stream)
         except ClientError as error:
             if error.response["Error"]["Code"] != "ResourceNotFoundException":
                 raise
         return lines
 
-    async def _find_streams(self) -> None:
+    async def _find_streams(self, client: Any) -> None:
         arguments = {"logGroupName": self._group, "logStreamNamePrefix": self._prefix}
-        response = await self._client.describe_log_streams(**arguments)
+        response = await client.describe_log_streams(**arguments)
         for stream in response.get("logStreams", []):
             self._tokens.setdefault(stream["logStreamName"], None)
 
-    async def _read_stream(self, stream: str) -> list[str]:
-        # A machine that a spot job was given anew has a second stream, but it is still the only one.
+    async def _read_stream(self, client: Any, stream: str) -> list[str]:
+        # An interrupted spot job continues in a second stream, but still on a single machine.
         several = len({machine_of(known) for known in self._tokens}) > 1
         start = f"[{machine_of(stream)}] " if several else ""
         lines: list[str] = []
@@ -56,7 +58,7 @@ class LogTail:
             token = self._tokens[stream]
             if token:
                 arguments["nextToken"] = token
-            response = await self._client.get_log_events(**arguments)
+            response = await client.get_log_events(**arguments)
             lines += [f"{start}{event['message']}" for event in response["events"]]
             self._tokens[stream] = response["nextForwardToken"]
             # The end of a stream is where the token stays the same (GetLogEvents API reference).
@@ -65,17 +67,27 @@ class LogTail:
 
 
 def machine_of(stream: str) -> str:
-    """The machine in a stream's name: "algo-2" of "<job>/algo-2-1732312800"."""
+    """Return the machine in a stream's name: "algo-2" of "<job>/algo-2-1732312800"."""
     return stream.rpartition("/")[2].rpartition("-")[0]
 
 
 def last_lines(client: Any, group: str, prefix: str, count: int = 100) -> list[str]:
-    """The last `count` lines of each stream under `prefix`, stream after stream, through a boto3 client."""
-    streams = client.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)["logStreams"]
+    """Return the last `count` lines of each stream under `prefix`, stream after stream; [] where there is no log.
+
+    Args:
+        client: boto3 client of CloudWatch Logs.
+    """
+    from botocore.exceptions import ClientError
+
     lines: list[str] = []
-    for stream in streams:
-        events = client.get_log_events(
-            logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=False, limit=count
-        )["events"]
-        lines += [event["message"] for event in events]
+    try:
+        streams = client.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)["logStreams"]
+        for stream in streams:
+            events = client.get_log_events(
+                logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=False, limit=count
+            )["events"]
+            lines += [event["message"] for event in events]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
     return lines

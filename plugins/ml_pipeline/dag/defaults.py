@@ -12,8 +12,9 @@ from ml_pipeline.errors import PaidWorkRetryPolicy
 def dag_defaults(*, scheduled: bool = False) -> dict[str, Any]:
     """Keyword arguments of `DAG`.
 
-    :param scheduled: the DAG starts runs by itself, so a person switches it on. Any other is on from the start: a run
-        that REST or another DAG asks for would wait for ever in a paused one.
+    Args:
+        scheduled: The DAG starts runs by itself, so a person switches it on. Any other is on from the start: a run
+            that REST or another DAG asks for would wait for ever in a paused one.
     """
     return {
         "tags": ["ml-pipeline"],

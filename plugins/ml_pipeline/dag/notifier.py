@@ -17,7 +17,8 @@ _SUBJECT_CHARACTERS = 100
 class PipelineNotifier(BaseNotifier):
     """Sends one message. For other channels, put Airflow's notifier of that channel beside it in the DAG.
 
-    :param event: what happened, in a word or two: "failed", "deployed", "late".
+    Args:
+        event: What happened, in a word or two: "failed", "deployed", "late".
     """
 
     def __init__(self, event: str) -> None:

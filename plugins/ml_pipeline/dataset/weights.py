@@ -33,14 +33,19 @@ def store_weights(
 ) -> dict[str, Any]:
     """Put weights to `weights/<sha256>`, unless they are there already.
 
-    :param s3: a boto3 client.
-    :param weights: a file, an s3://, http(s):// or file:// address, "imagenet" (torchvision's best for the
-        architecture), the name of torchvision weights (IMAGENET1K_V1), or "none". An http(s) address may end
-        in `#sha256=<hex>`, which is checked.
-    :param architecture: torchvision's name; it only matters for torchvision's own weights.
-    :param progress: called with (bytes so far, bytes in all or 0).
-    :return: JSON-ready: uri and sha256 (None for "none"), bytes, source, uploaded (bytes sent to S3).
-    :raises WeightsError: when they cannot be had.
+    Args:
+        s3: A boto3 client.
+        weights: A file, an s3://, http(s):// or file:// address, "imagenet" (torchvision's best for the
+            architecture), the name of torchvision weights (IMAGENET1K_V1), or "none". An http(s) address may end
+            in `#sha256=<hex>`, which is checked.
+        architecture: Torchvision's name; it only matters for torchvision's own weights.
+        progress: Called with (bytes so far, bytes in all or 0).
+
+    Returns:
+        JSON-ready: uri and sha256 (None for "none"), bytes, source, uploaded (bytes sent to S3).
+
+    Raises:
+        WeightsError: When they cannot be had.
     """
     wanted = weights.strip()
     if wanted.lower() in ("none", ""):
@@ -74,7 +79,8 @@ def _store_torchvision(
 def torchvision_url(architecture: str, name: str) -> str:
     """The address of torchvision's weights, asked from a process of its own: this one must not load torch.
 
-    :raises WeightsError: for an unknown architecture or name.
+    Raises:
+        WeightsError: For an unknown architecture or name.
     """
     command = [sys.executable, "-m", "model_code.networks.pretrained", architecture, name]
     try:

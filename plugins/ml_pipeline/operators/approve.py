@@ -1,52 +1,58 @@
-"""Approve a registered model: by the gate alone, or by a person with the report at hand."""
+"""Approve a registered model, by the gate alone or by a person."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.registry.approval import Approval
+from ml_pipeline.requests.types import Approved, Templated
 from ml_pipeline.settings import Settings
+from ml_pipeline.triggers.base import Event
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 
 class ApproveModelOperator(ApprovalOperator):
-    """With approval="human", wait for a person (the task parks in `awaiting_input`, at no cost) and write the
-    decision into the registry; a rejection skips the deployment. With "auto", the package is approved
-    already.
+    """Wait for a person and write the decision into the registry; a rejection skips the deployment.
 
-    Returns `{"approved", "by"}`.
+    The task waits in the state `awaiting_input`, at no cost. With approval="auto" it returns at once: the package is
+    approved already.
 
-    :param approval: a value of `Approval`.
-    :param package: what the register task returned.
+    Args:
+        approval: A value of `Approval`.
+        package: Result of register.
     """
 
     template_fields = ("subject", "body", "approval", "package")
 
-    def __init__(self, *, approval: Any, package: Any, **kwargs: Any) -> None:
+    def __init__(self, *, approval: Templated, package: Templated, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.approval = approval
         self.package = package
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Ask, unless nobody is to be asked."""
+    def execute(self, context: Context) -> Approved:
+        """Ask a person, if the approval is theirs."""
         if Approval(self.approval) is Approval.AUTO:
             return {"approved": True, "by": "gate"}
-        result: dict[str, Any] = super().execute(context)
+        result: Approved = super().execute(context)
         return result
 
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+    def execute_complete(self, context: Context, event: Event) -> Any:
         """Write the decision into the registry, then proceed or skip."""
         if "error" not in event:
             approved = event["chosen_options"][0] == self.APPROVE
-            user = (event.get("responded_by_user") or {}).get("name") or "nobody, by default"
+            user = (event.get("responded_by_user") or {}).get("name") or "the default"
             AwsAccess(Settings.load().aws_conn_id).client("sagemaker").update_model_package(
                 ModelPackageArn=self.package["model_package_arn"],
                 ModelApprovalStatus="Approved" if approved else "Rejected",
                 ApprovalDescription=f"{'approved' if approved else 'rejected'} in Airflow by {user}",
             )
             # A rejection skips by raising, so the result is left behind first.
-            context["ti"].xcom_push(key="return_value", value={"approved": approved, "by": user})
+            result: Approved = {"approved": approved, "by": user}
+            context["ti"].xcom_push(key="return_value", value=result)
         super().execute_complete(context, event)
         return {"approved": True, "by": user}

@@ -1,25 +1,32 @@
-"""What every operator that talks to AWS shares."""
+"""The base of every operator that talks to AWS."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from airflow.sdk import BaseOperator
 
 from ml_pipeline.aws.clients import AwsAccess
-from ml_pipeline.errors import PaidWorkRetryPolicy
+from ml_pipeline.errors import RETRIES, PaidWorkRetryPolicy, WaitFailed
 from ml_pipeline.requests import names
 from ml_pipeline.settings import Settings
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE
+from ml_pipeline.triggers.ownership import is_over
+
+# Param of the DAGs: how long a wait goes on without an answer from AWS.
+OUTAGE_PARAM = "max_outage_hours"
 
 
 class AwsOperator(BaseOperator):
-    """Clients through one connection, and retries of what is worth retrying.
+    """Reach AWS through one connection, retry what is worth it, and raise what ended a wait.
 
     Not the Amazon provider's AwsBaseOperator: its module imports boto3, 0.2 s of CPU whenever a DAG file is parsed.
 
-    :param aws_conn_id: Airflow connection; by default that of the settings (ML_PIPELINE_AWS_CONN_ID).
-    :param region_name, verify, botocore_config: as in the Amazon provider's operators.
+    Args:
+        aws_conn_id: Airflow connection; by default that of the settings (ML_PIPELINE_AWS_CONN_ID).
+        region_name, verify, botocore_config: As in the Amazon provider's operators.
     """
 
     def __init__(
@@ -31,7 +38,7 @@ class AwsOperator(BaseOperator):
         botocore_config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("retries", 2)
+        kwargs.setdefault("retries", RETRIES)
         kwargs.setdefault("retry_policy", PaidWorkRetryPolicy())
         super().__init__(**kwargs)
         self.aws_conn_id = aws_conn_id
@@ -39,6 +46,8 @@ class AwsOperator(BaseOperator):
         self.verify = verify
         self.botocore_config = botocore_config
         self._clients: dict[str, Any] = {}
+        # Set by operators that start paid work: `on_kill` is given no context.
+        self._task_instance: Any = None
 
     @property
     def access(self) -> AwsAccess:
@@ -48,13 +57,43 @@ class AwsOperator(BaseOperator):
         return AwsAccess(conn_id, self.region_name, self.verify, config)
 
     def client(self, service: str) -> Any:
-        """The boto3 client of `service`; made once."""
+        """Return the boto3 client of `service`; made once."""
         if service not in self._clients:
             self._clients[service] = self.access.client(service)
         return self._clients[service]
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+        """Raise the cause if the wait failed, else go on with what it waited for.
+
+        Raises:
+            WaitFailed: The trigger gave up.
+        """
+        event = (next_kwargs or {}).get("event")
+        if isinstance(event, dict) and FAILURE in event:
+            raise WaitFailed(event[FAILURE])
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def will_run_again(self) -> bool:
+        """Ask Airflow whether this task instance will run again, as after a clear or before a retry.
+
+        Without an answer the result is False: no task is known to come back for the paid work, so it is stopped.
+        """
+        ti = self._task_instance
+        with suppress(Exception):
+            states = ti.get_task_states(
+                dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+            )
+            return not is_over(states, ti.run_id)
+        return False
+
 
 def origin_of(context: Any) -> names.Origin:
-    """The identity under which a task instance starts what it pays for."""
+    """Return the identity under which a task instance starts paid work."""
     ti = context["ti"]
     return names.Origin(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+
+
+def patience_of(context: Any) -> float:
+    """Return the seconds that a wait goes on without an answer from AWS, from the run's params."""
+    hours = (context.get("params") or {}).get(OUTAGE_PARAM)
+    return DEFAULT_PATIENCE_SECONDS if hours is None else float(hours) * 3600

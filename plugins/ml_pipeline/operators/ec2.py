@@ -1,4 +1,4 @@
-"""The EC2 branch: a machine for one training job, the job through Run Command, and the end of the machine."""
+"""The EC2 branch: start an instance for one training job, run the job by Run Command, terminate the instance."""
 
 from __future__ import annotations
 
@@ -6,37 +6,42 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
 from ml_pipeline.aws import code_archive, instances, log_tail
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.dataset import version as dataset
-from ml_pipeline.errors import JobFailed, JobInterrupted
-from ml_pipeline.operators.aws import AwsOperator, origin_of
+from ml_pipeline.errors import JobFailed, JobInterrupted, WaitFailed
+from ml_pipeline.operators.aws import AwsOperator, origin_of, patience_of
 from ml_pipeline.requests import instance, names
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, DataType, seconds
 from ml_pipeline.requests.recipe import Recipe
+from ml_pipeline.requests.types import Document, Machine, Templated, Terminated, Trained
 from ml_pipeline.settings import Settings
+from ml_pipeline.triggers.base import Event
 from ml_pipeline.triggers.command import CommandTrigger
 from ml_pipeline.triggers.instance import InstanceTrigger
-from ml_pipeline.triggers.ownership import is_over
 from model_code import hyperparameters
 
-# What a machine lives beyond its longest job: the start, the upload, and whoever has to notice the end.
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# Lifetime of an instance beyond its longest job: its start, the upload, and the time to notice the end.
 _SPARE = timedelta(hours=1)
-# XCom under which the training's name waits for its end.
+# XCom that keeps the training's name until its end.
 _NAME = "training_name"
 
 
 class _Ec2Operator(AwsOperator):
-    """What the operators of the machine and of its job share.
+    """The base of the operators of the instance and of its job.
 
-    :param max_job_hours: the job is killed after this, the machine ends itself an hour later.
+    Args:
+        max_job_hours: The job is killed after this, the instance terminates itself an hour later.
     """
 
     template_fields: tuple[str, ...] = ("max_job_hours",)
@@ -46,17 +51,16 @@ class _Ec2Operator(AwsOperator):
         self.max_job_hours = max_job_hours
 
     def longest_run(self) -> timedelta:
-        """How long the job may run."""
+        """Return how long the job may run."""
         return timedelta(seconds=seconds(min(float(self.max_job_hours), instance.LONGEST_HOURS)))
 
 
 class CreateInstanceOperator(_Ec2Operator):
-    """Start one machine, or find the one an earlier try started, and wait deferred until SSM reaches it.
+    """Start one instance, or find the one that an earlier try started, and wait deferred until SSM reaches it.
 
-    Returns `{"instance_id", "instance_type"}`.
-
-    :param instance_type: "m5.xlarge"; a leading "ml." is dropped.
-    :param wait_timeout: longest wait for a machine.
+    Args:
+        instance_type: "m5.xlarge"; a leading "ml." is dropped.
+        wait_timeout: Longest wait for an instance.
     """
 
     template_fields = (*_Ec2Operator.template_fields, "instance_type")
@@ -68,10 +72,9 @@ class CreateInstanceOperator(_Ec2Operator):
         self.instance_type = instance_type
         self.wait_timeout = wait_timeout
         self._instance_id: str | None = None
-        self._task_instance: Any = None
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Start or adopt, then wait."""
+    def execute(self, context: Context) -> Machine:
+        """Start or adopt the instance, then wait."""
         settings, origin = Settings.load(), origin_of(context)
         self._task_instance = context["ti"]
         ec2 = self.client("ec2")
@@ -86,7 +89,7 @@ class CreateInstanceOperator(_Ec2Operator):
             subnet_id=settings.subnet_id,
             lifetime_minutes=math.ceil((self.longest_run() + _SPARE) / timedelta(minutes=1)),
         )
-        # The image moves under its public parameter: hashed in, a retry would start a second machine.
+        # The public parameter moves to newer images: with it in the hash, a retry would start a second instance.
         identity = {"instance_type": template.instance_type, "lifetime_minutes": template.lifetime_minutes}
         instance_id, created = instances.run_or_adopt(
             ec2,
@@ -97,48 +100,51 @@ class CreateInstanceOperator(_Ec2Operator):
         self._instance_id = instance_id
         self.log.info("%s instance %s", "started" if created else "adopted", instance_id)
         context["ti"].xcom_push(key="instance_id", value=instance_id)
-        trigger = InstanceTrigger(instance_id, settings.poll_seconds, self.access.to_dict())
+        trigger = InstanceTrigger(
+            instance_id, settings.poll_seconds, self.access.to_dict(), patience_of(context)
+        )
         raise TaskDeferred(trigger=trigger, method_name="complete", timeout=self.wait_timeout)
 
-    def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """The machine is online, or gone."""
+    def complete(self, context: Context, event: Event) -> Machine:
+        """Return the instance that is online, or fail if it is gone."""
         if event["state"] != "online":
             raise JobInterrupted(f"instance {event['instance_id']} is {event['state']} before it came online")
         return {"instance_id": event["instance_id"], "instance_type": self.instance_type}
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
-        """Terminate the machine when the wait timed out: Airflow kills the trigger then without asking it."""
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on, or terminate the instance whose wait timed out or failed, because its trigger cannot."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout:
-            ti = context["ti"]
-            instance_id = ti.xcom_pull(task_ids=self.task_id, key="instance_id", map_indexes=ti.map_index)
-            if instance_id:
-                self.client("ec2").terminate_instances(InstanceIds=[instance_id])
+            instance_id = self._terminate_announced(context)
             raise JobFailed(f"instance {instance_id} was not online within {self.wait_timeout}") from None
+        except WaitFailed:
+            with suppress(Exception):  # while AWS does not answer; the teardown tries again
+                self._terminate_announced(context)
+            raise
 
     def on_kill(self) -> None:
-        """Terminate the machine of a task that was killed before it deferred, unless the task will run again."""
-        if self._instance_id is None:
-            return
-        ti = self._task_instance
-        with suppress(Exception):
-            states = ti.get_task_states(
-                dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-            )
-            if not is_over(states, ti.run_id):
-                return
-        self.client("ec2").terminate_instances(InstanceIds=[self._instance_id])
+        """Terminate the instance of a task that was killed before it deferred, unless the task will run again."""
+        if self._instance_id and not self.will_run_again():
+            self.client("ec2").terminate_instances(InstanceIds=[self._instance_id])
+
+    def _terminate_announced(self, context: Context) -> str | None:
+        ti = context["ti"]
+        instance_id = ti.xcom_pull(task_ids=self.task_id, key="instance_id", map_indexes=ti.map_index)
+        if not instance_id:
+            return None
+        self.client("ec2").terminate_instances(InstanceIds=[instance_id])
+        return str(instance_id)
 
 
 class Ec2TrainingOperator(_Ec2Operator):
-    """Train on a machine as `TrainingOperator` does on SageMaker: same script, same hyperparameters, same layout
-    of the result, so that the models are interchangeable.
+    """Train on an instance as `TrainingOperator` does on SageMaker.
 
-    Returns `{"training_job_name", "model_uri", "metrics"}`; what the machine costs, the terminate task tells.
+    Script, hyperparameters and the layout of the result are the same, so the models are interchangeable.
 
-    :param machine: what the create task returned.
-    :param dataset, weights, embeddings, tuning, recipe: as in `TrainingOperator`.
+    Args:
+        machine: Result of ec2.create.
+        dataset, weights, embeddings, tuning, recipe: As in `TrainingOperator`.
     """
 
     template_fields = (
@@ -154,11 +160,11 @@ class Ec2TrainingOperator(_Ec2Operator):
     def __init__(
         self,
         *,
-        machine: Any,
-        dataset: Any,
-        weights: Any,
-        embeddings: Any,
-        tuning: Any,
+        machine: Templated,
+        dataset: Templated,
+        weights: Templated,
+        embeddings: Templated,
+        tuning: Templated,
         recipe: Mapping[str, Any],
         **kwargs: Any,
     ) -> None:
@@ -171,9 +177,10 @@ class Ec2TrainingOperator(_Ec2Operator):
         self.recipe = recipe
         self._command_id: str | None = None
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Send the command, or find the one an earlier try sent, and wait deferred."""
+    def execute(self, context: Context) -> Trained:
+        """Send the command, or find the one that an earlier try sent, and wait deferred."""
         settings = Settings.load()
+        self._task_instance = context["ti"]
         s3, ssm = self.client("s3"), self.client("ssm")
         code_uri = settings.s3(code_archive.publish(s3, settings.bucket).key)
         version = dataset.load(s3, self.dataset["manifest_uri"])
@@ -209,13 +216,15 @@ class Ec2TrainingOperator(_Ec2Operator):
             )
             self._command_id = ssm.send_command(**request)["Command"]["CommandId"]
         self.log.info("command %s trains %s on %s", self._command_id, name, instance_id)
-        trigger = CommandTrigger(self._command_id, instance_id, settings.poll_seconds, self.access.to_dict())
+        trigger = CommandTrigger(
+            self._command_id, instance_id, settings.poll_seconds, self.access.to_dict(), patience_of(context)
+        )
         context["ti"].xcom_push(key=_NAME, value=name)
         timeout = self.longest_run() + _SPARE
         raise TaskDeferred(trigger=trigger, method_name="complete", timeout=timeout)
 
-    def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """The command has ended: check its exit code and that the model is there."""
+    def complete(self, context: Context, event: Event) -> Trained:
+        """Check the exit code of the command that has ended, and that the model exists."""
         settings = Settings.load()
         name = context["ti"].xcom_pull(task_ids=self.task_id, key=_NAME)
         if event["status"] != "Success":
@@ -231,33 +240,35 @@ class Ec2TrainingOperator(_Ec2Operator):
         return {"training_job_name": name, "model_uri": uri, "metrics": metrics_in(log)}
 
     def on_kill(self) -> None:
-        """Cancel the command; the machine itself is ended by the teardown."""
-        if self._command_id:
+        """Cancel the command unless the task will run again; the teardown terminates the instance."""
+        if self._command_id and not self.will_run_again():
             self.client("ssm").cancel_command(CommandId=self._command_id)
 
 
 class TerminateInstanceOperator(AwsOperator):
-    """End every machine of the run; found by tag, so that one is found whose create task died.
+    """Terminate every instance of the run, found by tag: also one whose create task died."""
 
-    Returns `{"machines": [{"instance_id", "instance_type", "seconds"}]}`; the seconds are those that are billed.
-    """
-
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Terminate; a machine that is gone already is no error."""
+    def execute(self, context: Context) -> Terminated:
+        """Terminate; an instance that is gone already is no error."""
         run = context["dag_run"]
         ended = instances.terminate(self.client("ec2"), run.dag_id, run.run_id)
         for machine in ended:
             self.log.info("%s (%s) is terminated after %.0f s", *astuple(machine))
-        return {"machines": [asdict(machine) for machine in ended]}
+        return {
+            "machines": [
+                {"instance_id": e.instance_id, "instance_type": e.instance_type, "seconds": e.seconds}
+                for e in ended
+            ]
+        }
 
 
 def model_uri(settings: Settings, name: str) -> str:
-    """Where the model of job `name` lies: the layout of a SageMaker training job."""
+    """Return the address of the model of job `name`, in the layout of a SageMaker training job."""
     return settings.s3(f"jobs/{name}/output/model.tar.gz")
 
 
-def channel_document(channel: Channel) -> dict[str, Any]:
-    """A channel in job.json."""
+def channel_document(channel: Channel) -> Document:
+    """Build a channel of job.json."""
     return {
         "name": channel.name,
         "uri": channel.uri,
@@ -266,7 +277,7 @@ def channel_document(channel: Channel) -> dict[str, Any]:
 
 
 def metrics_in(log: Sequence[str]) -> dict[str, float]:
-    """The last value of each metric in a log's lines, by the same expressions as SageMaker's."""
+    """Return the last value of each metric in a log's lines, found by the expressions that SageMaker is given."""
     values: dict[str, float] = {}
     for definition in hyperparameters.metric_definitions():
         found = [match[1] for line in log if (match := re.search(definition["Regex"], line))]

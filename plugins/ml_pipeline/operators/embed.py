@@ -1,9 +1,9 @@
-"""Embed the photos of a data set version: each photo once ever per embedder."""
+"""Embed the photos of a data set version, each photo only once per embedder."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import code_archive, images
 from ml_pipeline.aws import s3 as objects
@@ -13,27 +13,29 @@ from ml_pipeline.dataset.version import DatasetVersion
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.requests.job import Channel, Compute, DataType, Distribution
 from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
+from ml_pipeline.requests.types import Document, Embedded, Tags, Templated
 from ml_pipeline.settings import Settings
 from model_code.data.manifest import ShardRow
 
-# The test split is never embedded: it is only ever seen through the served runtime.
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# The test split is never embedded: only the served runtime sees it.
 EMBEDDED_SPLITS = ("train", "valid")
 
 
-class EmbedOperator(SageMakerJobOperator):
-    """Run `model_code.embed` over the shards that have no embeddings yet; with none missing, start nothing.
+class EmbedOperator(SageMakerJobOperator[Embedded]):
+    """Run `model_code.embed` over the shards without embeddings; start nothing if none is missing.
 
-    Returns `{"embedder_id", "embeddings_uri", "shards", "embedded", "job_name"}`; with strategy "finetune",
-    which reads photos, the values are None and 0.
-
-    :param dataset: what the upload task returned.
-    :param weights: what the weights task returned.
-    :param strategy: "head" or "finetune".
-    :param architecture: torchvision's name of the backbone.
-    :param views: views of each training photo.
-    :param force: embed everything again.
-    :param instance_type: "ml.g4dn.xlarge".
-    :param instance_count: machines that share the shards.
+    Args:
+        dataset: Result of upload.
+        weights: Result of weights.
+        strategy: "head" or "finetune".
+        architecture: Name of the backbone in torchvision.
+        views: Views of each training photo.
+        force: Embed everything again.
+        instance_type: "ml.g4dn.xlarge".
+        instance_count: Instances that share the shards.
     """
 
     kind = JobKind.PROCESSING
@@ -52,14 +54,14 @@ class EmbedOperator(SageMakerJobOperator):
     def __init__(
         self,
         *,
-        dataset: Any,
-        weights: Any,
-        strategy: Any,
-        architecture: Any,
-        views: Any = 1,
-        force: Any = False,
-        instance_type: Any = "ml.m5.xlarge",
-        instance_count: Any = 1,
+        dataset: Templated,
+        weights: Templated,
+        strategy: Templated,
+        architecture: Templated,
+        views: Templated = 1,
+        force: Templated = False,
+        instance_type: Templated = "ml.m5.xlarge",
+        instance_count: Templated = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,17 +74,15 @@ class EmbedOperator(SageMakerJobOperator):
         self.instance_type = instance_type
         self.instance_count = instance_count
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Context) -> Embedded:
         """See `SageMakerJobOperator.execute`."""
         if self.strategy != "head":
-            self.log.info("strategy=%s trains on photos: nothing to embed", self.strategy)
+            self.log.info("strategy=%s reads photos: nothing to embed", self.strategy)
             return {"embedder_id": None, "embeddings_uri": None, "shards": 0, "embedded": 0, "job_name": None}
         return super().execute(context)
 
     def request(self, settings: Settings) -> Request:
-        """The processing job; which shards are missing is no part of it, so that every retry has the same
-        name.
-        """
+        """Return the processing job. The list of missing shards is not part of it, so every retry has the same name."""
         archive = code_archive.publish(self.client("s3"), settings.bucket)
         return partial(
             embed_request,
@@ -95,8 +95,8 @@ class EmbedOperator(SageMakerJobOperator):
             compute=Compute(self.instance_type, int(self.instance_count), max_runtime_seconds=6 * 3600),
         )
 
-    def without_job(self, settings: Settings) -> dict[str, Any] | None:
-        """The result, if every shard is embedded already."""
+    def without_job(self, settings: Settings) -> Embedded | None:
+        """Return the result if every shard is embedded already."""
         return None if self._missing(settings) else self._publish(settings, embedded=0, job_name=None)
 
     def before_create(self, settings: Settings, name: str) -> None:
@@ -110,11 +110,11 @@ class EmbedOperator(SageMakerJobOperator):
         )
 
     def is_usable(self, settings: Settings, name: str) -> bool:
-        """Embeddings may be missing after all: expired, or of shards that the job could not read."""
+        """Return False if embeddings are missing after all: expired, or of shards that the job could not read."""
         return not self._absent(settings)
 
-    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
-        """Check that nothing is missing any more and publish the version's manifests."""
+    def result(self, settings: Settings, description: Document) -> Embedded:
+        """Check that nothing is missing and publish the version's manifests."""
         name = description["ProcessingJobName"]
         wanted = objects.read_json(self.client("s3"), missing_manifest(settings, name))[1:]
         missing = self._absent(settings)
@@ -149,7 +149,7 @@ class EmbedOperator(SageMakerJobOperator):
         version = self._version()
         return [shard for split in EMBEDDED_SPLITS for shard in version.of(split)]
 
-    def _publish(self, settings: Settings, embedded: int, job_name: str | None) -> dict[str, Any]:
+    def _publish(self, settings: Settings, embedded: int, job_name: str | None) -> Embedded:
         s3, version, folder = self.client("s3"), self._version(), self._folder(settings)
         of_version = f"{folder}versions/{version.version}"
         for split in EMBEDDED_SPLITS:
@@ -165,13 +165,13 @@ class EmbedOperator(SageMakerJobOperator):
 
 
 def missing_manifest(settings: Settings, name: str) -> str:
-    """Where the list of shards of job `name` lies."""
+    """Return the address of the list of shards that job `name` embeds."""
     return settings.s3(f"jobs/{name}/shards.manifest")
 
 
 def embed_request(
     name: str,
-    tags: Any,
+    tags: Tags,
     *,
     settings: Settings,
     code_uri: str,
@@ -180,8 +180,8 @@ def embed_request(
     weights_uri: str | None,
     views: int,
     compute: Compute,
-) -> dict[str, Any]:
-    """The CreateProcessingJob request of an embed job."""
+) -> Document:
+    """Build the CreateProcessingJob request of an embed job."""
     channels = [
         Channel("shards", missing_manifest(settings, name), DataType.MANIFEST, Distribution.SHARDED),
     ]

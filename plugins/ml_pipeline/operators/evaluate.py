@@ -1,4 +1,4 @@
-"""Judge the new model, and the one in service, on the test split through the served runtime."""
+"""Evaluate the new model, and the one in service, on the test split through the served runtime."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ from ml_pipeline.operators.links import ReportLink, object_url
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, Compute, seconds
 from ml_pipeline.requests.processing import INPUT, LONGEST_HOURS, OUTPUT, Output, Processing, processing_job
+from ml_pipeline.requests.types import ChampionEvaluated, Document, Evaluated, Tags, Templated
 from ml_pipeline.settings import Settings
 
 
-class EvaluateOperator(SageMakerJobOperator):
+class EvaluateOperator(SageMakerJobOperator[Evaluated]):
     """Run `model_code.evaluate` on the challenger and, if there is one, the champion.
 
-    Returns `{"job_name", "model_uri", "evaluation_uri", "predictions_uri", "report_uri", "report_url" (for a
-    browser), "accuracy", "top5_accuracy", "photos", "runtime", "champion": {"model_uri", "accuracy",
-    "predictions_uri"} | None}`.
-
-    :param dataset: what the upload task returned.
-    :param training: what the train tasks returned; the one that did not run is None.
-    :param group: model package group whose newest approved package is the champion.
-    :param max_job_hours: SageMaker stops a job that runs longer.
+    Args:
+        dataset: Result of upload.
+        training: Results of the train tasks; None for the branch that did not run.
+        group: Model package group whose newest approved package is the champion.
+        max_job_hours: SageMaker stops a job that runs longer.
     """
 
     kind = JobKind.PROCESSING
@@ -40,11 +38,11 @@ class EvaluateOperator(SageMakerJobOperator):
     def __init__(
         self,
         *,
-        dataset: Any,
-        training: Any,
-        group: Any,
-        instance_type: Any = "ml.m5.xlarge",
-        max_job_hours: Any = DEFAULT_HOURS,
+        dataset: Templated,
+        training: Templated,
+        group: Templated,
+        instance_type: Templated = "ml.m5.xlarge",
+        max_job_hours: Templated = DEFAULT_HOURS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -56,16 +54,16 @@ class EvaluateOperator(SageMakerJobOperator):
 
     @property
     def compute(self) -> Compute:
-        """The machine of the job."""
+        """The instance of the job."""
         hours = min(float(self.max_job_hours), LONGEST_HOURS)
         return Compute(self.instance_type, max_runtime_seconds=seconds(hours))
 
     def longest_run(self) -> timedelta:
-        """The limit of the job."""
+        """Return the limit of the job."""
         return timedelta(seconds=self.compute.max_runtime_seconds)
 
     def request(self, settings: Settings) -> Request:
-        """The processing job."""
+        """Return the processing job."""
         s3 = self.client("s3")
         archive = code_archive.publish(s3, settings.bucket)
         return partial(
@@ -78,14 +76,14 @@ class EvaluateOperator(SageMakerJobOperator):
             compute=self.compute,
         )
 
-    def identity(self, build: Request) -> dict[str, Any]:
-        """The request without the champion: another run may crown one between two tries of this task."""
+    def identity(self, build: Request) -> Document:
+        """Return the request without the champion: another run may replace it between two tries of this task."""
         request = super().identity(build)
         inputs = [entry for entry in request["ProcessingInputs"] if entry["InputName"] != "champion"]
         return {**request, "ProcessingInputs": inputs}
 
-    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
-        """The figures of evaluation.json."""
+    def result(self, settings: Settings, description: Document) -> Evaluated:
+        """Return the figures of evaluation.json."""
         s3 = self.client("s3")
         folder = settings.s3(f"jobs/{description['ProcessingJobName']}/evaluation/")
         evaluation = objects.read_json(s3, f"{folder}evaluation.json")
@@ -99,7 +97,7 @@ class EvaluateOperator(SageMakerJobOperator):
             for entry in description["ProcessingInputs"]
             if entry["InputName"] == "model"
         )
-        champion = None
+        champion: ChampionEvaluated | None = None
         if champions:
             figures = objects.read_json(s3, f"{folder}champion/evaluation.json")
             champion = {
@@ -128,7 +126,7 @@ class EvaluateOperator(SageMakerJobOperator):
 
 def evaluate_request(
     name: str,
-    tags: Any,
+    tags: Tags,
     *,
     settings: Settings,
     code_uri: str,
@@ -136,8 +134,8 @@ def evaluate_request(
     model_uri: str,
     champion_uri: str | None,
     compute: Compute,
-) -> dict[str, Any]:
-    """The CreateProcessingJob request of an evaluate job."""
+) -> Document:
+    """Build the CreateProcessingJob request of an evaluate job."""
     channels = [Channel("model", model_uri), version.photos_channel("test", "test"), version.channel()]
     arguments = [
         *("--model", f"{INPUT}/model"),

@@ -1,4 +1,4 @@
-"""What tuning and training share: the material, the recipe, the machines, and the training job made of them."""
+"""The base of tuning and training: inputs, recipe, instances, and the training job built from them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from typing import Any
 
 from ml_pipeline.aws import code_archive, images
 from ml_pipeline.dataset import version as dataset
-from ml_pipeline.operators.job import SageMakerJobOperator
+from ml_pipeline.operators.job import Result, SageMakerJobOperator
 from ml_pipeline.requests.job import DEFAULT_HOURS, Compute
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.training import Training
+from ml_pipeline.requests.types import Templated
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
 
 
-class FittingOperator(SageMakerJobOperator, ABC):
-    """A job that fits models.
+class FittingOperator(SageMakerJobOperator[Result], ABC):
+    """Run a job that fits models.
 
-    :param dataset: what the upload task returned.
-    :param weights: what the weights task returned.
-    :param embeddings: what the embed task returned.
-    :param recipe: the fields of a `Recipe`.
-    :param instance_type, instance_count: machines; several fit one model together.
-    :param spot: managed spot with checkpoints.
-    :param keep_alive: seconds the machines stay warm for the next job; billed.
-    :param max_job_hours: SageMaker stops a job that runs longer.
+    Args:
+        dataset: Result of upload.
+        weights: Result of weights.
+        embeddings: Result of embed.
+        recipe: Fields of a `Recipe`.
+        instance_type, instance_count: Instances; several fit one model together.
+        spot: Managed spot with checkpoints.
+        keep_alive: Seconds that the instances stay warm for the next job; billed.
+        max_job_hours: SageMaker stops a job that runs longer.
     """
 
     template_fields: tuple[str, ...] = (
@@ -45,15 +47,15 @@ class FittingOperator(SageMakerJobOperator, ABC):
     def __init__(
         self,
         *,
-        dataset: Any,
-        weights: Any,
-        embeddings: Any,
+        dataset: Templated,
+        weights: Templated,
+        embeddings: Templated,
         recipe: Mapping[str, Any],
-        instance_type: Any = "ml.m5.xlarge",
-        instance_count: Any = 1,
-        spot: Any = False,
-        keep_alive: Any = 0,
-        max_job_hours: Any = DEFAULT_HOURS,
+        instance_type: Templated = "ml.m5.xlarge",
+        instance_count: Templated = 1,
+        spot: Templated = False,
+        keep_alive: Templated = 0,
+        max_job_hours: Templated = DEFAULT_HOURS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,24 +71,24 @@ class FittingOperator(SageMakerJobOperator, ABC):
 
     @property
     def compute(self) -> Compute:
-        """The machines of a job."""
+        """The instances of a job."""
         return Compute.of_params(
             self.instance_type, self.instance_count, self.max_job_hours, self.spot, self.keep_alive
         )
 
     def longest_run(self) -> timedelta:
-        """The limit of one job, with spot the waiting for machines included."""
+        """Return the limit of one job; with spot, waiting for instances is included."""
         compute = self.compute
         return timedelta(seconds=compute.wait_seconds if compute.spot else compute.max_runtime_seconds)
 
     def job(
         self, settings: Settings, script: str, values: Mapping[str, str], checkpoints: str, *, final: bool
     ) -> Training:
-        """The training job that runs `script`.
+        """Build the training job that runs `script`.
 
         Args:
-            values: Its hyperparameters.
-            checkpoints: Prefix of its checkpoints, which only spot jobs need.
+            values: The hyperparameters.
+            checkpoints: Prefix of the checkpoints, which only spot jobs write.
             final: See `dataset.training_channels`.
         """
         s3 = self.client("s3")

@@ -1,8 +1,8 @@
-"""Let a model pass, or skip what would put it into service."""
+"""Let a model pass, or skip the tasks that would put it into service."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import SkipMixin
 
@@ -10,18 +10,23 @@ from ml_pipeline.aws import s3 as objects
 from ml_pipeline.operators.aws import AwsOperator
 from ml_pipeline.registry import gate
 from ml_pipeline.registry.gate import Burden, Difference
+from ml_pipeline.requests.types import Gated, Templated
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 
 class GateOperator(AwsOperator, SkipMixin):
-    """Decide with `ml_pipeline.registry.gate`; on a refusal, skip what is downstream.
+    """Decide with `ml_pipeline.registry.gate`; on a refusal, skip the tasks downstream.
 
-    Returns `{"passed", "reason"}`; the reason is also in the log.
+    The reason is in the result and in the log.
 
-    :param dataset: what the upload task returned.
-    :param evaluation: what the evaluate task returned.
-    :param min_accuracy: bar on the test split; None: better than guessing.
-    :param margin: accuracy that the challenger may lose against the champion.
-    :param burden: a value of `Burden`.
+    Args:
+        dataset: Result of upload.
+        evaluation: Result of evaluate.
+        min_accuracy: Minimum accuracy on the test split; None: better than the best constant answer.
+        margin: Accuracy that the challenger may lose against the champion.
+        burden: A value of `Burden`.
     """
 
     inherits_from_skipmixin = True
@@ -30,11 +35,11 @@ class GateOperator(AwsOperator, SkipMixin):
     def __init__(
         self,
         *,
-        dataset: Any,
-        evaluation: Any,
-        min_accuracy: Any = None,
-        margin: Any = 0.0,
-        burden: Any = Burden.CHAMPION.value,
+        dataset: Templated,
+        evaluation: Templated,
+        min_accuracy: Templated = None,
+        margin: Templated = 0.0,
+        burden: Templated = Burden.CHAMPION.value,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -44,7 +49,7 @@ class GateOperator(AwsOperator, SkipMixin):
         self.margin = margin
         self.burden = burden
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Context) -> Gated:
         """Decide."""
         verdict = gate.decide(
             self.evaluation,
@@ -55,7 +60,7 @@ class GateOperator(AwsOperator, SkipMixin):
             Burden(self.burden),
         )
         self.log.info("gate %s: %s", "passed" if verdict.passed else "refused", verdict.reason)
-        result = {"passed": verdict.passed, "reason": verdict.reason}
+        result: Gated = {"passed": verdict.passed, "reason": verdict.reason}
         if not verdict.passed:
             # Skipping raises, so the result is left behind first.
             context["ti"].xcom_push(key="return_value", value=result)

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
 from ml_pipeline.aws import jobs
 from ml_pipeline.aws.jobs import JobKind, Phase, Started
-from ml_pipeline.errors import JobFailed, job_error
-from ml_pipeline.operators.aws import AwsOperator, origin_of
+from ml_pipeline.errors import JobFailed, WaitFailed, job_error
+from ml_pipeline.operators.aws import AwsOperator, origin_of, patience_of
 from ml_pipeline.operators.links import LINK_KEY, LogLink, SageMakerLink, thing
 from ml_pipeline.requests import names
+from ml_pipeline.requests.types import Document, Tags
 from ml_pipeline.settings import Settings
+from ml_pipeline.triggers.base import Event
 from ml_pipeline.triggers.job import JobTrigger
-from ml_pipeline.triggers.ownership import is_over
 
-Request = Callable[[str, Sequence[dict[str, str]]], dict[str, Any]]
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# A pure function from a name and tags to the Create request.
+Request = Callable[[str, Tags], Document]
+Result = TypeVar("Result", bound=Mapping[str, Any])
 
 
-class SageMakerJobOperator(AwsOperator):
+class SageMakerJobOperator(AwsOperator, Generic[Result]):
     """Run one SageMaker job: create or adopt it, wait deferred, return a small result.
 
-    A subclass says what the job is (`kind`, `slug`, `request`) and what is worth keeping of it (`result`).
+    A subclass says what the job is (`kind`, `slug`, `request`) and what to keep of it (`result`).
 
-    :param wait_timeout: longest wait beside the time that the job may run; then it is stopped and the task fails.
+    Args:
+        wait_timeout: Longest wait beyond the time that the job may run; then it is stopped and the task fails.
     """
 
     kind: ClassVar[JobKind]
@@ -40,42 +47,39 @@ class SageMakerJobOperator(AwsOperator):
         super().__init__(**kwargs)
         self.wait_timeout = wait_timeout
         self._job_name: str | None = None
-        self._task_instance: Any = None
 
     @abstractmethod
     def request(self, settings: Settings) -> Request:
-        """A pure function from a name and tags to the Create request."""
+        """Return the function that builds the Create request."""
 
     @abstractmethod
-    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
-        """What the task returns, from the Describe response of the completed job."""
+    def result(self, settings: Settings, description: Document) -> Result:
+        """Build the task's result from the Describe response of the completed job."""
 
-    def identity(self, build: Request) -> dict[str, Any]:
-        """The part of the request that its name is hashed from: the same in every try of the task."""
+    def identity(self, build: Request) -> Document:
+        """Return the part of the request that its name is hashed from: the same in every try of the task."""
         return build(names.PLACEHOLDER, [])
 
     def tags(self) -> dict[str, str]:
-        """Tags beside those of DAG and run."""
+        """Return tags in addition to those of DAG and run."""
         return {}
 
-    def without_job(self, settings: Settings) -> dict[str, Any] | None:
-        """The task's result if there is nothing to do, else None. Asked only while no job of this task
-        exists.
-        """
+    def without_job(self, settings: Settings) -> Result | None:
+        """Return the result if there is nothing to do, else None. Asked only while no job of this task exists."""
         return None
 
     def before_create(self, settings: Settings, name: str) -> None:
         """Write what job `name` will read. Called just before it is created."""
 
     def is_usable(self, settings: Settings, name: str) -> bool:
-        """Whether a completed job of this task, maybe of long ago, still gives its result; if not, another is made."""
+        """Return False if a completed job of this task, maybe an old one, lost its results: another is made then."""
         return True
 
     def longest_run(self) -> timedelta:
-        """How long the job may run by a limit of its own: so much longer than `wait_timeout` it is waited for."""
+        """Return how long the job may run by a limit of its own; the wait is longer by `wait_timeout`."""
         return timedelta(0)
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Context) -> Result:
         """Create or adopt the job, then wait for it in the triggerer."""
         settings = Settings.load()
         self._task_instance = context["ti"]
@@ -103,53 +107,55 @@ class SageMakerJobOperator(AwsOperator):
         self._announce(context, settings, started)
         if started.phase is Phase.COMPLETED:
             return self._finish(settings, started.name)
-        trigger = JobTrigger(self.kind.value, started.name, settings.poll_seconds, self.access.to_dict())
+        trigger = JobTrigger(
+            self.kind.value, started.name, settings.poll_seconds, self.access.to_dict(), patience_of(context)
+        )
         then = "again" if started.phase is Phase.STOPPING else "complete"
         raise TaskDeferred(trigger=trigger, method_name=then, timeout=self.wait_timeout + self.longest_run())
 
-    def complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """The job has ended: return its result, or fail with SageMaker's reason."""
+    def complete(self, context: Context, event: Event) -> Result:
+        """Return the result of the job that has ended, or fail with SageMaker's reason."""
         status, name = event["status"], event["job_name"]
         if jobs.phase(status) is not Phase.COMPLETED:
             raise job_error(name, status, event["reason"])
         return self._finish(Settings.load(), name)
 
-    def again(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """A job that was being stopped is gone: start over, with the next number."""
+    def again(self, context: Context, event: Event) -> Result:
+        """Start over with the next number: the job that was being stopped is gone."""
         self.log.info("job %s is %s", event["job_name"], event["status"])
         return self.execute(context)
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
-        """Stop the job when the wait timed out: Airflow kills the trigger then without asking it."""
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on with the job that has ended; stop one whose wait timed out or failed, because its trigger cannot."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout:
-            job = context["ti"].xcom_pull(
-                task_ids=self.task_id, key=LINK_KEY, map_indexes=context["ti"].map_index
-            )
-            if job:
-                jobs.stop(self.client("sagemaker"), self.kind, job["name"])
+            name = self._stop_announced(context)
             raise JobFailed(
-                f"waited {self.wait_timeout + self.longest_run()} for job {job and job['name']} and stopped it; "
+                f"waited {self.wait_timeout + self.longest_run()} for job {name} and stopped it; "
                 "raise wait_timeout or give the job more or larger machines"
             ) from None
+        except WaitFailed:
+            with suppress(Exception):  # while AWS does not answer; the teardown tries again
+                self._stop_announced(context)
+            raise
 
     def on_kill(self) -> None:
         """Stop the job of a task that was killed before it deferred, unless the task will run again."""
-        if self._job_name is None:
+        if self._job_name is None or self.will_run_again():
             return
-        ti = self._task_instance
-        with suppress(Exception):
-            # Without an answer nobody is known to come back for the job, so it is stopped.
-            states = ti.get_task_states(
-                dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-            )
-            if not is_over(states, ti.run_id):
-                return
         self.log.info("stopping job %s", self._job_name)
         jobs.stop(self.client("sagemaker"), self.kind, self._job_name)
 
-    def _announce(self, context: Any, settings: Settings, started: Started) -> None:
+    def _stop_announced(self, context: Context) -> str | None:
+        ti = context["ti"]
+        job = ti.xcom_pull(task_ids=self.task_id, key=LINK_KEY, map_indexes=ti.map_index)
+        if not job:
+            return None
+        jobs.stop(self.client("sagemaker"), self.kind, job["name"])
+        return str(job["name"])
+
+    def _announce(self, context: Context, settings: Settings, started: Started) -> None:
         calls = self.kind.calls
         self.log.info(
             "%s job %s (%s)", "created" if started.created else "adopted", started.name, started.status
@@ -157,7 +163,7 @@ class SageMakerJobOperator(AwsOperator):
         links = thing(settings, started.name, self.kind.value, calls.console, calls.log_group)
         context["ti"].xcom_push(key=LINK_KEY, value=links)
 
-    def _finish(self, settings: Settings, name: str) -> dict[str, Any]:
+    def _finish(self, settings: Settings, name: str) -> Result:
         description = jobs.describe(self.client("sagemaker"), self.kind, name)
         if description is None:
             raise JobFailed(f"job {name} was deleted while this task waited for it")

@@ -1,38 +1,41 @@
-"""The teardown of a run: nothing that it started stays running, nothing that it locked stays locked."""
+"""The teardown of a run: stop the jobs that it left running and release its lock."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.deployment import leftovers, locks
 from ml_pipeline.deployment.locks import Holder
 from ml_pipeline.operators.aws import AwsOperator
+from ml_pipeline.requests.types import Stopped, Templated
 from ml_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 
 class StopLeftoversOperator(AwsOperator):
-    """Stop every job in progress that carries the run's tags, and give the endpoint's lock back.
+    """Stop every job in progress that carries the run's tags, and release the endpoint's lock.
 
-    Returns `{"stopped": [names], "unlocked": bool}`.
-
-    :param endpoint_name: the endpoint that the run may have locked; None: none.
+    Args:
+        endpoint_name: The endpoint that the run may have locked, if any.
     """
 
     template_fields = ("endpoint_name",)
 
-    def __init__(self, *, endpoint_name: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *, endpoint_name: Templated = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.endpoint_name = endpoint_name
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Find by tag and stop."""
+    def execute(self, context: Context) -> Stopped:
+        """Find the jobs by tag and stop them."""
         run = context["dag_run"]
         # A day of slack for runs whose tasks were cleared: their start date moves.
         since = (run.start_date or datetime.now(UTC)) - timedelta(days=1)
         stopped = leftovers.stop_jobs(self.client("sagemaker"), run.dag_id, run.run_id, since)
         self.log.info("stopped %s", ", ".join(stopped) or "nothing: no job was running")
-        if self.endpoint_name is None:
+        if not self.endpoint_name:
             return {"stopped": stopped, "unlocked": False}
         settings = Settings.load()
         lock_uri = locks.uri(settings.bucket, self.endpoint_name)

@@ -18,8 +18,9 @@ def thing(
 ) -> dict[str, Any]:
     """What the links of an operator need. On local_aws there is no console to look at: only the name.
 
-    :param kind: a `JobKind`'s value, "endpoint" or "model-package".
-    :param console: path of its kind in the SageMaker console, such as "jobs".
+    Args:
+        kind: A `JobKind`'s value, "endpoint" or "model-package".
+        console: Path of its kind in the SageMaker console, such as "jobs".
     """
     if settings.local:
         return {"name": name, "kind": kind}

@@ -1,27 +1,30 @@
-"""Register the model with its evaluation."""
+"""Register a model with its evaluation."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import images
 from ml_pipeline.operators.aws import AwsOperator
 from ml_pipeline.operators.links import LINK_KEY, SageMakerLink, thing
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.registry.approval import Approval
+from ml_pipeline.requests.types import Registered, Templated
 from ml_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 
 class RegisterModelOperator(AwsOperator):
     """Create a model package, or find the one that an earlier try created.
 
-    Returns `{"model_package_arn", "status"}`.
-
-    :param group: model package group.
-    :param dataset: what the upload task returned.
-    :param evaluation: what the evaluate task returned.
-    :param instance_type: where the model may serve.
-    :param approval: "human" leaves the package pending until the approve task.
+    Args:
+        group: Model package group.
+        dataset: Result of upload.
+        evaluation: Result of evaluate.
+        instance_type: Instance type that the model may serve on.
+        approval: "human" leaves the package pending until the approve task.
     """
 
     operator_extra_links = (SageMakerLink(),)
@@ -30,11 +33,11 @@ class RegisterModelOperator(AwsOperator):
     def __init__(
         self,
         *,
-        group: Any,
-        dataset: Any,
-        evaluation: Any,
-        instance_type: Any = "ml.m5.large",
-        approval: Any = Approval.AUTO.value,
+        group: Templated,
+        dataset: Templated,
+        evaluation: Templated,
+        instance_type: Templated = "ml.m5.large",
+        approval: Templated = Approval.AUTO.value,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -44,7 +47,7 @@ class RegisterModelOperator(AwsOperator):
         self.instance_type = instance_type
         self.approval = approval
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Context) -> Registered:
         """Create or find the package."""
         settings, client = Settings.load(), self.client("sagemaker")
         registry.ensure_group(client, self.group, f"Classifiers of the data set {self.dataset['name']}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import XCOM_RUN_ID, TriggerDagRunOperator
 from airflow.providers.standard.triggers.external_task import DagStateTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 
 class TrainingRunOperator(TriggerDagRunOperator):
@@ -20,7 +23,7 @@ class TrainingRunOperator(TriggerDagRunOperator):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(wait_for_completion=True, deferrable=True, reset_dag_run=True, **kwargs)
 
-    def execute(self, context: Any) -> None:
+    def execute(self, context: Context) -> None:
         """Start the run, or wait for the one that is under way."""
         ti, run_id = context["ti"], self.trigger_run_id
         found = {"dag_id": self.trigger_dag_id, "run_ids": [run_id]}

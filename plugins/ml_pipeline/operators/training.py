@@ -1,4 +1,4 @@
-"""Train the model that will be served, on SageMaker."""
+"""Train the final model on SageMaker."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from ml_pipeline.operators.fitting import FittingOperator
 from ml_pipeline.operators.job import Request
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.training import Training, training_job
+from ml_pipeline.requests.types import Document, Tags, Templated, Trained
 from ml_pipeline.settings import Settings
 
 
-class TrainingOperator(FittingOperator):
+class TrainingOperator(FittingOperator[Trained]):
     """Refit the best trial's recipe and export `model.tar.gz`.
 
-    Returns `{"training_job_name", "model_uri", "billable_seconds", "metrics": {name: value}}`.
-
-    :param tuning: what the tune task returned; its best hyperparameters are used.
 
     The others: see `FittingOperator`.
+
+    Args:
+        tuning: Result of tune; its best hyperparameters are used.
     """
 
     kind = JobKind.TRAINING
     slug = "train"
     template_fields = (*FittingOperator.template_fields, "tuning")
 
-    def __init__(self, *, tuning: Any, **kwargs: Any) -> None:
+    def __init__(self, *, tuning: Templated, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.tuning = tuning
 
     def request(self, settings: Settings) -> Request:
-        """The training job; see `requests.training`."""
+        """Return the training job; see `requests.training`."""
         values = Recipe(**self.recipe).of_final(self.tuning["best_hyperparameters"])
         return partial(_request, job=self.job(settings, "train.py", values, "jobs/", final=True))
 
-    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
-        """The model's address and what it cost."""
+    def result(self, settings: Settings, description: Document) -> Trained:
+        """Return the model's address, billable seconds and metrics."""
         return {
             "training_job_name": description["TrainingJobName"],
             "model_uri": description["ModelArtifacts"]["S3ModelArtifacts"],
@@ -48,5 +49,5 @@ class TrainingOperator(FittingOperator):
         }
 
 
-def _request(name: str, tags: Any, *, job: Training) -> dict[str, Any]:
+def _request(name: str, tags: Tags, *, job: Training) -> Document:
     return training_job(name, job, tags)

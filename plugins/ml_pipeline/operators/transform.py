@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.jobs import JobKind, is_missing
@@ -15,17 +15,20 @@ from ml_pipeline.requests import endpoint, names
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.transform import transform_job
+from ml_pipeline.requests.types import Document, Tags, Templated, Transformed
 from ml_pipeline.settings import Settings
 
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
-class TransformOperator(SageMakerJobOperator):
+
+class TransformOperator(SageMakerJobOperator[Transformed]):
     """Run a batch transform job over staged photos.
 
-    Returns `{"transform_job_name", "output_uri", "model_name"}`.
-
-    :param group: model package group whose champion predicts.
-    :param staged: what the stage task returned.
-    :param instance_type, instance_count: machines.
+    Args:
+        group: Model package group whose champion predicts; empty: the only one that has a champion.
+        staged: Result of stage.
+        instance_type, instance_count: Instances.
     """
 
     kind = JobKind.TRANSFORM
@@ -35,10 +38,10 @@ class TransformOperator(SageMakerJobOperator):
     def __init__(
         self,
         *,
-        group: Any,
-        staged: Any,
-        instance_type: Any = "ml.m5.large",
-        instance_count: Any = 1,
+        group: Templated,
+        staged: Templated,
+        instance_type: Templated = "ml.m5.large",
+        instance_count: Templated = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -46,15 +49,15 @@ class TransformOperator(SageMakerJobOperator):
         self.staged = staged
         self.instance_type = instance_type
         self.instance_count = instance_count
-        self._tags: list[dict[str, str]] = []
+        self._tags: Tags = []
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Context) -> Transformed:
         """See `SageMakerJobOperator.execute`."""
         self._tags = names.tags(origin_of(context))
         return super().execute(context)
 
     def request(self, settings: Settings) -> Request:
-        """The transform job with the champion's model."""
+        """Return the transform job with the champion's model."""
         champion = registry.champion(self.client("sagemaker"), self.group)
         if champion is None:
             raise ValueError(
@@ -67,9 +70,9 @@ class TransformOperator(SageMakerJobOperator):
             compute=Compute(self.instance_type, int(self.instance_count)),
         )
 
-    def identity(self, build: Request) -> dict[str, Any]:
-        """The request without the model: another may become champion between two tries of this task. With the photos,
-        which the request itself has from a manifest that is named after the job.
+    def identity(self, build: Request) -> Document:
+        """Return the request without the model, since the champion may change between two tries of this task, and with
+        the photos, which the request itself names only through a manifest that is named after the job.
         """
         photos = {"PhotosUri": self.staged["photos_uri"]}
         return {**super().identity(build), "ModelName": names.PLACEHOLDER, **photos}
@@ -80,8 +83,8 @@ class TransformOperator(SageMakerJobOperator):
         photos = [key for key in objects.keys(s3, photos_uri) if is_photo(key)]
         objects.write_manifest(s3, photos_manifest(settings, name), photos_uri, photos)
 
-    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
-        """Where the answers are."""
+    def result(self, settings: Settings, description: Document) -> Transformed:
+        """Return the address of the answers."""
         return {
             "transform_job_name": description["TransformJobName"],
             "output_uri": description["TransformOutput"]["S3OutputPath"],
@@ -109,12 +112,10 @@ class TransformOperator(SageMakerJobOperator):
 
 
 def photos_manifest(settings: Settings, name: str) -> str:
-    """Where the list of photos of job `name` lies."""
+    """Return the address of the list of photos that job `name` predicts."""
     return settings.s3(f"batch/{name}/photos.manifest")
 
 
-def _request(
-    name: str, tags: Any, *, model_name: str, settings: Settings, compute: Compute
-) -> dict[str, Any]:
+def _request(name: str, tags: Tags, *, model_name: str, settings: Settings, compute: Compute) -> Document:
     manifest_uri, answers_uri = photos_manifest(settings, name), settings.s3(f"batch/{name}/answers/")
     return transform_job(name, model_name, manifest_uri, answers_uri, compute, tags, settings.network)

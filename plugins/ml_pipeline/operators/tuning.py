@@ -1,9 +1,9 @@
-"""Search hyperparameters with a SageMaker tuning job, or with one training job that holds the whole search."""
+"""Search hyperparameters with a SageMaker tuning job, or inside a single training job."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -20,31 +20,30 @@ from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.search import SEARCH, TuneMode, search_of, trials_of
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, tuning_job
+from ml_pipeline.requests.types import Document, Search, Tags, Templated, Trial, Tuned
 from ml_pipeline.settings import Settings
 
-# Trials in the XCom; a search may have 750.
+# Trials listed in the XCom; a search may have 750.
 LISTED = 50
 
 
-class HyperparameterTuningOperator(FittingOperator):
+class HyperparameterTuningOperator(FittingOperator[Tuned]):
     """Search the space of `model_code.hyperparameters`, judging trials on the validation split.
 
-    Returns `{"tuning_job_name", "best_training_job", "best_hyperparameters", "objective": {"name", "value"},
-    "trials": [{"name", "status", "value", "seconds", "hyperparameters"}], "trials_uri", "trial_seconds"}`; of more
-    than LISTED trials the best are listed, and all of them at `trials_uri`.
-
-    :param tune_mode: a value of `TuneMode`.
-    :param trials: most trials; Grid makes as many as its choices have combinations.
-    :param parallel_trials: trials at once.
-    :param tune_strategy: a value of `TuneStrategy`.
-    :param early_stopping: let SageMaker stop trials that fall behind.
-    :param target: stop once the objective reaches this.
-    :param patience_trials: stop after so many trials without a better one.
-    :param stop_when_converged: stop when a better trial is unlikely.
-    :param warm_start: begin with what the last search of the same data set, strategy and architecture learnt.
-    :param max_runtime_seconds: wall time of the whole search.
 
     The others: see `FittingOperator`.
+
+    Args:
+        tune_mode: A value of `TuneMode`.
+        trials: Maximum number of trials; Grid makes one per combination of choices.
+        parallel_trials: Concurrent trials.
+        tune_strategy: A value of `TuneStrategy`.
+        early_stopping: Let SageMaker stop trials that fall behind.
+        target: Stop once the objective reaches this.
+        patience_trials: Stop after this many trials without an improvement.
+        stop_when_converged: Stop when a better trial is unlikely.
+        warm_start: Start from the results of the last search of the same data set, strategy and architecture.
+        max_runtime_seconds: Limit of the whole search, in seconds.
     """
 
     slug = "tune"
@@ -59,16 +58,16 @@ class HyperparameterTuningOperator(FittingOperator):
     def __init__(
         self,
         *,
-        trials: Any,
-        tune_mode: Any = TuneMode.JOB.value,
-        parallel_trials: Any = 2,
-        tune_strategy: Any = TuneStrategy.BAYESIAN.value,
-        early_stopping: Any = False,
-        target: Any = None,
-        patience_trials: Any = None,
-        stop_when_converged: Any = False,
-        warm_start: Any = False,
-        max_runtime_seconds: Any = None,
+        trials: Templated,
+        tune_mode: Templated = TuneMode.JOB.value,
+        parallel_trials: Templated = 2,
+        tune_strategy: Templated = TuneStrategy.BAYESIAN.value,
+        early_stopping: Templated = False,
+        target: Templated = None,
+        patience_trials: Templated = None,
+        stop_when_converged: Templated = False,
+        warm_start: Templated = False,
+        max_runtime_seconds: Templated = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -85,11 +84,11 @@ class HyperparameterTuningOperator(FittingOperator):
 
     @property
     def kind(self) -> JobKind:  # type: ignore[override]
-        """A tuning job, or the training job that is all of it."""
+        """A tuning job, or the training job that holds the whole search."""
         return JobKind.TUNING if TuneMode(self.tune_mode) is TuneMode.JOB else JobKind.TRAINING
 
     def request(self, settings: Settings) -> Request:
-        """The tuning job, or the training job that runs `tune.py`."""
+        """Return the tuning job, or the training job that runs `tune.py`."""
         recipe, strategy = Recipe(**self.recipe), TuneStrategy(self.tune_strategy)
         checkpoints = "jobs/checkpoints/"
         if self.kind is JobKind.TRAINING:
@@ -104,28 +103,28 @@ class HyperparameterTuningOperator(FittingOperator):
         return partial(_request, search=search)
 
     def longest_run(self) -> timedelta:
-        """The limit of each job, as often as one has to follow another."""
+        """Return the limit of one trial times the trials that run one after another."""
         longest = super().longest_run()
         if self.kind is JobKind.TRAINING:
             return longest
         trials = trials_of(self.tune_strategy, self.trials, Recipe(**self.recipe))
         return longest * math.ceil(trials / int(self.parallel_trials))
 
-    def identity(self, build: Request) -> dict[str, Any]:
-        """The request without its parents: another run may end between two tries of this task."""
+    def identity(self, build: Request) -> Document:
+        """Return the request without its parents: another run may end between two tries of this task."""
         request = super().identity(build)
         return {key: value for key, value in request.items() if key != "WarmStartConfig"}
 
     def tags(self) -> dict[str, str]:
-        """What a later search looks for when it wants to start warm."""
+        """Return the tags by which a later search finds this one for a warm start."""
         return {
             "dataset": self.dataset["name"],
             "strategy": self.recipe["strategy"],
             "architecture": self.recipe["architecture"],
         }
 
-    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
-        """The best trial and the table of the best; the table of all goes to S3, because an XCom is small."""
+    def result(self, settings: Settings, description: Document) -> Tuned:
+        """Return the best trials, and write all of them to S3: an XCom has to be small."""
         outcome = self._outcome(description)
         trials = outcome["trials"]
         trials_uri = settings.s3(f"jobs/{outcome['tuning_job_name']}/trials.json")
@@ -137,7 +136,7 @@ class HyperparameterTuningOperator(FittingOperator):
             "trial_seconds": round(sum(trial["seconds"] or 0.0 for trial in trials), 1),
         }
 
-    def _outcome(self, description: dict[str, Any]) -> dict[str, Any]:
+    def _outcome(self, description: Document) -> Search:
         if self.kind is JobKind.TRAINING:
             archive = objects.read(self.client("s3"), description["ModelArtifacts"]["S3ModelArtifacts"])
             return packed.result(description["TrainingJobName"], packed.read_trials(archive))
@@ -175,14 +174,14 @@ class HyperparameterTuningOperator(FittingOperator):
         self.log.info("no earlier search of %s to start warm from", self.dataset["name"])
         return []
 
-    def _reason(self, trial: Mapping[str, Any]) -> str:
-        """Why a trial came to nothing. Its summary does not say what stopped it, only its own description."""
+    def _reason(self, trial: Document) -> str:
+        """Return why a trial failed or was stopped. Its summary does not say what stopped it, only its description."""
         if trial["TrainingJobStatus"] != "Stopped":
             return str(trial.get("FailureReason", ""))
         found = jobs.describe(self.client("sagemaker"), JobKind.TRAINING, trial["TrainingJobName"])
         return jobs.reason(found) if found else ""
 
-    def _trials(self, name: str) -> list[dict[str, Any]]:
+    def _trials(self, name: str) -> list[Document]:
         pages = (
             self.client("sagemaker")
             .get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
@@ -191,23 +190,21 @@ class HyperparameterTuningOperator(FittingOperator):
         return [trial for page in pages for trial in page["TrainingJobSummaries"]]
 
 
-def _request(name: str, tags: Any, *, search: Tuning) -> dict[str, Any]:
+def _request(name: str, tags: Tags, *, search: Tuning) -> Document:
     return tuning_job(name, search, tags)
 
 
-def _packed_request(name: str, tags: Any, *, job: Training) -> dict[str, Any]:
+def _packed_request(name: str, tags: Tags, *, job: Training) -> Document:
     return training_job(name, job, tags)
 
 
-def best_trials(trials: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The `count` trials with the highest values, best first; those without one come last."""
+def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
+    """Return the `count` trials with the highest values, best first; those without a value come last."""
     return sorted(trials, key=lambda trial: (trial["value"] is None, -(trial["value"] or 0.0)))[:count]
 
 
-def trial_row(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the trials table from SageMaker's summary of a trial; `value` and `seconds` None where
-    unknown.
-    """
+def trial_row(summary: Document) -> Trial:
+    """Build a row of the trials table from SageMaker's summary of a trial."""
     start, end = summary.get("TrainingStartTime"), summary.get("TrainingEndTime")
     metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
     return {

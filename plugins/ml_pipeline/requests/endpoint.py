@@ -1,37 +1,33 @@
-"""CreateModel, CreateEndpointConfig, CreateEndpoint, UpdateEndpoint, and the alarms that roll an update
-back.
-"""
+"""CreateModel, CreateEndpointConfig, CreateEndpoint, UpdateEndpoint, and the alarms that roll an update back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ml_pipeline.requests import names
 from ml_pipeline.requests.network import OPEN, Network
+from ml_pipeline.requests.types import Document, Tags
 
 # A new config must keep the variant's name, or UpdateEndpoint cannot shift traffic.
 VARIANT = "main"
-# Half of what one ml.m5.large answers (some 30 photos a second, mobilenet_v2): room until the next one is up.
+# Half of the rate of one ml.m5.large (about 30 photos a second, mobilenet_v2): headroom until the next one is up.
 INVOCATIONS_PER_MINUTE = 900.0
-# Tag of models, configs and endpoints: the endpoint that they were made for, so that all of them are found.
+# Tag of models, configs and endpoints with the endpoint that they were made for.
 ENDPOINT_TAG = "endpoint"
-# Of a rollout, beside the time that it is watched: machines and containers start.
+# Time of a rollout beyond its bake time, for instances and containers to start.
 _START_SECONDS = 3600
-Tags = Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What serves and on what.
+    """A model, and the instances that serve it.
 
     Attributes:
         endpoint_name: The endpoint's name, stable over all versions of the model.
         model_uri: model.tar.gz.
-        max_count: Above instance_count, the endpoint scales up to this with its load; else instance_count holds.
+        max_count: Above instance_count, the endpoint scales up to this with its load.
         canary_percent: Share of the fleet that takes traffic first, 5-50; needs two instances or more.
-        bake_seconds: How long the canary (or the whole new fleet) is watched before the rollout goes on.
+        bake_seconds: Time that the canary (or the whole new fleet) is watched before the rollout goes on.
         latency_alarm_ms: p99 model latency that rolls an update back.
         error_alarm: 5xx answers within a minute that roll an update back.
         network: See `Network`.
@@ -63,34 +59,34 @@ class Serving:
 
     @property
     def model_name(self) -> str:
-        """The model's name: the same parts give the same model."""
+        """The model's name, hashed from its parts."""
         parts = (self.model_uri, self.image, self.role_arn, self.network.vpc)
         return names.content_name(self.endpoint_name, *parts)
 
     @property
     def config_name(self) -> str:
-        """The endpoint config's name: the same model on the same machines is the same config."""
+        """The endpoint config's name, hashed from the model and its instances."""
         parts = (self.model_name, self.instance_type, self.instance_count, self.network.volume_key)
         return names.content_name(self.endpoint_name, *parts)
 
     @property
     def scales(self) -> bool:
-        """Whether the load decides on the number of instances."""
+        """True if the load decides on the number of instances."""
         return self.max_count > self.instance_count
 
     @property
     def longest_rollout(self) -> int:
-        """Seconds after which an update is rolled back; SageMaker wants more than all its waiting and takes 28,800."""
+        """Seconds after which an update is rolled back: more than all of its waits, 28,800 at most."""
         return _START_SECONDS + 2 * self.bake_seconds
 
     @property
     def alarm_names(self) -> list[str]:
-        """The alarms that watch an update."""
+        """Names of the alarms that watch an update."""
         return [f"{self.endpoint_name}-5xx", f"{self.endpoint_name}-latency"]
 
 
-def model(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
-    """The request of CreateModel. Isolated from the network: a model has no reason to call anybody."""
+def model(serving: Serving, tags: Tags = ()) -> Document:
+    """Build the request of CreateModel. A model is isolated: it has no reason to call out."""
     return {
         "ModelName": serving.model_name,
         "PrimaryContainer": {"Image": serving.image, "ModelDataUrl": serving.model_uri},
@@ -101,8 +97,8 @@ def model(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
     }
 
 
-def endpoint_config(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
-    """The request of CreateEndpointConfig."""
+def endpoint_config(serving: Serving, tags: Tags = ()) -> Document:
+    """Build the request of CreateEndpointConfig."""
     return {
         "EndpointConfigName": serving.config_name,
         "ProductionVariants": [
@@ -120,8 +116,8 @@ def endpoint_config(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
     }
 
 
-def create_endpoint(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
-    """The request of CreateEndpoint: nothing is live yet, so there is no traffic to shift."""
+def create_endpoint(serving: Serving, tags: Tags = ()) -> Document:
+    """Build the request of CreateEndpoint: with nothing live, there is no traffic to shift."""
     return {
         "EndpointName": serving.endpoint_name,
         "EndpointConfigName": serving.config_name,
@@ -129,16 +125,16 @@ def create_endpoint(serving: Serving, tags: Tags = ()) -> dict[str, Any]:
     }
 
 
-def update_endpoint(serving: Serving, instances: int) -> dict[str, Any]:
-    """The request of UpdateEndpoint: blue/green, a canary first where the fleet is large enough.
+def update_endpoint(serving: Serving, instances: int) -> Document:
+    """Build the request of UpdateEndpoint: blue/green, a canary first where the fleet is large enough.
 
     Args:
         instances: Instances of the live variant, which an endpoint that scales keeps. A canary is at most half of
-            the fleet, so one instance has none: then all traffic moves at once, to a fleet that is already up, and
-            moves back if an alarm goes off.
+            the fleet, so a single instance has none: all traffic then moves at once, to a fleet that is already up,
+            and moves back if an alarm goes off.
     """
     fleet = instances if serving.scales else serving.instance_count
-    routing: dict[str, Any] = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": serving.bake_seconds}
+    routing: Document = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": serving.bake_seconds}
     if fleet > 1:
         size = max(1, fleet * serving.canary_percent // 100)
         routing = {
@@ -149,7 +145,7 @@ def update_endpoint(serving: Serving, instances: int) -> dict[str, Any]:
     return {
         "EndpointName": serving.endpoint_name,
         "EndpointConfigName": serving.config_name,
-        # Keeps the count that autoscaling chose; where nothing scales, the config's count is meant.
+        # Keep the count that autoscaling chose; without scaling, the config's count holds.
         "RetainAllVariantProperties": serving.scales,
         "DeploymentConfig": {
             "BlueGreenUpdatePolicy": {
@@ -162,14 +158,14 @@ def update_endpoint(serving: Serving, instances: int) -> dict[str, Any]:
     }
 
 
-def resize(serving: Serving) -> dict[str, Any]:
-    """The request of UpdateEndpointWeightsAndCapacities: as many instances as asked for, without a rollout."""
+def resize(serving: Serving) -> Document:
+    """Build the request of UpdateEndpointWeightsAndCapacities: another number of instances, without a rollout."""
     count = {"VariantName": VARIANT, "DesiredInstanceCount": serving.instance_count}
     return {"EndpointName": serving.endpoint_name, "DesiredWeightsAndCapacities": [count]}
 
 
 def scalable_target(endpoint_name: str) -> dict[str, str]:
-    """What names the endpoint to Application Auto Scaling."""
+    """Return the keys that identify the endpoint to Application Auto Scaling."""
     return {
         "ServiceNamespace": "sagemaker",
         "ResourceId": f"endpoint/{endpoint_name}/variant/{VARIANT}",
@@ -177,8 +173,8 @@ def scalable_target(endpoint_name: str) -> dict[str, str]:
     }
 
 
-def autoscaling(serving: Serving) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The requests of RegisterScalableTarget and PutScalingPolicy: so many calls per minute and machine."""
+def autoscaling(serving: Serving) -> tuple[Document, Document]:
+    """Build the requests of RegisterScalableTarget and PutScalingPolicy: a target of calls per minute and instance."""
     resource = scalable_target(serving.endpoint_name)
     target = {**resource, "MinCapacity": serving.instance_count, "MaxCapacity": serving.max_count}
     policy = {
@@ -197,8 +193,8 @@ def autoscaling(serving: Serving) -> tuple[dict[str, Any], dict[str, Any]]:
     return target, policy
 
 
-def alarms(serving: Serving) -> list[dict[str, Any]]:
-    """The requests of PutMetricAlarm; the alarms must exist before an update names them."""
+def alarms(serving: Serving) -> list[Document]:
+    """Build the requests of PutMetricAlarm; the alarms must exist before an update names them."""
     common = {
         "Namespace": "AWS/SageMaker",
         "Dimensions": [

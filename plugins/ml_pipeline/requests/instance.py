@@ -1,11 +1,11 @@
-"""RunInstances and SendCommand: a machine of the EC2 branch and what it does."""
+"""RunInstances and SendCommand: an instance of the EC2 branch and its command."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from ml_pipeline.requests.types import Document, Tags
 
 DOCUMENT = "AWS-RunShellScript"
 LOG_GROUP = "/ml-pipeline/instances"
@@ -15,12 +15,12 @@ LONGEST_HOURS = 48
 
 @dataclass(frozen=True)
 class Instance:
-    """A machine that trains once and is gone.
+    """An instance that runs one training and terminates.
 
     Attributes:
-        name: Its Name tag and ClientToken: the same name never starts a second machine.
+        name: Name tag and ClientToken: the same name never starts a second instance.
         instance_type: "m5.xlarge", without "ml.".
-        lifetime_minutes: The machine ends itself after this, whatever became of Airflow.
+        lifetime_minutes: The instance terminates itself after this, even if Airflow is gone.
         profile: Instance profile that may read and write the bucket and be managed by SSM.
     """
 
@@ -42,9 +42,9 @@ class Instance:
             raise ValueError(f"lifetime_minutes is {self.lifetime_minutes}; choose 1 to 10080")
 
 
-def run_instances(instance: Instance, tags: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """The request of RunInstances: IMDSv2 only, no key pair, terminates itself on shutdown, a dead-man timer."""
-    request: dict[str, Any] = {
+def run_instances(instance: Instance, tags: Tags) -> Document:
+    """Build the request of RunInstances: IMDSv2 only, no key pair, a timer that terminates the instance."""
+    request: Document = {
         "ClientToken": instance.name,
         "MinCount": 1,
         "MaxCount": 1,
@@ -84,8 +84,8 @@ def run_instances(instance: Instance, tags: Sequence[Mapping[str, str]]) -> dict
     return request
 
 
-def security_group(name: str, vpc_id: str | None = None) -> dict[str, Any]:
-    """The request of CreateSecurityGroup; a new group has no inbound rule, and none is ever added."""
+def security_group(name: str, vpc_id: str | None = None) -> Document:
+    """Build the request of CreateSecurityGroup; a new group has no inbound rule, and none is added."""
     request = {"GroupName": name, "Description": "ml-pipeline: training machines, no inbound traffic"}
     return {**request, "VpcId": vpc_id} if vpc_id else request
 
@@ -98,8 +98,8 @@ def send_command(
     bucket: str,
     timeout_seconds: int,
     region: str,
-) -> dict[str, Any]:
-    """The request of SendCommand that trains job `name`.
+) -> Document:
+    """Build the request of SendCommand that trains job `name`.
 
     Args:
         code_uri: The code archive.
@@ -125,8 +125,9 @@ def send_command(
 
 
 def script(name: str, code_uri: str, job_uri: str, region: str) -> str:
-    """The shell script of the command. A second command of the same name waits for the first, then finds the
-    marker and does nothing.
+    """Return the shell script of the command.
+
+    A second command of the same name waits for the first, then finds the marker and does nothing.
     """
     bucket, _, key = code_uri.removeprefix("s3://").partition("/")
     fetch = f"import boto3; boto3.client('s3').download_file({bucket!r}, {key!r}, 'code.tar.gz')"

@@ -1,26 +1,28 @@
-"""What every kind of job shares: the machines it runs on and the channels it reads."""
+"""The instances and the channels of a job of any kind."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
+
+from ml_pipeline.requests.types import Document
 
 _HOUR = 3600
-# SageMaker lets a job run this long when nobody says otherwise, and a training job this long at most.
+# SageMaker's default limit of a job, and its highest limit of a training job.
 DEFAULT_HOURS = 24
 LONGEST_HOURS = 28 * 24
 
 
 class DataType(StrEnum):
-    """How SageMaker reads an input's URI."""
+    """The way SageMaker reads an input's URI."""
 
     PREFIX = "S3Prefix"
     MANIFEST = "ManifestFile"
 
 
 class Distribution(StrEnum):
-    """What each of several instances gets of an input."""
+    """The part of an input that each of several instances gets."""
 
     FULL = "FullyReplicated"
     SHARDED = "ShardedByS3Key"
@@ -28,16 +30,16 @@ class Distribution(StrEnum):
 
 @dataclass(frozen=True)
 class Compute:
-    """The machines of a job.
+    """The instances of a job.
 
     Attributes:
         instance_type: "ml.m5.xlarge".
-        instance_count: Machines, 1-100.
-        volume_gb: Disk of each machine.
+        instance_count: Instances, 1-100.
+        volume_gb: Disk of each instance.
         max_runtime_seconds: SageMaker stops the job after this, all attempts together.
         spot: Managed spot: cheaper, may be interrupted, resumes from its checkpoint.
-        max_wait_seconds: With spot: run time and waiting together; defaults to twice the run time.
-        keep_alive_seconds: Keep the machines warm for the next job, 0-3600; billed.
+        max_wait_seconds: With spot: limit of run time and waiting together; defaults to twice the run time.
+        keep_alive_seconds: Time that the instances stay warm for the next job, 0-3600; billed.
     """
 
     instance_type: str
@@ -51,7 +53,7 @@ class Compute:
     def __post_init__(self) -> None:
         if not self.instance_type.startswith("ml."):
             raise ValueError(
-                f"instance type {self.instance_type!r} is not SageMaker's; write ml.{self.instance_type}"
+                f"SageMaker has no instance type {self.instance_type!r}; write ml.{self.instance_type}"
             )
         if not 1 <= self.instance_count <= 100:
             raise ValueError(f"instance_count is {self.instance_count}; choose 1 to 100")
@@ -59,19 +61,24 @@ class Compute:
             raise ValueError(f"keep_alive is {self.keep_alive_seconds} s; SageMaker takes 0 to 3600")
         if not 1 <= self.max_runtime_seconds <= LONGEST_HOURS * _HOUR:
             raise ValueError(
-                f"a job of {self.max_runtime_seconds} s is none that SageMaker runs; choose max_job_hours up to "
+                f"SageMaker does not accept a runtime of {self.max_runtime_seconds} s; choose max_job_hours up to "
                 f"{LONGEST_HOURS}"
             )
         if self.spot and self.keep_alive_seconds:
-            raise ValueError("spot machines cannot be kept alive; turn off spot or keep_alive")
+            raise ValueError("spot instances cannot be kept alive; turn off spot or keep_alive")
         if self.spot and self.wait_seconds < self.max_runtime_seconds:
             raise ValueError("max_wait_seconds must be at least max_runtime_seconds")
 
     @classmethod
     def of_params(
-        cls, instance_type: str, instance_count: Any, max_job_hours: Any, spot: Any, keep_alive: Any
+        cls,
+        instance_type: str,
+        instance_count: int | str,
+        max_job_hours: float | str,
+        spot: bool,
+        keep_alive: int | str,
     ) -> Self:
-        """The machines of a training, from params as the form, a template or JSON gives them."""
+        """Build the instances of a training from params, as a form, a template or JSON gives them."""
         return cls(
             instance_type,
             int(instance_count),
@@ -85,9 +92,9 @@ class Compute:
         """Longest time from creation to end with spot."""
         return self.max_wait_seconds or 2 * self.max_runtime_seconds
 
-    def resource_config(self) -> dict[str, Any]:
-        """ResourceConfig of a training job."""
-        config: dict[str, Any] = {
+    def resource_config(self) -> Document:
+        """Return the ResourceConfig of a training job."""
+        config: Document = {
             "InstanceType": self.instance_type,
             "InstanceCount": self.instance_count,
             "VolumeSizeInGB": self.volume_gb,
@@ -97,8 +104,9 @@ class Compute:
         return config
 
     def stopping_condition(self) -> dict[str, int]:
-        """StoppingCondition of a training job; MaxWait is refused without spot
-        (sagemaker-python-sdk#4140).
+        """Return the StoppingCondition of a training job.
+
+        Without spot, SageMaker refuses MaxWaitTimeInSeconds (sagemaker-python-sdk#4140).
         """
         condition = {"MaxRuntimeInSeconds": self.max_runtime_seconds}
         if self.spot:
@@ -106,8 +114,8 @@ class Compute:
         return condition
 
 
-def seconds(hours: Any) -> int:
-    """Whole seconds of `hours`, a number as a param gives it."""
+def seconds(hours: float | str) -> int:
+    """Convert `hours`, as a param gives them, to whole seconds."""
     return round(float(hours) * _HOUR)
 
 
@@ -124,8 +132,8 @@ class Channel:
         if not self.uri.startswith("s3://"):
             raise ValueError(f"channel {self.name} reads {self.uri!r}; give an s3:// URI")
 
-    def training_input(self) -> dict[str, Any]:
-        """The channel in InputDataConfig of a training job."""
+    def training_input(self) -> Document:
+        """Return the channel for InputDataConfig of a training job."""
         return {
             "ChannelName": self.name,
             "DataSource": {
@@ -138,8 +146,8 @@ class Channel:
             "InputMode": "File",
         }
 
-    def processing_input(self) -> dict[str, Any]:
-        """The channel in ProcessingInputs, under /opt/ml/processing/input/<name>."""
+    def processing_input(self) -> Document:
+        """Return the channel for ProcessingInputs, under /opt/ml/processing/input/<name>."""
         return {
             "InputName": self.name,
             "S3Input": {

@@ -1,7 +1,7 @@
-"""The one source of names: the same run asking for the same thing gives the same name.
+"""The one source of names: the same run with the same request gets the same name.
 
-A paid job's name is `<slug>-<12 hex>-<n>`. The hex digits hash who asks (DAG, run, task, map index) and what
-for (the request), so a retry finds the job of the try before it instead of paying for a second one.
+A paid job's name is `<slug>-<12 hex>-<n>`. The hex digits hash the origin (DAG, run, task, map index) and the request,
+so a retry finds the job of the try before it instead of paying for a second one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-# CreateHyperParameterTuningJob allows 32 characters because its trials append theirs; everything else allows
-# 63.
+from ml_pipeline.requests.types import Document
+
+# CreateHyperParameterTuningJob allows 32 characters because its trials append theirs; everything else allows 63.
 TUNING_LIMIT = 32
 LIMIT = 63
 # Stands for the name inside a request while the request is being hashed for that name.
 PLACEHOLDER = "job-name"
-# On everything paid, whoever made it.
+# Tag of all paid things of this project.
 PROJECT_TAG = ("project", "ml-pipeline")
 
 _DIGITS = 12
@@ -27,7 +28,7 @@ _UNSAFE = re.compile(r"[^a-z0-9]+")
 
 @dataclass(frozen=True)
 class Origin:
-    """Who asks: the identity of a task instance, without its try number."""
+    """The identity of a task instance, without its try number."""
 
     dag_id: str
     run_id: str
@@ -36,10 +37,10 @@ class Origin:
 
 
 def slug(text: str, limit: int = 24) -> str:
-    """`text` in the letters that every AWS name allows: lower case, digits, single hyphens.
+    """Reduce `text` to the characters that every AWS name allows: lower case, digits, single hyphens.
 
     Raises:
-        ValueError: Nothing usable is left of `text`.
+        ValueError: `text` holds no usable character.
     """
     cleaned = _UNSAFE.sub("-", text.lower()).strip("-")[:limit].rstrip("-")
     if not cleaned:
@@ -48,18 +49,18 @@ def slug(text: str, limit: int = 24) -> str:
 
 
 def fingerprint(*parts: Any) -> str:
-    """12 hex digits of the SHA-256 of `parts` as canonical JSON."""
+    """Return 12 hex digits of the SHA-256 of `parts` as canonical JSON."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]
 
 
-def job_name(kind: str, origin: Origin, request: dict[str, Any], attempt: int, limit: int = LIMIT) -> str:
-    """The name of the `attempt`-th job (from 1) that `origin` starts for `request`.
+def job_name(kind: str, origin: Origin, request: Document, attempt: int, limit: int = LIMIT) -> str:
+    """Return the name of the `attempt`-th job (from 1) that `origin` starts for `request`.
 
-    Tags are left out of the hash: they say who pays, not what is computed.
+    Tags are not hashed: they do not change what is computed.
 
     Args:
-        kind: First part of the name, for people: "train", "tune", ...
+        kind: First part of the name: "train", "tune", ...
         request: The AWS request with PLACEHOLDER where the name stands.
         limit: Longest name the API takes.
     """
@@ -72,13 +73,13 @@ def job_name(kind: str, origin: Origin, request: dict[str, Any], attempt: int, l
 
 
 def content_name(kind: str, *content: Any, limit: int = LIMIT) -> str:
-    """A name that depends on content alone: the same model from the same parts has the same name."""
+    """Return a name that depends on content alone: the same model from the same parts has the same name."""
     tail = f"-{fingerprint(*content)}"
     return slug(kind, limit - len(tail)) + tail
 
 
 def tags(origin: Origin, **more: str) -> list[dict[str, str]]:
-    """The tags of everything paid: which DAG and run made it, so that janitor and teardown can find it."""
+    """Return the tags of paid things, by which janitor and teardown find them: project, DAG and run."""
     values = {PROJECT_TAG[0]: PROJECT_TAG[1], "dag_id": origin.dag_id, "run_id": origin.run_id, **more}
     return [{"Key": key, "Value": _tag_value(value)} for key, value in values.items()]
 

@@ -1,27 +1,24 @@
-"""The whole search inside one training job: for heads, whose trials are seconds of work under minutes of
-start-up.
-"""
+"""Run the whole search inside one training job: for heads, whose trials take seconds under minutes of start-up."""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
-from collections.abc import Mapping
-from typing import Any
 
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.tuning import TuneStrategy
+from ml_pipeline.requests.types import Document, Search
 
-# What `model_code.tune` can search by.
+# Search strategies of `model_code.tune`.
 SEARCHES = {TuneStrategy.BAYESIAN: "bayesian", TuneStrategy.RANDOM: "random"}
 
 
 def packed_hyperparameters(recipe: Recipe, trials: int, strategy: TuneStrategy) -> dict[str, str]:
-    """The hyperparameters of the job that runs `tune.py`: what is fixed, and how to search the rest.
+    """Return the hyperparameters of the job that runs `tune.py`: fixed values, and how to search the rest.
 
     Raises:
-        ValueError: A search strategy that only SageMaker's own tuning jobs have.
+        ValueError: Only SageMaker's own tuning jobs have this search strategy.
     """
     if strategy not in SEARCHES:
         raise ValueError(
@@ -36,8 +33,8 @@ def packed_hyperparameters(recipe: Recipe, trials: int, strategy: TuneStrategy) 
     return values
 
 
-def read_trials(model_tar: bytes) -> dict[str, Any]:
-    """trials.json out of the job's model.tar.gz.
+def read_trials(model_tar: bytes) -> Document:
+    """Read trials.json from the job's model.tar.gz.
 
     Raises:
         KeyError: The archive holds no trials.json.
@@ -47,13 +44,13 @@ def read_trials(model_tar: bytes) -> dict[str, Any]:
             if member.name.removeprefix("./") == "trials.json":
                 file = tar.extractfile(member)
                 assert file is not None
-                document: dict[str, Any] = json.loads(file.read())
+                document: Document = json.loads(file.read())
                 return document
     raise KeyError("the job left no trials.json")
 
 
-def result(job_name: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """What the tune task returns, from trials.json."""
+def result(job_name: str, document: Document) -> Search:
+    """Build the outcome of the search from trials.json."""
     metric = document["objective"]["MetricName"]
     best = document["best"]
     return {

@@ -1,13 +1,13 @@
-"""CreateProcessingJob for the modules of `model_code` that are not training: embed and evaluate."""
+"""CreateProcessingJob for the modules of `model_code` that do not train, such as embed and evaluate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ml_pipeline.requests.job import Channel, Compute
 from ml_pipeline.requests.network import OPEN, Network
+from ml_pipeline.requests.types import Document, Tags
 
 INPUT = "/opt/ml/processing/input"
 OUTPUT = "/opt/ml/processing/output"
@@ -20,7 +20,7 @@ class Output:
     """One named output, from /opt/ml/processing/output/<name> to a prefix.
 
     Attributes:
-        continuous: Upload each file as it appears, so that a crash costs one file and not all of them.
+        continuous: Upload each file as it appears, so that a crash loses one file and not all of them.
     """
 
     name: str
@@ -30,10 +30,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Processing:
-    """Everything a processing job is made of, except its name.
+    """A processing job without its name.
 
     Attributes:
-        module: The module of `model_code` to run: "embed" or "evaluate".
+        module: The module of `model_code` to run, such as "embed".
         code_uri: s3:// URI of the code archive.
         arguments: Command line of the module.
         network: See `Network`.
@@ -55,10 +55,10 @@ class Processing:
             raise ValueError("processing jobs have neither spot nor keep_alive")
 
 
-def processing_job(name: str, job: Processing, tags: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """The request of CreateProcessingJob for `job` under `name`."""
+def processing_job(name: str, job: Processing, tags: Tags = ()) -> Document:
+    """Build the request of CreateProcessingJob for `job` under `name`."""
     code = Channel("code", job.code_uri)
-    request: dict[str, Any] = {
+    request: Document = {
         "ProcessingJobName": name,
         "RoleArn": job.role_arn,
         "AppSpecification": {

@@ -1,4 +1,4 @@
-"""What a run fixes of the hyperparameters, and what it leaves to the search."""
+"""The hyperparameters that a run fixes, and those that it leaves to the search."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ml_pipeline.requests.types import Document, Params
 from model_code import hyperparameters
 from model_code.hyperparameters import HyperparameterError, Mode
 
-# Hyperparameters that are params of their own, or none of a user's business.
+# Hyperparameters that have a param of their own, or that users do not set.
 APART = ("mode", "strategy", "architecture", "seed")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The params of `train_and_deploy` that say how a model is trained, checked together.
+    """The params of `train_and_deploy` that define how a model is trained, checked together.
 
     Attributes:
-        hyperparameters: Values by name; what is given here is not searched.
+        hyperparameters: Fixed values by name; they are not searched.
         ranges: Changes to the search space by name, as in `hyperparameters.search_space`.
 
     Raises:
-        HyperparameterError: A name that means nothing to the strategy, a value out of bounds, a name both fixed
-            and searched, or nothing left to search.
+        HyperparameterError: The strategy ignores a name, a value is out of bounds, a name is both fixed and searched,
+            or nothing is left to search.
     """
 
     strategy: str
@@ -34,7 +35,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if apart := sorted(set(APART) & set(self.hyperparameters or {})):
-            raise HyperparameterError(f"{apart[0]} is not one of hyperparameters: it has a param of its own")
+            raise HyperparameterError(
+                f"{apart[0]} does not go into hyperparameters: it has a param of its own"
+            )
         for name in self.hyperparameters or {}:
             if (self.ranges or {}).get(name) is not None:
                 raise HyperparameterError(
@@ -44,8 +47,8 @@ class Recipe:
         hyperparameters.search_space(self.strategy, self.changes)
 
     @classmethod
-    def of(cls, params: Mapping[str, Any]) -> Recipe:
-        """The recipe in the params of a run."""
+    def of(cls, params: Params) -> Recipe:
+        """Read the recipe from the params of a run."""
         return cls(**{field.name: params[field.name] for field in fields(cls)})
 
     @property
@@ -56,20 +59,20 @@ class Recipe:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """Changes to the table's search space: those asked for, and without what is fixed."""
+        """Changes to the table's search space: those asked for, without the fixed names."""
         return {**(self.ranges or {}), **dict.fromkeys(self.hyperparameters or {})}
 
     @property
-    def parameter_ranges(self) -> dict[str, list[dict[str, Any]]]:
+    def parameter_ranges(self) -> dict[str, list[Document]]:
         """SageMaker's ParameterRanges."""
         return hyperparameters.parameter_ranges(self.strategy, self.changes)
 
     def of_trials(self) -> dict[str, str]:
-        """SageMaker's StaticHyperParameters: all that the tuner does not set."""
+        """Return SageMaker's StaticHyperParameters: all that the tuner does not set."""
         return hyperparameters.static_hyperparameters(
             {**self.fixed, "mode": Mode.TRIAL.value}, self.parameter_ranges
         )
 
     def of_final(self, best: Mapping[str, str]) -> dict[str, str]:
-        """Every hyperparameter of the final job: what is fixed, and the best trial's values."""
+        """Return every hyperparameter of the final job: the fixed values and the best trial's."""
         return hyperparameters.static_hyperparameters({**self.fixed, **best, "mode": Mode.FINAL.value})

@@ -1,17 +1,17 @@
-"""How the search for hyperparameters runs: its modes and its size."""
+"""The modes and the size of a search for hyperparameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
 
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.training import Training
 from ml_pipeline.requests.tuning import TuneStrategy, Tuning, WarmStart, grid_points
+from ml_pipeline.requests.types import Params
 from model_code import hyperparameters
 
-# Params that say how SageMaker searches; a packed search has none of them but the first two.
+# Params of SageMaker's search; a packed search uses only the first two.
 SEARCH = (
     "trials",
     "tune_strategy",
@@ -32,17 +32,15 @@ class TuneMode(StrEnum):
     """All in one training job."""
 
 
-def search_of(
-    params: Mapping[str, Any], recipe: Recipe, trial: Training, parents: Sequence[str] = ()
-) -> Tuning:
-    """The search of a tuning job, from the params in SEARCH.
+def search_of(params: Params, recipe: Recipe, trial: Training, parents: Sequence[str] = ()) -> Tuning:
+    """Build the search of a tuning job from the params in SEARCH.
 
     Args:
         trial: The training job of a trial.
         parents: Earlier tuning jobs to start warm from.
 
     Raises:
-        ValueError: Params that do not go together, or that SageMaker does not take.
+        ValueError: Params are incompatible, or SageMaker does not accept them.
     """
     strategy = TuneStrategy(params["tune_strategy"])
     trials, at_once = int(params["trials"]), int(params["parallel_trials"])
@@ -64,8 +62,8 @@ def search_of(
     )
 
 
-def trials_of(strategy: str, trials: Any, recipe: Recipe) -> int:
-    """How many trials a search makes: as many as asked for, but Grid counts them itself."""
+def trials_of(strategy: str, trials: int | str, recipe: Recipe) -> int:
+    """Return the number of trials: as asked for, except that Grid tries every combination."""
     if TuneStrategy(strategy) is TuneStrategy.GRID:
         return grid_points(recipe.parameter_ranges)
     return int(trials)

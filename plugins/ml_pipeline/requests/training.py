@@ -5,27 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ml_pipeline.requests.job import Channel, Compute
 from ml_pipeline.requests.network import OPEN, Network
+from ml_pipeline.requests.types import Document, Tags
 
-# Above this many hyperparameters CreateTrainingJob answers ValidationException.
+# CreateTrainingJob refuses more hyperparameters.
 MAX_HYPERPARAMETERS = 100
 _CODE = "code"
 
 
 @dataclass(frozen=True)
 class Training:
-    """Everything a training job is made of, except its name.
+    """A training job without its name.
 
     Attributes:
         script: "train.py" or "tune.py", at the root of the code archive.
         code_uri: s3:// URI of the code archive.
-        hyperparameters: Values as strings, without SageMaker's own.
+        hyperparameters: Values as strings, without those of the toolkit.
         outputs_uri: Folder under which `<job name>/output/model.tar.gz` is written.
         metrics: MetricDefinitions.
-        checkpoint_uri: Where /opt/ml/checkpoints is mirrored; required with spot.
+        checkpoint_uri: Prefix that mirrors /opt/ml/checkpoints; required with spot.
         network: See `Network`.
     """
 
@@ -51,9 +51,9 @@ class Training:
             )
 
 
-def training_job(name: str, job: Training, tags: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """The request of CreateTrainingJob for `job` under `name`."""
-    request: dict[str, Any] = {
+def training_job(name: str, job: Training, tags: Tags = ()) -> Document:
+    """Build the request of CreateTrainingJob for `job` under `name`."""
+    request: Document = {
         "TrainingJobName": name,
         "HyperParameters": {**job.hyperparameters, **script_mode(job)},
         "AlgorithmSpecification": algorithm(job),
@@ -74,32 +74,32 @@ def training_job(name: str, job: Training, tags: Sequence[Mapping[str, str]] = (
     return request
 
 
-def inputs(job: Training) -> list[dict[str, Any]]:
-    """InputDataConfig of `job`. Its code comes as a channel: an isolated container could not fetch it itself."""
+def inputs(job: Training) -> list[Document]:
+    """Return the InputDataConfig of `job`, with its code as a channel: an isolated container cannot fetch it."""
     return [channel.training_input() for channel in [*job.channels, Channel(_CODE, job.code_uri)]]
 
 
-def resources(job: Training) -> dict[str, Any]:
-    """ResourceConfig of `job`."""
+def resources(job: Training) -> Document:
+    """Return the ResourceConfig of `job`."""
     return {**job.compute.resource_config(), **job.network.volume(job.compute.instance_type)}
 
 
 def script_mode(job: Training) -> dict[str, str]:
-    """The hyperparameters by which the training toolkit finds the script; each value is JSON."""
+    """Return the hyperparameters by which the training toolkit finds the script; each value is JSON."""
     values = {
         "sagemaker_program": job.script,
         "sagemaker_submit_directory": f"/opt/ml/input/data/{_CODE}/{job.code_uri.rpartition('/')[2]}",
         "sagemaker_container_log_level": 20,
     }
     if job.compute.instance_count > 1:
-        # One torchrun per machine; the toolkit picks that runner only for the groups listed here.
+        # One torchrun per instance; the toolkit picks that runner only for the groups listed here.
         values["sagemaker_torch_distributed_enabled"] = True
         values["sagemaker_distribution_instance_groups"] = ["homogeneousCluster"]
     return {name: json.dumps(value) for name, value in values.items()}
 
 
-def algorithm(job: Training) -> dict[str, Any]:
-    """AlgorithmSpecification of `job`."""
+def algorithm(job: Training) -> Document:
+    """Return the AlgorithmSpecification of `job`."""
     return {
         "TrainingImage": job.image,
         "TrainingInputMode": "File",

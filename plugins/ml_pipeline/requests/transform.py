@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.network import OPEN, Network
+from ml_pipeline.requests.types import Document, Tags
 
 
 def transform_job(
@@ -15,12 +13,12 @@ def transform_job(
     manifest_uri: str,
     output_uri: str,
     compute: Compute,
-    tags: Sequence[Mapping[str, str]] = (),
+    tags: Tags = (),
     network: Network = OPEN,
-) -> dict[str, Any]:
-    """The request of CreateTransformJob over the photos that a ManifestFile lists.
+) -> Document:
+    """Build the request of CreateTransformJob over the photos that a ManifestFile lists.
 
-    Not over a whole prefix: one object in it that is no photo would fail the job. The answer of `photo.jpg` lands in
+    Not over a whole prefix: a single object that is no photo would fail the job. The answer for `photo.jpg` is
     `<output_uri>/photo.jpg.out`.
     """
     return {

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_pipeline.requests.training import Training, algorithm, inputs, resources, script_mode
+from ml_pipeline.requests.types import Document, Tags
 
 
 class TuneStrategy(StrEnum):
-    """How SageMaker picks the next trial."""
+    """The way SageMaker picks the next trial."""
 
     BAYESIAN = "Bayesian"
     RANDOM = "Random"
@@ -20,12 +21,14 @@ class TuneStrategy(StrEnum):
     GRID = "Grid"
 
 
-# The ranges that Grid does not take.
+# ParameterRanges: descriptions of ranges by kind.
+Ranges: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
+# The kinds of ranges that Grid does not accept.
 _SCALED = ("ContinuousParameterRanges", "IntegerParameterRanges")
 
 
 class WarmStart(StrEnum):
-    """How the trials of earlier tuning jobs count."""
+    """The relation of earlier tuning jobs to this one."""
 
     IDENTICAL = "IdenticalDataAndAlgorithm"
     TRANSFER = "TransferLearning"
@@ -33,24 +36,24 @@ class WarmStart(StrEnum):
 
 @dataclass(frozen=True)
 class Tuning:
-    """A search: the training job each trial runs, what varies, and when to stop.
+    """A search: the training job of a trial, what varies, and when to stop.
 
     Attributes:
         trial: The training job of a trial; its hyperparameters are the fixed ones.
         ranges: ParameterRanges.
         objective: HyperParameterTuningJobObjective.
-        trials: Most trials; None with Grid, which counts them itself.
-        parallel_trials: Trials at once.
+        trials: Maximum number of trials; None with Grid, which tries every combination.
+        parallel_trials: Concurrent trials.
         early_stopping: Let SageMaker stop trials that fall behind.
-        max_runtime_seconds: Wall time of the whole search, 120 at least.
+        max_runtime_seconds: Limit of the whole search, in seconds, at least 120.
         target: Stop once the objective reaches this.
-        patience_trials: Stop after so many trials without a better one (3 at least).
+        patience_trials: Stop after this many trials without an improvement (3 at least).
         stop_when_converged: Stop when SageMaker finds that a better trial is unlikely.
         warm_start_from: At most 5 earlier tuning jobs.
     """
 
     trial: Training
-    ranges: Mapping[str, Sequence[Mapping[str, Any]]]
+    ranges: Ranges
     objective: Mapping[str, object]
     trials: int | None
     parallel_trials: int
@@ -67,11 +70,11 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.strategy is TuneStrategy.GRID:
             if self.trials is not None:
-                raise ValueError("Grid counts its trials itself; leave trials out")
+                raise ValueError("Grid tries every combination; leave trials out")
             if scaled := [entry["Name"] for kind in _SCALED for entry in self.ranges.get(kind, ())]:
                 raise ValueError(
-                    f"Grid searches choices alone, and {scaled[0]} has a range: give ranges of "
-                    f'{{"{scaled[0]}": {{"choices": [...]}}}} for all that is searched, or choose another tune_strategy'
+                    f"Grid searches choices only, and {scaled[0]} has a range: give ranges of "
+                    f'{{"{scaled[0]}": {{"choices": [...]}}}} for all names, or choose another tune_strategy'
                 )
         elif not self.trials:
             raise ValueError("a search needs trials: at least 1")
@@ -87,19 +90,19 @@ class Tuning:
             raise ValueError("warm start takes at most 5 parents")
 
 
-def grid_points(ranges: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
-    """How many trials Grid makes of `ranges`: the combinations of their choices."""
+def grid_points(ranges: Ranges) -> int:
+    """Return the number of combinations that Grid tries."""
     return math.prod(len(entry["Values"]) for entry in ranges.get("CategoricalParameterRanges", ()))
 
 
-def tuning_job(name: str, search: Tuning, tags: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """The request of CreateHyperParameterTuningJob for `search` under `name` (32 characters at most)."""
+def tuning_job(name: str, search: Tuning, tags: Tags = ()) -> Document:
+    """Build the request of CreateHyperParameterTuningJob for `search` under `name` (32 characters at most)."""
     limits: dict[str, int] = {"MaxParallelTrainingJobs": search.parallel_trials}
     if search.trials:
         limits["MaxNumberOfTrainingJobs"] = search.trials
     if search.max_runtime_seconds:
         limits["MaxRuntimeInSeconds"] = search.max_runtime_seconds
-    config: dict[str, Any] = {
+    config: Document = {
         "Strategy": search.strategy.value,
         "HyperParameterTuningJobObjective": dict(search.objective),
         "ResourceLimits": limits,
@@ -112,7 +115,7 @@ def tuning_job(name: str, search: Tuning, tags: Sequence[Mapping[str, str]] = ()
         config["RandomSeed"] = search.seed
     if completion := _completion(search):
         config["TuningJobCompletionCriteria"] = completion
-    request: dict[str, Any] = {
+    request: Document = {
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobConfig": config,
         "TrainingJobDefinition": _definition(search.trial),
@@ -128,8 +131,8 @@ def tuning_job(name: str, search: Tuning, tags: Sequence[Mapping[str, str]] = ()
     return request
 
 
-def _completion(search: Tuning) -> dict[str, Any]:
-    criteria: dict[str, Any] = {}
+def _completion(search: Tuning) -> Document:
+    criteria: Document = {}
     if search.target is not None:
         criteria["TargetObjectiveMetricValue"] = search.target
     if search.patience_trials is not None:
@@ -141,8 +144,8 @@ def _completion(search: Tuning) -> dict[str, Any]:
     return criteria
 
 
-def _definition(trial: Training) -> dict[str, Any]:
-    definition: dict[str, Any] = {
+def _definition(trial: Training) -> Document:
+    definition: Document = {
         "StaticHyperParameters": {**trial.hyperparameters, **script_mode(trial)},
         "AlgorithmSpecification": algorithm(trial),
         "RoleArn": trial.role_arn,

@@ -1,1 +1,1 @@
-"""Triggers: everything that waits, waits here, in the triggerer and not in a worker slot."""
+"""Triggers: all waiting happens here, in the triggerer, and takes no worker slot."""

@@ -2,71 +2,56 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
-from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.aws.clients import AccessFields
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.deployment.status import ABSENT, UNSETTLED
-from ml_pipeline.errors import is_transient
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Clients, Event, PollingTrigger
 
 
-class EndpointTrigger(BaseTrigger):
-    """Fires once, when the endpoint is settled: `{"status", "config", "reason"}`; status may be `ABSENT`.
+class EndpointTrigger(PollingTrigger):
+    """Fire when the endpoint is settled: `{"status", "config", "reason"}`; the status may be `ABSENT`.
 
-    Killing it does nothing to the endpoint: a rollout that is half done is worse than one that ends.
+    A kill does nothing to the endpoint: a rollout that is cut off is worse than one that ends.
 
-    :param endpoint_name: the endpoint.
-    :param poll_seconds: pause between two Describe calls.
-    :param access: fields of `AwsAccess`.
+    Args:
+        endpoint_name: The endpoint.
+        poll_seconds, access, patience_seconds: See `PollingTrigger`.
     """
 
-    def __init__(self, endpoint_name: str, poll_seconds: float, access: dict[str, Any]) -> None:
-        super().__init__()
+    fields = ("endpoint_name",)
+
+    def __init__(
+        self,
+        endpoint_name: str,
+        poll_seconds: float,
+        access: AccessFields,
+        patience_seconds: float = DEFAULT_PATIENCE_SECONDS,
+    ) -> None:
+        super().__init__(poll_seconds, access, patience_seconds)
         self.endpoint_name = endpoint_name
-        self.poll_seconds = poll_seconds
-        self.access = AwsAccess(**access)
+        self._seen = ""
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class path and the arguments that make an equal trigger in another process."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "endpoint_name": self.endpoint_name,
-                "poll_seconds": self.poll_seconds,
-                "access": self.access.to_dict(),
-            },
-        )
+    @property
+    def subject(self) -> str:
+        """The rollout of the endpoint."""
+        return f"the rollout of endpoint {self.endpoint_name}"
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the endpoint is settled."""
-        async with await self.access.async_client("sagemaker") as sagemaker:
-            seen = ""
-            while True:
-                try:
-                    description = await self._describe(sagemaker)
-                except Exception as error:
-                    if not is_transient(error):
-                        raise
-                    self.log.warning("%s; asking again in %.0f s", error, self.poll_seconds)
-                else:
-                    status = description["EndpointStatus"]
-                    if status != seen:
-                        seen = status
-                        self.log.info("endpoint %s: %s", self.endpoint_name, status)
-                    if status not in UNSETTLED:
-                        yield TriggerEvent(
-                            {
-                                "status": status,
-                                "config": description.get("EndpointConfigName", ""),
-                                "reason": description.get("FailureReason") or "",
-                            }
-                        )
-                        return
-                await asyncio.sleep(self.poll_seconds)
+    async def poll(self, clients: Clients) -> Event | None:
+        """Look at the endpoint's status."""
+        description = await self._describe(await clients.get("sagemaker"))
+        status = description["EndpointStatus"]
+        if status != self._seen:
+            self._seen = status
+            self.log.info("endpoint %s: %s", self.endpoint_name, status)
+        if status in UNSETTLED:
+            return None
+        return {
+            "status": status,
+            "config": description.get("EndpointConfigName", ""),
+            "reason": description.get("FailureReason") or "",
+        }
 
     async def _describe(self, sagemaker: Any) -> dict[str, Any]:
         from botocore.exceptions import ClientError

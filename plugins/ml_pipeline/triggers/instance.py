@@ -2,72 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
-from ml_pipeline.aws.clients import AwsAccess
-from ml_pipeline.errors import is_transient
-from ml_pipeline.triggers.ownership import even_if_late, task_is_over
+from ml_pipeline.aws.clients import AccessFields
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Clients, Event, PollingTrigger
 
 _GONE = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
 
 
-class InstanceTrigger(BaseTrigger):
-    """Fires once: `{"instance_id", "state"}`, with state "online" or the state in which the instance is gone.
+class InstanceTrigger(PollingTrigger):
+    """Fire with `{"instance_id", "state"}`: state "online", or the state in which the instance is gone.
 
-    :param instance_id: the instance.
-    :param poll_seconds: pause between two looks.
-    :param access: fields of `AwsAccess`.
+    Args:
+        instance_id: The instance.
+        poll_seconds, access, patience_seconds: See `PollingTrigger`.
     """
 
-    def __init__(self, instance_id: str, poll_seconds: float, access: dict[str, Any]) -> None:
-        super().__init__()
+    fields = ("instance_id",)
+
+    def __init__(
+        self,
+        instance_id: str,
+        poll_seconds: float,
+        access: AccessFields,
+        patience_seconds: float = DEFAULT_PATIENCE_SECONDS,
+    ) -> None:
+        super().__init__(poll_seconds, access, patience_seconds)
         self.instance_id = instance_id
-        self.poll_seconds = poll_seconds
-        self.access = AwsAccess(**access)
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class path and the arguments that make an equal trigger in another process."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "instance_id": self.instance_id,
-                "poll_seconds": self.poll_seconds,
-                "access": self.access.to_dict(),
-            },
-        )
+    @property
+    def subject(self) -> str:
+        """The instance."""
+        return f"instance {self.instance_id}"
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll EC2, then SSM."""
-        async with (
-            await self.access.async_client("ec2") as ec2,
-            await self.access.async_client("ssm") as ssm,
-        ):
-            while True:
-                try:
-                    state = await self._state(ec2, ssm)
-                except Exception as error:
-                    if not is_transient(error):
-                        raise
-                    self.log.warning("%s; asking again in %.0f s", error, self.poll_seconds)
-                else:
-                    if state == "online" or state in _GONE:
-                        yield TriggerEvent({"instance_id": self.instance_id, "state": state})
-                        return
-                await asyncio.sleep(self.poll_seconds)
+    async def poll(self, clients: Clients) -> Event | None:
+        """Look at EC2, then at SSM."""
+        state = await self._state(await clients.get("ec2"), await clients.get("ssm"))
+        if state == "online" or state in _GONE:
+            return {"instance_id": self.instance_id, "state": state}
+        return None
 
-    async def on_kill(self) -> None:
-        """Terminate the instance if its task is over; leave it to the next try otherwise."""
-        await even_if_late(self._stop_if_over())
-
-    async def _stop_if_over(self) -> None:
-        if await task_is_over(self.task_instance):
-            self.log.info("terminating %s: nobody waits for it any more", self.instance_id)
-            async with await self.access.async_client("ec2") as ec2:
-                await ec2.terminate_instances(InstanceIds=[self.instance_id])
+    async def stop(self, clients: Clients) -> None:
+        """Terminate the instance."""
+        ec2 = await clients.get("ec2")
+        await ec2.terminate_instances(InstanceIds=[self.instance_id])
 
     async def _state(self, ec2: Any, ssm: Any) -> str:
         from botocore.exceptions import ClientError

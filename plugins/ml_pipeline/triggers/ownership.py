@@ -1,9 +1,9 @@
-"""Whether a killed trigger's job still has somebody waiting for it."""
+"""Find out whether a killed task or an ended run will come back for its paid work."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 # asyncio keeps only weak references to tasks.
@@ -12,12 +12,14 @@ _LATE: set[asyncio.Task[None]] = set()
 _RUN_OVER = frozenset({"success", "failed"})
 _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
+States = Mapping[str, Mapping[str, str | None]]
+
 
 async def even_if_late(work: Coroutine[Any, Any, None]) -> None:
-    """Do the work of an `on_kill` to its end, though Airflow stops waiting for it after 30 seconds.
+    """Finish the work of an `on_kill`, although Airflow stops waiting for it after 30 seconds.
 
-    The first question a triggerer asks of the execution API builds that API in its own process, which on a busy
-    machine takes longer than that.
+    The first question that a triggerer asks of the execution API builds that API in its own process, which takes longer
+    than that on a busy machine.
     """
     task = asyncio.create_task(work)
     _LATE.add(task)
@@ -26,9 +28,9 @@ async def even_if_late(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def task_is_over(task_instance: Any) -> bool:
-    """Whether nobody will ever resume `task_instance`: marked, skipped or deleted, not cleared or retried.
+    """Return True unless `task_instance` will run again: True for marked, skipped or deleted, not cleared or retried.
 
-    Airflow 3.3 calls a trigger's `on_kill` for all of these alike, so its state has to be asked for.
+    Airflow 3.3 calls a trigger's `on_kill` in all of these cases, so the state has to be asked for.
     """
     from asgiref.sync import sync_to_async
 
@@ -37,32 +39,33 @@ async def task_is_over(task_instance: Any) -> bool:
     return is_over(await sync_to_async(_task_states)(task_instance), task_instance.run_id)
 
 
-def is_over(states: dict[str, dict[str, Any]], run_id: str) -> bool:
-    """The decision of `task_is_over`, from the answer of the execution API: {run: {task: state}}."""
+def is_over(states: States, run_id: str) -> bool:
+    """Decide `task_is_over` from the answer of the execution API: {run: {task: state}}."""
     found = list(states.get(run_id, {}).values())
     return not found or all(str(state) in _OVER for state in found)
 
 
-def _task_states(task_instance: Any) -> dict[str, dict[str, Any]]:
+def _task_states(task_instance: Any) -> States:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    return RuntimeTaskInstance.get_task_states(
+    states: States = RuntimeTaskInstance.get_task_states(
         dag_id=task_instance.dag_id,
         task_ids=[task_instance.task_id],
         run_ids=[task_instance.run_id],
         map_index=task_instance.map_index,
     )
+    return states
 
 
 def run_is_over(dag_id: str, run_id: str) -> bool:
-    """True for a run that succeeded, failed or was deleted."""
+    """Return True for a run that succeeded, failed or was deleted."""
     from airflow.sdk.exceptions import AirflowRuntimeError
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     try:
         return str(RuntimeTaskInstance.get_dagrun_state(dag_id, run_id)) in _RUN_OVER
     except AirflowRuntimeError as error:
-        # The API answers 404 for a run that was deleted; anything else is no knowledge that it is over.
+        # The API answers 404 for a run that was deleted; any other error does not prove that the run has ended.
         if "404" in str(error) or "not_found" in str(error).lower():
             return True
         raise

@@ -1,9 +1,9 @@
-"""New photos in S3, told through SQS, as asset events. A message is deleted only after its event is stored.
+"""Turn S3 notifications of new photos, read from SQS, into asset events.
 
-The stock SQS trigger deletes on receipt: a triggerer that dies in between loses the event. This one runs in
-the acknowledged mode of Airflow's shared streams: the triggerer calls `advance` once the asset event is in the
-database, and until then the messages stay in the queue, hidden for a while and then delivered again. An event
-may therefore come twice, which is harmless: the second run finds the data set unchanged.
+A message is deleted only after its event is stored. The stock SQS trigger deletes on receipt: a triggerer that dies in
+between loses the event. This one runs in the acknowledged mode of Airflow's shared streams: the triggerer calls
+`advance` once the asset event is in the database, and until then the messages stay in the queue, hidden for a while and
+then delivered again. An event may therefore come twice, which is harmless: the second run finds the data set unchanged.
 """
 
 from __future__ import annotations
@@ -13,66 +13,77 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Hashable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import unquote_plus
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
-from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.aws.clients import AccessFields, AwsAccess
 
+# A message of SQS, or a record of S3 inside it.
+Message = dict[str, Any]
 log = logging.getLogger(__name__)
-# A copy of a folder sends one message per photo: what comes in quick succession is one event, and one run.
+# A copy of a folder sends one message per photo: messages in quick succession are one event, and one run.
 _LONGEST_COLLECTION_SECONDS = 300.0
 _MOST_MESSAGES = 5000
-# Hidden for long enough to collect and to store the event, so that nobody else takes the message meanwhile.
+# Long enough to collect and to store the event: until then no other reader gets the message.
 _VISIBILITY_SECONDS = 900
 _PAUSE_AFTER_ERROR_SECONDS = 10.0
 
 
-class PhotoQueueTrigger(BaseEventTrigger):
-    """Fires once per burst of new photos: `{"photos": <number>, "first": <key>, "bucket": <name>}`.
+class Burst(TypedDict):
+    """The payload of an asset event: new objects, and the first of them."""
 
-    :param queue_url: SQS queue that the bucket's notifications go to.
-    :param quiet_seconds: a burst is over when so long nothing has come.
-    :param access: fields of `AwsAccess`.
+    photos: int
+    bucket: str
+    first: str
+
+
+class PhotoQueueTrigger(BaseEventTrigger):
+    """Fire once per burst of new photos, with a `Burst`.
+
+    Args:
+        queue_url: SQS queue that the bucket's notifications go to.
+        quiet_seconds: A burst is over when nothing has come for this long.
+        access: Fields of `AwsAccess`.
     """
 
-    def __init__(self, queue_url: str, quiet_seconds: float, access: dict[str, Any]) -> None:
+    def __init__(self, queue_url: str, quiet_seconds: float, access: AccessFields) -> None:
         super().__init__()
         self.queue_url = queue_url
         self.quiet_seconds = quiet_seconds
         self.access = access
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class path and the arguments that make an equal trigger in another process."""
+        """Return the class path and the arguments that make an equal trigger in another process."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {"queue_url": self.queue_url, "quiet_seconds": self.quiet_seconds, "access": self.access},
         )
 
     def shared_stream_key(self) -> Hashable | None:
-        """One poll per queue."""
+        """Share one poll per queue."""
         return ("ml_pipeline.photo_queue", self.queue_url)
 
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
-        """The reader of the queue; see `PhotoQueue`."""
+        """Return the reader of the queue; see `PhotoQueue`."""
         return PhotoQueue(kwargs["queue_url"], float(kwargs["quiet_seconds"]), AwsAccess(**kwargs["access"]))
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
-        """Every burst is an event."""
+        """Fire an event for every burst."""
         async for burst in shared_stream:
             yield TriggerEvent(burst)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Never called by a triggerer that knows shared streams; without them nothing could be acknowledged."""
+        """Refuse to run without shared streams: nothing could be acknowledged."""
         raise NotImplementedError("this trigger needs the shared streams of Airflow 3.3")
         yield  # makes it an async generator
 
 
 class PhotoQueue(SharedStreamProducer):
-    """Reads bursts of messages, and deletes them when it is told that their event is stored."""
+    """Read bursts of messages, and delete each burst once its event is stored."""
 
     def __init__(self, queue_url: str, quiet_seconds: float, access: AwsAccess) -> None:
         self._queue_url = queue_url
@@ -80,13 +91,13 @@ class PhotoQueue(SharedStreamProducer):
         self._access = access
 
     async def open_stream(self) -> AsyncIterator[tuple[Any, Any]]:
-        """(burst, messages) again and again."""
+        """Yield (burst, messages) without end."""
         async with await self._access.async_client("sqs") as sqs:
             while True:
                 try:
                     messages = await self._collect(sqs)
                 except Exception:
-                    # A watcher has nobody to fail to: it says what is wrong, and goes on once that is mended.
+                    # A watcher has no task that could fail: it logs the error, and goes on once the cause is gone.
                     log.exception("queue %s cannot be read", self._queue_url)
                     await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                     continue
@@ -103,8 +114,8 @@ class PhotoQueue(SharedStreamProducer):
                 if item.outcome.is_clean:
                     await self._delete(sqs, item.broker_payload)
 
-    async def _collect(self, sqs: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+    async def _collect(self, sqs: Any) -> list[Message]:
+        found: list[Message] = []
         deadline = time.monotonic() + _LONGEST_COLLECTION_SECONDS
         while len(found) < _MOST_MESSAGES and time.monotonic() < deadline:
             # SQS waits 20 seconds at most; while nothing has come, each answer is empty.
@@ -121,7 +132,7 @@ class PhotoQueue(SharedStreamProducer):
             found += messages
         return found
 
-    async def _delete(self, sqs: Any, messages: Sequence[dict[str, Any]]) -> None:
+    async def _delete(self, sqs: Any, messages: Sequence[Message]) -> None:
         for start in range(0, len(messages), 10):
             entries = [
                 {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
@@ -131,8 +142,8 @@ class PhotoQueue(SharedStreamProducer):
             await sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
 
 
-def summary(messages: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """A burst of S3 notifications in a few words; None if there is no object in it (S3's test event)."""
+def summary(messages: Sequence[Message]) -> Burst | None:
+    """Summarize a burst of S3 notifications; None if there is no object in it (S3's test event)."""
     found = [
         (record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
         for message in messages
@@ -143,7 +154,7 @@ def summary(messages: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return {"photos": len(found), "bucket": found[0][0], "first": found[0][1]}
 
 
-def _records(body: str) -> list[dict[str, Any]]:
+def _records(body: str) -> list[Message]:
     try:
         records = json.loads(body).get("Records", [])
     except (ValueError, AttributeError):

@@ -84,11 +84,11 @@ def test_a_command_on_ec2_may_run_two_days() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"spot": True, "keep_alive": 60}, "spot machines cannot be kept alive"),
+        ({"spot": True, "keep_alive": 60}, "spot instances cannot be kept alive"),
         ({"tune_strategy": "Hyperband", "early_stopping": True}, "turn early_stopping off"),
         ({"tune_mode": "packed", "tune_strategy": "Grid"}, "tune_mode=packed searches"),
         ({"tune_mode": "packed", "tune_strategy": "Hyperband"}, "tune_mode=packed searches"),
-        ({"tune_strategy": "Grid"}, "Grid searches choices alone, and learning_rate"),
+        ({"tune_strategy": "Grid"}, "Grid searches choices only, and learning_rate"),
         ({"endpoint_name": "a-" * 40 + "a"}, "endpoint_name"),
     ],
 )

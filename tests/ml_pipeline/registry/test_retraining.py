@@ -10,6 +10,8 @@ from airflow.sdk.exceptions import DagRunTriggerException, TaskDeferred
 from ml_pipeline.dag import tasks
 from ml_pipeline.operators.retrain import TrainingRunOperator
 from ml_pipeline.registry import packages as registry
+from ml_pipeline.registry import retraining
+from ml_pipeline.registry.packages import Package
 
 
 class Asked:
@@ -63,3 +65,22 @@ def test_the_training_run_makes_the_version_that_was_looked_at(monkeypatch: pyte
         **{"data": "s3://team/dogs", "seed": 7, "dataset_name": "dogs", "force": False},
         "trials": 3,
     }
+
+
+def package(version: str) -> Package:
+    return Package("arn:model", "Approved", "s3://bucket/m", "image", {"dataset_version": version})
+
+
+@pytest.mark.parametrize(
+    ("champion", "force", "train"),
+    [
+        (None, False, True),
+        (package("1"), False, False),
+        (package("1"), True, True),
+        (package("0"), False, True),
+    ],
+)
+def test_training_again_needs_a_reason(champion: Package | None, force: bool, train: bool) -> None:
+    decision = retraining.decide({"name": "dogs", "version": "1"}, champion, force)
+    assert decision.train is train
+    assert "1" in decision.reason

@@ -10,18 +10,33 @@ from typing import Any
 
 import pytest
 from airflow.sdk.module_loading import import_string
+from botocore.exceptions import NoCredentialsError, TokenRetrievalError
 
 from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.deployment.status import ABSENT
-from ml_pipeline.triggers import job as job_trigger
+from ml_pipeline.triggers import base
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE
+from ml_pipeline.triggers.command import CommandTrigger
 from ml_pipeline.triggers.endpoint import EndpointTrigger
+from ml_pipeline.triggers.instance import InstanceTrigger
 from ml_pipeline.triggers.job import JobTrigger, progress_of
+from ml_pipeline.triggers.lock import LockTrigger
 from ml_pipeline.triggers.ownership import is_over
 from tests.ml_pipeline.fake_sagemaker import client_error
 
 ACCESS = AwsAccess("aws_default", "eu-west-1").to_dict()
+
+# What the release of commit 8aecd8f stored for its deferred tasks.
+_OLD: dict[str, Any] = {"poll_seconds": 30.0, "access": ACCESS}
+STORED: list[tuple[str, dict[str, Any]]] = [
+    ("ml_pipeline.triggers.job.JobTrigger", {"kind": "training", "job_name": "train-1", **_OLD}),
+    ("ml_pipeline.triggers.endpoint.EndpointTrigger", {"endpoint_name": "photo-classifier", **_OLD}),
+    ("ml_pipeline.triggers.lock.LockTrigger", {"lock_uri": "s3://bucket/locks/dogs.json", **_OLD}),
+    ("ml_pipeline.triggers.instance.InstanceTrigger", {"instance_id": "i-1", **_OLD}),
+    ("ml_pipeline.triggers.command.CommandTrigger", {"command_id": "c-1", "instance_id": "i-1", **_OLD}),
+]
 
 
 class Scripted:
@@ -67,13 +82,29 @@ def first_event(trigger: Any) -> Any:
 
 @pytest.mark.parametrize(
     "trigger",
-    [JobTrigger("tuning", "tune-1", 0.5, ACCESS), EndpointTrigger("photo-classifier", 30.0, ACCESS)],
+    [
+        JobTrigger("tuning", "tune-1", 0.5, ACCESS, 60.0),
+        EndpointTrigger("photo-classifier", 30.0, ACCESS, 60.0),
+        LockTrigger("s3://bucket/locks/dogs.json", 30.0, ACCESS, 60.0),
+        InstanceTrigger("i-1", 30.0, ACCESS, 60.0),
+        CommandTrigger("c-1", "i-1", 30.0, ACCESS, 60.0),
+    ],
     ids=lambda trigger: type(trigger).__name__,
 )
 def test_serialize_round_trip(trigger: Any) -> None:
     path, arguments = trigger.serialize()
     again = import_string(path)(**json.loads(json.dumps(arguments)))
     assert again.serialize() == (path, arguments)
+
+
+@pytest.mark.parametrize("stored", STORED, ids=lambda stored: stored[0].rpartition(".")[2])
+def test_a_wait_that_was_stored_by_an_earlier_release_goes_on(stored: tuple[str, dict[str, Any]]) -> None:
+    path, arguments = stored
+    trigger = import_string(path)(**json.loads(json.dumps(arguments)))
+    again, now = trigger.serialize()
+    assert again == path
+    assert {name: now[name] for name in arguments} == arguments
+    assert now["patience_seconds"] == DEFAULT_PATIENCE_SECONDS
 
 
 def test_job_trigger_passes_the_log_on_and_ends_with_the_job(
@@ -130,6 +161,82 @@ def test_job_trigger_outlives_an_unreachable_aws(monkeypatch: pytest.MonkeyPatch
     assert first_event(JobTrigger("processing", "p", 0.01, ACCESS))["status"] == "Completed"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        client_error("ExpiredTokenException", "The security token included in the request is expired"),
+        client_error(
+            "RequestTimeTooSkewed", "The difference between the request time and ours is too large."
+        ),
+        client_error("InvalidSignatureException", "Signature expired: 1 is now earlier than 2"),
+        client_error("AccessDeniedException", "not authorized to perform: sagemaker:DescribeTrainingJob"),
+        client_error("UnrecognizedClientException", "The security token included in the request is invalid."),
+        client_error("503", "Service Unavailable", status=503),
+        NoCredentialsError(),
+        TokenRetrievalError(provider="sso", error_msg="expired"),
+        ConnectionResetError("reset"),
+    ],
+    ids=lambda error: str(error)[:30],
+)
+def test_a_wait_outlives_an_outage_and_gives_up_with_its_cause(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    done = {"ProcessingJobName": "p", "ProcessingJobStatus": "Completed"}
+    logs = Scripted(describe_log_streams=[{"logStreams": []}])
+    use(monkeypatch, sagemaker=Scripted(describe_processing_job=[error, error, done]), logs=logs)
+    assert first_event(JobTrigger("processing", "p", 0.01, ACCESS))["status"] == "Completed"
+    use(monkeypatch, sagemaker=Scripted(describe_processing_job=[error]), logs=logs)
+    failure = first_event(JobTrigger("processing", "p", 0.01, ACCESS, 0.02))[FAILURE]
+    assert "processing job p" in failure
+    assert str(error).split(":")[-1].strip() in failure
+    assert "max_outage_hours" in failure
+
+
+def test_every_outage_ends_with_new_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = {"ProcessingJobName": "p", "ProcessingJobStatus": "Completed"}
+    expired = client_error("ExpiredToken", "expired")
+    clients = [Scripted(describe_processing_job=[expired]), Scripted(describe_processing_job=[done])]
+    logs = Scripted(describe_log_streams=[{"logStreams": []}])
+
+    async def client(self: AwsAccess, service: str) -> Scripted:
+        return clients.pop(0) if service == "sagemaker" else logs
+
+    monkeypatch.setattr(AwsAccess, "async_client", client)
+    assert first_event(JobTrigger("processing", "p", 0.01, ACCESS))["status"] == "Completed"
+    assert not clients
+
+
+def test_an_error_that_no_wait_mends_ends_it_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = client_error("ValidationException", "1 validation error detected")
+    use(monkeypatch, sagemaker=Scripted(describe_processing_job=[bad]))
+    failure = first_event(JobTrigger("processing", "p", 0.01, ACCESS))[FAILURE]
+    assert "processing job p" in failure
+    assert "1 validation error detected" in failure
+
+
+def test_a_log_that_cannot_be_read_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = {"ProcessingJobName": "p", "ProcessingJobStatus": "Completed"}
+    logs = Scripted(describe_log_streams=[client_error("AccessDeniedException", "no right to logs")])
+    use(monkeypatch, sagemaker=Scripted(describe_processing_job=[done]), logs=logs)
+    assert first_event(JobTrigger("processing", "p", 0.01, ACCESS))["status"] == "Completed"
+
+
+def test_a_kill_insists_on_stopping_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def task_is_over(task_instance: object) -> bool:
+        return True
+
+    async def no_pause(seconds: float) -> None:
+        return None
+
+    monkeypatch.setattr(base, "task_is_over", task_is_over)
+    monkeypatch.setattr(base.asyncio, "sleep", no_pause)
+    answers = [client_error("ExpiredToken", "expired"), client_error("ThrottlingException", "slow"), {}]
+    sagemaker = Scripted(stop_training_job=answers)
+    use(monkeypatch, sagemaker=sagemaker)
+    asyncio.run(JobTrigger("training", "t", 1, ACCESS).on_kill())
+    assert [method for method, _ in sagemaker.calls] == ["stop_training_job"] * 3
+
+
 @pytest.mark.parametrize(("over", "stops"), [(True, 1), (False, 0)])
 def test_on_kill_stops_only_a_job_without_a_task(
     monkeypatch: pytest.MonkeyPatch, over: bool, stops: int
@@ -137,7 +244,7 @@ def test_on_kill_stops_only_a_job_without_a_task(
     async def task_is_over(task_instance: object) -> bool:
         return over
 
-    monkeypatch.setattr(job_trigger, "task_is_over", task_is_over)
+    monkeypatch.setattr(base, "task_is_over", task_is_over)
     sagemaker = Scripted()
     use(monkeypatch, sagemaker=sagemaker)
     trigger = JobTrigger("tuning", "tune-1", 1, ACCESS)
@@ -202,7 +309,7 @@ def test_lines_say_which_machine_they_are_of_when_there_are_several() -> None:
         logs.answers["get_log_events"] = [
             part for answer in answers for part in (answer, {**answer, "events": []})
         ]
-        return asyncio.run(LogTail(logs, "group", "job/").read())
+        return asyncio.run(LogTail("group", "job/").read(logs))
 
     assert read("algo-1-17") == ["line of algo-1-17"]
     assert read("algo-1-17", "algo-1-18") == ["line of algo-1-17", "line of algo-1-18"]

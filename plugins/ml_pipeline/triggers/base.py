@@ -1,0 +1,197 @@
+"""The poll loop that every waiting trigger shares."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from enum import Enum
+from typing import Any, ClassVar
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from ml_pipeline.aws.clients import AccessFields, AwsAccess
+from ml_pipeline.aws.log_tail import LogTail
+from ml_pipeline.errors import is_survivable, one_line
+from ml_pipeline.triggers.ownership import even_if_late, task_is_over
+
+# How long a wait goes on without an answer from AWS, unless the param max_outage_hours says otherwise.
+DEFAULT_PATIENCE_SECONDS = 6 * 3600.0
+# Key of an event that ends a wait which cannot go on; its value is the cause.
+FAILURE = "failure"
+# During an outage the pauses double up to this: the paid work runs on meanwhile.
+_LONGEST_PAUSE = 60.0
+# How long a kill keeps trying to stop paid work; the teardown of the run tries again later.
+_STOP_SECONDS = 900.0
+
+Event = dict[str, Any]
+
+
+class Clients:
+    """The aiobotocore clients of one wait, opened on first use."""
+
+    def __init__(self, access: AwsAccess) -> None:
+        self._access = access
+        self._stack = AsyncExitStack()
+        self._open: dict[str, Any] = {}
+
+    async def get(self, service: str) -> Any:
+        """Return the client of `service`."""
+        if service not in self._open:
+            client = await self._access.async_client(service)
+            self._open[service] = await self._stack.enter_async_context(client)
+        return self._open[service]
+
+    async def close(self) -> None:
+        """Close all clients; the next `get` reads the credentials and connects again."""
+        stack, self._stack, self._open = self._stack, AsyncExitStack(), {}
+        await stack.aclose()
+
+
+class PollingTrigger(BaseTrigger):
+    """Poll AWS until the thing waited for has happened, then fire once.
+
+    Expired credentials, clock skew, throttling, resets and 5xx answers do not end the wait: it goes on for
+    `patience_seconds` without an answer, then fires `{"failure": <cause>}`, as it does for any other error. The
+    operator that deferred raises it.
+
+    A subclass names its constructor arguments in `fields`, says what it waits for, and implements `poll`, and `stop` if
+    what it waits for is paid.
+
+    Args:
+        poll_seconds: Pause between two polls.
+        access: Fields of `AwsAccess`.
+        patience_seconds: Longest time without an answer from AWS.
+    """
+
+    fields: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self, poll_seconds: float, access: AccessFields, patience_seconds: float = DEFAULT_PATIENCE_SECONDS
+    ) -> None:
+        super().__init__()
+        self.poll_seconds = poll_seconds
+        self.access = AwsAccess(**access)
+        self.patience_seconds = patience_seconds
+
+    @property
+    @abstractmethod
+    def subject(self) -> str:
+        """What is waited for, for messages: "training job train-1"."""
+
+    @abstractmethod
+    async def poll(self, clients: Clients) -> Event | None:
+        """Look once.
+
+        Returns:
+            The event to fire, or None to look again after a pause.
+        """
+
+    async def stop(self, clients: Clients) -> None:
+        """End the paid work. Called when the task was killed and will not run again."""
+
+    async def pass_on(self, tail: LogTail, clients: Clients) -> None:
+        """Log the new lines of `tail`. A log that cannot be read never ends a wait."""
+        try:
+            lines = await tail.read(await clients.get("logs"))
+        except Exception as error:
+            self.log.warning("cannot read the log of %s: %s", self.subject, one_line(error))
+            return
+        for line in lines:
+            self.log.info("%s", line)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that make an equal trigger in another process."""
+        values = {name: _plain(getattr(self, name)) for name in self.fields}
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                **values,
+                "poll_seconds": self.poll_seconds,
+                "access": self.access.to_dict(),
+                "patience_seconds": self.patience_seconds,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until there is an event."""
+        clients = Clients(self.access)
+        try:
+            yield TriggerEvent(await self._event(clients))
+        finally:
+            await clients.close()
+
+    async def on_kill(self) -> None:
+        """Stop the paid work if its task is over; leave it to the next try if the task was cleared or is retried."""
+        if type(self).stop is not PollingTrigger.stop:
+            await even_if_late(self._stop_if_over())
+
+    async def _event(self, clients: Clients) -> Event:
+        clock = asyncio.get_running_loop().time
+        last_answer, pause = clock(), self.poll_seconds
+        while True:
+            try:
+                event = await self.poll(clients)
+            except Exception as error:
+                silence = clock() - last_answer
+                if not is_survivable(error):
+                    self.log.exception("cannot wait for %s any longer", self.subject)
+                    return {FAILURE: f"cannot wait for {self.subject} any longer: {one_line(error)}"}
+                if silence >= self.patience_seconds:
+                    return {FAILURE: self._gave_up(silence, error)}
+                pause = min(2 * pause, max(_LONGEST_PAUSE, self.poll_seconds))
+                self.log.warning(
+                    "waiting for %s: no answer for %.0f s of at most %.0f s (%s); asking again in %.0f s",
+                    self.subject,
+                    silence,
+                    self.patience_seconds,
+                    one_line(error),
+                    pause,
+                )
+                # New connections and new credentials: those of the open clients may have expired.
+                await clients.close()
+            else:
+                if event is not None:
+                    return event
+                last_answer, pause = clock(), self.poll_seconds
+            await asyncio.sleep(pause)
+
+    def _gave_up(self, silence: float, error: Exception) -> str:
+        return (
+            f"waited for {self.subject} and got no answer from AWS for {silence / 3600:.2g} h: {one_line(error)}. "
+            "Restore the access, then clear this task: it finds its work again. Raise max_outage_hours to wait longer"
+        )
+
+    async def _stop_if_over(self) -> None:
+        async def attempt() -> None:
+            if not await task_is_over(self.task_instance):
+                self.log.info("%s goes on: the next try of this task adopts it", self.subject)
+                return
+            self.log.info("stopping %s: its task is over", self.subject)
+            clients = Clients(self.access)
+            try:
+                await self.stop(clients)
+            finally:
+                await clients.close()
+
+        await self._insist(attempt)
+
+    async def _insist(self, action: Callable[[], Awaitable[None]]) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline, pause = clock() + _STOP_SECONDS, max(1.0, self.poll_seconds)
+        while True:
+            try:
+                return await action()
+            except Exception as error:
+                if not is_survivable(error) or clock() >= deadline:
+                    raise
+                self.log.warning(
+                    "stopping %s: %s; trying again in %.0f s", self.subject, one_line(error), pause
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value

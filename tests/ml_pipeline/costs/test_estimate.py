@@ -1,0 +1,84 @@
+"""The estimate of a run: steps, seconds, dollars."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ml_pipeline.costs import plan, rates
+from ml_pipeline.costs.prices import Prices
+from ml_pipeline.costs.rates import Rate
+
+PARAMS: dict[str, Any] = {
+    "strategy": "head",
+    "architecture": "mobilenet_v2",
+    "seed": 0,
+    "hyperparameters": {},
+    "ranges": None,
+    "views": 1,
+    "trials": 12,
+    "tune_mode": "job",
+    "tune_strategy": "Bayesian",
+    "parallel_trials": 2,
+    "spot": False,
+    "keep_alive": 0,
+    "train_on": "sagemaker",
+    "embed_instance_type": "ml.g4dn.xlarge",
+    "embed_instance_count": 2,
+    "tune_instance_type": "ml.m5.xlarge",
+    "train_instance_type": "ml.m5.xlarge",
+    "train_instance_count": 1,
+    "evaluate_instance_type": "ml.m5.xlarge",
+}
+
+
+def test_an_estimate_counts_start_up_and_packing_saves_it() -> None:
+    prices = Prices.load()
+    steps = {step.step: step for step in plan.estimate(PARAMS, 12_000, prices)}
+    assert set(steps) == {"embed", "tune", "train", "evaluate"}
+    assert steps["tune"].seconds > 12 * 180
+    packed_steps = {s.step: s for s in plan.estimate({**PARAMS, "tune_mode": "packed"}, 12_000, prices)}
+    assert packed_steps["tune"].usd < steps["tune"].usd / 5
+    fine = {s.step for s in plan.estimate({**PARAMS, "strategy": "finetune"}, 12_000, prices)}
+    assert fine == {"tune", "train", "evaluate"}
+
+
+def test_views_are_embedded_but_an_epoch_draws_one_of_each_photo() -> None:
+    one, four = (
+        {s.step: s for s in plan.estimate({**PARAMS, "views": v}, 10**6, Prices.load())} for v in (1, 4)
+    )
+    assert four["embed"].seconds > 2 * one["embed"].seconds
+    assert four["tune"] == one["tune"]
+    assert four["train"] == one["train"]
+
+
+def test_what_changes_the_machines_changes_the_estimate() -> None:
+    prices = Prices.load()
+
+    def step(name: str, **changes: object) -> plan.Step:
+        return {s.step: s for s in plan.estimate({**PARAMS, **changes}, 12_000, prices)}[name]
+
+    assert step("tune", spot=True).usd == pytest.approx(0.55 * step("tune").usd)
+    assert step("tune", keep_alive=600).seconds == pytest.approx(step("tune").seconds + 2 * 600)
+    assert step("ec2", train_on="ec2").instance_type == "m5.xlarge"
+    assert step("ec2", train_on="ec2").usd < step("train").usd
+    longer = step("train", hyperparameters={"epochs": 300})
+    assert longer.seconds > step("train").seconds
+
+
+def test_what_a_job_measured_replaces_the_assumption() -> None:
+    fast = Rate("embed", "mobilenet_v2", "ml.g4dn.xlarge", 1e9, rates.AWS, "embed-1")
+    prices = Prices.load()
+    assumed = plan.estimate(PARAMS, 1_000_000, prices)[0]
+    measured = plan.estimate(PARAMS, 1_000_000, prices, [fast])[0]
+    assert measured.seconds < assumed.seconds
+    assert measured.seconds == pytest.approx(180, abs=1)
+
+
+def test_a_run_over_budget_is_refused_and_told_what_to_change() -> None:
+    steps = plan.estimate(PARAMS, 12_000, Prices.load())
+    plan.check_budget(1.0, None, steps)
+    plan.check_budget(1.0, 1.0, steps)
+    with pytest.raises(plan.OverBudget, match=r"dearest step is tune.*packed"):
+        plan.check_budget(1.0, 0.5, steps)

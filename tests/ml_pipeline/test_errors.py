@@ -1,0 +1,34 @@
+"""Errors that are retried, and those that are not."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
+
+from ml_pipeline.errors import PaidWorkRetryPolicy, job_error
+from tests.ml_pipeline.fake_sagemaker import client_error
+
+
+@pytest.mark.parametrize(
+    ("error", "retried"),
+    [
+        (client_error("ThrottlingException", "slow"), True),
+        (
+            client_error("503", "Service Unavailable", status=503),
+            True,
+        ),  # without a body, as load balancers answer
+        (client_error("501", "not supported", status=501), False),
+        (client_error("ResourceLimitExceeded", "quota"), False),
+        (client_error("ValidationException", "bad"), False),
+        (job_error("j", "Failed", "CapacityError: Unable to provision requested ML compute capacity."), True),
+        (job_error("j", "Failed", "AlgorithmError: ExecuteUserScriptError"), False),
+        (ConnectionRefusedError(), True),
+        (AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR)), True),
+        (AirflowRuntimeError(ErrorResponse(error=ErrorType.PERMISSION_DENIED)), False),
+        (ValueError("bug"), False),
+    ],
+)
+def test_only_what_may_pass_is_retried(error: BaseException, retried: bool) -> None:
+    decision = PaidWorkRetryPolicy().evaluate(error, 1, 2)
+    assert (decision.action.value == "retry") is retried
