@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerProcessingOperator
 from airflow.sdk import DAG
 
 from ml_pipeline.aws import images
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
+from ml_pipeline.requests.types import Document, Tags
 from ml_pipeline.settings import Settings
 
 
-def processing_job(name: str, tags: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+def processing_job(name: str, tags: Tags = ()) -> Document:
     """A job that needs every core, so that it stays Pending while another holds one."""
     settings = Settings.load()
     return {
@@ -31,7 +29,7 @@ def processing_job(name: str, tags: Sequence[dict[str, str]] = ()) -> dict[str, 
     }
 
 
-class ProcessingOperator(SageMakerJobOperator):
+class ProcessingOperator(SageMakerJobOperator[dict[str, str]]):
     """The operator of every paid job of the project, around that job."""
 
     kind = JobKind.PROCESSING
@@ -40,7 +38,7 @@ class ProcessingOperator(SageMakerJobOperator):
     def request(self, settings: Settings) -> Request:
         return processing_job
 
-    def result(self, settings: Settings, description: dict[str, Any]) -> dict[str, Any]:
+    def result(self, settings: Settings, description: Document) -> dict[str, str]:
         return {"job": description["ProcessingJobName"]}
 
 
