@@ -6,7 +6,6 @@ import base64
 import logging
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +16,8 @@ from moto.ec2.models import ec2_backends
 from local_aws.context import Context
 from local_aws.ec2 import shims
 from local_aws.execution.capacity import instance_cores
-from local_aws.execution.processes import Isolation, ProcessGroup
+from local_aws.execution.isolation import Isolation, confined
+from local_aws.execution.processes import ProcessGroup
 from local_aws.settings import ACCOUNT_ID
 
 logger = logging.getLogger(__name__)
@@ -152,17 +152,8 @@ class Instance:
         }
 
     def _isolation(self) -> Isolation:
-        return Isolation(
-            hidden=[self.context.settings.state],
-            binds={"/tmp": self.folder / "tmp", str(self.folder): self.folder},
-            # The instance's python3 is ours, wherever that is, even under /tmp.
-            shown=[
-                Path(prefix)
-                for prefix in {sys.prefix, sys.base_prefix}
-                if Path(prefix).is_relative_to("/tmp")
-            ],
-            writable=[Path("/dev/shm")] if Path("/dev/shm").is_dir() else [],
-            drop_privileges=True,
+        return confined(
+            self.context.settings.state, self.folder / "tmp", binds={str(self.folder): self.folder}
         )
 
     def _await(self, group: ProcessGroup) -> None:

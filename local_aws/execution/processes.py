@@ -11,17 +11,20 @@ import functools
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
+
+from local_aws.execution.isolation import JOB_USER, Isolation, Support, identity
 
 OPT_ML = "/opt/ml"
 MARKER = "LOCAL_AWS_GROUP"
@@ -29,55 +32,93 @@ LONGEST_LINE = 256 * 1024  # CloudWatch Logs cuts events at 256 KiB
 BIRTH_TOLERANCE_SECONDS = 2.0  # psutil derives birth times from the boot time, which clock adjustments move
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
+EVERYTHING = Isolation()
+
 LogSink = Callable[[bytes], None] | Path
 
 
-@dataclass(frozen=True)
-class Isolation:
-    """What a group sees of the machine, where the platform has mount namespaces; elsewhere it sees
-    everything.
-
-    hosts: host name -> address, added to /etc/hosts. hidden: folders that appear empty, but for
-    what `binds` (target -> source) shows in them. shown: folders that stay where they are, though a bind or a
-    hidden folder covers their parent. writable: when given, all but these paths and the binds is
-    read-only. drop_privileges: even root's group holds no capability, and sees no process but its own.
-    """
-
-    hosts: Mapping[str, str] = field(default_factory=dict)
-    hidden: Sequence[Path] = ()
-    writable: Sequence[Path] | None = None
-    drop_privileges: bool = False
-    binds: Mapping[str, Path] = field(default_factory=dict)
-    shown: Sequence[Path] = ()
-
-    def __post_init__(self) -> None:
-        for path in (*self.hidden, *self.shown, *(self.writable or ())):
-            if not path.is_absolute():
-                raise ValueError(f"Isolation needs absolute paths, not {path}")
-
-
 @functools.cache
-def namespaces_supported() -> bool:
-    """Whether a private /opt/ml can be mounted here, as root or in a user namespace; tried once per process.
+def support() -> Support:
+    """Return the isolation that this platform allows; tried once per process.
 
-    LOCAL_AWS_NAMESPACES=off in the environment answers no.
+    LOCAL_AWS_NAMESPACES=off in the environment rules out namespaces.
     """
-    if sys.platform != "linux" or os.environ.get("LOCAL_AWS_NAMESPACES") == "off":
-        return False
+    if sys.platform == "linux" and os.environ.get("LOCAL_AWS_NAMESPACES") != "off":
+        if identity() is not None and _probe(identity(), None):
+            return Support.OWN_USERS
+        if _probe(None, None):
+            return Support.OWN_FILES
+    return Support.OTHER_USER if os.geteuid() == 0 and _probe(None, JOB_USER, mounted=False) else Support.NONE
+
+
+def namespaces_supported() -> bool:
+    """Return True when a private /opt/ml can be mounted here, as root or in a user namespace."""
+    return support() in (Support.OWN_USERS, Support.OWN_FILES)
+
+
+def _probe(mapped: tuple[int, int] | None, user: int | None, mounted: bool = True) -> bool:
+    """Return True when a program can be started with this isolation."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
+        mounts = {"binds": [(str(root), OPT_ML)], "hidden": [], "private": [], "shown": [], "writable": []}
         probe = _launch(
-            ["/bin/sh", "-c", f"test -d {OPT_ML}"],
+            ["/bin/sh", "-c", f"test -d {OPT_ML} && touch {OPT_ML}/probe" if mounted else "true"],
             env={"PATH": os.defpath},
             cwd=Path("/"),
-            mounts={"binds": [(str(root), OPT_ML)], "hidden": [], "shown": [], "writable": None},
+            confinement=Confinement(
+                mounts if mounted else None, True, mapped, user, [str(root)] if mounted else []
+            ),
             record=root / "probe",
             name="probe",
             output=subprocess.DEVNULL,
         )
-        supported = probe.wait(timeout=30) == 0
+        works = probe.wait(timeout=30) == 0
         _close(probe.stdin)
-    return supported
+    return works
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """The part of the supervisor's specification that isolates a group.
+
+    Attributes:
+        mounts: See `sandbox.mount_all`; None for the machine as it is.
+        drop_privileges: Take every privilege on the host.
+        identity: First host user and number of users of its user namespace.
+        user: The host user to run as, where there are no namespaces.
+        given: Paths that the group's user owns.
+    """
+
+    mounts: dict[str, Any] | None
+    drop_privileges: bool
+    identity: tuple[int, int] | None
+    user: int | None
+    given: list[str]
+
+
+def _confinement(opt_ml: Path | None, isolation: Isolation, record: Path) -> Confinement:
+    level = support() if isolation.drop_privileges else None
+    given = [
+        str(path) for path in (*isolation.binds.values(), *isolation.given, *([opt_ml] if opt_ml else []))
+    ]
+    if not namespaces_supported():
+        reachable = opt_ml is not None and _reachable(opt_ml, record)
+        user = JOB_USER if level is Support.OTHER_USER and reachable else None
+        return Confinement(None, isolation.drop_privileges, None, user, given if user else [])
+    mapped = identity() if level is Support.OWN_USERS else None
+    return Confinement(_mounts(opt_ml, isolation, record), isolation.drop_privileges, mapped, None, given)
+
+
+def _reachable(folder: Path, record: Path) -> bool:
+    """Let another user pass through our own state folder to `folder`; False when a folder above is closed."""
+    state = Path(os.path.commonpath([folder, record]))
+    for parent in folder.parents:
+        mode = parent.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            if not parent.is_relative_to(state):
+                return False
+            parent.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
+    return True
 
 
 def opt_ml_seen_at(folder: Path) -> str:
@@ -106,7 +147,7 @@ class ProcessGroup:
         name: str,
         record: Path,
         opt_ml: Path | None = None,
-        isolation: Isolation = Isolation(),
+        isolation: Isolation = EVERYTHING,
     ) -> ProcessGroup:
         """Start a program.
 
@@ -131,11 +172,10 @@ class ProcessGroup:
             [rewrite(argument) for argument in argv],
             env={key: rewrite(value) for key, value in env.items()},
             cwd=_cwd_seen(cwd, opt_ml) if mounted else cwd,
-            mounts=_mounts(opt_ml, isolation, record) if mounted else None,
+            confinement=_confinement(opt_ml, isolation, record),
             record=record,
             name=name,
             output=subprocess.PIPE if callable(log) else log,
-            drop_privileges=isolation.drop_privileges,
         )
         group = cls(process, record, name)
         group._write_record()
@@ -263,15 +303,16 @@ def _mounts(opt_ml: Path | None, isolation: Isolation, record: Path) -> dict[str
         hosts = record.with_name(record.name + ".hosts")
         lines = [f"{address}\t{host}\n" for host, address in isolation.hosts.items()]
         hosts.write_text(Path("/etc/hosts").read_text() + "\n" + "".join(lines))
+        hosts.chmod(0o644)
         binds.append((str(hosts), "/etc/hosts"))
     if not binds and not isolation.hidden and isolation.writable is None:
         return None
-    writable = None if isolation.writable is None else [str(path) for path in isolation.writable]
     return {
         "binds": binds,
         "hidden": [str(path) for path in isolation.hidden],
+        "private": [str(path) for path in isolation.private],
         "shown": [str(path) for path in isolation.shown],
-        "writable": writable,
+        "writable": None if isolation.writable is None else [str(path) for path in isolation.writable],
     }
 
 
@@ -280,13 +321,12 @@ def _launch(
     *,
     env: Mapping[str, str],
     cwd: Path,
-    mounts: dict[str, Any] | None,
+    confinement: Confinement,
     record: Path,
     name: str,
     output: int | Path,
-    drop_privileges: bool = False,
 ) -> subprocess.Popen[bytes]:
-    spec = {"argv": list(argv), "cwd": str(cwd), "mounts": mounts, "drop_privileges": drop_privileges}
+    spec = {"argv": list(argv), "cwd": str(cwd), **vars(confinement)}
     file = output.open("ab") if isinstance(output, Path) else None
     try:
         process = subprocess.Popen(

@@ -11,160 +11,22 @@ Exit status: the job's; 125 when its folders could not be mounted, 127 when its 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import json
 import os
 import select
 import signal
-import stat
 import sys
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
-SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
-LAST_CAPABILITY = 63
+sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from local_aws.execution import sandbox
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 CANNOT_MOUNT, CANNOT_START = 125, 127
 LINUX = sys.platform == "linux"
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class MountAttributes(ctypes.Structure):
-    """`struct mount_attr` of mount_setattr(2)."""
-
-    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns_fd")]
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
-
-
-def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
-    result = _libc().mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3])
-    _check(result, f"mount {source} on {target}")
-
-
-def _set_read_only(path: str, read_only: bool) -> None:
-    wanted = MountAttributes()
-    setattr(wanted, "set" if read_only else "clear", MOUNT_ATTR_RDONLY)
-    result = _libc().syscall(
-        SYS_MOUNT_SETATTR,
-        AT_FDCWD,
-        os.fsencode(path),
-        AT_RECURSIVE,
-        ctypes.byref(wanted),
-        ctypes.sizeof(wanted),
-    )
-    _check(result, f"make {path} {'read-only' if read_only else 'writable'}")
-
-
-def _new_namespace() -> None:
-    """Enter a private mount namespace: directly as root, else inside a user namespace that keeps the uid."""
-    uid, gid = os.getuid(), os.getgid()
-    if uid != 0 or _libc().unshare(CLONE_NEWNS) != 0:
-        _check(_libc().unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")
-        for name, text in (
-            ("setgroups", "deny"),
-            ("uid_map", f"{uid} {uid} 1"),
-            ("gid_map", f"{gid} {gid} 1"),
-        ):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
-    _mount("none", "/", None, MS_REC | MS_PRIVATE)
-
-
-def _mirror(folder: str) -> None:
-    """Cover a folder with a tmpfs that shows its contents, so that a mount point can be added to it."""
-    original = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    inside = f"/proc/self/fd/{original}"
-    names = os.listdir(inside)
-    _mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
-    for name in names:
-        source, target = f"{inside}/{name}", os.path.join(folder, name)
-        if os.path.islink(source):
-            os.symlink(os.readlink(source), target)
-            continue
-        if stat.S_ISDIR(os.lstat(source).st_mode):
-            os.mkdir(target)
-        else:
-            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
-        _mount(source, target, None, MS_BIND | MS_REC)
-    os.close(original)
-
-
-def _ensure_mount_point(target: str, ours: list[str]) -> None:
-    """Create a mount point without creating anything on the host's own file systems.
-
-    `ours` are the places mounted already: creating a folder below one of them touches nothing else.
-    """
-    if os.path.exists(target):
-        return
-    parent = os.path.dirname(target)
-    while not os.path.isdir(parent):
-        parent = os.path.dirname(parent)
-    if any(parent == place or parent.startswith(place + "/") for place in ours):
-        os.makedirs(target)
-        return
-    if parent == "/":
-        raise FileNotFoundError(
-            f"{target} cannot be made visible: {os.path.dirname(target)} does not exist here"
-        )
-    _mirror(parent)
-    os.makedirs(target)
-
-
-def mount_all(
-    binds: Sequence[tuple[str, str]], hidden: Iterable[str], shown: Iterable[str], writable: list[str] | None
-) -> None:
-    """Give this process its own view of the file system.
-
-    `hidden` folders appear empty; `binds` are (source, target) pairs, mounted in order and after that, so
-    that a part of a hidden folder can be shown; `shown` folders keep their place under either; with `writable`
-    (a list, possibly empty) everything but those paths and the bind targets becomes read-only.
-    """
-    _new_namespace()
-    pairs = [*binds, *((folder, folder) for folder in shown)]
-    opened = [(os.open(source, os.O_PATH), target) for source, target in pairs]
-    ours: list[str] = []
-    for folder in hidden:
-        _mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
-        ours.append(folder)
-    for descriptor, target in opened:
-        _ensure_mount_point(target, ours)
-        _mount(f"/proc/self/fd/{descriptor}", target, None, MS_BIND | MS_REC)
-        os.close(descriptor)
-        ours.append(target)
-    if writable is not None:
-        open_paths = [*writable, *(target for _, target in binds)]
-        for path in writable:
-            _mount(path, path, None, MS_BIND | MS_REC)
-        try:
-            _set_read_only("/", True)
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-            return  # Linux before 5.12 cannot: the host is then protected by the other means alone
-        for path in open_paths:
-            _set_read_only(path, False)
-
-
-def _drop_privileges() -> None:
-    """Drop every capability, even root's: the job owns its files and nothing else of the machine."""
-    libc = _libc()
-    for capability in range(LAST_CAPABILITY + 1):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _be_init(report: int) -> None:
@@ -188,21 +50,17 @@ def _be_init(report: int) -> None:
             os._exit(0)
 
 
-def _become_job(spec: dict[str, Any], parent: int, report: int) -> None:
+def _become_job(spec: dict[str, Any], parent: int, report: int, gate: Gate) -> None:
     """Turn the forked child into the job; never returns. `report` takes the status of a job under an init."""
     try:
         os.setpgid(0, 0)
         if LINUX:
-            _libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            _die_with_parent()
+            _confine(spec, gate)
+            _die_with_parent()  # a change of identity had cleared it
             if os.getppid() not in (parent, 0):  # 0: the parent is outside this process's namespace
                 os._exit(CANNOT_START)
-            if spec["drop_privileges"]:
-                if spec["mounts"] is not None:
-                    # Of the namespace of processes that main() made this is the first: /proc shows no other.
-                    # A container runtime may cover parts of /proc; the kernel then refuses another mount, and it stays.
-                    with contextlib.suppress(PermissionError):
-                        _mount("proc", "/proc", "proc", 0)
-                _drop_privileges()
+        gate.close()
         if os.getpid() == 1:
             _be_init(report)
         os.close(report)
@@ -216,6 +74,55 @@ def _become_job(spec: dict[str, Any], parent: int, report: int) -> None:
     except OSError as error:
         os.write(2, f"cannot start {spec['argv'][0]}: {error}\n".encode())
     os._exit(CANNOT_START)
+
+
+def _die_with_parent() -> None:
+    sandbox.libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class Gate:
+    """Two pipes with which the child waits until its parent has mapped its identity."""
+
+    def __init__(self) -> None:
+        self._asked, self._ask = os.pipe()
+        self._answered, self._answer = os.pipe()
+
+    def ask(self) -> None:
+        """In the child: wait for the parent. Raises OSError when it ended instead."""
+        os.write(self._ask, b"?")
+        os.close(self._answer)
+        if not os.read(self._answered, 1):
+            raise OSError("the supervisor ended")
+
+    def answer(self, proc: int, pid: int, identity: tuple[int, int]) -> None:
+        """In the parent: map the child's identity as soon as it asks."""
+        os.close(self._ask)
+        if os.read(self._asked, 1):
+            sandbox.map_identity(proc, pid, *identity)
+            os.write(self._answer, b"!")
+
+    def close(self) -> None:
+        """Close what is still open."""
+        for descriptor in (self._asked, self._ask, self._answered, self._answer):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def _confine(spec: dict[str, Any], gate: Gate) -> None:
+    """Take everything from this process that the job must not have."""
+    if not spec["drop_privileges"]:
+        return
+    if spec["mounts"] is not None:
+        sandbox.mount_proc()
+    if spec["identity"] is not None:
+        sandbox.unshare(sandbox.CLONE_NEWUSER)
+        gate.ask()
+        sandbox.become_root_inside()
+        sandbox.drop_privileges(keep=sandbox.FILE_CAPABILITIES)
+        return
+    if spec["user"] is not None:
+        sandbox.become(spec["user"])
+    sandbox.drop_privileges()
 
 
 def _own_group(job: int) -> None:
@@ -311,31 +218,42 @@ def _read_spec() -> dict[str, Any]:
     return dict(json.loads(line))
 
 
+def _prepare(spec: dict[str, Any]) -> None:
+    """Hand the job's folders to its user and mount them. Ends the process when that fails."""
+    owner = spec["user"] if spec["identity"] is None else spec["identity"][0]
+    try:
+        if owner is not None:
+            sandbox.give(spec["given"], owner)
+        if spec["mounts"] is not None:
+            sandbox.mount_all(spec["mounts"])
+    except OSError as error:
+        os.write(2, f"cannot prepare the job's folders: {error}\n".encode())
+        os._exit(CANNOT_MOUNT)
+
+
 def main() -> None:
     """Read the specification, start the job, wait for it."""
     spec = _read_spec()
-    if spec["mounts"] is not None:
-        mounts = spec["mounts"]
-        try:
-            binds = [tuple(pair) for pair in mounts["binds"]]
-            mount_all(binds, mounts["hidden"], mounts["shown"], mounts["writable"])
-        except OSError as error:
-            os.write(2, f"cannot prepare the job's folders: {error}\n".encode())
-            os._exit(CANNOT_MOUNT)
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if spec["identity"] is not None else -1
+    _prepare(spec)
     if LINUX:
-        _libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        sandbox.libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     pending: list[int] = []
     for number in FORWARDED:
         signal.signal(number, lambda caught, _frame: pending.append(caught))
     if spec["mounts"] is not None and spec["drop_privileges"]:
-        _check(_libc().unshare(CLONE_NEWPID), "unshare")
+        sandbox.unshare(sandbox.CLONE_NEWPID)
     parent = os.getpid()
     reported, report = os.pipe()
+    gate = Gate()
     # A signal forwarded to a child that still has our handlers would be lost: it waits until they are gone.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     job = os.fork()
     if job == 0:
-        _become_job(spec, parent, report)
+        _become_job(spec, parent, report, gate)
+    if spec["identity"] is not None:
+        gate.answer(proc, job, tuple(spec["identity"]))
+    gate.close()
     os.close(report)
     _own_group(job)
     for number in FORWARDED:

@@ -12,7 +12,9 @@ from tests.local_aws.cloud import ROLE, Cloud, eventually, unique
 SERVING_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/serving:1"
 
 SERVER = """
-import http.server, json, os, sys, time
+import http.server, json, os, sys, time, uuid
+
+PROCESS = uuid.uuid4().hex  # process ids are the same in every sandbox
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -39,7 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             version = file.read()
         answer = {
             "version": version,
-            "pid": os.getpid(),
+            "process": PROCESS,
             "accept": self.headers.get("Accept"),
             "type": self.headers.get("Content-Type"),
             "body": body.decode("latin-1"),

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import urllib3
 
-from local_aws.execution.processes import Isolation, ProcessGroup
+from local_aws.context import Context
+from local_aws.execution.images import Contract
+from local_aws.execution.isolation import Isolation, confined
+from local_aws.execution.processes import ProcessGroup, opt_ml_seen_at
+from local_aws.gateway.json_service import Document
+from local_aws.sagemaker.jobs.machines import free_port
+from local_aws.sagemaker.models import ROLE
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +32,8 @@ PING_TIMEOUT = 2.0
 STOP_SECONDS = 5.0
 LONGEST_BACKOFF = 30.0
 TAIL_LINES = 20
+WORK = "work"
+"""The working folder, apart from the model."""
 
 
 class ServerFailed(Exception):
@@ -35,17 +42,70 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """How to start a server. `opt_ml` is seen at /opt/ml; `record` is its process record; seconds to
-    become healthy.
+    """A server to start.
+
+    Attributes:
+        name: For logs.
+        argv: Its command.
+        env: Its environment.
+        opt_ml: The folder that it sees at /opt/ml.
+        record: The record of its process group.
+        isolation: Its view of the machine.
+        startup_seconds: Time until it must be healthy.
     """
 
     name: str
-    argv: tuple[str, ...]
+    argv: Sequence[str]
     env: Mapping[str, str]
     opt_ml: Path
     record: Path
+    isolation: Isolation
     startup_seconds: float
-    hidden: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        context: Context,
+        region: str,
+        container: Document,
+        *,
+        name: str,
+        opt_ml: Path,
+        cores: int,
+        startup_seconds: float,
+        env: Mapping[str, str] | None = None,
+    ) -> ServerSpec:
+        """Describe the server of a model's container.
+
+        A module (`python -m`) is found in the image's packages only, never in the model's folder.
+
+        Raises:
+            ServerFailed: No image serves the container.
+        """
+        image = context.images.find_for(container["Image"], Contract.SERVER)
+        if image is None:
+            raise ServerFailed(f"no server image matches {container['Image']}")
+        program, *arguments = image.command(image.argv)
+        safe = {"PYTHONSAFEPATH": "1"} if arguments[:1] == ["-m"] else {}
+        for folder in (WORK, "tmp"):
+            (opt_ml / folder).mkdir(exist_ok=True)
+        return cls(
+            name=name,
+            argv=(program, *arguments),
+            env={
+                **context.job_environment(region, container.get(ROLE, "")),
+                "HOME": f"{opt_ml_seen_at(opt_ml)}/{WORK}",
+                **container.get("Environment", {}),
+                **(env or {}),
+                **safe,
+                "SM_NUM_CPUS": str(cores),
+                "OMP_NUM_THREADS": str(cores),
+            },
+            opt_ml=opt_ml,
+            record=context.records / name.replace(" ", "-").replace("/", "."),
+            isolation=confined(context.settings.state, opt_ml / "tmp", interpreter=image.interpreter),
+            startup_seconds=startup_seconds,
+        )
 
 
 class ModelServer:
@@ -155,18 +215,18 @@ class ModelServer:
 
     def _serve(self) -> str | None:
         """Run the process to its end; return the reason when it never became healthy, else None."""
-        port = _free_port()
+        port = free_port()
         self._tail.clear()
         try:
             group = ProcessGroup.start(
                 self.spec.argv,
                 env={**self.spec.env, "SAGEMAKER_BIND_TO_PORT": str(port)},
-                cwd=self.spec.opt_ml / "model",
+                cwd=self.spec.opt_ml / WORK,
                 opt_ml=self.spec.opt_ml,
                 log=self._take_line,
                 name=self.spec.name,
                 record=self.spec.record,
-                isolation=Isolation(hidden=self.spec.hidden),
+                isolation=self.spec.isolation,
             )
         except OSError as error:
             return f"cannot start {self.spec.argv[0]}: {error}"
@@ -231,9 +291,3 @@ def _answers_ping(pool: urllib3.HTTPConnectionPool) -> bool:
         return pool.request("GET", "/ping", timeout=PING_TIMEOUT, retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

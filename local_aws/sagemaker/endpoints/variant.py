@@ -12,11 +12,9 @@ from pathlib import Path
 from local_aws.context import Context
 from local_aws.errors import AwsError
 from local_aws.execution.capacity import instance_cores
-from local_aws.execution.images import Contract
 from local_aws.gateway.json_service import Document
 from local_aws.sagemaker.endpoints import model_data
 from local_aws.sagemaker.endpoints.server import ModelServer, ServerFailed, ServerSpec
-from local_aws.sagemaker.models import ROLE
 from local_aws.state.logs import LogWriter
 
 DEFAULT_STARTUP_SECONDS = 480
@@ -195,30 +193,20 @@ class Variant:
 
     def _new_server(self, count: int) -> ModelServer:
         self._made += 1
-        settings = self._context.settings
-        container = self.spec.container
-        image = self._context.images.find_for(container["Image"], Contract.SERVER)
-        if image is None:
-            raise ServerFailed(f"no server image matches {container['Image']}")
-        cores = max(1, min(instance_cores(self.spec.instance_type), settings.cores // max(1, count)))
-        instance = f"i-{secrets.token_hex(9)[:17]}"
-        name = f"{self.spec.name}-{self._made}-{self._folder.parent.name}"
-        stream = f"{self.spec.name}/{instance}"
-        log = self._context.logs.writer(self._region, f"/aws/sagemaker/Endpoints/{self._endpoint}", stream)
-        spec = ServerSpec(
-            name=f"endpoint {self._endpoint} {name}",
-            argv=tuple(image.command(image.argv)),
-            env={
-                **self._context.job_environment(self._region, container.get(ROLE, "")),
-                **container.get("Environment", {}),
-                "SM_NUM_CPUS": str(cores),
-                "OMP_NUM_THREADS": str(cores),
-            },
-            opt_ml=self._folder,
-            record=self._context.records / f"endpoint-{self._region}-{self._endpoint}-{name}",
-            startup_seconds=self.spec.startup_seconds,
-            hidden=(settings.state,),
+        cores = max(
+            1, min(instance_cores(self.spec.instance_type), self._context.settings.cores // max(1, count))
         )
+        spec = ServerSpec.of(
+            self._context,
+            self._region,
+            self.spec.container,
+            name=f"endpoint {self._region} {self._endpoint} {self.spec.name}-{self._made}-{self._folder.parent.name}",
+            opt_ml=self._folder,
+            cores=cores,
+            startup_seconds=self.spec.startup_seconds,
+        )
+        stream = f"{self.spec.name}/i-{secrets.token_hex(9)[:17]}"
+        log = self._context.logs.writer(self._region, f"/aws/sagemaker/Endpoints/{self._endpoint}", stream)
         server = ModelServer(spec, log, stream)
         self._logs[server] = log
         return server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_aws.context import Context
-from local_aws.execution.processes import Isolation, ProcessGroup, namespaces_supported
+from local_aws.execution.isolation import confined
+from local_aws.execution.processes import ProcessGroup, namespaces_supported
 from local_aws.sagemaker.jobs.job import Shutdown
 from local_aws.state.logs import LogWriter
 
@@ -29,6 +29,7 @@ class HostCommand:
 
     Attributes:
         folder: Its /opt/ml.
+        interpreter: The python of its image.
         log: Receives its output.
     """
 
@@ -37,6 +38,7 @@ class HostCommand:
     env: Mapping[str, str]
     cwd: Path
     folder: Path
+    interpreter: str
     log: LogWriter
 
 
@@ -79,16 +81,6 @@ def addresses(names: Sequence[str]) -> dict[str, str]:
     )
 
 
-def isolation(context: Context, names: Sequence[str]) -> Isolation:
-    """A job sees its own /opt/ml, its hosts' names and a read-only machine; other jobs and the state are
-    hidden.
-    """
-    writable = [Path(path) for path in ("/tmp", "/var/tmp", "/dev/shm") if os.path.isdir(path)]
-    return Isolation(
-        hosts=addresses(names), hidden=(context.settings.state,), writable=writable, drop_privileges=True
-    )
-
-
 class Hosts:
     """A job's running hosts. `on_line` receives every line of every host."""
 
@@ -108,7 +100,7 @@ class Hosts:
         Raises:
             OSError: One cannot be started; the others are ended.
         """
-        shared = isolation(self._context, [command.name for command in commands])
+        names = addresses([command.name for command in commands])
         try:
             for command in commands:
                 record = self._context.records / f"{self._label}/{command.name}".replace("/", ".")
@@ -120,7 +112,12 @@ class Hosts:
                     log=self._tee(command),
                     name=f"{self._label}/{command.name}",
                     record=record,
-                    isolation=shared,
+                    isolation=confined(
+                        self._context.settings.state,
+                        command.folder / "tmp",
+                        interpreter=command.interpreter,
+                        hosts=names,
+                    ),
                 )
                 self._groups.append((command.name, group))
         except OSError:

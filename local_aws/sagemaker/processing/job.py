@@ -128,7 +128,7 @@ class ProcessingJob(Job):
         }
         log = log_stream(self.context, self.region, LOG_GROUP, self.name, host)
         argv = command(self._image, self.request["AppSpecification"])
-        return HostCommand(host, argv, env, folder / "processing", folder, log)
+        return HostCommand(host, argv, env, folder / "processing", folder, self._image.interpreter, log)
 
     def _download(self, source: Document, place: HostPlace, folder: Path) -> None:
         try:

@@ -145,6 +145,7 @@ class TrainingSetup:
             env,
             cwd,
             folder,
+            self._image.interpreter,
             log_stream(self._context, self._region, LOG_GROUP, self._name, place.host),
         )
 

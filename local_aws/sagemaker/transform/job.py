@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import urllib3
 
 from local_aws.context import Context
-from local_aws.execution.images import Contract
 from local_aws.sagemaker import s3_data
 from local_aws.sagemaker.endpoints import model_data
 from local_aws.sagemaker.endpoints.server import ModelServer, ServerFailed, ServerSpec
@@ -144,31 +143,25 @@ class TransformJob(Job):
         raise JobFailed(cut(f"AlgorithmError: {entry.key}: the container answered {failure}"))
 
     def _server(self, number: int, cores: int) -> ModelServer:
-        image = self.context.images.find_for(self._container["Image"], Contract.SERVER)
-        if image is None:
-            raise JobFailed(f"ClientError: no server image matches {self._container['Image']}")
-        stream = f"{self.name}/i-{secrets.token_hex(9)[:17]}"
-        log = self.context.logs.writer(self.region, LOG_GROUP, stream)
-        self._logs.append(log)
-        spec = ServerSpec(
-            name=f"transform {self.name} {number}",
-            argv=tuple(image.command(image.argv)),
+        spec = ServerSpec.of(
+            self.context,
+            self.region,
+            self._container,
+            name=f"transform {self.region} {self.name} {number}",
+            opt_ml=self.folder / f"instance-{number}",
+            cores=cores,
+            startup_seconds=STARTUP_SECONDS,
             env={
-                **self.context.job_environment(self.region, self._container[ROLE]),
-                **self._container.get("Environment", {}),
                 "SAGEMAKER_BATCH": "true",
                 "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(self._plan.max_bytes // 2**20),
                 "SAGEMAKER_BATCH_STRATEGY": self._plan.strategy,
                 "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": str(self.request.get("MaxConcurrentTransforms", 1)),
                 **self.request.get("Environment", {}),
-                "SM_NUM_CPUS": str(cores),
-                "OMP_NUM_THREADS": str(cores),
             },
-            opt_ml=self.folder / f"instance-{number}",
-            record=self.context.records / f"{KIND}-{self.region}-{self.name}-{number}",
-            startup_seconds=STARTUP_SECONDS,
-            hidden=(self.context.settings.state,),
         )
+        stream = f"{self.name}/i-{secrets.token_hex(9)[:17]}"
+        log = self.context.logs.writer(self.region, LOG_GROUP, stream)
+        self._logs.append(log)
         return ModelServer(spec, log, stream)
 
     def _end(self, status: str, **members: object) -> None:

@@ -120,7 +120,7 @@ def test_hosts_hidden_and_read_only(tmp_path: Path) -> None:
     (secret / "file").write_text("secret")
     isolation = Isolation(hosts={"algo-1": "127.0.0.1"}, hidden=[secret], writable=[], drop_privileges=True)
     script = (
-        f"grep -c algo-1 /etc/hosts; ls {secret} | wc -l; touch {tmp_path}/x || echo refused; "
+        f"grep -c algo-1 /etc/hosts; ls {secret} 2>/dev/null | wc -l; touch {tmp_path}/x || echo refused; "
         "touch /opt/ml/ok && echo allowed; mount -t tmpfs none /opt/ml 2>/dev/null || echo no mount"
     )
     lines: list[bytes] = []

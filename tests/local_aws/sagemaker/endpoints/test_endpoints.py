@@ -50,7 +50,7 @@ def test_an_endpoint_answers_and_says_what_went_wrong(deployment: Deployment) ->
     with pytest.raises(ClientError) as error:
         deployment.ask(b"crash")
     assert error.value.response["Error"]["Code"] == "ModelError"
-    assert deployment.ask()["pid"] != answer["pid"]
+    assert deployment.ask()["process"] != answer["process"]
     group = f"/aws/sagemaker/Endpoints/{deployment.endpoint}"
     logs = deployment.cloud.client("logs")
     eventually(
@@ -144,7 +144,7 @@ def test_variants_weights_and_capacities(deployment: Deployment) -> None:
     assert summaries["v1"]["CurrentInstanceCount"] == 2
     answers = [deployment.ask() for _ in range(12)]
     assert {answer["variant"] for answer in answers} == {"v1"}
-    assert len({answer["pid"] for answer in answers}) == 2
+    assert len({answer["process"] for answer in answers}) == 2
 
 
 def canary(seconds: int, alarm: str | None = None, kind: str = "CANARY") -> dict[str, Any]:
@@ -378,14 +378,14 @@ def test_endpoints_come_back_after_kill_9(own_cloud: Callable[..., Cloud]) -> No
     cloud = own_cloud()
     deployment = Deployment(cloud)
     deployment.deploy("1")
-    before = deployment.ask()["pid"]
+    before = deployment.ask()["process"]
     cloud.kill()
     cloud.start()
     deployment.runtime = cloud.client("sagemaker-runtime")
     assert deployment.describe()["EndpointStatus"] == "InService"
     after = deployment.ask()
     assert after["version"] == "1"
-    assert after["pid"] != before
+    assert after["process"] != before
     with pytest.raises(ProcessLookupError):
         os.kill(before, 0)
 
