@@ -163,7 +163,7 @@ def test_unknown_classes_and_unreadable_photos_are_said(card: ModelCard) -> None
     }
     text = Page(render(Report(document, card, {}))).text
     assert "unknown to the model (violet), counted as wrong: 3" in text
-    assert "could not be read, and count nowhere: 1" in text
+    assert "Unreadable photos, excluded from all figures: 1" in text
 
 
 @pytest.mark.parametrize(
