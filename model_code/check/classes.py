@@ -12,15 +12,16 @@ from model_code.check.labels import Integers, Judged, Rows
 
 FEW = 20
 """Photos below which a class cannot be judged: of 2 test photos, one mistake is 50 points of recall."""
-_ALIKE = 0.7
+_INDISTINCT = 0.75
 """Accuracy between two classes alone up to which they cannot be told apart; guessing gives 0.5."""
+_SURELY_BELOW = 0.85
 _Z = 1.96
 _UNLIKE = 5.0
 _CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Lookalikes:
+class Indistinct:
     """Two classes by index, and how often a photo of either is recognised when only these two are possible."""
 
     left: int
@@ -29,23 +30,23 @@ class Lookalikes:
     photos: int
 
 
-def alike(judged: Judged) -> list[Lookalikes]:
+def indistinct(judged: Judged) -> list[Indistinct]:
     """Pairs of classes that the embeddings cannot tell apart, the closest first.
 
-    Listed where the upper end of the 95 % interval (Wald) of the accuracy between the two is at most `_ALIKE`, so
-    that a pair of small classes is not accused by chance.
+    Listed where the accuracy between the two is at most `_INDISTINCT`, and the upper end of its 95 % interval (Wald) at most
+    `_SURELY_BELOW`, so that a pair of small classes is not listed by chance.
     """
     counts = np.maximum(judged.counts, 1)
     share = judged.beaten / counts[:, None]
     accuracy = 1 - (share + share.T) / 2
     found = []
-    for left, right in np.argwhere(np.triu(accuracy <= _ALIKE, 1)).tolist():
+    for left, right in np.argwhere(np.triu(accuracy <= _INDISTINCT, 1)).tolist():
         photos = int(judged.counts[left] + judged.counts[right])
         between = float(accuracy[left, right])
         if min(judged.counts[left], judged.counts[right]) == 0:
             continue
-        if between + _Z * sqrt(max(between * (1 - between), 0.01) / photos) <= _ALIKE:
-            found.append(Lookalikes(left, right, between, photos))
+        if between + _Z * sqrt(max(between * (1 - between), 0.01) / photos) <= _SURELY_BELOW:
+            found.append(Indistinct(left, right, between, photos))
     return sorted(found, key=lambda pair: (pair.accuracy, pair.left, pair.right))
 
 

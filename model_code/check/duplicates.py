@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ _MATCH = 0.9
 
 Grey = NDArray[np.float32]
 Features = NDArray[np.float32]
+Rows = NDArray[np.float16] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,17 @@ class Pair:
     mirrored: bool
 
 
-def near_duplicates(
-    rows: Features, read: Callable[[int], bytes], workers: int | None = None
+def verified(
+    pairs: Iterable[tuple[int, int, float]], read: Callable[[int], bytes], workers: int | None = None
 ) -> list[Pair]:
-    """Pairs of the same picture: re-encoded, resized, cropped, mirrored, brightened.
+    """The close pairs whose pixels match too, by index.
 
     Args:
-        rows: Embeddings [photos, dim].
-        read: The file of a photo, by index; called for close pairs only.
+        pairs: What `close_pairs` gives.
+        read: The file of a photo, by index.
         workers: Threads that decode. Default: the cores of this machine.
     """
-    found = sorted(close_pairs(rows), key=lambda pair: pair[:2])
+    found = sorted(pairs, key=lambda pair: pair[:2])
     # Each photo of a pair is decoded once, whatever number of pairs it is in.
     wanted = sorted({at for left, right, _ in found for at in (left, right)})
     greys = dict(zip(wanted, ordered_map(lambda at: _grey(read(at)), wanted, workers), strict=True))
@@ -73,32 +74,40 @@ def near_duplicates(
     return [pair for pair in ordered_map(verify, found, workers) if pair is not None]
 
 
-def close_pairs(rows: Features, close: float = _CLOSE) -> Iterator[tuple[int, int, float]]:
-    """(i, j, cosine) with i < j of centred embeddings at least `close`; at most a few per photo."""
-    unit = rows - rows.mean(axis=0)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    few = _projected(unit)
-    slack = _SLACK if few is not unit else 0.0
+def close_pairs(rows: Rows, close: float = _CLOSE) -> Iterator[tuple[int, int, float]]:
+    """(i, j, cosine) with i < j of centred embeddings [photos, dim] at least `close`; at most a few per photo."""
+    centre = rows.mean(axis=0, dtype=np.float32)
+    few = _projected(rows, centre)
     for top in range(0, len(rows), _TILE):
         hits: list[tuple[int, int, float]] = []
         for left in range(top, len(rows), _TILE):
             near = few[top : top + _TILE] @ few[left : left + _TILE].T
-            i, j = np.nonzero(near >= close - slack)
+            i, j = np.nonzero(near >= close - _SLACK)
             i, j = i + top, j + left
             i, j = i[j > i], j[j > i]
-            cosine = np.einsum("nd,nd->n", unit[i], unit[j])
-            kept = cosine >= close
-            hits += zip(i[kept].tolist(), j[kept].tolist(), cosine[kept].tolist(), strict=True)
+            for start in range(0, len(i), _TILE):
+                one, other = i[start : start + _TILE], j[start : start + _TILE]
+                cosine = np.einsum("nd,nd->n", _unit(rows[one], centre), _unit(rows[other], centre))
+                kept = cosine >= close
+                hits += zip(one[kept].tolist(), other[kept].tolist(), cosine[kept].tolist(), strict=True)
         yield from _nearest(hits)
 
 
-def _projected(unit: Features) -> Features:
-    width = unit.shape[1]
-    if width <= _DIMENSIONS:
-        return unit
-    draw = np.random.default_rng(0).standard_normal((width, _DIMENSIONS)).astype(np.float32)
-    few = unit @ np.linalg.qr(draw)[0].astype(np.float32)
-    few /= np.maximum(np.linalg.norm(few, axis=1, keepdims=True), 1e-12)
+def _unit(rows: Rows, centre: Features) -> Features:
+    unit = rows.astype(np.float32) - centre
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def _projected(rows: Rows, centre: Features) -> Features:
+    """Unit rows [photos, at most `_DIMENSIONS`] whose cosines are nearly those of `rows`."""
+    width = rows.shape[1]
+    draw = np.random.default_rng(0).standard_normal((width, min(width, _DIMENSIONS))).astype(np.float32)
+    basis = np.linalg.qr(draw)[0].astype(np.float32)
+    few = np.empty((len(rows), basis.shape[1]), np.float32)
+    for start in range(0, len(rows), _TILE):
+        part = _unit(rows[start : start + _TILE], centre) @ basis
+        few[start : start + _TILE] = part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
     return few
 
 
@@ -151,21 +160,3 @@ def _correlate(whole: Grey, part: Grey, scale: float) -> float:
     mean = windows.mean(axis=1)
     spread = np.sqrt(np.maximum((windows**2).sum(axis=1) - windows.shape[1] * mean**2, 1e-6))
     return float((windows @ small / spread).max() / max(float(np.linalg.norm(small)), 1e-6))
-
-
-def largest_groups(pairs: Sequence[Pair]) -> list[list[int]]:
-    """Photos joined by pairs, largest group first."""
-    parent: dict[int, int] = {}
-
-    def root(at: int) -> int:
-        while parent.setdefault(at, at) != at:
-            parent[at] = parent[parent[at]]
-            at = parent[at]
-        return at
-
-    for pair in pairs:
-        parent[root(pair.right)] = root(pair.left)
-    groups: dict[int, list[int]] = {}
-    for at in parent:
-        groups.setdefault(root(at), []).append(at)
-    return sorted((sorted(group) for group in groups.values()), key=lambda group: (-len(group), group))

@@ -14,16 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SUSPECT_ODDS = 5.0
-"""Log-odds (natural) from which a label is suspected: the other class is 150 times as likely.
+SUSPECT_ODDS = 6.0
+"""Log-odds (natural) from which a label is suspected: the other class is 400 times as likely.
 
-With 5 % of labels flipped: at random, 0.89 of the suspects are wrong and 0.87 of the wrong labels are suspected; to one
-of the three most confused classes, 0.78 and 0.48.
+With 5 % of 12,000 labels flipped: at random, 0.81 of the suspects are wrong and 0.94 of the wrong labels are suspected;
+to one of the three most confused classes, 0.76 and 0.44.
 """
 FOLDS = 5
 _SHRINKAGE = 0.5
 _CHUNK = 2048
 _CALIBRATED_ON = 4_000
+_NOISE = (1e-6, 0.01, 0.02, 0.04, 0.08, 0.16)
 
 Rows = NDArray[np.float16] | NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -68,7 +69,9 @@ def judge(rows: Rows, labels: Integers, classes: int, folds: int = FOLDS, seed: 
     """
     fold = _folds(labels, folds, seed)
     centre = rows.mean(axis=0, dtype=np.float32)
-    parts = [_Moments.of(rows, labels, np.flatnonzero(fold == number), centre, classes) for number in range(folds)]
+    parts = [
+        _Moments.of(rows, labels, np.flatnonzero(fold == number), centre, classes) for number in range(folds)
+    ]
     whole = sum(parts[1:], parts[0])
     odds = np.full(len(rows), np.nan, np.float32)
     suggestion = np.zeros(len(rows), np.int64)
@@ -158,7 +161,11 @@ def _chunks(chosen: Integers) -> Iterator[Integers]:
 
 
 def _temperature(samples: list[tuple[Floats, Integers]]) -> float:
-    """The factor on scores under which their softmax is likeliest: discriminants are far too sure."""
+    """The factor on scores under which their softmax is likeliest: discriminants are far too sure.
+
+    A share of the labels, fitted too, is taken to say nothing. Without it, a few wrong labels in a data set that is
+    otherwise clear cut would make every score look unsure, and hide themselves.
+    """
     if not samples:
         return 1.0
     scores = np.concatenate([part for part, _ in samples])
@@ -167,6 +174,7 @@ def _temperature(samples: list[tuple[Floats, Integers]]) -> float:
     own = scores[np.arange(len(scores)), given]
 
     def loss(factor: float) -> float:
-        return float((np.log(np.exp(factor * scores).sum(axis=1)) - factor * own).mean())
+        taught = np.exp(factor * own) / np.exp(factor * scores).sum(axis=1)
+        return min(float(-np.log((1 - noise) * taught + noise / scores.shape[1]).mean()) for noise in _NOISE)
 
     return float(min(np.geomspace(0.01, 1, 21), key=loss))

@@ -71,7 +71,9 @@ class Material:
         return self.classes[self.labels[at]]
 
 
-def collect(embeddings: Path, shard_folder: Path, classes: Sequence[str], paths: Mapping[str, str]) -> Material:
+def collect(
+    embeddings: Path, shard_folder: Path, classes: Sequence[str], paths: Mapping[str, str]
+) -> Material:
     """Read both folders.
 
     Args:
