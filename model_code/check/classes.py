@@ -33,8 +33,8 @@ class Indistinct:
 def indistinct(judged: Judged) -> list[Indistinct]:
     """Pairs of classes that the embeddings cannot tell apart, the closest first.
 
-    Listed where the accuracy between the two is at most `_INDISTINCT`, and the upper end of its 95 % interval (Wald) at most
-    `_SURELY_BELOW`, so that a pair of small classes is not listed by chance.
+    Listed where the accuracy between the two is at most `_INDISTINCT`, and the upper end of its 95 % interval (Wald)
+    at most `_SURELY_BELOW`, so that a pair of small classes is not listed by chance.
     """
     counts = np.maximum(judged.counts, 1)
     share = judged.beaten / counts[:, None]
