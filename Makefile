@@ -15,12 +15,13 @@ RUN := $(BIN)/python -m launcher
 #@ ONLY=name                the program of make bench; default: all
 #@ AIRFLOW_PORT=8080        port of Airflow on 127.0.0.1
 #@ LOCAL_AWS_PORT=4566      port of local_aws on 127.0.0.1
+#@ NOTEBOOK_PORT=8888       port of JupyterLab on 127.0.0.1
 #@ ML_PIPELINE_HOME=.run    folder of everything a run writes; make clean removes it
 #@ PYTHON=python3.11        the interpreter of the virtual environment
-export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT ML_PIPELINE_HOME
+export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup any-setup run up status predict stop clean check docs test test-slow bench lock
+.PHONY: help setup any-setup run up status predict notebook stop clean check docs test test-slow bench lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,9 @@ status: any-setup ## show the services and the result of the last run
 
 predict: setup ## classify IMAGE=photo.jpg with the deployed endpoint
 	@$(RUN) predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
+
+notebook: setup ## open JupyterLab on 127.0.0.1 with the notebooks, ready for local_aws
+	@$(RUN) notebook
 
 stop: any-setup ## stop every process; finished work is kept
 	@$(RUN) stop

@@ -1,4 +1,4 @@
-"""`python -m launcher run|up|status|predict|stop|clean`: what the Makefile calls."""
+"""`python -m launcher run|up|status|predict|notebook|stop|clean`: what the Makefile calls."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="classify a photo with the deployed endpoint")
     predict.add_argument("image", type=Path, help="a photo")
     predict.add_argument("--endpoint", help="endpoint name; by default the last run's, or the only one")
+    commands.add_parser("notebook", help="start JupyterLab with the project's notebooks")
     commands.add_parser("stop", help="stop every process of the run; nothing finished is lost")
     commands.add_parser("clean", help="stop, then remove everything a run made")
     return arguments
@@ -85,6 +86,12 @@ def _predict(settings: Settings, console: Console, chosen: argparse.Namespace) -
     return predict(settings, console, chosen.image, chosen.endpoint)
 
 
+def _notebook(settings: Settings, console: Console, _: argparse.Namespace) -> int:
+    from launcher.notebook import notebook
+
+    return notebook(settings, console)
+
+
 def _stop(settings: Settings, console: Console, _: argparse.Namespace) -> int:
     was_up = supervisor.read_state(settings.home) is not None
     with console.status("stopping"):
@@ -105,7 +112,8 @@ def _clean(settings: Settings, console: Console, _: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "run": _run, "up": _up, "status": _status, "predict": _predict, "stop": _stop, "clean": _clean,
+    "run": _run, "up": _up, "status": _status, "predict": _predict,
+    "notebook": _notebook, "stop": _stop, "clean": _clean,
 }  # fmt: skip
 
 if __name__ == "__main__":

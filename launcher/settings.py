@@ -59,6 +59,7 @@ class Settings:
     home: Path
     airflow_port: int = 8080
     local_aws_port: int = 4566
+    notebook_port: int = 8888
     data: Path | None = None
     weights: str | None = None
     architecture: str = "mobilenet_v2"
@@ -84,6 +85,7 @@ class Settings:
             home=home,
             airflow_port=_integer(environ, "AIRFLOW_PORT", 8080, 1, 65535),
             local_aws_port=_integer(environ, "LOCAL_AWS_PORT", 4566, 1, 65535),
+            notebook_port=_integer(environ, "NOTEBOOK_PORT", 8888, 1, 65535),
             data=Path(data).expanduser().resolve() if data else None,
             weights=_weights(environ.get("WEIGHTS")),
             architecture=environ.get("ARCHITECTURE") or "mobilenet_v2",

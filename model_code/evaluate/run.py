@@ -21,7 +21,7 @@ from model_code.process.progress import Progress
 
 @dataclass(frozen=True)
 class Judged:
-    """A model, its answers and its figures."""
+    """A model, what it answered, and the figures."""
 
     subject: Subject
     judgement: Judgement
@@ -30,7 +30,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Job:
-    """Settings of one evaluation."""
+    """One evaluation: what to judge on, with what, and where results go."""
 
     shards: list[Path]
     dataset: dict[str, str] | None
@@ -58,7 +58,7 @@ class Job:
         return Judged(subject, judgement, evaluation.evaluate(subject, judgement))
 
     def write(self, judged: Judged, output: Path) -> None:
-        """Write `evaluation.json` and `report.html`."""
+        """`evaluation.json` and `report.html`."""
         text = json.dumps(judged.document, indent=1, ensure_ascii=False, allow_nan=False)
         (output / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         photos = thumbnails(judged.judgement.worst[: self.thumbnails])
@@ -67,7 +67,7 @@ class Job:
 
 
 def run(job: Job, model: Path, champion: Path | None, output: Path) -> Judged:
-    """Judge `model` and `champion` on the same photos, and write everything to `output`."""
+    """Judge `model`, and `champion` beside it, and write everything to `output`."""
     models = 1 if champion is None else 2
     progress = Progress(models * sum(count_photos(shard) for shard in job.shards), "photos")
     ours = job.judge(model, output, progress.advance)

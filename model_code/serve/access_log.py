@@ -1,4 +1,4 @@
-"""The access log: a JSON line per request, written by its own thread, so that a slow or full log delays no answer."""
+"""A JSON line per request, made and written by a thread of its own: a log, slow or full, never holds up an answer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ _ATOMIC = 4096
 
 @dataclass(slots=True)
 class Entry:
-    """One request, without its photos or long texts: a backlog must not hold them.
+    """One request. Neither its photos nor long texts: a backlog must not hold them.
 
-    Args:
-        at: Time of the answer, seconds since 1970.
-        method: None, and so are the fields after it, if the request was never complete.
+    :param at: when it was answered, seconds since 1970.
+    :param method: and all that follows, where the request became complete.
     """
 
     at: float
@@ -40,7 +39,7 @@ class Entry:
     inference_id: str | None = None
 
     def fields(self) -> dict[str, Any]:
-        """The fields of the log line."""
+        """What the line says."""
         said: dict[str, Any] = {
             "time": datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
         }
@@ -64,7 +63,7 @@ class Entry:
 
 
 class AccessLog:
-    """Writes lines to a file or standard output. Beyond a backlog of 10,000 they are dropped and counted in `lost`."""
+    """Lines to a file or standard output; beyond a backlog of 10,000 they are dropped and counted in `lost`."""
 
     def __init__(self, target: str) -> None:
         self.lost = 0
@@ -103,7 +102,7 @@ class AccessLog:
                     self.lost += part.count(b"\n")
 
     def _parts(self) -> Iterator[bytes]:
-        """Yield all waiting lines in pieces small enough to be written atomically."""
+        """All that is waiting, as lines in pieces that are written whole."""
         part = b""
         while self._lines:
             line = json.dumps(self._lines.popleft().fields()).encode() + b"\n"

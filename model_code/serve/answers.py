@@ -1,4 +1,4 @@
-"""Formats probabilities as JSON, JSON lines and CSV, with the versions of model and data set."""
+"""Probabilities into answers: JSON, JSON lines and CSV, with the model's and the data set's version."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ from model_code.serve.payload import Format, Query
 class Answer:
     """One photo's answer.
 
-    Args:
-        order: Class indices from the likeliest to the least likely, int [classes].
-        probabilities: Calibrated, in that order, float32 [classes].
-        heat_map: PNG, if requested.
+    :param order: class indices from the likeliest to the least likely, int [classes].
+    :param probabilities: calibrated, in that order, float32 [classes].
+    :param heat_map: PNG, when asked for.
     """
 
     order: NDArray[np.intp]
@@ -42,7 +41,7 @@ class Answer:
 
 
 Outcome = Answer | Exception
-"""The outcome of one photo."""
+"""What became of one photo."""
 
 _STATUS = {PhotoReason.TOO_LARGE: 413, PhotoReason.UNSUPPORTED: 415}
 
@@ -51,10 +50,9 @@ _STATUS = {PhotoReason.TOO_LARGE: 413, PhotoReason.UNSUPPORTED: 415}
 class Writer:
     """Writes answers for one model.
 
-    Args:
-        classes: The model's, in its order.
-        abstain_threshold: An answer whose best probability is below is flagged `abstain`.
-        provenance: Model and data set, included in every JSON answer.
+    :param classes: the model's, in its order.
+    :param abstain_threshold: an answer whose best probability is below is flagged `abstain`.
+    :param provenance: model and data set, repeated in every JSON answer.
     """
 
     classes: tuple[str, ...]
@@ -64,8 +62,8 @@ class Writer:
     def response(self, query: Query, outcomes: Sequence[Outcome]) -> Response:
         """The response to a whole request.
 
-        A photo that cannot be read fails the request, except in JSON lines, where it fails only its own line as
-        long as another line succeeds.
+        A photo that cannot be read fails the request, except in JSON lines, where it only fails its own line
+        as long as there is a good one.
         """
         errors = [
             (n, refusal(outcome)) for n, outcome in enumerate(outcomes) if isinstance(outcome, Exception)
@@ -102,7 +100,8 @@ class Writer:
     def _prediction(self, answer: Answer, top_k: int | None) -> str:
         """One photo's answer as a JSON object without its closing brace.
 
-        Formatted without `json`, which takes four times as long here: most of an answer never changes.
+        Written by hand: most of an answer never changes, and `json` takes four times as long, between two photos,
+        when its code is in no cache.
         """
         top = self._top(self._quoted, answer, top_k)
         name, probability = top[0]

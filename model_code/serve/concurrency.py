@@ -1,4 +1,4 @@
-"""Choose processes, workers and threads for a model on this machine by a short measurement."""
+"""How many processes, workers and threads serve a model best here: a short measurement, then arithmetic."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from model_code.serve.settings import MOST_PROCESSES, Settings
 
 _BATCHES = (1, 4, 16)
 _SLICE = 0.1
-"""Duration of one measurement in seconds."""
+"""Seconds of one measurement."""
 _BUDGET = 0.7
-"""Seconds after which no further measurement starts: a quick start matters more than the last percent."""
+"""Seconds after which no further measurement is begun: starting in time matters more than the last percent."""
 _WORTH = 1.1
-"""Factor in throughput that a bigger batch or more workers must gain to be worth their latency."""
+"""A bigger batch or more workers must bring this much throughput to be worth their latency."""
 _QUICKER = 1.2
-"""Factor by which threads that share a batch must cut the latency of a single photo."""
+"""Threads that share a batch must cut the latency of a single photo by this factor to be worth their while."""
 _SERIAL_SHARE = 0.6
 """Share of one core that a process may spend under the GIL before requests queue for it."""
 _QUEUE_SECONDS = 2.0
@@ -29,14 +29,13 @@ _QUEUE_MOST = 2048
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Distribution of the work over processes and threads.
+    """How the work is spread.
 
-    Args:
-        processes: Server processes.
-        workers: Worker threads per process; each runs one batch at a time.
-        threads: Threads of the runtime that share one batch.
-        max_batch: Most photos of one batch.
-        queue: Photos that may wait or run in one process.
+    :param processes: server processes.
+    :param workers: worker threads per process; each runs one batch at a time.
+    :param threads: threads of the runtime that share one batch.
+    :param max_batch: most photos of one batch.
+    :param queue: photos that may wait or run in one process.
     """
 
     processes: int
@@ -52,11 +51,10 @@ class Arrangement:
 
 @dataclass(frozen=True)
 class Measured:
-    """Measurements of one way to use the cores.
+    """One way to use the cores.
 
-    Args:
-        rates: Photos per second by batch size.
-        latency: Seconds of one photo alone.
+    :param rates: photos per second by batch size.
+    :param latency: seconds of one photo alone.
     """
 
     workers: int
@@ -75,16 +73,12 @@ class Measured:
 
 
 def choose(ways: Sequence[Measured], serial_seconds: float, cores: int, settings: Settings) -> Arrangement:
-    """Choose the arrangement from measurements; explicit settings take precedence.
+    """The arrangement for what was measured; settings that are given win.
 
-    The first way wins unless another has clearly more throughput, or about as much with a clearly lower latency
-    of a single photo. Several processes are used where one would spend too much time under the GIL.
+    The first way, unless another has clearly more throughput, or about as much and a clearly lower latency of
+    a single photo. More than one process where a single one would spend too much time under the GIL.
 
-    Args:
-        ways: The measurements, the default way first.
-        cores: Cores of this machine to use.
-        settings: Values given explicitly.
-        serial_seconds: Time per photo that only one thread of a process can spend at a time.
+    :param serial_seconds: time per photo that only one thread of a process can spend at a time.
     """
     best = max(way.rate for way in ways)
     close = [way for way in ways if way.rate * _WORTH >= best]
@@ -100,7 +94,7 @@ def choose(ways: Sequence[Measured], serial_seconds: float, cores: int, settings
 
 
 def fixed(settings: Settings) -> Arrangement | None:
-    """The arrangement, if the settings leave nothing to measure."""
+    """The arrangement when the settings leave nothing to measure."""
     chosen = (settings.processes, settings.workers, settings.threads, settings.max_batch)
     if any(value is None for value in chosen):
         return None
@@ -111,9 +105,8 @@ def fixed(settings: Settings) -> Arrangement | None:
 def measure(ways: Sequence[tuple[int, int, Callable[[int], Callable[[], object]]]]) -> list[Measured]:
     """Time each way to use the cores.
 
-    Args:
-        ways: Workers, threads, and a function that for a batch size gives a call answering one such batch.
-            At least the first way is measured, at least with batches of one.
+    :param ways: workers, threads, and a function that for a batch size gives a call answering one such batch.
+        At least the first way is measured, at least with batches of one.
     """
     measured: list[Measured] = []
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The training loop: schedule, early stopping, resumption. A task defines the step."""
+"""The training loop: schedule, early stopping, resumption. What a step does is a task's business."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,15 +22,16 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length and learning-rate schedule of a fit: a linear warm-up, then half a cosine to zero.
+    """How long a fit lasts and how its learning rate moves: a linear warm-up, then half a cosine to zero.
 
     Args:
         epochs: The length of the cosine.
-        steps: Optimizer steps per epoch.
+        steps: Optimiser steps per epoch.
         warmup: The fraction of all steps in which the rate rises.
-        patience: Stop after this number of epochs without improvement; 0: never.
-        stop_after: Epochs to run, or None for all. A refit stops at its trial's best epoch on the same
-            cosine, so that its weights see the same rates.
+        patience: Stop after so many epochs without a better one; 0: never.
+        stop_after: Epochs that are really run, or None for all. A refit stops where its trial's best epoch
+        was, on
+            the same cosine, so that its weights have seen the same rates.
     """
 
     epochs: int
@@ -58,7 +59,7 @@ class Schedule:
 
 
 class Task(Protocol):
-    """A model being fitted. Randomness comes from (seed, epoch, step) alone, so that any step can be repeated."""
+    """What is fitted. Randomness comes from (seed, epoch, step) alone, so that any step can be repeated."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -66,11 +67,11 @@ class Task(Protocol):
         ...
 
     def train_step(self, epoch: int, step: int) -> Tally:
-        """One optimizer step; this rank's loss, hits and photos."""
+        """One optimiser step; this rank's loss, hits and photos."""
         ...
 
     def validate(self) -> Tally | None:
-        """Judge this rank's part of the validation photos with the weights that would be kept; None: no photos."""
+        """This rank's part of the validation photos, judged as they would be kept; None: no photos."""
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -78,7 +79,7 @@ class Task(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Everything `restore` needs to continue bit for bit: weights, averages, optimizer."""
+        """Whatever `restore` needs to go on bit by bit: weights, averages, optimiser."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -88,7 +89,7 @@ class Task(Protocol):
 
 @dataclass
 class Progress:
-    """The progress of a fit: the complete state of the loop."""
+    """Where a fit is: all that the loop itself has to remember."""
 
     epoch: int = 0
     step: int = 0
@@ -117,7 +118,7 @@ class Fit:
             valid_loss and valid_accuracy.
         weights: Those of the epoch kept.
         history: The metrics of every epoch.
-        ran: Epochs that this process ran, without those before the checkpoint it resumed from.
+        ran: Epochs that this process ran; those before the checkpoint that it went on from were another's.
     """
 
     metrics: Metrics
@@ -127,7 +128,7 @@ class Fit:
 
     @property
     def epochs(self) -> int:
-        """Epochs that the kept weights were trained for."""
+        """How many epochs the kept weights have seen."""
         return int(self.metrics["epoch"])
 
 
@@ -138,10 +139,6 @@ def run(task: Task, schedule: Schedule, checkpoints: Checkpoints, world: World, 
     there are no validation photos.
 
     Args:
-        task: The model to fit.
-        schedule: Its length and learning rates.
-        checkpoints: Where to resume from and save to.
-        world: The ranks that share the work.
         report: Called on rank 0 with the metrics of each epoch as it ends.
 
     Raises:
@@ -164,7 +161,7 @@ def run(task: Task, schedule: Schedule, checkpoints: Checkpoints, world: World, 
 
 
 def _resume(task: Task, checkpoints: Checkpoints, world: World) -> Progress:
-    # Only rank 0 saves, and on some platforms only its folder survives, so all ranks use what rank 0 finds.
+    # Only rank 0 saves, and on some platforms only its folder survives, so all go by what rank 0 finds.
     state = world.from_main(checkpoints.latest() if world.is_main else None)
     if state is None:
         return Progress()
@@ -216,6 +213,6 @@ def _better(metrics: Metrics, kept: Metrics | None) -> bool:
 
 
 def _save(task: Task, schedule: Schedule, checkpoints: Checkpoints, progress: Progress) -> None:
-    # A finished fit only has to return its result again, not to continue.
+    # A finished fit only has to give its result again, not to go on.
     state = {"progress": progress.state(), "task": None if progress.done else task.state()}
     checkpoints.save(progress.epoch * schedule.steps + progress.step, state)

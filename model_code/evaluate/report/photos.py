@@ -1,4 +1,4 @@
-"""Thumbnails of photos, embedded in a page."""
+"""Small copies of photos, embedded in a page."""
 
 from __future__ import annotations
 

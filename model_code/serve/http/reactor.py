@@ -1,12 +1,12 @@
-"""Threads that take turns: some wait for the network, some process batches, the others sleep.
+"""Threads that take turns: some wait for the network, some work on batches, the others sleep.
 
 The pattern is Leader/Followers (Schmidt et al., "Pattern-Oriented Software Architecture", volume 2, 2000): the thread
-that reads a request also processes it and writes the answer. No photo is handed from thread to thread: a hand-over
-costs system calls, a wait for a core and another for the GIL.
+that reads a request works on it itself and writes the answer. Nothing is handed from thread to thread on the way of a
+photo, where a hand-over costs system calls, a wait for a core and another for the GIL.
 
-While all workers are busy, no thread listens for a moment: it would take a core from a working thread to read
-requests that have to wait in any case. There is one thread more than may work at a time, which listens if the pause
-grows long. Everything but the work itself happens under one lock, so that no other class here has to be thread-safe.
+While all that may work do, nobody listens for a moment: a thread that did would only take a core from one that works,
+to read what has to wait in any case. There is one thread more than may work at a time, which listens when the moment
+grows long. Everything but the work itself happens under one lock, so that nothing else here has to know of threads.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from typing import Any, Protocol
 from model_code.serve.http.poller import Poller, Ready, best_poller
 
 _PATIENCE = 0.02
-"""Longest time without a listening thread, in seconds: the worst-case wait for an answer to /ping."""
+"""Seconds for which nobody has to listen: what a client waits for the answer to its /ping at worst."""
 _QUIET = 0.25
-"""Seconds between checks for a listening thread on an idle server."""
+"""Seconds between looks at whether somebody listens, on a server that hears nothing."""
 
 
 class Work(Protocol):
-    """Work for threads that do not listen; `run` is called without the reactor's lock, the others with it."""
+    """What the threads do when they do not listen; `run` without the reactor's lock, the others with it."""
 
     @property
     def waiting(self) -> bool:
-        """True if there is a task that may start now."""
+        """Whether there is something to do that may be begun now."""
 
     @property
     def room(self) -> bool:
-        """True if a new task could start at once."""
+        """Whether something that comes may be begun at once."""
 
     def take(self) -> Any:
-        """Take the next task, if one is `waiting`."""
+        """What is to be done, where something is `waiting`."""
 
     def run(self, task: Any) -> None:
-        """Run a task. Must not raise."""
+        """Do it. Must not raise."""
 
     def finish(self, task: Any) -> None:
-        """Complete a finished task. Must not raise."""
+        """It is done. Must not raise."""
 
 
 class Reactor:
-    """Listens to sockets and runs work, on one thread more than may work at a time."""
+    """Listens to sockets and works, on as many threads as may work at a time and one more."""
 
     def __init__(self, trouble: Callable[[Exception], None], poller: Poller | None = None) -> None:
-        """Create the reactor; `trouble` is called with exceptions of callbacks, and the threads continue."""
+        """Tell `trouble` what callbacks raise; the threads go on."""
         self._trouble = trouble
         self._lock = threading.Lock()
         self._poller = poller or best_poller()
         self._deferred: deque[Callable[[], None]] = deque()
         self._sleeping: list[threading.Lock] = []
-        """Locks that sleeping threads wait on; releasing one wakes its thread. The last to fall asleep, whose caches
+        """What sleeping threads wait for, locked; releasing one wakes its thread. The last to fall asleep, whose caches
         are the warmest, is the first to be woken. A `Condition` makes a new lock for every wait.
         """
         self._listeners = 0
         self._heard = time.monotonic()
-        """When a thread last listened."""
+        """When somebody listened last."""
         self._every = 1.0
         self._action: Callable[[], None] = lambda: None
         self._due = 0.0
@@ -70,20 +70,17 @@ class Reactor:
     def start(self, work: Work, workers: int, every: float, action: Callable[[], None]) -> None:
         """Start the threads.
 
-        Args:
-            work: The tasks.
-            workers: Tasks that `work` hands out at a time.
-            every: Seconds between calls of `action`.
-            action: Called periodically.
+        :param workers: how many tasks `work` gives out at a time.
+        :param action: called every so many seconds.
         """
         self._every, self._action = every, action
-        targets = [self._ensure_listening, *[lambda: self._take_turns(work)] * (workers + 1)]
+        targets = [self._see_that_somebody_listens, *[lambda: self._take_turns(work)] * (workers + 1)]
         for number, target in enumerate(targets):
             threading.Thread(target=target, name=f"serve-{number}", daemon=True).start()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock on a thread outside the reactor; the methods below may be called under it."""
+        """The lock, for threads that are not the reactor's: under it they may call everything that follows."""
         with self._lock:
             yield
             self._run_deferred()
@@ -93,12 +90,12 @@ class Reactor:
     def watch(self, file: int, events: int, ready: Ready) -> None:
         """Have `ready` called with READ, WRITE or both whenever `file` is ready for them; 0 stops watching it.
 
-        The call may be spurious: another thread may have handled the event.
+        It may be called in vain: another thread may have dealt with it.
         """
         self._poller.watch(file, events, ready)
 
     def defer(self, action: Callable[[], None]) -> None:
-        """Call `action` before the lock is released, after the current caller has returned."""
+        """Call `action` before the lock is released: when whoever is calling now has come to an end."""
         self._deferred.append(action)
 
     def _run_deferred(self) -> None:
@@ -159,7 +156,7 @@ class Reactor:
             self._call(self._action)
         self._run_deferred()
 
-    def _ensure_listening(self) -> None:
+    def _see_that_somebody_listens(self) -> None:
         before = heard = self._heard
         while True:
             time.sleep(_QUIET if heard == before else _PATIENCE)

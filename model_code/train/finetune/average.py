@@ -11,10 +11,11 @@ from torch import nn
 
 
 class Average:
-    """An exponential moving average of parameters, warmed up so that it forgets the start of a short fit.
+    """An exponential moving average of parameters, warmed up so that a short fit is not held back by its
+    start.
 
     Args:
-        parameters: The parameters to average.
+        parameters: What to average.
         decay: Per step, once warm; 0 keeps no average.
     """
 
@@ -49,7 +50,7 @@ class Average:
             shadow.copy_(kept)
 
     def state(self) -> dict[str, Any]:
-        """The state that `restore` takes, on the CPU."""
+        """What `restore` needs, on the CPU."""
         return {"steps": self._steps, "shadow": [shadow.cpu() for shadow in self._shadow]}
 
     @torch.no_grad()

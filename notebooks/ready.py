@@ -1,0 +1,144 @@
+"""The AWS of the notebooks: local_aws under `make notebook`, or your own account with one setting."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+LOCAL, ACCOUNT = "local", "account"
+_START = "start the notebooks with `make notebook`"
+_TRAINING_IMAGE = "763104351884.dkr.ecr.{region}.amazonaws.com/pytorch:2.13-cpu-amzn2023-sagemaker"
+
+
+class NotReady(Exception):
+    """Nothing to work with; the message is one line that names the fix."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Show IPython one line instead of a stack."""
+        return [f"not ready: {self}"]
+
+
+@dataclass(frozen=True)
+class Aws:
+    """Clients, names and images of one AWS.
+
+    Attributes:
+        where: "local" or "account".
+        region: The AWS region.
+        bucket: The bucket that the pipeline uses, or SageMaker's default one.
+        role: ARN of the role that jobs assume.
+    """
+
+    where: str
+    region: str
+    bucket: str
+    role: str
+
+    @cached_property
+    def boto(self) -> Any:
+        """The boto3 session."""
+        import boto3
+
+        return boto3.Session(region_name=self.region)
+
+    @cached_property
+    def session(self) -> Any:
+        """The session of the SageMaker SDK v3."""
+        from sagemaker.core.helper.session_helper import Session
+
+        return Session(boto_session=self.boto, default_bucket=self.bucket)
+
+    def client(self, service: str) -> Any:
+        """Make a boto3 client of `service`."""
+        return self.boto.client(service)
+
+    @property
+    def training_image(self) -> str:
+        """AWS's public PyTorch training image for CPUs."""
+        return os.environ.get("ML_PIPELINE_TRAINING_IMAGE") or _TRAINING_IMAGE.format(region=self.region)
+
+    @property
+    def serving_image(self) -> str:
+        """The image of this project's model server.
+
+        Raises:
+            NotReady: On an account without ML_PIPELINE_SERVING_IMAGE.
+        """
+        image = os.environ.get("ML_PIPELINE_SERVING_IMAGE")
+        if image:
+            return image
+        if self.where == LOCAL:
+            return f"123456789012.dkr.ecr.{self.region}.amazonaws.com/ml-pipeline-serving:local"
+        raise NotReady("set ML_PIPELINE_SERVING_IMAGE to the URI of your serving image (docs/deploying.md)")
+
+
+def connect(where: str = LOCAL) -> Aws:
+    """Return the AWS to work with, checked.
+
+    Args:
+        where: "local" (local_aws) or "account" (the AWS account of your credentials).
+
+    Raises:
+        NotReady: It cannot be reached, or its credentials are refused.
+    """
+    if where == LOCAL:
+        return _local()
+    if where == ACCOUNT:
+        return _account()
+    raise NotReady(f'connect({where!r}) is unknown: give "local" or "account"')
+
+
+def _local() -> Aws:
+    url = os.environ.get("AWS_ENDPOINT_URL")
+    if not url:
+        raise NotReady(f'no local_aws in this environment: {_START}, or use connect("account")')
+    try:
+        with urllib.request.urlopen(f"{url}/_local_aws/health", timeout=10):
+            pass
+    except (OSError, urllib.error.URLError):
+        raise NotReady(f"local_aws does not answer at {url}: {_START}") from None
+    aws = Aws(LOCAL, "us-east-1", "ml-pipeline", "arn:aws:iam::123456789012:role/ml-pipeline-job")
+    _check(aws)
+    return aws
+
+
+def _account() -> Aws:
+    if os.environ.get("AWS_ENDPOINT_URL"):
+        raise NotReady(
+            "AWS_ENDPOINT_URL is set, so every call would reach local_aws: start Jupyter without it"
+        )
+    role, bucket = os.environ.get("ML_PIPELINE_ROLE_ARN"), os.environ.get("ML_PIPELINE_BUCKET")
+    if not role or not bucket:
+        raise NotReady("set ML_PIPELINE_ROLE_ARN and ML_PIPELINE_BUCKET to the pipeline's role and bucket")
+    import boto3
+
+    region = boto3.Session().region_name
+    if not region:
+        raise NotReady("no region: set AWS_DEFAULT_REGION, for example to eu-west-1")
+    aws = Aws(ACCOUNT, region, bucket, role)
+    _check(aws)
+    return aws
+
+
+def _check(aws: Aws) -> None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    s3 = aws.client("s3")
+    try:
+        s3.head_bucket(Bucket=aws.bucket)
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status != 404:
+            raise NotReady(
+                f"the credentials of this notebook are refused (HTTP {status}): "
+                + (_START if aws.where == LOCAL else "check AWS_PROFILE or your login")
+            ) from None
+        if aws.where == ACCOUNT:
+            raise NotReady(f"there is no bucket {aws.bucket}: see docs/deploying.md") from None
+        s3.create_bucket(Bucket=aws.bucket)
+    except BotoCoreError as error:
+        raise NotReady(f"AWS cannot be reached: {error}") from None
