@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from local_aws.execution import images
+from local_aws.gateway.doors import addresses
 from local_aws.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_REGION, Settings, StartupError, parse_quota
 from local_aws.state import folder as state_folder
+from local_aws.state.folder import CREDENTIALS
 
 START_SECONDS = 60
 STOP_SECONDS = 60
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     start.add_argument(
         "--host", default=DEFAULT_HOST,
-        help="address to listen on; on anything but loopback, every client that reaches it can run commands here",
+        help="address to listen on; other machines that reach it can run commands here with DIR/credentials",
     )  # fmt: skip
     start.add_argument("--region", default=DEFAULT_REGION)
     start.add_argument(
@@ -75,7 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     start.add_argument(
         "--iam", choices=["off", "enforce"], default="off",
-        help="enforce: requests need permissions, jobs have their role's; DIR/credentials are the account's own",
+        help="enforce: evaluate policies; jobs have the rights of their role, DIR/credentials those of the account",
+    )  # fmt: skip
+    start.add_argument(
+        "--auth", choices=["off", "required"], default=None,
+        help="required: verify signatures against DIR/credentials and keys issued by IAM and STS; off: accept any "
+        "credentials. Default: required with --iam enforce or an address that is not loopback, else off",
+    )  # fmt: skip
+    start.add_argument(
+        "--allow-origin", action="append", default=[], metavar="ORIGIN",
+        help="let web pages of this origin call local_aws (CORS); repeat for more",
     )  # fmt: skip
     start.add_argument("--foreground", action="store_true", help="run in this terminal")
     start.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
@@ -111,6 +122,9 @@ def _start(arguments: argparse.Namespace) -> None:
         quotas=dict(parse_quota(text) for text in arguments.quota),
         log_level=arguments.log_level,
         enforce_iam=arguments.iam == "enforce",
+        require_auth=None if arguments.auth is None else arguments.auth == "required",
+        hosts=frozenset(addresses(os.environ)),
+        origins=frozenset(arguments.allow_origin),
     )
     if arguments.foreground:
         from local_aws.daemon import run
@@ -122,6 +136,14 @@ def _start(arguments: argparse.Namespace) -> None:
         return
     _start_in_background(settings)
     print(f"local_aws answers at {_url(settings.state)} (log: {settings.state / state_folder.LOG})")
+    print(credentials_line(settings))
+
+
+def credentials_line(settings: Settings) -> str:
+    """Return the line that says which credentials local_aws accepts."""
+    if settings.verifies:
+        return f"clients sign with the key in {settings.state / CREDENTIALS} (AWS_SHARED_CREDENTIALS_FILE)"
+    return "it accepts any credentials, of every process on this machine; --auth required verifies signatures"
 
 
 def _start_in_background(settings: Settings) -> None:
@@ -134,6 +156,10 @@ def _start_in_background(settings: Settings) -> None:
     argv += ["--host", settings.host, "--region", settings.region]
     argv += ["--cores", str(settings.cores), "--log-level", settings.log_level]
     argv += ["--iam", "enforce" if settings.enforce_iam else "off"]
+    if settings.require_auth is not None:
+        argv += ["--auth", "required" if settings.require_auth else "off"]
+    for origin in sorted(settings.origins):
+        argv += ["--allow-origin", origin]
     for instance_type, limit in settings.quotas.items():
         argv += ["--quota", f"{instance_type}={limit}"]
     log = settings.state / state_folder.LOG
@@ -240,10 +266,7 @@ def _interrupt(arguments: argparse.Namespace) -> int:
 
 
 def _url(state: Path) -> str:
-    try:
-        return (state / state_folder.URL).read_text()
-    except FileNotFoundError:
-        return ""
+    return state_folder.read_text(state / state_folder.URL)
 
 
 def _ask(state: Path, page: str, method: str = "GET") -> Any:
@@ -252,8 +275,9 @@ def _ask(state: Path, page: str, method: str = "GET") -> Any:
     if not url or not state_folder.is_locked(state):
         return None
     request = urllib.request.Request(
-        f"{url}/_local_aws/{page}", method=method, data=b"" if method == "POST" else None
-    )
+        f"{url}/_local_aws/{page}", method=method, data=b"" if method == "POST" else None,
+        headers={"Authorization": f"Bearer {state_folder.read_text(state / state_folder.TOKEN)}"},
+    )  # fmt: skip
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)

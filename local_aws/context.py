@@ -39,8 +39,10 @@ class Key:
         return {"AWS_ACCESS_KEY_ID": self.id, "AWS_SECRET_ACCESS_KEY": self.secret, **token}
 
 
+NO_ROLE = f"arn:aws:iam::{ACCOUNT_ID}:role/local-aws-job"
+"""For processes without a role: it has no policy, and the account's own key never reaches a job."""
 ANY_KEY = Key("AKIALOCALAWSJOBS0000", "local-aws")
-"""For our own calls and for jobs where IAM is not enforced: any credentials are accepted then."""
+"""For our own calls and for jobs while any credentials are accepted."""
 
 
 @dataclass
@@ -86,7 +88,7 @@ class Context:
         Raises:
             botocore.exceptions.ClientError: the role cannot be assumed.
         """
-        if not (self.settings.enforce_iam and role):
+        if not (self.settings.verifies and role):
             return self.root_key
         end, key = self._sessions.get(role, (0.0, self.root_key))
         if end < time.time() + SESSION_SECONDS / 2:
@@ -147,7 +149,7 @@ class Context:
             "AWS_ENDPOINT_URL": self.url,
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
-            **self.key_of(role).environment,
+            **self.key_of(role or NO_ROLE).environment,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 

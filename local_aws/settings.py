@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ class Settings:
     0 picks a free one. cores: how many cores jobs may use together. quotas: instance type -> most instances
     at once, over which Create calls answer ResourceLimitExceeded; types not named have no limit but `cores`.
     enforce_iam: requests need the permissions that they need on AWS, else any credentials may do anything.
+    require_auth: requests need a valid signature; None requires it unless `host` is loopback.
+    hosts: further host names under which clients address local_aws. origins: web origins that get CORS headers.
     """
 
     state: Path
@@ -40,8 +43,38 @@ class Settings:
     log_level: str = "INFO"
     host: str = DEFAULT_HOST
     enforce_iam: bool = False
+    require_auth: bool | None = None
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+
+    @property
+    def is_loopback(self) -> bool:
+        """True if only this machine can reach local_aws."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def verifies(self) -> bool:
+        """True if requests need a valid signature."""
+        if self.require_auth is None:
+            return self.enforce_iam or not self.is_loopback
+        return self.require_auth
 
     def __post_init__(self) -> None:
+        if self.require_auth is False and (self.enforce_iam or not self.is_loopback):
+            why = "--iam enforce" if self.enforce_iam else f"--host {self.host}"
+            raise StartupError(
+                f"--auth off does not go with {why}, which needs verified signatures: leave it out"
+            )
+        for origin in self.origins:
+            if not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise StartupError(
+                    f"--allow-origin {origin} is not an origin such as https://app.example:8443"
+                )
         if not 0 <= self.port <= 65535:
             raise StartupError(f"--port {self.port} is not a port: choose one of 0 (any free port) to 65535")
         if self.cores < 1:

@@ -17,27 +17,34 @@ from local_aws.context import Context
 from local_aws.ec2 import shims
 from local_aws.execution.capacity import instance_cores
 from local_aws.execution.isolation import Isolation, confined
-from local_aws.execution.processes import ProcessGroup
+from local_aws.execution.processes import ProcessGroup, namespaces_supported
 from local_aws.settings import ACCOUNT_ID
+from local_aws.state.beneath import own_folder, read_beneath
 
 logger = logging.getLogger(__name__)
 
 KIND = "ec2-instance"
 """Resources of the store: what is run here of each instance. moto keeps all that clients see."""
 CONSOLE_BYTES = 64 * 1024
+CONTROL_BYTES = 256
 STOP_SECONDS = 2.0
 
 
 class Instance:
     """The processes of an instance. Thread-safe."""
 
-    def __init__(self, context: Context, region: str, instance_id: str, metadata_url: str) -> None:
+    def __init__(self, context: Context, region: str, instance_id: str, metadata: str) -> None:
         self.context, self.region, self.id = context, region, instance_id
         self.folder: Path = context.settings.state / "instances" / instance_id
-        self._metadata_url = metadata_url
+        self._metadata = metadata
         self._groups: set[ProcessGroup] = set()
         self._lock = threading.Lock()
         self._ended = False
+
+    @property
+    def machine(self) -> Path:
+        """The part that the instance can only read: programs, user data, scripts of commands."""
+        return self.folder / "machine"
 
     @property
     def home(self) -> Path:
@@ -52,7 +59,7 @@ class Instance:
     @property
     def console(self) -> Path:
         """The output of user data, which GetConsoleOutput returns."""
-        return self.folder / "console.log"
+        return self.machine / "console.log"
 
     @property
     def pids(self) -> list[int]:
@@ -62,23 +69,30 @@ class Instance:
 
     def boot(self, user_data: bytes) -> None:
         """Create the folder and start user data that is a script; return at once."""
-        for folder in (self.home, self.folder / "tmp", self.folder / "records"):
-            folder.mkdir(parents=True, exist_ok=True)
-        shims.install(self.folder / "bin", self.control)
+        own_folder(self.folder)
+        for folder in (self.machine, self.home, self.folder / "tmp"):
+            own_folder(folder)
+        shims.install(self.machine / "bin", self.control)
         if not user_data.startswith(b"#!"):
             if user_data.strip():
                 self.console.write_text(
-                    "local_aws runs user data that begins with #! only; this was kept, not run.\n"
+                    "local_aws runs user data that begins with #!; this was kept, but not run.\n"
                 )
             return
-        script = self.folder / "user-data"
+        script = self.machine / "user-data"
         script.write_bytes(user_data)
         script.chmod(0o755)
         group = self.start([str(script)], self.home, self.console, "user data")
         threading.Thread(target=self._await, args=(group,), name=f"user data {self.id}", daemon=True).start()
 
-    def start(self, argv: list[str], cwd: Path, log: Path, what: str) -> ProcessGroup:
+    def start(
+        self, argv: list[str], cwd: Path, log: Path, what: str, output: Path | None = None
+    ) -> ProcessGroup:
         """Start a program on the instance.
+
+        Args:
+            log: file to append its output to, which the instance does not see.
+            output: a further folder that the program may write.
 
         Raises:
             OSError: the instance has ended, or the program cannot be started.
@@ -93,7 +107,7 @@ class Instance:
                 log=log,
                 name=f"instance {self.id}: {what}",
                 record=self.context.records / f"{self.id}-{time.time_ns()}",
-                isolation=self._isolation(),
+                isolation=self._isolation(output),
             )
             self._groups.add(group)
             return group
@@ -123,11 +137,12 @@ class Instance:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def console_output(self) -> bytes:
-        """The last 64 KiB of what user data wrote."""
-        try:
-            return self.console.read_bytes()[-CONSOLE_BYTES:]
-        except FileNotFoundError:
-            return b""
+        """Return the last 64 KiB of user data's output."""
+        return read_beneath(self.machine, self.console.name, most=CONSOLE_BYTES)
+
+    def shutdown_request(self) -> str:
+        """Return what the shutdown shims have written down, "" for nothing."""
+        return read_beneath(self.home, self.control.name, most=CONTROL_BYTES).decode("utf-8", "replace")
 
     def environment(self) -> dict[str, str]:
         """Return the environment of its programs: its own home and this AWS, through the instance's role."""
@@ -135,15 +150,15 @@ class Instance:
             instance_cores(moto_instance(self.region, self.id).instance_type), self.context.settings.cores
         )
         return {
-            "PATH": f"{self.folder / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"{self.machine / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.home),
             "USER": "root",
             "LANG": "C.UTF-8",
-            "TMPDIR": str(self.folder / "tmp"),
+            "TMPDIR": "/tmp" if namespaces_supported() else str(self.folder / "tmp"),
             "PYTHONUNBUFFERED": "1",
             "AWS_ENDPOINT_URL": self.context.url,
             "AWS_DEFAULT_REGION": self.region,
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self._metadata_url}/{self.id}/",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self._metadata,
             # SDKs give up after one try of one second, which a busy machine of two cores may not keep.
             "AWS_METADATA_SERVICE_TIMEOUT": "10",
             "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "3",
@@ -151,9 +166,13 @@ class Instance:
             "OMP_NUM_THREADS": str(cores),
         }
 
-    def _isolation(self) -> Isolation:
+    def _isolation(self, output: Path | None) -> Isolation:
+        written = [self.home, *([output] if output else [])]
         return confined(
-            self.context.settings.state, self.folder / "tmp", binds={str(self.folder): self.folder}
+            self.context.settings.state,
+            self.folder / "tmp",
+            binds={str(folder): folder for folder in written},
+            shown=[self.machine],
         )
 
     def _await(self, group: ProcessGroup) -> None:

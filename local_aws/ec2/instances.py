@@ -13,6 +13,7 @@ from moto.ec2.models import ec2_backends
 
 from local_aws.context import Context
 from local_aws.ec2.instance import KIND, Instance, moto_instance, tags_of, user_data_of
+from local_aws.ec2.metadata import MetadataService
 from local_aws.settings import ACCOUNT_ID
 from local_aws.state.resources import AlreadyExists, Missing, Resource
 
@@ -22,11 +23,11 @@ WATCH_SECONDS = 0.2
 
 
 class Instances:
-    """The register. `metadata_url` is the address of the instance metadata service."""
+    """The register of instances."""
 
-    def __init__(self, context: Context, metadata_url: str) -> None:
+    def __init__(self, context: Context, metadata: MetadataService) -> None:
         self.context = context
-        self._metadata_url = metadata_url
+        self._metadata = metadata
         self._instances: dict[str, Instance] = {}
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="instances", daemon=True)
@@ -79,6 +80,7 @@ class Instances:
         if instance is None:
             return
         instance.remove()
+        self._metadata.forget(instance_id)
         try:
             self.context.store.delete(KIND, region, instance_id)
         except Missing:
@@ -86,21 +88,21 @@ class Instances:
         self._announce(region, instance_id, "terminated")
 
     def stopped(self, region: str, instance_id: str) -> None:
-        """moto has stopped it: end its processes; the folder stays, as a volume does."""
+        """Kill a stopped instance's processes; the folder stays, as a volume does."""
         instance = self.get(instance_id)
         if instance is not None:
             instance.halt()
             self._announce(region, instance_id, "stopped")
 
     def started(self, region: str, instance_id: str) -> None:
-        """moto has started it again."""
+        """Let a started instance run programs again."""
         instance = self.get(instance_id)
         if instance is not None:
             instance.resume()
             self._announce(region, instance_id, "running")
 
     def status(self) -> list[dict[str, Any]]:
-        """For `local_aws status`: `seconds` since the launch, `pids` of what runs on it now."""
+        """Describe the instances for `local_aws status`: `seconds` since launch, `pids` that run now."""
         launched = {resource.name: resource.created for resource in self.context.store.all(KIND)}
         entries = []
         for instance in self.all():
@@ -119,7 +121,7 @@ class Instances:
         return entries
 
     def _make(self, region: str, instance_id: str) -> Instance:
-        return Instance(self.context, region, instance_id, self._metadata_url)
+        return Instance(self.context, region, instance_id, self._metadata.address(instance_id))
 
     def _add(self, region: str, instance_id: str) -> Instance:
         instance = self._make(region, instance_id)
@@ -136,10 +138,10 @@ class Instances:
                     logger.warning("instance %s: %s", instance.id, error)
 
     def _look(self, instance: Instance) -> None:
-        """Carry out a shutdown from inside whose time has come."""
+        """Carry out a shutdown from inside that is due."""
         try:
-            action, due = instance.control.read_text().split()
-        except (FileNotFoundError, ValueError):
+            action, due = instance.shutdown_request().split()
+        except ValueError:
             return
         if action == "cancel":
             instance.control.unlink(missing_ok=True)

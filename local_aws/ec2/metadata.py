@@ -1,7 +1,7 @@
-"""The instance metadata service (IMDSv2) on a loopback port, one path per instance: `/<instance
-id>/latest/...`.
+"""The instance metadata service (IMDSv2), one server for all instances: `/<an instance's secret>/latest/...`.
 
-An instance finds it by AWS_EC2_METADATA_SERVICE_ENDPOINT. Credentials are those of its role, from STS.
+All instances share loopback, so the address itself tells them apart: it holds a secret that only the programs of one
+instance get, in AWS_EC2_METADATA_SERVICE_ENDPOINT. Credentials are those of the instance's role, from STS.
 """
 
 from __future__ import annotations
@@ -25,23 +25,45 @@ logger = logging.getLogger(__name__)
 
 LONGEST_TOKEN_SECONDS = 21_600
 CREDENTIAL_SECONDS = 3600
+EC2 = "ec2.amazonaws.com"
 
 
 class MetadataService:
-    """The server. `region_of` says where an instance is, or None for one that does not run here."""
+    """The server.
 
-    def __init__(self, context: Context) -> None:
+    `region_of` returns the region of a running instance, or None. `may_assume(role ARN, service)` evaluates a role's
+    trust policy where IAM is enforced.
+    """
+
+    def __init__(self, context: Context, may_assume: Callable[[str, str], bool] | None = None) -> None:
         self._context = context
+        self._may_assume = may_assume
+        self._secrets: dict[str, str] = {}
         self.region_of: Callable[[str], str | None] = lambda _instance: None
         self._tokens: dict[tuple[str, str], float] = {}
         self._credentials: dict[str, tuple[float, dict[str, str]]] = {}
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="instance metadata", daemon=True
         )
+
+    def address(self, instance_id: str) -> str:
+        """Return the address that only the programs of an instance are told."""
+        with self._lock:
+            known = next((secret for secret, name in self._secrets.items() if name == instance_id), "")
+            if not known:
+                known = secrets.token_urlsafe(24)
+                self._secrets[known] = instance_id
+        return f"{self._url}/{known}/"
+
+    def forget(self, instance_id: str) -> None:
+        """Stop answering for a terminated instance."""
+        with self._lock:
+            self._secrets = {secret: name for secret, name in self._secrets.items() if name != instance_id}
+            self._credentials.pop(instance_id, None)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -54,9 +76,13 @@ class MetadataService:
         self._server.server_close()
 
     def answer(self, method: str, path: str, headers: Any) -> tuple[int, str]:
-        """Status and text for one request."""
-        instance_id, _, rest = path.lstrip("/").partition("/")
-        region = self.region_of(instance_id)
+        """Return status and text for one request."""
+        if headers.get("Origin") or headers.get("X-Forwarded-For"):
+            return 403, ""  # no program of an instance sends these; web pages and proxies do
+        secret, _, rest = path.lstrip("/").partition("/")
+        with self._lock:
+            instance_id = self._secrets.get(secret, "")
+        region = self.region_of(instance_id) if instance_id else None
         if region is None:
             return 404, ""
         if rest == "latest/api/token":
@@ -135,6 +161,9 @@ class MetadataService:
     def _role_credentials(self, region: str, instance_id: str, role: str) -> str | None:
         with self._lock:
             end, document = self._credentials.get(instance_id, (0.0, {}))
+        if self._may_assume is not None and not self._may_assume(role, EC2):
+            logger.warning("no credentials for %s: %s does not trust %s", instance_id, role, EC2)
+            return None
         if end < time.time() + CREDENTIAL_SECONDS / 4:
             try:
                 issued = self._context.client("sts", region).assume_role(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from local_aws.ec2.instance import Instance
 from local_aws.execution.processes import ProcessGroup
+from local_aws.state.beneath import NotRegular, open_beneath, read_beneath
 from local_aws.state.logs import LogWriter
 from local_aws.state.resources import Document, Missing
 
@@ -51,7 +53,8 @@ class Invocation:
         self._instance = instance
         self._script = script
         self._cancelled = threading.Event()
-        self._folder = instance.folder / "commands" / script.command_id
+        self._folder = instance.machine / "commands" / script.command_id
+        self._output = instance.folder / "output" / script.command_id
         self._thread = threading.Thread(target=self._run, name=f"command {script.command_id}", daemon=True)
         self._thread.start()
 
@@ -96,6 +99,7 @@ class Invocation:
             )
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self._output, ignore_errors=True)
 
     def _update(self, members: Document) -> None:
         context, region = self._instance.context, self._instance.region
@@ -106,7 +110,8 @@ class Invocation:
         script = self._folder / "_script.sh"
         script.write_text("\n".join(self._script.commands) + "\n")
         script.chmod(0o755)
-        paths = [self._folder / stream for stream in STREAMS]
+        self._output.mkdir(parents=True)
+        paths = [self._output / stream for stream in STREAMS]
         for path in paths:
             path.touch()
         cwd = Path(self._script.working_directory or self._instance.home)
@@ -114,7 +119,7 @@ class Invocation:
         argv = ["sh", "-c", wrapper, str(script), *map(str, paths), str(cwd)]
         try:
             group = self._instance.start(
-                argv, self._instance.home, self._folder / "start", self._script.command_id
+                argv, self._instance.home, self._folder / "start", self._script.command_id, self._output
             )
         except OSError as error:
             return {"Status": "Failed", "StatusDetails": "Failed", "ResponseCode": -1, "Stderr": str(error)}
@@ -122,11 +127,11 @@ class Invocation:
             state, code = self._await(group, begun)
         finally:
             self._instance.forget(group)
-        output, errors = (_text(path) for path in paths)
+        output, errors = (_text(self._output, stream) for stream in STREAMS)
         if state == "Failed":
-            started = _text(self._folder / "start")
+            started = _text(self._folder, "start")
             errors += f"{started}failed to run commands: exit status {code}"
-        self._upload(paths)
+        self._upload()
         details = {"TimedOut": "ExecutionTimedOut"}.get(state, state)
         return {
             "Status": state,
@@ -148,7 +153,7 @@ class Invocation:
                 code = None
             for stream, writer in writers.items():
                 offsets[stream] = _follow(
-                    self._folder / stream, offsets[stream], writer, last=code is not None
+                    self._output, stream, offsets[stream], writer, last=code is not None
                 )
             if code is not None:
                 break
@@ -174,20 +179,17 @@ class Invocation:
             stream: logs.writer(region, self._script.log_group, f"{prefix}/{stream}") for stream in STREAMS
         }
 
-    def _upload(self, paths: list[Path]) -> None:
+    def _upload(self) -> None:
         if self._script.s3 is None:
             return
         bucket, prefix = self._script.s3
         s3 = self._instance.context.client("s3", self._instance.region)
-        for path in paths:
-            if not path.stat().st_size:
-                continue
+        for stream in STREAMS:
+            key = output_key(prefix, self._script.command_id, self._instance.id, stream)
             try:
-                s3.upload_file(
-                    str(path),
-                    bucket,
-                    output_key(prefix, self._script.command_id, self._instance.id, path.name),
-                )
+                with open_beneath(self._output, stream) as file:
+                    if os.fstat(file.fileno()).st_size:
+                        s3.upload_fileobj(file, bucket, key)
             except Exception as error:  # boto3 wraps its own errors in several unrelated classes
                 logger.warning("output of %s could not be uploaded: %s", self._script.command_id, error)
 
@@ -198,21 +200,21 @@ def output_key(prefix: str, command_id: str, instance_id: str, stream: str) -> s
     return "/".join(part for part in parts if part)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
+def _text(folder: Path, name: str) -> str:
+    return read_beneath(folder, name).decode("utf-8", "replace")
 
 
-def _follow(path: Path, offset: int, writer: LogWriter, last: bool) -> int:
+def _follow(folder: Path, name: str, offset: int, writer: LogWriter, last: bool) -> int:
     """Deliver the lines written since `offset` and return the new offset.
 
     An unfinished line waits, unless `last` is set.
     """
-    with path.open("rb") as file:
-        file.seek(offset)
-        chunk = file.read()
+    try:
+        with open_beneath(folder, name) as file:
+            file.seek(offset)
+            chunk = file.read()
+    except (FileNotFoundError, NotRegular):
+        return offset  # the command has removed or replaced its own output
     end = len(chunk) if last else chunk.rfind(b"\n") + 1
     for line in chunk[:end].splitlines():
         writer(line)
@@ -221,5 +223,9 @@ def _follow(path: Path, offset: int, writer: LogWriter, last: bool) -> int:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the folders of commands that an earlier process ran."""
-    for path in folder.glob("*/commands"):
-        shutil.rmtree(path, ignore_errors=True)
+    for pattern in ("*/commands", "*/machine/commands", "*/output"):
+        for path in folder.glob(pattern):
+            if path.is_symlink():
+                path.unlink()
+            else:
+                shutil.rmtree(path, ignore_errors=True)

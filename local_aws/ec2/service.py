@@ -39,11 +39,13 @@ Parameters = dict[str, str]
 class Ec2:
     """The service; `instances` and `metadata` are its parts."""
 
-    def __init__(self, context: Context, moto: WsgiApp) -> None:
+    def __init__(
+        self, context: Context, moto: WsgiApp, may_assume: Callable[[str, str], bool] | None = None
+    ) -> None:
         self._context = context
         self._moto = moto
-        self.metadata = MetadataService(context)
-        self.instances = Instances(context, self.metadata.url)
+        self.metadata = MetadataService(context, may_assume)
+        self.instances = Instances(context, self.metadata)
         self.metadata.region_of = self._region_of
         self._tokens = threading.Lock()
         self._after: dict[str, Callable[[str, str], None]] = {

@@ -28,6 +28,7 @@ from local_aws.execution.isolation import JOB_USER, Isolation, Support, identity
 
 OPT_ML = "/opt/ml"
 MARKER = "LOCAL_AWS_GROUP"
+JOB_UMASK = 0o022  # local_aws itself creates files for its owner only; programs expect the usual mask
 LONGEST_LINE = 256 * 1024  # CloudWatch Logs cuts events at 256 KiB
 BIRTH_TOLERANCE_SECONDS = 2.0  # psutil derives birth times from the boot time, which clock adjustments move
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -336,6 +337,7 @@ def _launch(
             stdout=output if isinstance(output, int) else file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=JOB_UMASK,
         )
     finally:
         _close(file)

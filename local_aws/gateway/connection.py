@@ -49,7 +49,12 @@ class Reader:
         self._socket = sock
         self._buffer = b""
         self._position = 0
+        self._ended = False
         self.bytes_read = 0
+
+    def end(self) -> None:
+        """Read nothing more: the bytes that follow cannot be told from a request."""
+        self._buffer, self._position, self._ended = b"", 0, True
 
     def has_data(self) -> bool:
         """Return True if bytes of the next request have arrived."""
@@ -60,7 +65,7 @@ class Reader:
         pieces = [self._take(size)]
         got = len(pieces[0])
         while got < size:
-            piece = self._socket.recv(min(size - got, _MOST_RECEIVED))
+            piece = self._receive(min(size - got, _MOST_RECEIVED))
             if not piece:
                 break
             pieces.append(piece)
@@ -72,7 +77,7 @@ class Reader:
         """Read up to and including a line feed, at most `longest` bytes."""
         end = self._buffer.find(b"\n", self._position) + 1
         while not end and len(self._buffer) - self._position < longest:
-            piece = self._socket.recv(_RECEIVE)
+            piece = self._receive(_RECEIVE)
             if not piece:
                 break
             seen = len(self._buffer) - self._position
@@ -85,6 +90,9 @@ class Reader:
 
     def close(self) -> None:
         """Do nothing: the connection closes the socket."""
+
+    def _receive(self, size: int) -> bytes:
+        return b"" if self._ended else self._socket.recv(size)
 
     def _take(self, size: int) -> bytes:
         start = self._position

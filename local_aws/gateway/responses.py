@@ -95,5 +95,5 @@ def drain(stream: BinaryIO) -> None:
     try:
         while stream.read(_DRAIN_BYTES):
             pass
-    except (OSError, ValueError):
+    except (AwsError, OSError, ValueError):
         return

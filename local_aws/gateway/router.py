@@ -6,6 +6,7 @@ request whose SigV4 credential scope names `ec2`; the environ then holds
     local_aws.service      the signing name, "sagemaker-runtime" for calls of /endpoints/...
     local_aws.region       the region of the scope, or the configured one
     local_aws.access_key   the access key id, "" for anonymous requests
+    local_aws.credential   the whole credential (`gateway.credentials`)
 
 A service may also have `start()`, called once the server listens (recover state, start threads), and
 `stop()`, called before the process ends. Until all have started only our own calls are answered; others get 503
@@ -14,19 +15,23 @@ and try again. Requests under /_local_aws/ are ours: `router.admin("health", han
 
 from __future__ import annotations
 
+import hmac
 import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 from local_aws.errors import AwsError
+from local_aws.gateway.credentials import credential_of
+from local_aws.gateway.doors import Doors
 from local_aws.gateway.responses import Environ, StartResponse, drain, respond, respond_error, respond_json
 
 logger = logging.getLogger(__name__)
 
 ADMIN_PREFIX = "/_local_aws/"
+_OPEN_PAGES = frozenset({"health"})
 AdminHandler = Callable[[str, str, dict[str, str]], Any]
 """(method, rest of the path, query parameters) -> a JSON document."""
 
@@ -46,7 +51,6 @@ class Scope:
     access_key: str
 
 
-_CREDENTIAL = re.compile(r"Credential=([^,\s]+)")
 _AMAZON_HOST = re.compile(r"^(?:.+\.)?([a-z0-9-]+)\.(?:([a-z]{2}-[a-z-]+-\d)\.)?amazonaws\.com(?::\d+)?$")
 _TARGETS = {
     "SageMaker": "sagemaker",
@@ -68,30 +72,12 @@ def scope_of(environ: Environ, default_region: str) -> Scope:
     Looks at the SigV4 scope of the Authorization header or (presigned) of the query, then at X-Amz-Target, then at
     an amazonaws.com Host; the rest is S3, the only service that answers anonymous requests and SigV2.
     """
-    credential = _credential(environ)
-    parts = credential.split("/")
-    if len(parts) >= 5:
-        access_key, region, service = "/".join(parts[:-4]), parts[-3], parts[-2].lower()
-    else:
-        access_key, region, service = parts[0], default_region, _unsigned_service(environ)
-    path = environ.get("PATH_INFO", "")
-    if service == "sagemaker" and path.startswith("/endpoints/"):
+    credential = credential_of(environ)
+    environ["local_aws.credential"] = credential
+    service = credential.service or _unsigned_service(environ)
+    if service == "sagemaker" and environ.get("PATH_INFO", "").startswith("/endpoints/"):
         service = "sagemaker-runtime"
-    return Scope(service=service, region=region or default_region, access_key=access_key)
-
-
-def _credential(environ: Environ) -> str:
-    authorization = environ.get("HTTP_AUTHORIZATION", "")
-    found = _CREDENTIAL.search(authorization)
-    if found:
-        return found.group(1)
-    if authorization.startswith("AWS "):
-        return str(authorization[4:].partition(":")[0])
-    query = environ.get("QUERY_STRING", "")
-    for name in ("X-Amz-Credential=", "AWSAccessKeyId="):
-        if name in query:
-            return str(unquote(query.partition(name)[2].partition("&")[0]))
-    return ""
+    return Scope(service, credential.region or default_region, credential.access_key)
 
 
 def _unsigned_service(environ: Environ) -> str:
@@ -111,15 +97,20 @@ def _unsigned_service(environ: Environ) -> str:
 class Router:
     """The WSGI app of the whole process."""
 
-    def __init__(self, default_region: str, own: str) -> None:
+    def __init__(self, default_region: str, own: str, doors: Doors | None = None, token: str = "") -> None:
         """Create a router without services.
 
         Args:
             default_region: the region of requests that name none.
             own: the mark in the user agent of requests that services send each other while they start.
+            doors: the hosts and origins to answer.
+            token: the bearer token that admin pages other than health require, "" for none.
         """
         self._default_region = default_region
         self._own = own
+        self._token = token
+        self._hosts = (doors or Doors()).hosts
+        self._guarded = (doors or Doors()).guarded(self._answer)
         self._started = False
         self._services: dict[str, Service] = {}
         self._fallback: Service | None = None
@@ -154,6 +145,9 @@ class Router:
                 logger.exception("stopping %r failed", service)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        return self._guarded(environ, start_response)
+
+    def _answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if not self._started and self._own not in environ.get("HTTP_USER_AGENT", ""):
             # What is not loaded yet must be neither read nor written, and a new job not be taken for an old one.
             drain(environ["wsgi.input"])
@@ -161,7 +155,12 @@ class Router:
             return respond(start_response, 503, b"", "text/plain", {"Retry-After": "1"})
         if environ.get("PATH_INFO", "").startswith(ADMIN_PREFIX):
             return self._answer_admin(environ, start_response)
-        scope = scope_of(environ, self._default_region)
+        try:
+            scope = scope_of(environ, self._default_region)
+        except AwsError as ambiguous:
+            drain(environ["wsgi.input"])
+            return respond_error(start_response, ambiguous, "rest-xml")
+        environ["local_aws.hosts"] = self._hosts
         environ["local_aws.service"] = scope.service
         environ["local_aws.region"] = scope.region
         environ["local_aws.access_key"] = scope.access_key
@@ -173,6 +172,10 @@ class Router:
 
     def _answer_admin(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         name, _, rest = environ["PATH_INFO"][len(ADMIN_PREFIX) :].partition("/")
+        if self._token and name not in _OPEN_PAGES and not self._is_token(environ):
+            return respond_json(
+                start_response, {"message": "this page requires the token of the state folder"}, 403
+            )
         handler = self._admin.get(name)
         if handler is None:
             known = ", ".join(sorted(self._admin))
@@ -182,6 +185,10 @@ class Router:
             return respond_json(start_response, handler(environ["REQUEST_METHOD"], rest, query))
         except AwsError as error:
             return respond_json(start_response, {"code": error.code, "message": error.message}, error.status)
+
+    def _is_token(self, environ: Environ) -> bool:
+        stated = str(environ.get("HTTP_AUTHORIZATION", "")).removeprefix("Bearer ")
+        return hmac.compare_digest(stated.encode("utf-8", "replace"), self._token.encode())
 
     def _distinct(self) -> list[Service]:
         distinct: list[Service] = []

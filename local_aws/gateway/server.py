@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from typing import Any
 
+from cheroot.server import ChunkedRFile
 from cheroot.wsgi import Server
 
+from local_aws.gateway.chunked import ChunkedBody
 from local_aws.gateway.connection import Connection
-from local_aws.gateway.responses import WsgiApp
+from local_aws.gateway.responses import Environ, StartResponse, WsgiApp
 from local_aws.settings import Settings, StartupError
 
 logger = logging.getLogger(__name__)
@@ -58,7 +61,7 @@ class HttpServer:
 
     def serve(self, app: WsgiApp) -> None:
         """Answer requests with `app` until stopped."""
-        self._server.wsgi_app = app
+        self._server.wsgi_app = _decoded(app)
         try:
             self._server.serve()
         except KeyboardInterrupt:
@@ -67,6 +70,18 @@ class HttpServer:
     def stop(self) -> None:
         """Finish the requests in flight and close."""
         self._server.stop()
+
+
+def _decoded(app: WsgiApp) -> WsgiApp:
+    """Return `app` with our reader of chunked bodies in place of cheroot's."""
+
+    def answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        body = environ["wsgi.input"]
+        if isinstance(body, ChunkedRFile):
+            environ["wsgi.input"] = ChunkedBody(body.rfile)
+        return app(environ, start_response)
+
+    return answer
 
 
 def _starting(_environ: Any, start_response: Any) -> list[bytes]:

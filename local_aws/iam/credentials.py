@@ -1,4 +1,4 @@
-"""The account's own credentials, with which everything else is set up where IAM is enforced."""
+"""The account's own credentials, with which clients sign and set up everything else."""
 
 from __future__ import annotations
 
@@ -6,23 +6,36 @@ import configparser
 import os
 import secrets
 import string
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from local_aws.context import Key
 from local_aws.settings import StartupError
+from local_aws.state.folder import CREDENTIALS
 
-FILE = "credentials"
+ENVIRONMENT = ("LOCAL_AWS_ACCESS_KEY_ID", "LOCAL_AWS_SECRET_ACCESS_KEY")
 _LETTERS = string.ascii_uppercase + string.digits
 
 
-def root_key(state: Path) -> Key:
-    """The key in `<state>/credentials`, made at the first start. SDKs read it by AWS_SHARED_CREDENTIALS_FILE.
+def root_key(state: Path, environ: Mapping[str, str] = MappingProxyType({})) -> Key:
+    """Return the account's key: that of the environment, else the one in `<state>/credentials`.
 
-    Raises StartupError when the file is there and holds no key.
+    The file is created with a new key at the first start; SDKs read it by AWS_SHARED_CREDENTIALS_FILE.
+
+    Raises:
+        StartupError: the file holds no key, or the environment gives one half of a key.
     """
-    path = state / FILE
+    path = state / CREDENTIALS
+    given = [environ.get(name, "") for name in ENVIRONMENT]
+    if all(given):
+        return Key(*given)
+    if any(given):
+        raise StartupError(f"set both {ENVIRONMENT[0]} and {ENVIRONMENT[1]}, or neither")
     if path.exists():
         return _read(path)
+    state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
     key = Key("AKIA" + "".join(secrets.choice(_LETTERS) for _ in range(16)), secrets.token_urlsafe(30))
     text = f"[default]\naws_access_key_id = {key.id}\naws_secret_access_key = {key.secret}\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

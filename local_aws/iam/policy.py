@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,55 @@ def trusts(document: Document, service: str, account: str) -> bool:
         and _applies({**statement, "Resource": "*"}, Access("sts:AssumeRole", "*", keys), unsure=False)
         for statement in statements(document)
     )
+
+
+class Grant(enum.Enum):
+    """The answer of a policy that is attached to a resource."""
+
+    NOTHING = "nothing"
+    TO_ACCOUNT = "to the account"
+    """The account may hand the permission on by its own policies."""
+    TO_PRINCIPAL = "to the principal"
+    DENIED = "denied"
+
+
+def granted(document: Document, access: Access, names: Collection[str], account: str) -> Grant:
+    """Evaluate a resource's policy for a principal.
+
+    Args:
+        names: the principal's ARNs (session and role, or user); empty for anonymous requests.
+        account: the principal's account, "" for anonymous requests.
+    """
+    best = Grant.NOTHING
+    for statement in statements(document):
+        denies = statement.get("Effect") == "Deny"
+        reach = _reach(statement, names, account)
+        if reach is Grant.NOTHING or not _applies({"Resource": "*", **statement}, access, unsure=denies):
+            continue
+        if denies:
+            return Grant.DENIED
+        if statement.get("Effect") == "Allow" and best is not Grant.TO_PRINCIPAL:
+            best = reach
+    return best
+
+
+def _reach(statement: Statement, names: Collection[str], account: str) -> Grant:
+    """Return whom the Principal element of a statement means, as far as this caller is among them."""
+    if "NotPrincipal" in statement:
+        found = _named(statement["NotPrincipal"], names, account)
+        return Grant.TO_PRINCIPAL if found is Grant.NOTHING else Grant.NOTHING
+    return _named(statement.get("Principal"), names, account)
+
+
+def _named(principal: Any, names: Collection[str], account: str) -> Grant:
+    if principal == "*":
+        return Grant.TO_PRINCIPAL
+    given = [str(value) for value in listed(_mapping(principal).get("AWS", []))]
+    if "*" in given or any(name in given for name in names):
+        return Grant.TO_PRINCIPAL
+    if account and (account in given or f"arn:aws:iam::{account}:root" in given):
+        return Grant.TO_ACCOUNT
+    return Grant.NOTHING
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

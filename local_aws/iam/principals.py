@@ -29,9 +29,19 @@ class Principal:
     """
 
     arn: str
+    role: str = ""
     policies: tuple[Document, ...] = ()
     limits: tuple[tuple[Document, ...], ...] = ()
     is_root: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ARNs by which policies of resources name the caller."""
+        return tuple(name for name in (self.arn, self.role) if name)
+
+    def within_limits(self, access: Access) -> bool:
+        """Return True if boundary and session policy allow a permission that another policy grants."""
+        return all(decide(limit, access) is Decision.ALLOWED for limit in self.limits)
 
     def decide(self, access: Access) -> tuple[Decision, str]:
         """Return the decision, and the kind of policy that denies."""
@@ -48,6 +58,7 @@ class Principal:
 
 
 ROOT = Principal(f"arn:aws:iam::{ACCOUNT_ID}:root", is_root=True)
+ANONYMOUS = Principal("")
 
 
 def principal_of(access_key: str) -> Principal | None:
@@ -56,15 +67,15 @@ def principal_of(access_key: str) -> Principal | None:
     if session is not None:
         role = find_role(session.role_arn)
         if role is None:
-            return Principal(session.arn)
+            return Principal(session.arn, session.role_arn)
         limits = (*_boundary(role), (_parsed(session.policy),)) if session.policy else _boundary(role)
-        return Principal(session.arn, tuple(_documents(role)), limits)
+        return Principal(session.arn, session.role_arn, tuple(_documents(role)), limits)
     iam = iam_backends[ACCOUNT_ID][PARTITION]
     for user in list(iam.users.values()):
         if any(key.access_key_id == access_key and key.status == "Active" for key in user.access_keys):
             groups = [group for group in iam.groups.values() if user in group.users]
             policies = [document for owner in (user, *groups) for document in _documents(owner)]
-            return Principal(user.arn, tuple(policies), _boundary(user))
+            return Principal(user.arn, policies=tuple(policies), limits=_boundary(user))
     return None
 
 
@@ -78,6 +89,12 @@ def may_be_taken(arn: str, service: str) -> bool:
     """Return True if the role exists and its trust policy names the service."""
     role = find_role(arn)
     return role is not None and trusts(_parsed(role.assume_role_policy_document), service, ACCOUNT_ID)
+
+
+def trust_of(arn: str) -> Document | None:
+    """Return a role's trust policy, or None when there is no such role."""
+    role = find_role(arn)
+    return None if role is None else _parsed(role.assume_role_policy_document)
 
 
 def _documents(owner: Any) -> Iterable[Document]:

@@ -6,13 +6,12 @@ reads a whole object needs GetObject whatever its HTTP method.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from urllib.parse import unquote
+from collections.abc import Iterator, Mapping, Sequence
 
 from local_aws.iam.conditions import Keys
 from local_aws.iam.policy import Access
 from local_aws.s3.http import Request
+from local_aws.s3.object_api import copy_source
 
 _OBJECT = {
     ("GET", ""): "GetObject",
@@ -38,7 +37,10 @@ _BUCKET = {
     ("GET", "location"): "GetBucketLocation",
     ("GET", "versions"): "ListBucketVersions",
     ("GET", "uploads"): "ListBucketMultipartUploads",
+    ("GET", "policyStatus"): "GetBucketPolicyStatus",
 }
+UNKNOWN = "UnknownOperation"
+"""The action of what S3 itself refuses; only the account's root gets that far."""
 _CONFIGURATION = {
     "versioning": "BucketVersioning",
     "notification": "BucketNotification",
@@ -52,67 +54,57 @@ _CONFIGURATION = {
     "acl": "BucketAcl",
     "logging": "BucketLogging",
 }
-_KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
 
 
-def needs(request: Request, body: bytes) -> Iterator[Access]:
-    """Every permission of a request; `body` is that of a DeleteObjects, b"" for all others."""
+def needs(request: Request, deletions: Sequence[Mapping[str, str]] = ()) -> Iterator[Access]:
+    """Yield every permission of a request; `deletions` are the objects of a DeleteObjects."""
     if not request.bucket:
         yield Access("s3:ListAllMyBuckets", "*", {})
         return
     bucket = f"arn:aws:s3:::{request.bucket}"
     keys = _keys(request)
     if not request.key:
-        if request.method == "POST" and "delete" in request.query:
-            for key in _KEY.findall(body):
-                yield Access("s3:DeleteObject", f"{bucket}/{_unescaped(key)}", keys)
+        if request.method == "POST" and request.subresource == "delete":
+            for item in deletions:
+                action = "s3:DeleteObjectVersion" if item.get("VersionId") else "s3:DeleteObject"
+                yield Access(action, f"{bucket}/{item['Key']}", keys)
             return
         yield Access(f"s3:{bucket_action(request)}", bucket, keys)
         return
     resource = f"{bucket}/{request.key}"
-    action = _action(_OBJECT, request)
+    action = _OBJECT.get((request.method, request.subresource), UNKNOWN)
     if request.query.get("versionId") and action in ("GetObject", "DeleteObject"):
         action += "Version"
     yield Access(f"s3:{action}", resource, keys)
-    source = request.headers.get("x-amz-copy-source")
-    if source:
-        place = unquote(source).lstrip("/").partition("?")[0]
-        yield Access("s3:GetObject", f"arn:aws:s3:::{place}", {})
-    if request.method == "PUT" and request.headers.get("x-amz-tagging"):
+    if "x-amz-copy-source" in request.headers:
+        source, key, version = copy_source(request)
+        read = "s3:GetObjectVersion" if version else "s3:GetObject"
+        yield Access(read, f"arn:aws:s3:::{source}/{key}", _keys(request, about_query=False))
+    if request.method in ("PUT", "POST") and request.headers.get("x-amz-tagging"):
         yield Access("s3:PutObjectTagging", resource, keys)
 
 
 def bucket_action(request: Request) -> str:
-    """The action of a request about a bucket."""
-    for name, noun in _CONFIGURATION.items():
-        if name in request.query:
-            return f"{'Get' if request.method in ('GET', 'HEAD') else 'Put'}{noun}"
-    return _action(_BUCKET, request)
+    """Return the action of a request about a bucket."""
+    name = request.subresource
+    noun = _CONFIGURATION.get(name)
+    if noun is None:
+        return _BUCKET.get((request.method, name), UNKNOWN)
+    if request.method in ("GET", "HEAD"):
+        return f"Get{noun}"
+    return f"Delete{noun}" if (request.method, name) == ("DELETE", "policy") else f"Put{noun}"
 
 
-def _action(table: dict[tuple[str, str], str], request: Request) -> str:
-    names = [name for _, name in table if name and name in request.query]
-    # S3 itself answers what is not in the table; only the account's root gets that far.
-    return table.get((request.method, names[0] if names else ""), "UnknownOperation")
-
-
-def _keys(request: Request) -> Keys:
+def _keys(request: Request, about_query: bool = True) -> Keys:
     found = {
         # Loopback stands in for TLS: policies that refuse plain HTTP mean the way through a network.
         "aws:securetransport": ("true",),
         "s3:tlsversion": ("1.3",),
     }
     for name in ("prefix", "delimiter", "max-keys"):
-        if request.query.get(name):
+        if about_query and request.query.get(name):
             found[f"s3:{name}"] = (request.query[name],)
     for name in ("x-amz-server-side-encryption", "x-amz-acl", "x-amz-storage-class"):
         if request.headers.get(name):
             found[f"s3:{name}"] = (request.headers[name],)
     return found
-
-
-def _unescaped(key: bytes) -> str:
-    text = key.decode("utf-8", "replace")
-    for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&")):
-        text = text.replace(entity, character)
-    return text

@@ -91,6 +91,8 @@ def _request_keys(prefix: str, params: Document) -> dict[str, tuple[str, ...]]:
     keys = {
         "cloudwatch:namespace": params.get("Namespace"),
         "iam:awsservicename": params.get("AWSServiceName"),
+        "sts:externalid": params.get("ExternalId"),
+        "sts:rolesessionname": params.get("RoleSessionName"),
     }
     return {key: (str(value),) for key, value in keys.items() if value}
 

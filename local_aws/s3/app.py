@@ -11,68 +11,31 @@ from xml.sax.saxutils import escape
 
 from local_aws.errors import AwsError
 from local_aws.gateway.responses import Environ, StartResponse, drain
-from local_aws.s3 import bucket_api, configuration_api, multipart_api, notifications, object_api, xml
+from local_aws.s3 import (
+    bucket_api,
+    configuration_api,
+    multipart_api,
+    notifications,
+    object_api,
+    post_form,
+    xml,
+)
 from local_aws.s3.errors import S3Error, not_implemented
 from local_aws.s3.http import Request, Response
 from local_aws.s3.notifications import Notifications, Send
+from local_aws.s3.post_form import Admit
 from local_aws.s3.store import S3Store
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[S3Store, Request], Response]
 
-_BUCKET_SUBRESOURCES = frozenset(
-    [
-        "accelerate",
-        "acl",
-        "analytics",
-        "cors",
-        "delete",
-        "encryption",
-        "intelligent-tiering",
-        "inventory",
-        "lifecycle",
-        "location",
-        "logging",
-        "metadataConfiguration",
-        "metadataTable",
-        "metrics",
-        "notification",
-        "object-lock",
-        "ownershipControls",
-        "policy",
-        "policyStatus",
-        "publicAccessBlock",
-        "replication",
-        "requestPayment",
-        "session",
-        "tagging",
-        "uploads",
-        "versioning",
-        "versions",
-        "website",
-        "abac",
-    ]
-)
-_OBJECT_SUBRESOURCES = frozenset(
-    [
-        "acl",
-        "attributes",
-        "legal-hold",
-        "renameObject",
-        "restore",
-        "retention",
-        "select",
-        "tagging",
-        "torrent",
-        "uploadId",
-        "uploads",
-    ]
-)
 _STATUS = {
     200: "200 OK",
+    201: "201 Created",
     204: "204 No Content",
     206: "206 Partial Content",
+    303: "303 See Other",
     304: "304 Not Modified",
     400: "400 Bad Request",
     403: "403 Forbidden",
@@ -89,10 +52,16 @@ _STATUS = {
 
 
 class S3App:
-    """The WSGI app. `send(queue ARN, body)` delivers event notifications; without it they are refused."""
+    """The WSGI app.
 
-    def __init__(self, store: S3Store, send: Send | None = None) -> None:
+    Args:
+        send: `send(queue ARN, body)` delivers event notifications; without it they are refused.
+        admit: checks the signature and rights of a browser's POST; without it any is accepted.
+    """
+
+    def __init__(self, store: S3Store, send: Send | None = None, admit: Admit | None = None) -> None:
         self.store = store
+        self._admit = admit
         self._notifications = Notifications(store, send)
         self._bucket_handlers: dict[tuple[str, str], Handler] = {
             ("GET", ""): _list_objects,
@@ -105,6 +74,7 @@ class S3App:
             ("GET", "versions"): bucket_api.list_versions,
             ("GET", "uploads"): multipart_api.list_uploads,
             ("POST", "delete"): bucket_api.delete_objects,
+            ("POST", ""): self._post_object,
             ("GET", "notification"): notifications.get_configuration,
             ("PUT", "notification"): self._notifications.put_configuration,
             **configuration_api.handlers(),
@@ -151,16 +121,24 @@ class S3App:
             response = _error_response(AwsError("InternalError", message, 500), path)
         return _send(response, method, start_response)
 
+    def _post_object(self, store: S3Store, request: Request) -> Response:
+        """POST Object: an upload by a form, checked against its policy where it has one."""
+        form = post_form.read_form(request)
+        if self._admit is not None:
+            self._admit(form)
+        if "policy" in form.fields:
+            post_form.check_policy(form)
+        put = post_form.stored_request(form, request)
+        stored = object_api.put_object(store, put)
+        return post_form.answer(form, request, put.key, stored.headers["ETag"])
+
     def _handler(self, request: Request) -> Handler:
         if not request.bucket:
             if request.method == "GET":
                 return bucket_api.list_buckets
             raise S3Error("MethodNotAllowed", Method=request.method, ResourceType="SERVICE")
-        if request.key:
-            known, table = _OBJECT_SUBRESOURCES, self._object_handlers
-        else:
-            known, table = _BUCKET_SUBRESOURCES, self._bucket_handlers
-        subresource = next((name for name in request.query if name in known), "")
+        table = self._object_handlers if request.key else self._bucket_handlers
+        subresource = request.subresource
         handler = table.get((request.method, subresource))
         if handler is not None:
             return handler

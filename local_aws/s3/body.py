@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -13,17 +15,21 @@ from local_aws.s3.http import Request
 LARGEST_PUT = 5 * 1024**3
 LARGEST_DOCUMENT = 8 * 1024 * 1024
 _LONGEST_LINE = 8192
+_MOST_TRAILERS = 20
+_TRAILER_SIGNATURE = "x-amz-trailer-signature"
+_HEX = re.compile(rb"[0-9a-fA-F]{1,12}")
 
 
 class Body:
     """The body of one request: `chunks()` once, then `trailers`.
 
-    Understands Content-Length, Transfer-Encoding: chunked (which the server undoes) and aws-chunked with
-    or without signatures and trailers, which SDKs send by default.
+    Understands Content-Length, Transfer-Encoding: chunked (which the server decodes) and, inside either, aws-chunked
+    with or without signatures and trailers, which SDKs send by default.
     """
 
     def __init__(self, request: Request) -> None:
         self._input: BinaryIO = request.input
+        self._signer = request.chunk_signer
         self._framed = request.headers.get("x-amz-content-sha256", "").startswith("STREAMING-") or (
             "aws-chunked" in request.headers.get("content-encoding", "")
         )
@@ -31,14 +37,28 @@ class Body:
         if self._length is None and request.headers.get("transfer-encoding", "").lower() != "chunked":
             self._length = 0
         decoded = request.headers.get("x-amz-decoded-content-length")
-        self._decoded_length = int(decoded) if decoded and decoded.isdigit() else None
+        self._decoded_length = (
+            int(decoded[:20]) if decoded and decoded.isascii() and decoded.isdigit() else None
+        )
         self.trailers: dict[str, str] = {}
         expected = self._decoded_length if self._framed else self._length
         if expected is not None and expected > LARGEST_PUT:
             raise S3Error("EntityTooLarge", ProposedSize=str(expected), MaxSizeAllowed=str(LARGEST_PUT))
 
     def chunks(self) -> Iterator[bytes]:
-        """The payload in pieces of at most 1 MiB. Raises IncompleteBody."""
+        """Yield the payload in pieces of at most 1 MiB.
+
+        Raises:
+            S3Error: IncompleteBody, EntityTooLarge, or SignatureDoesNotMatch for a signed chunk.
+        """
+        total = 0
+        for chunk in self._pieces():
+            total += len(chunk)
+            if total > LARGEST_PUT:
+                raise S3Error("EntityTooLarge", ProposedSize=str(total), MaxSizeAllowed=str(LARGEST_PUT))
+            yield chunk
+
+    def _pieces(self) -> Iterator[bytes]:
         if self._framed:
             yield from self._framed_chunks()
         elif self._length is None:
@@ -57,27 +77,50 @@ class Body:
 
     def _framed_chunks(self) -> Iterator[bytes]:
         total = 0
-        while size := self._chunk_size():
+        while True:
+            size, signature = self._chunk_head()
+            digest = hashlib.sha256() if self._signer else None
             total += size
-            yield from self._exactly(size)
+            for piece in self._exactly(size):
+                if digest:
+                    digest.update(piece)
+                yield piece
+            if self._signer and digest:
+                self._signer.check(digest.hexdigest(), signature)
+            if not size:
+                break
             if self._line():
                 raise S3Error("IncompleteBody")
-        while line := self._line():
-            name, _, value = line.decode("latin-1").partition(":")
-            self.trailers[name.strip().lower()] = value.strip()
+        self._read_trailers()
+        if self._length is None:
+            # The end of HTTP's own framing would otherwise be taken for the next request.
+            while self._input.read(CHUNK):
+                pass
         if self._decoded_length is not None and total != self._decoded_length:
             raise S3Error("IncompleteBody")
 
-    def _chunk_size(self) -> int:
-        text = self._line().partition(b";")[0]
-        try:
-            return int(text, 16)
-        except ValueError:
-            raise S3Error("IncompleteBody") from None
+    def _read_trailers(self) -> None:
+        signed = b""
+        while line := self._line():
+            name, _, value = line.decode("latin-1").partition(":")
+            name = name.strip().lower()
+            if name in self.trailers or len(self.trailers) >= _MOST_TRAILERS:
+                raise S3Error("IncompleteBody")
+            self.trailers[name] = value.strip()
+            if name != _TRAILER_SIGNATURE:
+                signed += f"{name}:{value.strip()}\n".encode("latin-1")
+        if self._signer and signed:
+            self._signer.check_trailer(signed, self.trailers.get(_TRAILER_SIGNATURE, ""))
+
+    def _chunk_head(self) -> tuple[int, str]:
+        """Return the size of the next chunk, and its signature where it has one."""
+        size, _, extension = self._line().partition(b";")
+        if not _HEX.fullmatch(size):
+            raise S3Error("IncompleteBody")
+        return int(size, 16), extension.decode("latin-1").removeprefix("chunk-signature=").strip()
 
     def _line(self) -> bytes:
-        line = self._input.readline(_LONGEST_LINE)
-        return line.rstrip(b"\r\n")
+        return self._input.readline(_LONGEST_LINE).rstrip(b"\r\n")
 
 
 def receive(request: Request, blob: Blob, algorithms: tuple[Algorithm, ...] = ()) -> Digests:
@@ -110,6 +153,8 @@ def receive(request: Request, blob: Blob, algorithms: tuple[Algorithm, ...] = ()
 
 def read_document(request: Request) -> bytes:
     """A whole small body, such as an XML configuration. Raises as `receive`; MalformedXML above 8 MiB."""
+    if request.document is not None:
+        return request.document
     body, parts, size = Body(request), [], 0
     given = from_headers(request.headers)
     sha256 = request.headers.get("x-amz-content-sha256", "")

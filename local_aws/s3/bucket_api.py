@@ -192,10 +192,8 @@ def list_versions(store: S3Store, request: Request) -> Response:
 
 def delete_objects(store: S3Store, request: Request) -> Response:
     """DeleteObjects."""
-    parsed = xml.parse(read_document(request), "Delete", frozenset({"Object"}))
-    wanted = parsed.get("Object", [])
-    if not wanted or len(wanted) > MOST_KEYS or any("Key" not in item for item in wanted):
-        raise S3Error("MalformedXML")
+    parsed = parse_deletions(read_document(request))
+    wanted = parsed["Object"]
     deletions = [
         Deletion(item["Key"], item.get("VersionId") or None, Conditions(match=item.get("ETag")))
         for item in wanted
@@ -213,6 +211,24 @@ def delete_objects(store: S3Store, request: Request) -> Response:
     quiet = parsed.get("Quiet") == "true"
     body = {"Deleted": [] if quiet else deleted, "Error": errors}
     return Response.xml(xml.document("DeleteResult", body))
+
+
+def parse_deletions(body: bytes) -> dict[str, Any]:
+    """Parse a DeleteObjects document; the IAM gate judges by the same function.
+
+    Raises:
+        S3Error: MalformedXML.
+    """
+    parsed = xml.parse(body, "Delete", frozenset({"Object"}))
+    wanted = parsed.get("Object", [])
+    if not wanted or len(wanted) > MOST_KEYS:
+        raise S3Error("MalformedXML")
+    for item in wanted:
+        if not isinstance(item, dict) or not all(isinstance(value, str) for value in item.values()):
+            raise S3Error("MalformedXML")
+        if not item.get("Key"):
+            raise S3Error("MalformedXML")
+    return parsed
 
 
 def _query(request: Request, after: tuple[str, int] | None, all_versions: bool = False) -> Query:

@@ -45,6 +45,10 @@ _KNOWN: Mapping[str, tuple[int, str]] = {
         "The list of parts was not in ascending order. The parts list must be specified in order "
         "by part number.",
     ),
+    "InvalidPolicyDocument": (
+        400,
+        "The content of the form does not meet the conditions specified in the policy document.",
+    ),
     "InvalidRange": (416, "The requested range is not satisfiable"),
     "InvalidRequest": (400, "Invalid Request"),
     "InvalidTag": (400, "The tag provided was not a valid tag."),
@@ -53,6 +57,11 @@ _KNOWN: Mapping[str, tuple[int, str]] = {
     "MalformedXML": (
         400,
         "The XML you provided was not well-formed or did not validate against our published schema",
+    ),
+    "MalformedPOSTRequest": (400, "The body of your POST request is not well-formed multipart/form-data."),
+    "MaxPostPreDataLengthExceeded": (
+        400,
+        "Your POST request fields preceding the upload file were too large.",
     ),
     "MetadataTooLarge": (400, "Your metadata headers exceed the maximum allowed metadata size"),
     "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),
@@ -77,6 +86,11 @@ _KNOWN: Mapping[str, tuple[int, str]] = {
     "ServerSideEncryptionConfigurationNotFoundError": (
         404,
         "The server side encryption configuration was not found",
+    ),
+    "SignatureDoesNotMatch": (
+        403,
+        "The request signature we calculated does not match the signature you provided. Check your key and signing "
+        "method.",
     ),
     "XAmzContentSHA256Mismatch": (
         400,

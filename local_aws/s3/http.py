@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote
@@ -12,17 +14,91 @@ from local_aws.gateway.responses import Environ
 from local_aws.s3.errors import S3Error
 
 _VIRTUAL_HOST = re.compile(
-    r"^(?P<bucket>[a-z0-9][a-z0-9.-]*?)\.(?:s3[.-](?:[a-z0-9-]+\.)*)?(?:localhost|amazonaws\.com|localstack\.cloud)(?::\d+)?$"
+    r"^(?P<bucket>[a-z0-9][a-z0-9.-]*?)\.(?:s3[.-](?:[a-z0-9-]+\.)*)?(?:localhost|amazonaws\.com)(?::\d+)?$"
+)
+_BUCKET_SUBRESOURCES = frozenset(
+    [
+        "accelerate",
+        "acl",
+        "analytics",
+        "cors",
+        "delete",
+        "encryption",
+        "intelligent-tiering",
+        "inventory",
+        "lifecycle",
+        "location",
+        "logging",
+        "metadataConfiguration",
+        "metadataTable",
+        "metrics",
+        "notification",
+        "object-lock",
+        "ownershipControls",
+        "policy",
+        "policyStatus",
+        "publicAccessBlock",
+        "replication",
+        "requestPayment",
+        "session",
+        "tagging",
+        "uploads",
+        "versioning",
+        "versions",
+        "website",
+        "abac",
+    ]
+)
+_OBJECT_SUBRESOURCES = frozenset(
+    [
+        "acl",
+        "attributes",
+        "legal-hold",
+        "renameObject",
+        "restore",
+        "retention",
+        "select",
+        "tagging",
+        "torrent",
+        "uploadId",
+        "uploads",
+    ]
 )
 _SERVICE_HOST = re.compile(r"^s3[.-]")
 _SEND = 256 * 1024
+
+
+class ChunkSigner:
+    """The chain of signatures over the chunks of an aws-chunked body."""
+
+    def __init__(self, key: bytes, time: str, scope: str, seed: str) -> None:
+        self._key, self._head, self._previous = key, f"{time}\n{scope}", seed
+
+    def check(self, digest: str, signature: str) -> None:
+        """Verify the next chunk by its hex SHA-256. Raises SignatureDoesNotMatch."""
+        self._check("AWS4-HMAC-SHA256-PAYLOAD", f"{_NOTHING}\n{digest}", signature)
+
+    def check_trailer(self, trailer: bytes, signature: str) -> None:
+        """Verify the trailing headers. Raises SignatureDoesNotMatch."""
+        self._check("AWS4-HMAC-SHA256-TRAILER", hashlib.sha256(trailer).hexdigest(), signature)
+
+    def _check(self, algorithm: str, digests: str, signature: str) -> None:
+        text = f"{algorithm}\n{self._head}\n{self._previous}\n{digests}"
+        wanted = hmac.new(self._key, text.encode("latin-1", "replace"), "sha256").hexdigest()
+        if not hmac.compare_digest(wanted.encode(), signature.encode("utf-8", "replace")):
+            raise S3Error("SignatureDoesNotMatch")
+        self._previous = wanted
+
+
+_NOTHING = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(frozen=True)
 class Request:
     """One request.
 
-    `headers` are by lower-case name, `query` keeps the first value of each name, `key` is "" on a bucket.
+    `headers` are by lower-case name, `query` keeps the first value of each name, `key` is "" on a bucket. `document`
+    is the decoded body where the IAM gate has read it.
     """
 
     method: str
@@ -33,6 +109,8 @@ class Request:
     input: BinaryIO
     region: str = "us-east-1"
     url: str = ""
+    chunk_signer: ChunkSigner | None = None
+    document: bytes | None = None
 
     @classmethod
     def from_environ(cls, environ: Environ) -> Request:
@@ -46,7 +124,7 @@ class Request:
             if environ.get(name):
                 headers[name.replace("_", "-").lower()] = environ[name]
         path, query = _target(environ)
-        bucket, key = _address(path, headers.get("host", ""))
+        bucket, key = _address(path, headers.get("host", ""), environ.get("local_aws.hosts", ()))
         return cls(
             environ["REQUEST_METHOD"],
             bucket,
@@ -56,7 +134,15 @@ class Request:
             environ["wsgi.input"],
             environ.get("local_aws.region", "us-east-1"),
             f"{environ.get('wsgi.url_scheme', 'http')}://{headers.get('host', 'localhost')}",
+            environ.get("local_aws.chunk_signer"),
+            environ.get("local_aws.document"),
         )
+
+    @property
+    def subresource(self) -> str:
+        """The first query parameter that selects an operation, such as `tagging`; "" for none."""
+        known = _OBJECT_SUBRESOURCES if self.key else _BUCKET_SUBRESOURCES
+        return next((name for name in self.query if name in known), "")
 
     @property
     def content_length(self) -> int | None:
@@ -64,7 +150,7 @@ class Request:
         text = self.headers.get("content-length")
         if text is None:
             return None
-        if not text.isdigit():
+        if not (text.isascii() and text.isdigit()):
             raise S3Error("InvalidArgument", "Content-Length is not a number")
         return int(text)
 
@@ -73,7 +159,7 @@ class Request:
         text = self.query.get(name)
         if text is None or text == "":
             return default
-        if not text.isdigit() or not least <= int(text) <= most:
+        if not (text.isascii() and text.isdigit()) or not least <= int(text[:20]) <= most:
             raise S3Error(
                 "InvalidArgument",
                 f"Argument {name} must be an integer between {least} and {most}",
@@ -138,10 +224,26 @@ def _target(environ: Environ) -> tuple[str, dict[str, str]]:
     return path, query
 
 
-def _address(path: str, host: str) -> tuple[str, str]:
-    match = None if _SERVICE_HOST.match(host) else _VIRTUAL_HOST.match(host.lower())
+def bucket_of_host(host: str, names: Collection[str] = ()) -> str:
+    """Return the bucket that a Host header names, "" in path-style requests.
+
+    Args:
+        names: further host names of local_aws, under which buckets are subdomains too.
+    """
+    host = host.lower()
+    if _SERVICE_HOST.match(host):
+        return ""
+    match = _VIRTUAL_HOST.match(host)
     if match is not None:
-        return match.group("bucket"), path[1:]
+        return match.group("bucket")
+    plain = host.partition(":")[0]
+    return next((plain.removesuffix(f".{name}") for name in names if plain.endswith(f".{name}")), "")
+
+
+def _address(path: str, host: str, names: Collection[str]) -> tuple[str, str]:
+    bucket = bucket_of_host(host, names)
+    if bucket:
+        return bucket, path[1:]
     bucket, _, key = path[1:].partition("/")
     return bucket, key
 

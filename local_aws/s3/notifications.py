@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_plus
 
+from local_aws.context import Context
 from local_aws.s3 import xml
 from local_aws.s3.body import read_document
 from local_aws.s3.errors import S3Error, not_implemented
@@ -188,3 +189,14 @@ def _applies(rule: dict[str, Any], event: str, key: str) -> bool:
     return all(
         key.startswith(value) if name == "prefix" else key.endswith(value) for name, value in rule["Filter"]
     )
+
+
+def queue_sender(context: Context) -> Send:
+    """Return a function that sends a message to the queue with a given ARN and raises when there is none."""
+
+    def send(arn: str, body: str) -> None:
+        region, name = arn.split(":")[3], arn.rpartition(":")[2]
+        sqs = context.client("sqs", region)
+        sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=name)["QueueUrl"], MessageBody=body)
+
+    return send

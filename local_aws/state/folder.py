@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from pathlib import Path
 
 from local_aws.settings import StartupError
 
-LOCK, PID, PORT, URL, LOG = "lock", "pid", "port", "url", "local_aws.log"
+LOCK, PID, PORT, URL, LOG, TOKEN = "lock", "pid", "port", "url", "local_aws.log", "token"
+CREDENTIALS = "credentials"
+"""The account's own access key, in the format of AWS_SHARED_CREDENTIALS_FILE."""
 LEAST_FREE_BYTES = 64 * 2**20
 """Below this a start is refused: it would end in the middle, without room for a message in its log."""
 
@@ -23,6 +26,7 @@ def prepare_state(state: Path) -> None:
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
+        state.chmod(0o700)
         probe = state / ".writable"
         probe.write_text("")
         probe.unlink()
@@ -71,8 +75,16 @@ def is_locked(state: Path) -> bool:
 
 def forget(state: Path) -> None:
     """Remove pid, port and url of the previous holder of the lock: others may use them now."""
-    for name in (PID, PORT, URL):
+    for name in (PID, PORT, URL, TOKEN):
         (state / name).unlink(missing_ok=True)
+
+
+def read_text(path: Path) -> str:
+    """Read a small file; "" when it is absent."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def read_number(path: Path) -> int | None:
@@ -84,7 +96,10 @@ def read_number(path: Path) -> int | None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file that readers see completely or not at all."""
+    """Write a file of mode 0600 that readers see completely or not at all."""
     partial = path.with_suffix(".partial")
-    partial.write_text(text)
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
     partial.replace(path)

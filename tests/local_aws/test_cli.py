@@ -56,7 +56,7 @@ def test_health_status_logs_stop_and_reset(own_cloud: Start, capsys: pytest.Capt
     assert cli.main(["stop", *state]) == 0
     assert cli.main(["status", *state]) == 1
     assert cli.main(["stop", *state]) == 0
-    assert "does not run" in capsys.readouterr().out
+    assert "is not running" in capsys.readouterr().out
     assert cli.main(["reset", "--yes", *state]) == 0
     assert not cloud.state.exists()
 

@@ -39,7 +39,17 @@ class Account(Cloud):
         return BUCKET
 
     def of(self, role: str) -> Account:
-        """The same, used by a role."""
+        """The same, used by a role, whose trust policy then also names the account."""
+        iam = self.client("iam")
+        trust = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
+        account = {
+            "Effect": "Allow",
+            "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+            "Action": "sts:AssumeRole",
+        }
+        if account not in trust["Statement"]:
+            trust["Statement"].append(account)
+            iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(trust))
         issued = self.client("sts").assume_role(RoleArn=arn(role), RoleSessionName="test")["Credentials"]
         other = Account(self.state)
         other.keys = {

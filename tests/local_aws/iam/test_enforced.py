@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from tests.infra.stacks import ACCOUNT, BUCKET, REGION
@@ -177,18 +180,19 @@ def test_nobodys_keys_open_nothing(account: Account) -> None:
 def test_a_request_that_could_be_read_as_two_is_refused(account: Account) -> None:
     """Whichever operation the gate judged, the service might do the other."""
     body = "Action=GetCallerIdentity&Version=2011-06-15"
-    scope = f"Credential=AKIA/20260101/{REGION}/iam/aws4_request"
     for path, headers in (
         ("/?Action=CreateRole&RoleName=mine", {}),
         ("/", {"X-Amz-Target": "X.CreateRole"}),
     ):
-        request = urllib.request.Request(account.url + path, data=body.encode(), method="POST")
-        for name, value in headers.items():
-            request.add_header(name, value)
         user = unique("user")
         account.client("iam").create_user(UserName=user)
-        issued = account.client("iam").create_access_key(UserName=user)["AccessKey"]["AccessKeyId"]
-        request.add_header("Authorization", f"AWS4-HMAC-SHA256 {scope.replace('AKIA', issued)}")
+        issued = account.client("iam").create_access_key(UserName=user)["AccessKey"]
+        signed = AWSRequest("POST", account.url + path, data=body, headers=headers)
+        keys = Credentials(issued["AccessKeyId"], issued["SecretAccessKey"])
+        SigV4Auth(keys, "iam", REGION).add_auth(signed)
+        request = urllib.request.Request(
+            account.url + path, body.encode(), dict(signed.headers), method="POST"
+        )
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(request)
         assert b"InvalidAction" in caught.value.read()
