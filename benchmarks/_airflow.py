@@ -20,6 +20,7 @@ from launcher.run import connect, wait_until_ready, write_login
 from launcher.services import services
 from launcher.settings import Secrets, Settings, airflow_environment
 from launcher.supervisor import Supervisor
+from local_aws.iam.credentials import root_key
 
 PARSE_SECONDS = 120.0
 
@@ -50,9 +51,10 @@ class Running:
         """A boto3 client of local_aws."""
         import boto3
 
+        key = root_key(self.settings.local_aws_state)
         return boto3.client(
             service, endpoint_url=self.settings.local_aws_url, region_name="us-east-1",
-            aws_access_key_id="local", aws_secret_access_key="local",
+            aws_access_key_id=key.id, aws_secret_access_key=key.secret,
         )  # fmt: skip
 
 

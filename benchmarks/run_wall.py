@@ -64,13 +64,16 @@ def _children(root: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def job_seconds(endpoint_url: str) -> float:
+def job_seconds(endpoint_url: str, state: Path) -> float:
     """Seconds in which at least one job was executing (overlapping jobs count once)."""
     import boto3
 
+    from local_aws.iam.credentials import root_key
+
+    key = root_key(state)
     client = boto3.client(
         "sagemaker", endpoint_url=endpoint_url, region_name="us-east-1",
-        aws_access_key_id="local", aws_secret_access_key="local",
+        aws_access_key_id=key.id, aws_secret_access_key=key.secret,
     )  # fmt: skip
     spans = []
     for row in client.list_training_jobs(MaxResults=100)["TrainingJobSummaries"]:
@@ -120,7 +123,8 @@ def measure(chosen: argparse.Namespace, home: Path) -> dict[str, Any]:
         exit_code = subprocess.call([sys.executable, "-m", "launcher", "run"], env=environ)
         seconds = time.monotonic() - started
         memory.done.set()
-        jobs = job_seconds(f"http://127.0.0.1:{chosen.local_aws_port}") if exit_code == 0 else 0.0
+        url = f"http://127.0.0.1:{chosen.local_aws_port}"
+        jobs = job_seconds(url, home / "local_aws") if exit_code == 0 else 0.0
     finally:
         memory.done.set()
         subprocess.call([sys.executable, "-m", "launcher", "stop"], env=environ)

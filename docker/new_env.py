@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import string
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Fernet wants 32 bytes in URL-safe base64; HS512, which signs Airflow's tokens, a key of at least 64 bytes.
+KEY_LETTERS = string.ascii_uppercase + string.digits
 SECRETS = {
     "POSTGRES_PASSWORD": lambda: secrets.token_urlsafe(24),
     "REDIS_PASSWORD": lambda: secrets.token_urlsafe(24),
+    "LOCAL_AWS_ACCESS_KEY_ID": lambda: "AKIA" + "".join(secrets.choice(KEY_LETTERS) for _ in range(16)),
+    "LOCAL_AWS_SECRET_ACCESS_KEY": lambda: secrets.token_urlsafe(30),
     "AIRFLOW_ADMIN_PASSWORD": lambda: secrets.token_urlsafe(12),
     "AIRFLOW_JWT_SECRET": lambda: secrets.token_urlsafe(64),
     "AIRFLOW_SECRET_KEY": lambda: secrets.token_urlsafe(32),

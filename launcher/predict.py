@@ -22,9 +22,9 @@ def predict(settings: Settings, console: Console, image: Path, endpoint: str | N
     state = supervisor.read_state(settings.home)
     if state is None:
         raise RunError("nothing is up: make run starts it")
-    url = in_force(settings, state).local_aws_url
-    name = endpoint or last_run.endpoint_name(settings.home) or _only_endpoint(url)
-    answer = _invoke(url, name, image)
+    settings = in_force(settings, state)
+    name = endpoint or last_run.endpoint_name(settings.home) or _only_endpoint(settings)
+    answer = _invoke(settings, name, image)
     table = Table(title=f"{image.name} by {name}", title_justify="left")
     table.add_column("class")
     table.add_column("probability", justify="right")
@@ -34,11 +34,11 @@ def predict(settings: Settings, console: Console, image: Path, endpoint: str | N
     return 0
 
 
-def _only_endpoint(url: str) -> str:
+def _only_endpoint(settings: Settings) -> str:
     """Return the endpoint of a run that was not watched to its end (started in Airflow, or left with Ctrl-C)."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    pages = _client("sagemaker", url).get_paginator("list_endpoints").paginate(StatusEquals="InService")
+    pages = _client("sagemaker", settings).get_paginator("list_endpoints").paginate(StatusEquals="InService")
     try:
         names = sorted(row["EndpointName"] for page in pages for row in page["Endpoints"])
     except (BotoCoreError, ClientError) as error:
@@ -50,22 +50,26 @@ def _only_endpoint(url: str) -> str:
     return str(names[0])
 
 
-def _client(service: Literal["sagemaker", "sagemaker-runtime"], url: str) -> Any:
+def _client(service: Literal["sagemaker", "sagemaker-runtime"], settings: Settings) -> Any:
     import boto3
     from botocore.config import Config
 
+    from local_aws.iam.credentials import root_key
+
+    key = root_key(settings.local_aws_state)
+
     return boto3.client(
-        service, endpoint_url=url, region_name="us-east-1",
-        aws_access_key_id="local", aws_secret_access_key="local", config=Config(retries={"max_attempts": 1}),
+        service, endpoint_url=settings.local_aws_url, region_name="us-east-1",
+        aws_access_key_id=key.id, aws_secret_access_key=key.secret, config=Config(retries={"max_attempts": 1}),
     )  # fmt: skip
 
 
-def _invoke(url: str, endpoint: str, image: Path) -> dict[str, Any]:
+def _invoke(settings: Settings, endpoint: str, image: Path) -> dict[str, Any]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     kind = mimetypes.guess_type(image.name)[0] or "application/x-image"
     try:
-        answer = _client("sagemaker-runtime", url).invoke_endpoint(
+        answer = _client("sagemaker-runtime", settings).invoke_endpoint(
             EndpointName=endpoint, ContentType=kind, Accept="application/json", Body=image.read_bytes()
         )
     except ClientError as error:

@@ -38,6 +38,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
                 "--state", str(settings.local_aws_state),
                 "--images", str(REPOSITORY / "plugins" / "ml_pipeline" / "aws" / "images.toml"),
                 "--port", str(settings.local_aws_port),
+                "--auth", "required",
             ),
             health=f"{settings.local_aws_url}/_local_aws/health",
         ),

@@ -176,6 +176,7 @@ class Secrets:
             admin_password=secrets.token_urlsafe(12),
         )
         home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)
         descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump(asdict(made), file)
@@ -195,18 +196,22 @@ def _fernet_key() -> str:
 
 def airflow_environment(settings: Settings, credentials: Secrets) -> dict[str, str]:
     """The environment of every Airflow component and of every client of local_aws (added to os.environ)."""
-    from ml_pipeline.settings import airflow_connection
+    from local_aws.iam.credentials import root_key
+    from ml_pipeline.settings import LOCAL_REGION, airflow_connection
 
     home = settings.airflow_home
+    key = root_key(settings.local_aws_state)
     return {
         # Marks every process of this home, so that `make stop` can find one that escaped its parent.
         "ML_PIPELINE_SUPERVISED": str(settings.home),
         "LOCAL_AWS_URL": settings.local_aws_url,
         "AWS_ENDPOINT_URL": settings.local_aws_url,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_ACCESS_KEY_ID": key.id,
+        "AWS_SECRET_ACCESS_KEY": key.secret,
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AIRFLOW_CONN_AWS_DEFAULT": airflow_connection(settings.local_aws_url),
+        "AIRFLOW_CONN_AWS_DEFAULT": airflow_connection(
+            settings.local_aws_url, LOCAL_REGION, key.id, key.secret
+        ),
         "ML_PIPELINE_AIRFLOW_URL": settings.airflow_url,
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),

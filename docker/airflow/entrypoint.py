@@ -72,13 +72,14 @@ def _aws(environ: Mapping[str, str], local: bool) -> dict[str, str]:
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps({"conn_type": "aws", "extra": extra}),
         }
     url = _required(environ, "LOCAL_AWS_URL")
+    key, secret = (_required(environ, f"LOCAL_AWS_{name}") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
     return {
         "LOCAL_AWS_URL": url,
         "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_DEFAULT_REGION": LOCAL_REGION,
-        "AIRFLOW_CONN_AWS_DEFAULT": airflow_connection(url),
+        "AIRFLOW_CONN_AWS_DEFAULT": airflow_connection(url, LOCAL_REGION, key, secret),
     }
 
 

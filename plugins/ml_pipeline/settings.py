@@ -193,7 +193,9 @@ def param_defaults(environment: Mapping[str, str] | None = None) -> dict[str, An
     return values
 
 
-def airflow_connection(url: str, region: str = LOCAL_REGION) -> str:
+def airflow_connection(
+    url: str, region: str = LOCAL_REGION, key: str = "local", secret: str = "not-a-secret"
+) -> str:
     """The JSON of AIRFLOW_CONN_AWS_DEFAULT for a local_aws at `url`.
 
     STS ignores the connection's endpoint_url when it assumes a role (amazon provider 9.39,
@@ -202,8 +204,8 @@ def airflow_connection(url: str, region: str = LOCAL_REGION) -> str:
     return json.dumps(
         {
             "conn_type": "aws",
-            "login": "local",
-            "password": "not-a-secret",
+            "login": key,
+            "password": secret,
             "extra": {
                 "region_name": region,
                 "endpoint_url": url,

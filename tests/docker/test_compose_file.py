@@ -126,9 +126,13 @@ def test_containers_share_one_set_of_secrets(services: dict[str, Any]) -> None:
     assert services["postgres"]["environment"]["POSTGRES_PASSWORD"] == airflow[0]["POSTGRES_PASSWORD"]
 
 
-def test_local_aws_and_its_jobs_get_no_secret(env: dict[str, str], services: dict[str, Any]) -> None:
+def test_local_aws_gets_its_own_key_and_no_other_secret(
+    env: dict[str, str], services: dict[str, Any]
+) -> None:
     text = str(services["local-aws"])
-    assert not [name for name in new_env.SECRETS if env[name] in text]
+    own = {"LOCAL_AWS_ACCESS_KEY_ID", "LOCAL_AWS_SECRET_ACCESS_KEY"}
+    assert {name for name in new_env.SECRETS if env[name] in text} == own
+    assert "'--auth', 'required'" in text
     assert services["local-aws"]["networks"] == ["services"]
 
 

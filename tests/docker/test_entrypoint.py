@@ -27,6 +27,8 @@ LOCAL = {
     "COMPOSE_PROFILES": "local-aws",
     "POSTGRES_PASSWORD": "a/b@c:d%",
     "REDIS_PASSWORD": "r@",
+    "LOCAL_AWS_ACCESS_KEY_ID": "AKIALOCAL",
+    "LOCAL_AWS_SECRET_ACCESS_KEY": "s3cret",
     "LOCAL_AWS_URL": SERVICES["airflow-scheduler"]["environment"]["LOCAL_AWS_URL"],
 }
 REAL = {
@@ -48,6 +50,8 @@ def test_profile_local_aws_sends_everything_there() -> None:
     connection = json.loads(made["AIRFLOW_CONN_AWS_DEFAULT"])
     assert made["LOCAL_AWS_URL"] == made["AWS_ENDPOINT_URL"] == "http://local-aws:4566"
     assert connection["extra"]["endpoint_url"] == "http://local-aws:4566"
+    assert (connection["login"], connection["password"]) == ("AKIALOCAL", "s3cret")
+    assert (made["AWS_ACCESS_KEY_ID"], made["AWS_SECRET_ACCESS_KEY"]) == ("AKIALOCAL", "s3cret")
     assert "local-aws" in SERVICES
 
 

@@ -79,8 +79,8 @@ def test_local_aws_answers_under_its_name_in_the_network(
         "s3",
         endpoint_url=f"http://local-aws:{stack.ports['local-aws']}",
         region_name="us-east-1",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
+        aws_access_key_id=stack.environ["LOCAL_AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=stack.environ["LOCAL_AWS_SECRET_ACCESS_KEY"],
     )
     s3.create_bucket(Bucket="named")
     s3.put_object(Bucket="named", Key="folder/key", Body=b"bytes")

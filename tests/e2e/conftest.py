@@ -15,6 +15,7 @@ import pytest
 
 from launcher.preflight import free_port
 from launcher.settings import REPOSITORY
+from local_aws.iam.credentials import root_key
 
 RUN_SECONDS = 420
 
@@ -36,9 +37,10 @@ class Laptop:
 
     def client(self, service: str) -> Any:
         """A boto3 client of local_aws."""
+        key = root_key(self.home / "local_aws")
         return boto3.client(
             service, endpoint_url=self.local_aws_url, region_name="us-east-1",
-            aws_access_key_id="local", aws_secret_access_key="local",
+            aws_access_key_id=key.id, aws_secret_access_key=key.secret,
         )  # fmt: skip
 
     def sh(self, command: str, **environ: str) -> subprocess.CompletedProcess[str]:

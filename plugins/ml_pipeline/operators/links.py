@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
-from ml_pipeline.settings import Settings
+from ml_pipeline.settings import LOCAL_REGION, Settings
 
 # The XCom under which an operator leaves its `thing`.
 LINK_KEY = "job"
+WEEK_SECONDS = 7 * 86400  # the longest that AWS signs an address for
 
 
 def thing(
@@ -55,9 +57,23 @@ def object_url(settings: Settings, uri: str) -> str:
     """Where a browser shows the object at the s3:// `uri`: local_aws serves it, AWS has a console page."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if settings.local:
-        return f"{settings.local_aws_public_url}/{bucket}/{quote(key)}"
+        return presigned(f"{settings.local_aws_public_url}/{bucket}/{quote(key)}")
     domain = console_domain(settings.region)
     return f"https://{domain}/s3/object/{bucket}?region={settings.region}&prefix={quote(key, safe='')}"
+
+
+def presigned(url: str) -> str:
+    """Sign the address of an object in local_aws for a week, with the key of the environment where there is one."""
+    from botocore.auth import S3SigV4QueryAuth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if not (key and secret):
+        return url
+    request = AWSRequest("GET", url)
+    S3SigV4QueryAuth(Credentials(key, secret), "s3", LOCAL_REGION, expires=WEEK_SECONDS).add_auth(request)
+    return str(request.url)
 
 
 class ReportLink(BaseOperatorLink):
@@ -68,7 +84,9 @@ class ReportLink(BaseOperatorLink):
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """The address that the task returned, or an empty string before it did."""
         value = XCom.get_value(key="return_value", ti_key=ti_key)
-        return str(value.get("report_url", "")) if isinstance(value, dict) else ""
+        url = str(value.get("report_url", "")) if isinstance(value, dict) else ""
+        # The task's signature has an end; who may see this link may see the report.
+        return presigned(url.partition("?")[0]) if "X-Amz-Signature=" in url else url
 
 
 class _XComLink(BaseOperatorLink):

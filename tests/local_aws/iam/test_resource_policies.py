@@ -176,7 +176,7 @@ def test_xml_is_judged_by_the_parser_that_executes_it(account: Account, body: by
     request = AWSRequest("POST", f"{account.url}/policies?delete", data=sent, params={}, headers=headers)
     signer = S3SigV4Auth(Credentials(*theirs.keys.values()), "s3", REGION)
     digest = "STREAMING-UNSIGNED-PAYLOAD-TRAILER" if framed else hashlib.sha256(sent).hexdigest()
-    signer.payload = lambda _: digest  # type: ignore[method-assign]
+    signer.payload = lambda request: digest  # type: ignore[method-assign]
     signer.add_auth(request)
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(
