@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -146,48 +146,16 @@ def download(s3: Any, objects: Iterable[S3Object], folder: Path) -> int:
         raise DataError(f"cannot store the data: {error}") from error
 
 
-def upload_tree(
-    s3: Any, folder: Path, uri: str, newer_than: dict[Path, tuple[int, int]] | None = None
-) -> int:
-    """Upload every file under `folder` to `uri`.
-
-    Args:
-        s3: The S3 client.
-        folder: The local folder.
-        uri: The target prefix.
-        newer_than: (size, mtime in ns) of files already sent, updated here; unchanged files are skipped.
-
-    Returns:
-        The number of files sent.
-
-    Raises:
-        DataError: An upload failed.
-    """
-    bucket, prefix = parse_uri(uri)
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
-    if newer_than is not None:
-        states = {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
-        files = [path for path in files if newer_than.get(path) != states[path]]
-        newer_than.update({path: states[path] for path in files})
-    with ThreadPoolExecutor(TRANSFERS) as pool:
-        list(
-            pool.map(
-                lambda path: upload_file(s3, path, bucket, join(prefix, path.relative_to(folder))), files
-            )
-        )
-    return len(files)
-
-
-def upload_file(s3: Any, path: Path, bucket: str, key: str) -> None:
-    """Upload one file with the content type of its name, so that a browser shows a report.
+def upload_file(s3: Any, file: BinaryIO, name: str, bucket: str, key: str) -> None:
+    """Upload one open file with the content type of its name, so that a browser shows a report.
 
     Raises:
         DataError: The upload failed.
     """
-    kind, encoding = mimetypes.guess_type(path.name)
+    kind, encoding = mimetypes.guess_type(name)
     extra = {"ContentType": kind} if kind and not encoding else {}
     try:
-        s3.upload_file(str(path), bucket, key, ExtraArgs=extra)
+        s3.upload_fileobj(file, bucket, key, ExtraArgs=extra)
     except Exception as error:  # boto3 wraps its own errors in several unrelated classes
         raise DataError(f"cannot upload to s3://{bucket}/{key}: {_s3_message(error)}") from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from local_aws.context import Context
 from local_aws.execution.images import Image
 from local_aws.execution.processes import opt_ml_seen_at
-from local_aws.sagemaker import archive, s3_data
+from local_aws.sagemaker import s3_data
 from local_aws.sagemaker.jobs.checkpoints import CheckpointSync
 from local_aws.sagemaker.jobs.hosts import (
     STOP_GRACE_SECONDS,
@@ -25,6 +25,8 @@ from local_aws.sagemaker.jobs.job import Job, JobFailed, JobStopped, cut
 from local_aws.sagemaker.jobs.machines import machine_environment
 from local_aws.sagemaker.jobs.script_mode import HostPlace, resource_config
 from local_aws.sagemaker.s3_data import DataError
+from local_aws.sagemaker.trees import Tree
+from local_aws.sagemaker.uploads import upload_tree
 from local_aws.state.resources import Document, Resource
 
 KIND = "processing-job"
@@ -145,7 +147,7 @@ class ProcessingJob(Job):
 
     def _continuous_outputs(self) -> list[CheckpointSync]:
         syncs = [
-            CheckpointSync(self._s3, output["S3Uri"], local_folder(self.folder / host, output["LocalPath"]))
+            CheckpointSync(self._s3, output["S3Uri"], local_tree(self.folder / host, output["LocalPath"]))
             for output in self._outputs()
             if output["S3UploadMode"] == "Continuous"
             for host in self._names
@@ -161,9 +163,10 @@ class ProcessingJob(Job):
         """
         for output in self._outputs():
             for host in self._names:
-                folder = local_folder(self.folder / host, output["LocalPath"])
-                if output["S3UploadMode"] == "EndOfJob" and not archive.is_empty(folder):
-                    s3_data.upload_tree(self._s3, folder, output["S3Uri"])
+                if output["S3UploadMode"] == "EndOfJob":
+                    upload_tree(
+                        self._s3, local_tree(self.folder / host, output["LocalPath"]), output["S3Uri"]
+                    )
 
     def _fail(self, ending: Ending) -> None:
         code = ending.status if ending.status > 0 else 128 - ending.status
@@ -176,8 +179,8 @@ class ProcessingJob(Job):
 
     def _exit_message(self, host: str) -> dict[str, object]:
         """Read the ExitMessage that the container wrote to /opt/ml/output/message."""
-        path = self.folder / host / "output/message"
-        return {"ExitMessage": path.read_bytes()[:1024].decode("utf-8", "replace")} if path.is_file() else {}
+        message = Tree.at(self.folder / host, "output").read("message", 1024)
+        return {"ExitMessage": message.decode("utf-8", "replace")} if message else {}
 
     def _end(self, status: str, **members: object) -> None:
         def change(document: Document) -> None:
@@ -206,6 +209,11 @@ def local_folder(folder: Path, local: str) -> Path:
     if not local.startswith(ROOT):
         raise DataError(f"{local} is not under {ROOT}")
     return s3_data.safe_path(folder / "processing", local.removeprefix(ROOT))
+
+
+def local_tree(folder: Path, local: str) -> Tree:
+    """Return an output folder of a host as a tree. Raises as `local_folder`."""
+    return Tree(folder, local_folder(folder, local).relative_to(folder).parts)
 
 
 def config_of(request: Document) -> Document:

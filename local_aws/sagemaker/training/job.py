@@ -10,7 +10,6 @@ from typing import Any
 from local_aws.context import Context
 from local_aws.execution.images import Image
 from local_aws.execution.supervisor import CANNOT_MOUNT
-from local_aws.sagemaker import archive
 from local_aws.sagemaker.jobs import artifacts
 from local_aws.sagemaker.jobs.checkpoints import CheckpointSync
 from local_aws.sagemaker.jobs.hosts import (
@@ -26,8 +25,9 @@ from local_aws.sagemaker.jobs.machines import instance_groups
 from local_aws.sagemaker.jobs.metrics import MetricScraper, scrape_log
 from local_aws.sagemaker.s3_data import DataError
 from local_aws.sagemaker.training import warm_pools
-from local_aws.sagemaker.training.setup import LOG_GROUP, TrainingSetup, checkpoint_folder
+from local_aws.sagemaker.training.setup import LOG_GROUP, TrainingSetup, checkpoint_tree
 from local_aws.sagemaker.training.transitions import transition
+from local_aws.sagemaker.trees import Tree
 from local_aws.state.resources import Document, Resource
 
 logger = logging.getLogger(__name__)
@@ -225,9 +225,9 @@ class TrainingJob(Job):
         """Record the failure: the text of output/failure, else the tail of the log."""
         code = ending.status if ending.status > 0 else 128 - ending.status
         self._upload_output()
-        failure = self.folder / ending.host / "output/failure"
-        if failure.is_file():
-            text = failure.read_bytes()[:4096].decode("utf-8", "replace")
+        failure = Tree.at(self.folder / ending.host, "output").read("failure", 4096)
+        if failure:
+            text = failure.decode("utf-8", "replace")
             raise JobFailed(cut(f"AlgorithmError: {text}, exit code: {code}"))
         command = " ".join(self._commands[ending.host].argv)[:TEXT_OF_COMMAND]
         error = error_message(ending.tail)
@@ -237,24 +237,24 @@ class TrainingJob(Job):
     def _upload(self) -> None:
         self._step("Uploading", "Uploading generated training model")
         packed = self.folder / "model.tar.gz"
-        folders = [self.folder / name / "model" for name in self._names]
-        uri = artifacts.upload(self._s3, self.request["OutputDataConfig"], self.name, folders, packed)
+        trees = [Tree.at(self.folder / name, "model") for name in self._names]
+        uri = artifacts.upload(self._s3, self.request["OutputDataConfig"], self.name, trees, packed)
         self._upload_output()
         self.update({"ModelArtifacts": {"S3ModelArtifacts": uri}})
 
     def _upload_output(self) -> None:
         """Upload output.tar.gz of /opt/ml/output/data when a host left files there."""
-        folders = [self.folder / name / "output/data" for name in self._names]
-        if not all(archive.is_empty(folder) for folder in folders):
+        trees = [Tree.at(self.folder / name, "output/data") for name in self._names]
+        if not all(tree.is_empty() for tree in trees):
             packed = self.folder / "output.tar.gz"
-            artifacts.upload(self._s3, self.request["OutputDataConfig"], self.name, folders, packed)
+            artifacts.upload(self._s3, self.request["OutputDataConfig"], self.name, trees, packed)
 
     def _checkpoint_syncs(self) -> list[CheckpointSync]:
         checkpoints = self.request.get("CheckpointConfig")
         if not checkpoints:
             return []
-        folders = [checkpoint_folder(self.folder / host, checkpoints) for host in self._names]
-        syncs = [CheckpointSync(self._s3, checkpoints["S3Uri"], folder) for folder in folders]
+        trees = [checkpoint_tree(self.folder / host, checkpoints) for host in self._names]
+        syncs = [CheckpointSync(self._s3, checkpoints["S3Uri"], tree) for tree in trees]
         for sync in syncs:
             sync.start()
         return syncs

