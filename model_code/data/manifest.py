@@ -12,10 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from model_code.data.changes import ChangeKind, ClassChange, Move, class_changes
 from model_code.data.records import Fractions, Photo, Rejected, rank
 from model_code.data.shards import Split, pack, tar_bytes
 
-SCHEMA_VERSION = 1
+# 2: lineage, moves and changes.
+SCHEMA_VERSION = 2
+# Part of every version's name: raising it would rename the versions of earlier releases.
+_IDENTITY = 1
 _HASH_DIGITS = 16
 
 
@@ -74,7 +78,23 @@ class ShardRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A version of a data set, as in `schemas/manifest.schema.json`. `counts` is {split: {class: photos}}."""
+    """A version of a data set, as in `schemas/manifest.schema.json`.
+
+    Attributes:
+        name: Name of the data set.
+        parent: The version that this one grew from.
+        seed: Shuffled the photos that were new.
+        fractions: Of validation and test.
+        classes: Class names in order.
+        counts: Photos as {split: {class: photos}}.
+        shards: The files of the version.
+        photos_sha256: SHA-256 of photos.jsonl.
+        rejected: Files left out.
+        lineage: All earlier versions, oldest first.
+        moves: Photos that changed their split, in this or an earlier version.
+        changes: Classes renamed, merged or relabelled since the parent.
+        corrected: Number of labels that came from the log of corrections.
+    """
 
     name: str
     parent: str | None
@@ -85,12 +105,16 @@ class Manifest:
     shards: tuple[ShardRow, ...]
     photos_sha256: str
     rejected: tuple[Rejected, ...]
+    lineage: tuple[str, ...] = ()
+    moves: tuple[Move, ...] = ()
+    changes: tuple[ClassChange, ...] = ()
+    corrected: int = 0
 
     @property
     def version(self) -> str:
         """16 hex digits: the hash of the contents, independent of the data set's name."""
         listed = {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": _IDENTITY,
             "seed": self.seed,
             "fractions": self.fractions.to_dict(),
             "classes": self.classes,
@@ -106,6 +130,20 @@ class Manifest:
     def photos(self, split: Split) -> int:
         """Number of photos of one split."""
         return sum(self.counts[split].values())
+
+    def seen_by(self, version: str | None) -> frozenset[str]:
+        """Keys of test photos that a model of an earlier version may have been trained or tuned on.
+
+        Args:
+            version: Of this data set; None or a version outside the lineage counts as the oldest.
+        """
+        order = {name: place for place, name in enumerate((*self.lineage, self.version))}
+        place = order.get(version or "", -1)
+        return frozenset(
+            move.key
+            for move in self.moves
+            if move.after is Split.TEST and place <= order.get(move.until, len(order))
+        )
 
     @property
     def total_bytes(self) -> int:
@@ -126,6 +164,10 @@ class Manifest:
             "shards": [asdict(shard) for shard in self.shards],
             "photos_sha256": self.photos_sha256,
             "rejected": [asdict(item) for item in self.rejected],
+            "lineage": self.lineage,
+            "moves": [asdict(move) for move in self.moves],
+            "changes": [asdict(change) for change in self.changes],
+            "corrected": self.corrected,
         }
         return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
 
@@ -154,6 +196,16 @@ class Manifest:
                 shards=tuple(ShardRow(**{**row, "split": Split(row["split"])}) for row in fields["shards"]),
                 photos_sha256=fields["photos_sha256"],
                 rejected=tuple(Rejected(**item) for item in fields["rejected"]),
+                lineage=tuple(fields.get("lineage", ())),
+                moves=tuple(
+                    Move(item["key"], Split(item["before"]), Split(item["after"]), item["until"])
+                    for item in fields.get("moves", ())
+                ),
+                changes=tuple(
+                    ClassChange(**{**item, "kind": ChangeKind(item["kind"])})
+                    for item in fields.get("changes", ())
+                ),
+                corrected=fields.get("corrected", 0),
             )
         except ManifestError:
             raise
@@ -257,8 +309,10 @@ def make_version(
     photos: Sequence[PhotoRow],
     rejected: Iterable[Rejected],
     parent: Version | None,
+    corrected: int = 0,
 ) -> Version:
     """Assemble a version from its written shards and their photos (in the order of the shards)."""
+    known = parent.known_splits() if parent else {}
     counts = {split.value: Counter(row.label for row in photos if row.split is split) for split in Split}
     classes = tuple(sorted({row.label for row in photos}))
     manifest = Manifest(
@@ -271,11 +325,30 @@ def make_version(
         shards=tuple(shards),
         photos_sha256=hashlib.sha256(photos_jsonl(photos)).hexdigest(),
         rejected=tuple(sorted(rejected, key=lambda item: item.path)),
+        lineage=(*parent.manifest.lineage, parent.manifest.version) if parent else (),
+        moves=_moves(photos, known, parent) if parent else (),
+        changes=class_changes(
+            {row.sha256: row.label for row in parent.photos} if parent else {},
+            {row.sha256: row.label for row in photos},
+        ),
+        corrected=corrected,
     )
-    known = parent.known_splits() if parent else {}
     present = {row.sha256 for row in photos}
     retired = {sha: split for sha, split in sorted(known.items()) if sha not in present}
     return Version(manifest, tuple(photos), retired)
+
+
+def _moves(photos: Sequence[PhotoRow], known: Mapping[str, Split], parent: Version) -> tuple[Move, ...]:
+    """Moves of this version, and the earlier ones of photos that are still where they were moved to."""
+    here = {row.key: row.split for row in photos}
+    earlier = [move for move in parent.manifest.moves if here.get(move.key) is move.after]
+    until = parent.manifest.version
+    fresh = [
+        Move(row.key, known[row.sha256], row.split, until)
+        for row in photos
+        if known.get(row.sha256, row.split) is not row.split
+    ]
+    return (*earlier, *sorted(fresh, key=lambda move: move.key))
 
 
 def photos_jsonl(photos: Iterable[PhotoRow]) -> bytes:

@@ -74,7 +74,7 @@ def kind_of(head: bytes) -> str:
     if not head:
         raise PhotoError(PhotoReason.EMPTY)
     kind = sniff(head)
-    if kind == "HEIF" and not _reads_heif():
+    if kind == "HEIF" and not reads_heif():
         raise PhotoError(
             PhotoReason.NOT_A_PHOTO,
             "HEIC: convert it to JPEG first, or install pi-heif (pip install pi-heif)",
@@ -88,7 +88,8 @@ def kind_of(head: bytes) -> str:
 
 
 @cache
-def _reads_heif() -> bool:
+def reads_heif() -> bool:
+    """Tell whether HEIC can be decoded here, which takes the package pi-heif."""
     try:
         import pi_heif
     except ImportError:

@@ -1,4 +1,4 @@
-"""Records of a data set: a photo, a rejected file, the fractions of its splits."""
+"""Records of a data set: a photo, a rejected file, the fractions of its splits. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model_code.data.shards import Split, key_of
 
 @dataclass(frozen=True)
 class Photo:
-    """A readable photo. `path` is one of the places it was found at; the SHA-256 is its identity."""
+    """A readable photo. Its SHA-256 is its identity; `path` is one of the places where it was found."""
 
     path: str
     label: str
@@ -27,21 +27,21 @@ class Photo:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that was left out, and why. Both are for people to read: they always encode as UTF-8."""
+    """A file that was left out, and the reason. Both are for people to read: they always encode as UTF-8."""
 
     path: str
     reason: str
 
     def __post_init__(self) -> None:
-        # A file name on Linux is any bytes. Python holds those that are no UTF-8 as lone surrogates, which no JSON file
-        # and no log can hold.
+        # A file name on Linux is any bytes. Python keeps bytes that are not UTF-8 as lone surrogates, which neither a
+        # JSON file nor a log can hold.
         for name, text in vars(self).copy().items():
             object.__setattr__(self, name, text.encode("utf-8", "backslashreplace").decode())
 
 
 @dataclass(frozen=True)
 class Fractions:
-    """Parts of each class; what `valid` and `test` leave is for training."""
+    """Fractions of each class for validation and test; the rest is for training."""
 
     valid: float = 0.1
     test: float = 0.1
@@ -67,5 +67,5 @@ class Fractions:
 
 
 def rank(sha256: str, seed: int) -> str:
-    """A photo's place in the shuffled order of its class; depends on nothing but the photo and the seed."""
+    """A sort key that shuffles the photos of a class; depends on nothing but the photo and the seed."""
     return hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()

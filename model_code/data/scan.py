@@ -1,28 +1,28 @@
-"""A folder with a folder per class: what is in it, what is wrong with it, and what each photo is."""
+"""Look at every file of a source: readable photos become records, the rest is left out with a reason."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from model_code.data import photos
-from model_code.data.limits import MAX_FILE_BYTES
+from model_code.data.layout import Layout, check_classes
+from model_code.data.limits import MAX_FILE_BYTES, has_photo_ending
 from model_code.data.records import Photo, Rejected
-from model_code.data.source import Candidate, DatasetError, Folder, Foldered, Source, _unreadable
+from model_code.data.source import Candidate, Folder, Foldered, Source, _unreadable
+from model_code.process.cores import cores
 from model_code.process.parallel import ordered_map
-
-_SPLIT_NAMES = {"train", "training", "valid", "val", "validation", "test", "testing"}
-_SHOWN = 5
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `preflight` found: usable photos per class, their bytes, and the files that will be left out."""
+    """Result of `preflight`: usable photos per class, their bytes, and the files that will be left out."""
 
     counts: dict[str, int]
     bytes: int
@@ -35,69 +35,33 @@ class Summary:
 
 
 def preflight(folder: Path | str) -> Summary:
-    """Look at a folder before anything long starts; reads the first bytes of each file only.
+    """Check a folder before anything long starts, reading only the first bytes of each file.
 
-    :raises DatasetError: when no classifier can be made of it, with the fix.
+    Raises:
+        DatasetError: No classifier can be made of it; the message names the fix.
     """
     source = Folder(Path(folder))
     usable: dict[str, int] = defaultdict(int)
     rejected: list[Rejected] = []
+    layout = Layout()
     size = 0
     for candidate in source.candidates():
+        layout.add(candidate.path)
         usable[candidate.label] += 0
         if reason := source.fault(candidate.path):
             rejected.append(Rejected(candidate.path, reason))
         else:
             usable[candidate.label] += 1
             size += candidate.bytes
-    check_classes(source, usable, source.folders())
+    check_classes(source, usable, layout, source.folders(), rejected)
     return Summary(dict(usable), size, tuple(rejected))
-
-
-def check_classes(source: Source, counts: dict[str, int], folders: Collection[str] = ()) -> None:
-    """Refuse what no classifier can be made of.
-
-    :param counts: readable photos per class.
-    :param folders: class folders that exist; those without a photo are named.
-    :raises DatasetError: with one line that names the fix.
-    """
-    where = source.describe()
-    total = sum(counts.values())
-    if total == 0 and any(_photo_suffix(name) for name in source.stray()):
-        raise DatasetError(
-            f"{where} is flat: sort its photos into one folder per class ({where}/<class>/<photo>.jpg)"
-        )
-    if total == 0:
-        raise DatasetError(
-            f"{where} holds no photo; it needs one folder per class with at least 2 photos each"
-        )
-    if {name.lower() for name in folders or counts} <= _SPLIT_NAMES:
-        raise DatasetError(
-            f"{where} is split already ({', '.join(sorted(counts))}); point DATA at a folder with one "
-            "folder per class: the pipeline splits it itself, the same way each time"
-        )
-    poor = sorted({*folders, *counts} - {label for label, photos_in in counts.items() if photos_in >= 2})
-    if poor:
-        names = ", ".join(f"{name!r} ({counts.get(name, 0)})" for name in poor[:_SHOWN])
-        more = f" and {len(poor) - _SHOWN} more" if len(poor) > _SHOWN else ""
-        raise DatasetError(
-            f"too few readable photos in class {names}{more}: give each class at least 2 (better 20), "
-            "or remove its folder"
-        )
-    if len(counts) < 2:
-        raise DatasetError(
-            f"{where} has only the class {next(iter(counts))!r}; add a folder with photos of another class"
-        )
-
-
-def _photo_suffix(name: str) -> bool:
-    return name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"))
 
 
 def examine(candidate: Candidate, data: bytes) -> Photo:
     """Decode and hash one file.
 
-    :raises photos.PhotoError: when it is no usable photo.
+    Raises:
+        PhotoError: It is no usable photo.
     """
     if len(data) > MAX_FILE_BYTES:
         megabytes = MAX_FILE_BYTES // 1_000_000
@@ -108,52 +72,110 @@ def examine(candidate: Candidate, data: bytes) -> Photo:
     return Photo(candidate.path, candidate.label, digest, phash, len(kept), suffix)
 
 
+Known = Mapping[str, tuple[str, Photo | Rejected]]
+"""By path: the stamp of an earlier look, and what was found. A file whose stamp is the same is not read again."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Result of looking at every file of a source.
+
+    Attributes:
+        photos: The different readable photos, in the order of their paths.
+        rejected: The files left out: unreadable ones, copies, and photos that are in two classes.
+        looks: The finding of every file by path, for the next look.
+        read: Number of files that were read.
+    """
+
+    photos: list[Photo]
+    rejected: list[Rejected]
+    looks: dict[str, tuple[str, Photo | Rejected]]
+    read: int
+
+
 def scan(
     source: Source, workers: int | None = None, progress: Progress | None = None
 ) -> tuple[list[Photo], list[Rejected]]:
-    """Decode and hash every file of a source, on all cores; memory holds a few photos and one small record
-    each.
+    """See `look`, without an earlier one.
 
-    :param workers: threads; the decoders leave Python's lock. Default: the cores of this machine.
-    :param progress: called with (done, total) now and then.
-    :return: the different photos in the order of their paths, and the files left out: unreadable ones,
-        copies, and photos that lie in two classes.
-    :raises DatasetError: when no data set can be made of what is readable.
+    Returns:
+        Photos and files left out.
+
+    Raises:
+        DatasetError: No data set can be made of what is readable.
+    """
+    found = look(source, {}, workers, progress)
+    return found.photos, found.rejected
+
+
+def look(source: Source, known: Known, workers: int | None = None, progress: Progress | None = None) -> Scan:
+    """Decode and hash every file of a source that changed since the last look.
+
+    Many files are read at once, as the source allows; decoding uses all cores.
+
+    Args:
+        source: Lists and reads files.
+        known: Findings of the last look.
+        workers: Threads that decode. Default: the cores of this machine.
+        progress: Called with (done, total) now and then.
+
+    Raises:
+        DatasetError: No data set can be made of what is readable.
     """
     candidates = list(source.candidates())
     rejected = [
-        Rejected(name, "lies beside the class folders") for name in source.stray() if _photo_suffix(name)
+        Rejected(name, "outside the class folders") for name in source.stray() if has_photo_ending(name)
     ]
+    decoders = workers or cores()
+    decoding = threading.Semaphore(decoders)
+    fresh = [candidate for candidate in candidates if not _is_known(candidate, known)]
 
-    def look(candidate: Candidate) -> Photo | Rejected:
+    def examined(candidate: Candidate) -> Photo | Rejected:
         try:
             if candidate.bytes > MAX_FILE_BYTES:
                 raise photos.PhotoError(
                     photos.PhotoReason.TOO_LARGE, f"{candidate.bytes / 1e6:.0f} MB; save it smaller"
                 )
-            return examine(candidate, source.read(candidate.path))
+            data = source.read(candidate.path)
+            with decoding:
+                return examine(candidate, data)
         except (photos.PhotoError, OSError) as error:
             reason = _unreadable(error) if isinstance(error, OSError) else str(error)
             return Rejected(candidate.path, reason)
 
+    results = ordered_map(examined, fresh, max(decoders, source.requests))
+    looks: dict[str, tuple[str, Photo | Rejected]] = {}
     readable: list[Photo] = []
-    for done, result in enumerate(ordered_map(look, candidates, workers), start=1):
-        if isinstance(result, Photo):
-            readable.append(result)
+    layout = Layout()
+    for done, candidate in enumerate(candidates, start=1):
+        layout.add(candidate.path)
+        found = known[candidate.path][1] if _is_known(candidate, known) else next(results)
+        if isinstance(found, Photo):
+            readable.append(found)
         else:
-            rejected.append(result)
+            rejected.append(found)
+        looks[candidate.path] = (candidate.stamp, found)
         if progress is not None and (done % 50 == 0 or done == len(candidates)):
             progress(done, len(candidates))
     unique, copies = without_copies(readable)
     counts = {candidate.label: 0 for candidate in candidates}
     for photo in unique:
         counts[photo.label] += 1
-    check_classes(source, counts, source.folders() if isinstance(source, Foldered) else ())
-    return unique, rejected + copies
+    folders = source.folders() if isinstance(source, Foldered) else ()
+    check_classes(source, counts, layout, folders, rejected)
+    return Scan(unique, rejected + copies, looks, len(fresh))
+
+
+def _is_known(candidate: Candidate, known: Known) -> bool:
+    """Tell whether a file was looked at before, under the same class and unchanged since."""
+    stamp, found = known.get(candidate.path, ("", None))
+    if not candidate.stamp or stamp != candidate.stamp:
+        return False
+    return isinstance(found, Rejected) or (isinstance(found, Photo) and found.label == candidate.label)
 
 
 def without_copies(found: Sequence[Photo]) -> tuple[list[Photo], list[Rejected]]:
-    """Each different photo once. One that lies in two classes has no known class: every copy is left out."""
+    """Keep each different photo once. One that is in two classes has no known class: every copy is left out."""
     copies: dict[str, list[Photo]] = defaultdict(list)
     for photo in found:
         copies[photo.sha256].append(photo)
@@ -162,7 +184,7 @@ def without_copies(found: Sequence[Photo]) -> tuple[list[Photo], list[Rejected]]
     for same in copies.values():
         labels = sorted({photo.label for photo in same})
         if len(labels) > 1:
-            reason = f"the same photo lies in {len(labels)} classes ({', '.join(labels)}); keep it in one"
+            reason = f"the same photo is in {len(labels)} classes ({', '.join(labels)}); keep it in one"
             rejected.extend(Rejected(photo.path, reason) for photo in same)
         else:
             unique.append(same[0])

@@ -1,4 +1,4 @@
-"""Where photos come from: a source lists candidates and opens them; here, a folder on disk."""
+"""Sources of photos: a source lists candidates and opens them. Here, a folder on disk."""
 
 from __future__ import annotations
 
@@ -11,46 +11,68 @@ from typing import NoReturn, Protocol, runtime_checkable
 
 from model_code.data import photos
 from model_code.data.limits import SNIFFED_BYTES
+from model_code.process.cores import cores
 
-# Folders and files that operating systems leave behind.
-_JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
+# Folders and files that operating systems, storage devices and tools leave behind, in lower case.
+_LITTER = {
+    "__macosx", "icon\r", "network trash folder", "temporary items", "thevolumesettingsfolder",  # macOS
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler",
+    "system volume information",  # Windows
+    "lost+found", "aquota.user", "aquota.group",  # Linux
+    "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot",  # NAS devices
+    "__pycache__", "_success",  # tools
+}  # fmt: skip
+_LITTER_ENDINGS = ("_$folder$", "~")  # Hadoop's markers of folders in S3, editors' copies
 
 
 class DatasetError(ValueError):
-    """A folder that no data set can be made of. The message is one line that names the fix."""
+    """No data set can be made of a source. The message is one line that names the fix."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that may be a photo: its path below the source, its class and size in bytes."""
+    """A file that may be a photo.
+
+    Attributes:
+        path: Its path below the source.
+        label: Its class.
+        bytes: Its size.
+        stamp: Changes when the file may have changed; empty: unknown, so it is always read.
+    """
 
     path: str
     label: str
     bytes: int
+    stamp: str = ""
 
 
 class Source(Protocol):
-    """Where photos are: a local folder, or an S3 prefix."""
+    """A place of photos: a local folder, an S3 prefix, a table."""
+
+    @property
+    def requests(self) -> int:
+        """Most files to read at once."""
 
     def describe(self) -> str:
         """The address, for messages."""
 
     def candidates(self) -> Iterable[Candidate]:
-        """Every file below a class folder; hidden files and operating systems' litter are passed over."""
+        """Every file below a class folder, except hidden files and litter."""
 
     def stray(self) -> list[str]:
-        """Files beside the class folders."""
+        """Files outside the class folders."""
 
     def read(self, path: str) -> bytes:
         """The bytes of one file.
 
-        :raises OSError: when it cannot be read.
+        Raises:
+            OSError: It cannot be read.
         """
 
 
 @runtime_checkable
 class Foldered(Protocol):
-    """A source whose class folders exist by themselves, as on a disk; in S3 there are only the names of files."""
+    """A source whose class folders exist without files in them, as on a disk."""
 
     def folders(self) -> list[str]:
         """The classes that have a folder, with or without a photo in it, sorted."""
@@ -58,9 +80,14 @@ class Foldered(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """A local folder with a folder per class; photos may lie in sub-folders of their class."""
+    """A local folder with a folder per class; photos may be in sub-folders of their class."""
 
     root: Path
+
+    @property
+    def requests(self) -> int:
+        """Most files to read at once: decoding them is what takes the time."""
+        return cores()
 
     def describe(self) -> str:
         """The address, for messages."""
@@ -69,10 +96,11 @@ class Folder:
     def candidates(self) -> Iterator[Candidate]:
         """Files of all classes, in the order of their paths.
 
-        A sub-folder behind a link is not followed, since it may lead anywhere, even back here; it comes as a file that
+        A link to a sub-folder is not followed, since it may lead anywhere, even back here; it is listed as a file that
         cannot be read.
 
-        :raises DatasetError: when a folder cannot be listed: its photos would silently be missing.
+        Raises:
+            DatasetError: A folder cannot be listed: its photos would silently be missing.
         """
         for label in sorted(entry.name for entry in self._entries() if entry.is_dir()):
             for folder, subfolders, names in os.walk(self.root / label, onerror=_unlisted):
@@ -80,14 +108,15 @@ class Folder:
                 subfolders[:] = sorted(name for name in subfolders if visible(name) and name not in links)
                 for name in sorted(filter(visible, names + links)):
                     path = Path(folder, name)
-                    yield Candidate(path.relative_to(self.root).as_posix(), class_name(label), _size(path))
+                    size, stamp = _stamp(path)
+                    yield Candidate(path.relative_to(self.root).as_posix(), class_name(label), size, stamp)
 
     def folders(self) -> list[str]:
         """The classes that have a folder, with or without a photo in it."""
         return sorted(class_name(entry.name) for entry in self._entries() if entry.is_dir())
 
     def stray(self) -> list[str]:
-        """Files beside the class folders."""
+        """Files outside the class folders."""
         return sorted(entry.name for entry in self._entries() if not entry.is_dir())
 
     def read(self, path: str) -> bytes:
@@ -95,7 +124,7 @@ class Folder:
         return (self.root / path).read_bytes()
 
     def fault(self, path: str) -> str | None:
-        """Why one file can be no photo, by its first bytes; None where they are those of one."""
+        """The reason why a file cannot be a photo, by its first bytes; None where they are those of one."""
         try:
             with (self.root / path).open("rb") as file:
                 start = file.read(SNIFFED_BYTES)
@@ -129,28 +158,32 @@ def _unlisted(error: OSError) -> NoReturn:
 def _unreadable(error: OSError) -> str:
     if isinstance(error, IsADirectoryError):
         return "a link to a folder, which is not followed; put the photos themselves there"
-    return "cannot be read"
+    return str(error) if error.errno is None and str(error) else "cannot be read"
 
 
-def _size(path: Path) -> int:
+def _stamp(path: Path) -> tuple[int, str]:
+    """Size in bytes, and a stamp of size, time of change and inode."""
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError:  # reading it will say so
-        return 0
+        return 0, ""
+    return found.st_size, f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
 
 
 def visible(name: str) -> bool:
-    """Whether a file or folder is the user's own: not hidden, not an operating system's litter."""
-    return not name.startswith(".") and name not in _JUNK
+    """Tell whether a file or folder is the user's own: not hidden, and no litter of a system."""
+    lower = name.lower()
+    return not name.startswith(".") and lower not in _LITTER and not lower.endswith(_LITTER_ENDINGS)
 
 
 def class_name(folder: str) -> str:
     """A folder's name as a class: composed Unicode, so that it is the same from macOS, Linux and S3.
 
-    :raises DatasetError: for names that would break logs and tables.
+    Raises:
+        DatasetError: The name would break logs and tables.
     """
     name = unicodedata.normalize("NFC", folder)
-    if not name.isprintable() or len(name.encode()) > 200:
+    if not name.strip() or not name.isprintable() or len(name.encode()) > 200:
         raise DatasetError(
             f"class folder {folder!r} has an unusable name; rename it (printable, up to 200 bytes)"
         )

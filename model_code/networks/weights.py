@@ -13,6 +13,9 @@ from torch import Tensor
 from model_code.process.errors import first_line
 from model_code.process.files import sha256_of
 
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict_ema", "net", "network")
+_PREFIXES = ("module", "_orig_mod", "_fsdp_wrapped_module")
+
 
 class ArchitectureError(ValueError):
     """An unknown architecture, or weights that do not fit one."""
@@ -22,7 +25,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors by name from a safetensors file or a torch state_dict file (`weights_only`: nothing in it is
     executed).
 
-    A training checkpoint is unwrapped (`state_dict`, `model`), and the `module.` of DataParallel is cut.
+    A training checkpoint is unwrapped (`state_dict`, `model`, ...), and the prefixes that DataParallel (`module.`),
+    torch.compile (`_orig_mod.`) and averaging put before every name are removed.
 
     :raises ArchitectureError: when the file is neither.
     """
@@ -40,14 +44,21 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         raise ArchitectureError(
             f"{path} is not a weights file (state_dict of torch, or safetensors): {first_line(error)}"
         ) from error
-    for wrapper in ("state_dict", "model"):
+    for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise ArchitectureError(
             f"{path} holds no state_dict; save it with torch.save(model.state_dict(), path)"
         )
-    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
+    # torch's AveragedModel counts its averages next to the weights.
+    return {_bare(name): tensor for name, tensor in loaded.items() if name != "n_averaged"}
+
+
+def _bare(name: str) -> str:
+    """A tensor's name without the wrappers that a training loop put around its model, in any order."""
+    parts = name.split(".")
+    return ".".join(part for part in parts if part not in _PREFIXES)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,15 @@
-"""Which files are photos, and how many there are."""
+"""Count photos by their names, before anything is read."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from ml_pipeline.aws import s3 as objects
 
-_PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-
 
 def count_photos(data: str, s3: Any) -> int:
-    """Photos below a folder or an s3:// prefix, by their suffix; nothing is opened."""
+    """Estimate the number of photos below a folder or an s3:// prefix, or in a table, without opening a photo."""
     if data.startswith("s3://"):
         names = objects.keys(s3, data.rstrip("/") + "/")
         return sum(is_photo(name) for name in names)
@@ -20,5 +17,7 @@ def count_photos(data: str, s3: Any) -> int:
 
 
 def is_photo(name: str) -> bool:
-    """Whether a file or key is a photo, by its ending."""
-    return Path(name).suffix.lower() in _PHOTO_SUFFIXES
+    """Tell whether a file or key may be a photo: it has the ending of one, or none at all."""
+    from model_code.data.limits import has_no_ending, has_photo_ending
+
+    return has_photo_ending(name) or has_no_ending(name)

@@ -70,6 +70,7 @@ def test_a_first_upload(s3: Any, pets: Path, tmp_path: Path) -> None:
     folder = f"datasets/pets/versions/{result['version']}"
     files = (
         "manifest.json",
+        "looks.jsonl.gz",
         "photos.jsonl",
         "retired.json",
         "train.manifest",

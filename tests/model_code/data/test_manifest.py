@@ -148,7 +148,7 @@ def test_manifest_files_name_the_shards_of_a_split() -> None:
     ("change", "message"),
     [
         (lambda text: text[:100], "damaged"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 9'), "schema_version 9.*update"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 9'), "schema_version 9.*update"),
         (lambda text: text.replace('"seed": 0', '"seed": 5'), "not those of version"),
     ],
 )

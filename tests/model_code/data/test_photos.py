@@ -158,7 +158,7 @@ def test_what_cannot_be_used_says_why(data: bytes, reason: PhotoReason) -> None:
 
 
 def test_heic_names_the_fix_where_nothing_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photos, "_reads_heif", lambda: False)
+    monkeypatch.setattr(photos, "reads_heif", lambda: False)
     with pytest.raises(PhotoError, match="convert it to JPEG first, or install pi-heif"):
         photos.decode(TWO_HALVES.read_bytes())
 

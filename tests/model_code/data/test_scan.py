@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from model_code.data import photos, source
 from model_code.data import scan as dataset
-from model_code.data import source
 from model_code.data.photos import PhotoError
 from model_code.data.source import Candidate, DatasetError, Folder
 from model_code.process import parallel
@@ -60,7 +60,7 @@ def test_hidden_files_litter_and_strays(tmp_path: Path) -> None:
     (folder / "README.md").write_text("about")
     (folder / "loose.jpg").write_bytes(photo(51))
     assert dataset.preflight(folder).counts == {"cat": 2, "dog": 2}
-    assert reasons(folder) == {"loose.jpg": "lies beside the class folders"}
+    assert reasons(folder) == {"loose.jpg": "outside the class folders"}
 
 
 def test_photos_in_subfolders_belong_to_the_class_above(tmp_path: Path) -> None:
@@ -110,6 +110,100 @@ BAD_FOLDERS = {
         "split already",
     ),
 }
+
+
+def classes_in(*splits: str) -> dict[str, bytes]:
+    """Two classes in each of some folders, every photo a different one."""
+    places = [
+        f"{split}/{label}/{n}.jpg" for split in splits for label in ("circle", "square") for n in range(2)
+    ]
+    return {place: photo(number) for number, place in enumerate(places)}
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        ("training_set", "test_set"),
+        ("Train", "Valid", "Test"),
+        ("seg_train", "seg_test"),
+        ("train2017", "val2017"),
+        ("TrainImages", "TestImages"),
+        ("01-training", "02-validation"),
+        ("train", "test", "extra"),
+    ],
+)
+def test_split_layouts_are_recognized_by_their_names_and_sub_folders(
+    tmp_path: Path, splits: tuple[str, ...]
+) -> None:
+    make(tmp_path, classes_in(*splits))
+    for look in (dataset.preflight, lambda folder: dataset.scan(Folder(folder))):
+        with pytest.raises(DatasetError, match=r"is split already .*the pipeline splits it itself"):
+            look(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "classes", [("train", "bus"), ("training", "resting"), ("test_tube", "flask"), ("indoor", "outdoor")]
+)
+def test_classes_that_only_sound_like_splits_are_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    make(tmp_path, classes_in(*classes))
+    assert dataset.preflight(tmp_path).counts == dict.fromkeys(classes, 4)
+
+
+def test_a_folder_around_the_classes_names_the_one_inside(tmp_path: Path) -> None:
+    make(tmp_path, classes_in("shapes"))
+    with pytest.raises(DatasetError, match=f"point DATA at {tmp_path}/shapes"):
+        dataset.preflight(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "litter", ["lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle", "@Recycle", "__MACOSX"]
+)
+def test_folders_that_systems_leave_are_passed_over(tmp_path: Path, litter: str) -> None:
+    folder = folder_of_photos(tmp_path, {"disc": 3, "square": 3})
+    (folder / litter).mkdir()
+    (folder / "disc" / "Thumbs.db").write_bytes(b"x")
+    assert dataset.preflight(folder).counts == {"disc": 3, "square": 3}
+    assert {item.label for item in dataset.scan(Folder(folder))[0]} == {"disc", "square"}
+
+
+@pytest.mark.parametrize("ending", ["avif", "jfif", "jpe", "JPG", "none"])
+def test_photos_count_whatever_their_names(tmp_path: Path, ending: str) -> None:
+    for label, seed in (("disc", 0), ("square", 50)):
+        for number in range(3):
+            data = encoded(
+                Image.effect_noise((64, 48), 90).convert("RGB"), "AVIF" if ending == "avif" else "JPEG"
+            )
+            name = f"{label}/{seed + number}" + ("" if ending == "none" else f".{ending}")
+            make(tmp_path, {name: data})
+    assert dataset.preflight(tmp_path).photos == 6
+    assert len(dataset.scan(Folder(tmp_path))[0]) == 6
+
+
+def test_a_folder_of_a_foreign_format_names_it_and_the_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photos, "reads_heif", lambda: False)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    make(
+        tmp_path, {f"{label}/IMG_{n}.HEIC": heic + bytes([n]) for label in ("cup", "plate") for n in range(5)}
+    )
+    for look in (dataset.preflight, lambda folder: dataset.scan(Folder(folder))):
+        with pytest.raises(DatasetError, match=r"10 files were left out: .*HEIC: convert it to JPEG first"):
+            look(tmp_path)
+
+
+def test_only_what_changed_is_read_again(tmp_path: Path) -> None:
+    folder = folder_of_photos(tmp_path, {"disc": 5, "square": 5})
+    make(folder, {"disc/note.jpg": b"no photo"})
+    first = dataset.look(Folder(folder), {})
+    assert (first.read, len(first.looks)) == (11, 11)
+    again = dataset.look(Folder(folder), first.looks)
+    assert (again.read, again.photos, again.rejected) == (0, first.photos, first.rejected)
+    make(folder, {"disc/new.jpg": photo(900), "square/00000.jpg": photo(901)})
+    (folder / "disc" / "00001.jpg").rename(folder / "square" / "moved.jpg")
+    third = dataset.look(Folder(folder), again.looks)
+    assert third.read == 3  # the new one, the one written anew, and the one in another class
+    assert {item.path: item.label for item in third.photos}["square/moved.jpg"] == "square"
 
 
 @pytest.mark.parametrize("name", BAD_FOLDERS)

@@ -138,7 +138,9 @@ def test_weights_of_another_architecture_say_what_does_not_fit(tmp_path: Path) -
         build_backbone("mobilenet_v2", path)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "wrapped", "parallel", "other classes", "no counters"])
+@pytest.mark.parametrize(
+    "kind", ["safetensors", "wrapped", "parallel", "compiled", "averaged", "other classes", "no counters"]
+)
 def test_weights_come_in_many_wrappings(kind: str, tmp_path: Path) -> None:
     tensors = load_state_dict(weights_of("mobilenet_v3_small", tmp_path))
     path = tmp_path / "other"
@@ -150,6 +152,12 @@ def test_weights_come_in_many_wrappings(kind: str, tmp_path: Path) -> None:
         torch.save({"state_dict": tensors, "epoch": 3}, path)
     elif kind == "parallel":
         torch.save({f"module.{name}": tensor for name, tensor in tensors.items()}, path)
+    elif kind == "compiled":
+        compiled = {f"module._orig_mod.{name}": tensor for name, tensor in tensors.items()}
+        torch.save({"model_state_dict": compiled, "epoch": 3}, path)
+    elif kind == "averaged":
+        averaged = {f"_orig_mod.module.{name}": tensor for name, tensor in tensors.items()}
+        torch.save({"n_averaged": torch.tensor(7), **averaged}, path)
     elif kind == "other classes":
         torch.save(
             {**tensors, "classifier.3.weight": torch.zeros(5, 1024), "classifier.3.bias": torch.zeros(5)},

@@ -1,0 +1,180 @@
+"""Corrections of labels: an append-only log per data set in S3, by the photos' SHA-256.
+
+The log is a folder of numbered objects, each with one or more lines of JSON. Each is written once, with If-None-Match,
+so of two writers of the same number one takes the next. The newest entry of a photo counts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from ml_pipeline.aws import s3 as objects
+
+if TYPE_CHECKING:
+    from model_code.data.records import Photo, Rejected
+
+SCHEMA_VERSION = 1
+_LOST_RACE = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+_READERS = 16
+
+
+class CorrectionError(ValueError):
+    """A correction that cannot be applied, or a damaged log."""
+
+
+class Action(StrEnum):
+    """The decisions about a photo."""
+
+    LABEL = "label"  # it belongs to another class
+    REJECT = "reject"  # it does not belong into the data set
+    KEEP = "keep"  # it is right as it is in the source; takes back earlier corrections
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One decision about one photo.
+
+    Attributes:
+        sha256: The photo's SHA-256.
+        action: The decision.
+        label: The right class, for `Action.LABEL`.
+        who: Who decided.
+        when: ISO 8601, UTC.
+        why: In the words of who decided.
+    """
+
+    sha256: str
+    action: Action
+    label: str | None
+    who: str
+    when: str
+    why: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise CorrectionError(f"{self.sha256!r} is not a SHA-256: give 64 hex digits")
+        if (self.action is Action.LABEL) != bool(self.label):
+            raise CorrectionError(
+                f"{self.action}: a label belongs to the action label, and to no other; got {self.label!r}"
+            )
+        if not self.who.strip():
+            raise CorrectionError("say who made the correction")
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Photos with the log applied: those that stay, those left out, and the number of corrections that counted."""
+
+    photos: list[Photo]
+    rejected: list[Rejected]
+    count: int
+
+
+@dataclass(frozen=True)
+class Log:
+    """All corrections of a data set, oldest first."""
+
+    entries: tuple[Correction, ...]
+
+    def newest(self) -> dict[str, Correction]:
+        """The correction that counts, by SHA-256."""
+        return {entry.sha256: entry for entry in self.entries}
+
+    def apply(self, photos: Sequence[Photo]) -> Corrected:
+        """Relabel and leave out photos. Entries that say what the source says do not count."""
+        from model_code.data.records import Rejected
+
+        newest = self.newest()
+        kept: list[Photo] = []
+        rejected: list[Rejected] = []
+        count = 0
+        for photo in photos:
+            entry = newest.get(photo.sha256)
+            if entry is not None and entry.action is Action.REJECT:
+                reason = f"rejected by {entry.who}" + (f": {entry.why}" if entry.why else "")
+                rejected.append(Rejected(photo.path, reason))
+                count += 1
+            elif entry is not None and entry.label not in (None, photo.label):
+                kept.append(replace(photo, label=str(entry.label)))
+                count += 1
+            else:
+                kept.append(photo)
+        return Corrected(kept, rejected, count)
+
+
+def now() -> str:
+    """The time for `Correction.when`."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def load(s3: Any, bucket: str, name: str) -> Log:
+    """Read the log of a data set; empty where there is none.
+
+    Raises:
+        CorrectionError: An object of the log is damaged, or from a newer release.
+    """
+    from model_code.process.parallel import ordered_map
+
+    uri = _folder(bucket, name)
+    names = sorted(key for key in objects.keys(s3, uri) if key.endswith(".jsonl"))
+    pages = ordered_map(lambda key: _read(s3, uri + key), names, _READERS)
+    return Log(tuple(entry for page in pages for entry in page))
+
+
+def append(s3: Any, bucket: str, name: str, entries: Iterable[Correction]) -> str:
+    """Add corrections to the log, all of them or none; returns the URI of the object that holds them.
+
+    Raises:
+        CorrectionError: There are none.
+    """
+    from botocore.exceptions import ClientError
+
+    body = "".join(
+        json.dumps({"schema_version": SCHEMA_VERSION, **asdict(entry)}, ensure_ascii=False) + "\n"
+        for entry in entries
+    )
+    if not body:
+        raise CorrectionError("no correction to write")
+    uri = _folder(bucket, name)
+    last = max((key for key in objects.keys(s3, uri) if key.endswith(".jsonl")), default="0")
+    number = int(last.removesuffix(".jsonl"))
+    _, prefix = objects.split_uri(uri)
+    while True:
+        number += 1
+        key = f"{prefix}{number:08d}.jsonl"
+        try:
+            s3.put_object(Bucket=bucket, Key=key, Body=body.encode(), IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _LOST_RACE:
+                raise
+            continue
+        return f"s3://{bucket}/{key}"
+
+
+def _folder(bucket: str, name: str) -> str:
+    return f"s3://{bucket}/datasets/{name}/corrections/"
+
+
+def _read(s3: Any, uri: str) -> list[Correction]:
+    try:
+        lines = [json.loads(line) for line in objects.read(s3, uri).decode().splitlines()]
+        if any(line["schema_version"] > SCHEMA_VERSION for line in lines):
+            raise CorrectionError(f"{uri} was written by a newer release; update ml-pipeline")
+        return [
+            Correction(
+                line["sha256"], Action(line["action"]), line["label"], line["who"], line["when"], line["why"]
+            )
+            for line in lines
+        ]
+    except CorrectionError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorrectionError(
+            f"{uri} is damaged ({error!r}); restore it, or delete it to drop its entries"
+        ) from error

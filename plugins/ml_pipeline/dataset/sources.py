@@ -1,0 +1,191 @@
+"""Photos in S3 as a source: many requests in flight, and throttling honored."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_pipeline.aws import s3 as objects
+
+if TYPE_CHECKING:
+    from model_code.data.source import Candidate, Source
+
+# One request of 40 ms after the other reads 25 photos/s. S3 takes 5,500 GETs per second and prefix.
+REQUESTS = 64
+_THROTTLES = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "503", "429"}
+_PATIENCE = 8
+_FIRST_PAUSE = 0.2
+_MISSING = {"NoSuchKey", "404", "NoSuchVersion"}
+
+
+class AdaptiveLimit:
+    """A limit on concurrent requests: halved when the service throttles, raised by one per full round of successes."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.limit = most
+        self._active = 0
+        self._since_raise = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._active < self.limit)
+            self._active += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._active -= 1
+            self._since_raise += 1
+            if self._since_raise >= self.limit < self.most:
+                self.limit, self._since_raise = self.limit + 1, 0
+            self._changed.notify_all()
+
+    def throttled(self) -> None:
+        """Lower the limit; a burst of answers to one round of requests counts once."""
+        with self._changed:
+            if self._since_raise > self.limit // 4 or self.limit == self.most:
+                self.limit = max(1, self.limit // 2)
+            self._since_raise = 0
+
+
+@dataclass(frozen=True)
+class S3Folder:
+    """Photos below an s3:// prefix, one folder per class: a `model_code.data.source.Source`.
+
+    Attributes:
+        s3: A boto3 client.
+        uri: The prefix.
+        requests: Most requests in flight.
+    """
+
+    s3: Any
+    uri: str
+    requests: int = REQUESTS
+    _limit: AdaptiveLimit = field(default_factory=lambda: AdaptiveLimit(REQUESTS), compare=False)
+
+    def describe(self) -> str:
+        """The address, for messages."""
+        return self.uri
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Objects of all classes, in the order of their keys."""
+        from model_code.data.source import Candidate, class_name, visible
+
+        for key, size, tag in self._objects:
+            # Keys like "//cat/1.jpg" come from prefixes joined with a slash too many.
+            folders = [part for part in key.split("/") if part]
+            if len(folders) > 1 and not key.endswith("/") and all(map(visible, folders)):
+                yield Candidate(key, class_name(folders[0]), size, f"{size}:{tag}")
+
+    def folders(self) -> list[str]:
+        """The classes, with those of which there is only the empty object that the S3 console makes."""
+        from model_code.data.source import class_name, visible
+
+        paths = [
+            [part for part in key.split("/") if part] + [""] * key.endswith("/")
+            for key, _, _ in self._objects
+        ]
+        return sorted({class_name(parts[0]) for parts in paths if len(parts) > 1 and visible(parts[0])})
+
+    def stray(self) -> list[str]:
+        """Objects outside the class folders."""
+        from model_code.data.source import visible
+
+        return [key for key, _, _ in self._objects if "/" not in key and visible(key)]
+
+    def read(self, path: str) -> bytes:
+        """The bytes of one object.
+
+        Raises:
+            OSError: It vanished after it was listed.
+            ClientError: S3 refuses, or is throttling for longer than a minute.
+        """
+        return read_patiently(self.s3, self._prefix() + path, self._limit)
+
+    def _prefix(self) -> str:
+        return self.uri.rstrip("/") + "/"
+
+    @cached_property
+    def _objects(self) -> list[tuple[str, int, str]]:
+        """Key below the prefix, size and ETag of every object."""
+        bucket, prefix = objects.split_uri(self._prefix())
+        return [
+            (item["Key"][len(prefix) :], item["Size"], item.get("ETag", "").strip('"'))
+            for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            for item in page.get("Contents", [])
+        ]
+
+
+def read_patiently(s3: Any, uri: str, limit: AdaptiveLimit) -> bytes:
+    """Read an object under a shared limit, waiting and slowing down where S3 throttles.
+
+    Raises:
+        OSError: There is no such object.
+        ClientError: Any other refusal, or throttling that does not end.
+    """
+    from botocore.exceptions import ClientError
+
+    pause = _FIRST_PAUSE
+    for attempt in range(_PATIENCE + 1):
+        try:
+            with limit:
+                return objects.read(s3, uri)
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _MISSING:
+                raise FileNotFoundError(f"{uri} vanished after it was listed") from error
+            if code not in _THROTTLES or attempt == _PATIENCE:
+                raise
+            limit.throttled()
+        time.sleep(pause)
+        pause *= 2
+    raise AssertionError("unreachable")
+
+
+class Spooled:
+    """A source that keeps what it read on the local disk, so that writing the shards reads nothing twice.
+
+    It keeps at most half of the space that is free; the rest is read again.
+    """
+
+    def __init__(self, source: Source, folder: Path) -> None:
+        self._source = source
+        self._file = (folder / "photos.spool").open("w+b")
+        self._room = shutil.disk_usage(folder).free // 2
+        self._places: dict[str, tuple[int, int]] = {}
+        self._end = 0
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def read(self, path: str) -> bytes:
+        """The bytes of one file; the second time from the disk."""
+        if place := self._places.get(path):
+            return os.pread(self._file.fileno(), place[1], place[0])
+        data = self._source.read(path)
+        with self._lock:
+            start, self._end = self._end, self._end + len(data)
+        if start + len(data) <= self._room and data:
+            os.pwrite(self._file.fileno(), data, start)
+            self._places[path] = (start, len(data))
+        return data
+
+    def close(self) -> None:
+        """Give the space back."""
+        self._file.close()
+
+
+def source_of(s3: Any, data: str) -> Source:
+    """The source at an address: an s3:// prefix or a local folder."""
+    from model_code.data.source import Folder
+
+    return S3Folder(s3, data) if data.startswith("s3://") else Folder(Path(data).expanduser())

@@ -1,0 +1,232 @@
+"""Data sets that change: nothing gets stuck, nothing is read twice, nothing is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from ml_pipeline.aws import s3 as objects
+from ml_pipeline.dataset import sources
+from ml_pipeline.dataset.place import ConcurrentUpload, Place
+from ml_pipeline.dataset.upload import upload
+from model_code.data.changes import ChangeKind
+from model_code.data.shards import Split
+from model_code.data.source import DatasetError
+from tests.ml_pipeline.dataset.stores import BUCKET, Store, bucket, sha, shapes
+from tests.model_code.photo_files import encoded, photo, picture
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with bucket() as s3:
+        yield Store(s3)
+
+
+def make(store: Store, files: dict[str, bytes], **options: Any) -> dict[str, Any]:
+    return upload(store.s3, BUCKET, "pets", store.source("pets", files), **options)
+
+
+def only(files: dict[str, bytes], rows: dict[str, Any], label: str, split: str) -> str:
+    """The path of the one photo of a class in a split."""
+    (path,) = [
+        path for path, data in files.items() if path.startswith(label) and rows[sha(data)]["split"] == split
+    ]
+    return path
+
+
+@pytest.mark.parametrize("fresh", [0, 3], ids=["from validation", "from new photos"])
+def test_the_only_test_photo_of_a_class_is_replaced(store: Store, fresh: int) -> None:
+    files = shapes()
+    first = make(store, files)
+    gone = only(files, store.rows(first), "circle", "test")
+    left = {path: data for path, data in files.items() if path != gone}
+    left |= {f"circle/new{n}.jpg": photo(700 + n) for n in range(fresh)}
+    second = make(store, left)
+    rows, manifest = store.rows(second), store.manifest(second)
+    assert manifest.counts["test"] == {"circle": 1, "square": 1}
+    chosen = only(left, rows, "circle", "test")
+    moves = {move.key: (move.before, move.after, move.until) for move in manifest.moves}
+    if fresh:
+        assert moves == {} and "new" in chosen  # noqa: PT018
+    else:
+        key = rows[sha(left[chosen])]["key"]
+        assert moves == {key: (Split.VALID, Split.TEST, first["version"])}
+        assert manifest.seen_by(first["version"]) == {key}
+        assert manifest.seen_by(second["version"]) == frozenset()
+    third = make(store, {**left, "square/more.jpg": photo(800)})
+    assert store.manifest(third).seen_by(first["version"]) == manifest.seen_by(first["version"])
+
+
+def test_a_class_without_validation_gives_a_training_photo_to_the_test(store: Store) -> None:
+    files = shapes()
+    rows = store.rows(make(store, files))
+    gone = {only(files, rows, "circle", split) for split in ("test", "valid")}
+    second = make(store, {path: data for path, data in files.items() if path not in gone})
+    manifest = store.manifest(second)
+    assert [(move.before, move.after) for move in manifest.moves] == [(Split.TRAIN, Split.TEST)]
+    assert manifest.counts["test"]["circle"] == 1
+
+
+def test_a_relabelled_test_photo_leaves_neither_class_without(store: Store) -> None:
+    files = shapes()
+    rows = store.rows(make(store, files))
+    moved = only(files, rows, "circle", "test")
+    data = files.pop(moved)
+    second = make(store, {**files, "square/moved.jpg": data})
+    assert set(store.manifest(second).counts["test"].values()) == {1, 2}
+    assert second["changes"] == ["1 photos of 'circle' are 'square' now"]
+
+
+def test_renamed_and_merged_classes_are_recognized(store: Store) -> None:
+    files = shapes() | {f"star/{n}.jpg": photo(300 + n) for n in range(8)}
+    first = make(store, files)
+    renamed = {path.replace("circle/", "disc/"): data for path, data in files.items()}
+    second = make(store, renamed)
+    (change,) = store.manifest(second).changes
+    assert (change.kind, change.before, change.after, change.photos) == (
+        ChangeKind.RENAMED,
+        "circle",
+        "disc",
+        8,
+    )
+    assert second["read"] == 8
+    before, after = store.rows(first), store.rows(second)
+    assert {name: row["split"] for name, row in before.items()} == {n: r["split"] for n, r in after.items()}
+    merged = {path.replace("star/", "square/s"): data for path, data in renamed.items()}
+    assert make(store, merged)["changes"] == ["class 'star' was merged into 'square' (8 photos)"]
+
+
+def test_an_unchanged_source_is_recognized_without_reading_a_photo(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = shapes()
+    first = make(store, files)
+    assert first["read"] == 16
+    read: list[str] = []
+    plain = sources.read_patiently
+    monkeypatch.setattr(
+        sources, "read_patiently", lambda s3, uri, limit: read.append(uri) or plain(s3, uri, limit)
+    )
+    again = upload(store.s3, BUCKET, "pets", f"s3://{BUCKET}/in/pets")
+    assert (again["version"], again["read"], again["changed"], read) == (first["version"], 0, False, [])
+    third = make(store, {**files, "circle/new.jpg": photo(900)})
+    assert (third["read"], len(read)) == (1, 1)
+    forced = upload(store.s3, BUCKET, "pets", f"s3://{BUCKET}/in/pets", force=True)
+    assert (forced["read"], forced["version"]) == (17, third["version"])
+
+
+def test_double_slashes_do_not_make_a_class(store: Store) -> None:
+    files = shapes()
+    files |= {f"/circle/extra{n}.jpg": photo(400 + n) for n in range(4)} | {"square//deep//e.jpg": photo(450)}
+    result = make(store, files)
+    assert result["classes"] == ["circle", "square"]
+    assert sum(result["counts"].values()) == 21
+
+
+def test_markers_of_folders_in_s3(store: Store) -> None:
+    files = shapes()
+    make(store, {**files, "circle/": b"", "_$folder$": b"", "circle_$folder$": b"", "lost+found/": b""})
+    with pytest.raises(DatasetError, match=r"class 'star' \(0\).*remove its folder"):
+        make(store, {**files, "star/": b""})
+
+
+def test_the_same_picture_in_two_classes_is_left_out_by_name(store: Store) -> None:
+    image = picture(9, 160, 160)
+    files = shapes()
+    files |= {
+        "circle/one.jpg": encoded(image),
+        "square/two.jpg": encoded(image.resize((150, 150)), quality=60),
+    }
+    result = make(store, files)
+    assert {item["path"] for item in result["rejected_examples"]} == {"circle/one.jpg", "square/two.jpg"}
+    kept = make(store, files, group_lookalikes=False)
+    assert kept["rejected"] == 0
+
+
+def test_of_two_uploads_at_once_one_is_told_and_nothing_is_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = shapes()
+    publish = Place.publish
+
+    def slow(place: Place, version: Any, tag: str | None) -> int:
+        monkeypatch.setattr(Place, "publish", publish)
+        make(store, {**files, "circle/theirs.jpg": photo(901)})
+        return publish(place, version, tag)
+
+    monkeypatch.setattr(Place, "publish", slow)
+    with pytest.raises(ConcurrentUpload, match="run this one again"):
+        make(store, {**files, "circle/ours.jpg": photo(902)})
+    result = make(store, {**files, "circle/theirs.jpg": photo(901), "circle/ours.jpg": photo(902)})
+    assert sum(result["counts"].values()) == 18
+
+
+def test_an_object_that_vanishes_is_left_out_with_a_reason(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = store.source("pets", shapes())
+    listing = sources.S3Folder(store.s3, uri)
+    assert len(list(listing.candidates())) == 16
+    store.s3.delete_object(Bucket=BUCKET, Key="in/pets/circle/3.jpg")
+    monkeypatch.setattr(sources, "source_of", lambda s3, data: listing)
+    result = upload(store.s3, BUCKET, "pets", uri)
+    assert result["rejected_examples"] == [
+        {"path": "circle/3.jpg", "reason": f"{uri}circle/3.jpg vanished after it was listed"}
+    ]
+
+
+def throttled(code: str = "SlowDown") -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject")
+
+
+def test_throttling_is_waited_out_with_fewer_requests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = store.source("pets", shapes())
+    limit = sources.AdaptiveLimit(8)
+    answers = [throttled(), throttled()]
+    plain = objects.read
+    pauses: list[float] = []
+    monkeypatch.setattr(sources.time, "sleep", pauses.append)
+
+    def read(s3: Any, address: str) -> bytes:
+        if answers:
+            raise answers.pop()
+        return plain(s3, address)
+
+    monkeypatch.setattr(objects, "read", read)
+    assert sources.read_patiently(store.s3, uri + "circle/1.jpg", limit) == shapes()["circle/1.jpg"]
+    assert pauses == [0.2, 0.4]
+    assert limit.limit < 8
+    answers[:] = [throttled("AccessDenied")]
+    with pytest.raises(ClientError):
+        sources.read_patiently(store.s3, uri + "circle/1.jpg", limit)
+
+
+def test_the_limit_holds_and_recovers() -> None:
+    limit = sources.AdaptiveLimit(4)
+    limit.throttled()
+    assert limit.limit == 2
+    active, most, lock = 0, 0, threading.Lock()
+
+    def work() -> None:
+        nonlocal active, most
+        for _ in range(50):
+            with limit:
+                with lock:
+                    active += 1
+                    most = max(most, active)
+                with lock:
+                    active -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most <= 4
+    assert limit.limit == 4

@@ -1,0 +1,118 @@
+"""Look-alikes: hashes propose, pixels confirm."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from model_code.data.duplicates import near_duplicates, same_pictures
+from model_code.data.photos import perceptual_hash
+from model_code.data.records import Photo
+from model_code.data.shards import Split
+from model_code.data.splits import assign, without_contradictions
+from tests.model_code.photo_files import encoded, picture
+
+
+def pairs_of(files: list[bytes]) -> list[tuple[int, int]]:
+    return same_pictures([perceptual_hash(data) for data in files], files.__getitem__)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_copies_of_a_picture_are_found(seed: int) -> None:
+    image = picture(seed, 240, 200)
+    files = [
+        encoded(image, quality=95),
+        encoded(image, quality=50),
+        encoded(image.resize((226, 188)), quality=75),
+        encoded(image.resize((120, 100), Image.Resampling.LANCZOS), quality=90),
+        encoded(image, "PNG"),
+        encoded(picture(seed + 50, 240, 200)),
+    ]
+    found = pairs_of(files)
+    assert {index for pair in found for index in pair} == {0, 1, 2, 3, 4}
+    assert all(5 not in pair for pair in found)
+
+
+def part(scratched: bool, seed: str) -> bytes:
+    """A machine part before a fixed camera: the same scene with noise, a shift of a pixel, and perhaps a scratch."""
+    draw = random.Random(seed)
+    image = Image.new("RGB", (320, 240), (70, 72, 75))
+    canvas = ImageDraw.Draw(image)
+    canvas.rectangle([0, 170, 320, 240], fill=(120, 110, 95))
+    canvas.rectangle([262, 20, 300, 150], fill=(150, 150, 40))
+    x, y = draw.randint(-1, 1), draw.randint(-1, 1)
+    canvas.ellipse([90 + x, 40 + y, 210 + x, 160 + y], fill=(190, 190, 195), outline=(40, 40, 40), width=3)
+    canvas.rectangle([170 + x, 120 + y, 250 + x, 200 + y], fill=(160, 60, 50))
+    if scratched:
+        a, b = draw.randrange(110, 190), draw.randrange(60, 130)
+        canvas.line([a, b, a + draw.randrange(8, 25), b + draw.randrange(-8, 8)], fill=(30, 30, 200), width=3)
+    noise = np.random.default_rng(draw.randrange(2**31)).normal(draw.uniform(-3, 3), 3, (240, 320, 1))
+    return encoded(Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)), quality=88)
+
+
+def test_photos_of_a_fixed_camera_are_different_pictures() -> None:
+    files = {f"good/{n}": part(False, f"g{n}") for n in range(60)}
+    files |= {f"scratch/{n}": part(True, f"s{n}") for n in range(40)}
+    photos = [
+        Photo(path, path.split("/")[0], f"{n:064x}", perceptual_hash(data), len(data), "jpg")
+        for n, (path, data) in enumerate(files.items())
+    ]
+    data = list(files.values())
+    pairs = same_pictures([item.phash for item in photos], data.__getitem__)
+    assert without_contradictions(photos, pairs) == (set(), [])
+    splits, rejected = assign(photos, {}, pairs=pairs)
+    counts = Counter((item.label, splits[item.sha256]) for item in photos)
+    assert rejected == []
+    for label, size in (("good", 60), ("scratch", 40)):
+        assert abs(counts[label, Split.TEST] - size / 10) <= 5
+        assert abs(counts[label, Split.VALID] - size / 10) <= 5
+
+
+def test_classes_that_differ_by_color_are_different_pictures() -> None:
+    grey = picture(3, 200, 160).convert("L")
+    colors = {"red": (255, 90, 90), "blue": (90, 90, 255)}
+    tinted = [
+        Image.merge("RGB", [grey.point(lambda v, k=k: v * k // 255) for k in c]) for c in colors.values()
+    ]
+    assert near_duplicates([perceptual_hash(encoded(image)) for image in tinted]) == [(0, 1)]
+    assert pairs_of([encoded(image) for image in tinted]) == []
+
+
+def test_a_picture_in_two_classes_is_named_by_both_files() -> None:
+    image = picture(7, 160, 160)
+    files = {
+        "circle/one.jpg": encoded(image),
+        "square/two.jpg": encoded(image.resize((150, 150)), quality=60),
+    }
+    photos = [
+        Photo(path, path.split("/")[0], f"{n:064x}", perceptual_hash(data), len(data), "jpg")
+        for n, (path, data) in enumerate(files.items())
+    ]
+    out, rejected = without_contradictions(photos, pairs_of(list(files.values())))
+    assert out == {0, 1}
+    assert {item.path for item in rejected} == set(files)
+    assert "two.jpg, in 2 classes (circle, square)" in rejected[0].reason
+
+
+def test_only_pairs_that_matter_are_read() -> None:
+    data = encoded(picture(1, 100, 100))
+    read: list[int] = []
+
+    def reading(index: int) -> bytes:
+        read.append(index)
+        return data
+
+    assert same_pictures([5, 5, 5], reading, wanted=lambda one, other: False) == []
+    assert read == []
+    assert same_pictures([5, 5, None], reading) == [(0, 1)]
+    assert sorted(read) == [0, 1]
+
+
+def test_a_dense_set_is_not_quadratic() -> None:
+    draw = random.Random(0)
+    hashes = [draw.getrandbits(64) & 0xFF for _ in range(3000)]
+    assert len(near_duplicates(hashes)) < 3000 * 20

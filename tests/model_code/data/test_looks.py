@@ -1,0 +1,32 @@
+"""Findings of a look: what is written is read, and what cannot be trusted is forgotten."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from model_code.data import looks
+from model_code.data.records import Photo, Rejected
+
+FOUND = {
+    "cat/1.jpg": ("10:1:2", Photo("cat/1.jpg", "cat", "ab" * 32, 5, 10, "jpg")),
+    "cat/caf\udce9.jpg": ("10:1:3", Photo("cat/caf\udce9.jpg", "cat", "cd" * 32, None, 10, "png")),
+    "dog/2.jpg": ("0:1:4", Rejected("dog/2.jpg", "empty file")),
+}
+
+
+def test_what_is_written_is_read() -> None:
+    assert looks.from_bytes(looks.to_bytes(FOUND)) == FOUND
+    assert looks.to_bytes(FOUND) == looks.to_bytes(dict(FOUND))
+
+
+def test_findings_of_other_rules_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = looks.to_bytes(FOUND)
+    monkeypatch.setattr(looks, "_CODE", 99)
+    assert looks.from_bytes(written) == {}
+
+
+@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"{}\n[]"), looks.to_bytes(FOUND)[:-20]])
+def test_damaged_findings_are_forgotten(data: bytes) -> None:
+    assert looks.from_bytes(data) == {}
