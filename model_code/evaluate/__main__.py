@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model_code.bundle.archive import BundleError
-from model_code.data.manifest import ManifestError, read_dataset
+from model_code.data.manifest import ManifestError, read_dataset, read_manifest
 from model_code.data.shards import ShardError, shards_in
 from model_code.evaluate.judging import EvaluationError
 from model_code.evaluate.run import Job, run
@@ -103,9 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise EvaluationError(
                 f"{arguments.test} holds no shards: give --test the folder of the test split"
             )
+        listed = optional(arguments, options, "dataset")
         job = Job(
             shards=shards,
-            dataset=read_dataset(optional(arguments, options, "dataset")),
+            dataset=read_dataset(listed),
+            manifest=read_manifest(listed) if read_dataset(listed) and listed else None,
             runtime=arguments.runtime,
             workers=max(1, arguments.workers),
             thumbnails=max(0, arguments.thumbnails),

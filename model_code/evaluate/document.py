@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -113,17 +113,33 @@ def abstention(outcomes: Outcomes, threshold: float) -> dict[str, Any]:
 
 
 def compare(
-    challenger: Mapping[str, Any], judgement: Judgement, champion: Mapping[str, Any], other: Judgement
-) -> dict[str, Any]:
+    challenger: Mapping[str, Any],
+    judgement: Judgement,
+    champion: Mapping[str, Any],
+    other: Judgement,
+    seen: Container[str] = (),
+) -> dict[str, Any] | None:
     """The `comparison` of a challenger with a champion over the photos that both could read.
 
     Classes may differ. A photo of a class that a model does not know counts as a mistake of that model, because its
     users would see one; `common` leaves such photos out, and shows whether the challenger got worse at what the
     champion knew.
+
+    Args:
+        challenger: Document of the new model.
+        judgement: Its answers.
+        champion: Document of the model in service.
+        other: Its answers.
+        seen: Keys of photos that the champion may have been trained on; they are left out.
+
+    Returns:
+        The comparison; None where no photo is left.
     """
-    places = {key: at for at, key in enumerate(other.keys)}
+    places = {key: at for at, key in enumerate(other.keys) if key not in seen}
     pairs = np.array([(at, places[key]) for at, key in enumerate(judgement.keys) if key in places], np.int64)
-    ours, theirs = (pairs[:, 0], pairs[:, 1]) if len(pairs) else (pairs, pairs)
+    if not len(pairs):
+        return None
+    ours, theirs = pairs[:, 0], pairs[:, 1]
     hits, other_hits = judgement.outcomes.hits[ours], other.outcomes.hits[theirs]
     difference = scores.paired_difference(hits, other_hits)
     known = (judgement.outcomes.labels[ours] != scores.UNKNOWN) & (

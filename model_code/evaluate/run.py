@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model_code.data.manifest import Manifest
 from model_code.data.shards import count_photos
 from model_code.evaluate import document as evaluation
 from model_code.evaluate.document import Subject
@@ -37,6 +38,13 @@ class Job:
     runtime: str | None
     workers: int
     thumbnails: int
+    manifest: Manifest | None = None
+
+    def seen_by(self, champion: Judged) -> frozenset[str]:
+        """Keys of test photos that a champion may have been trained on, because they were moved to the test since."""
+        if self.manifest is None:
+            return frozenset()
+        return self.manifest.seen_by((champion.subject.card.dataset or {}).get("version"))
 
     def judge(self, model: Path, output: Path, advance: Callable[[int], None]) -> Judged:
         """Judge one model; `predictions.jsonl` goes to `output`.
@@ -74,7 +82,7 @@ def run(job: Job, model: Path, champion: Path | None, output: Path) -> Judged:
     if champion is not None:
         theirs = job.judge(champion, output / "champion", progress.advance)
         ours.document["comparison"] = evaluation.compare(
-            ours.document, ours.judgement, theirs.document, theirs.judgement
+            ours.document, ours.judgement, theirs.document, theirs.judgement, job.seen_by(theirs)
         )
         job.write(theirs, output / "champion")
     job.write(ours, output)

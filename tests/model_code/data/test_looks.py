@@ -9,7 +9,7 @@ import pytest
 from model_code.data import looks
 from model_code.data.records import Photo, Rejected
 
-FOUND = {
+FOUND: dict[str, tuple[str, Photo | Rejected]] = {
     "cat/1.jpg": ("10:1:2", Photo("cat/1.jpg", "cat", "ab" * 32, 5, 10, "jpg")),
     "cat/caf\udce9.jpg": ("10:1:3", Photo("cat/caf\udce9.jpg", "cat", "cd" * 32, None, 10, "png")),
     "dog/2.jpg": ("0:1:4", Rejected("dog/2.jpg", "empty file")),

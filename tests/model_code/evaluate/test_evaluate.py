@@ -288,6 +288,9 @@ def test_comparison_counts_only_photos_that_both_could_read(colour_bundle: Colou
     assert comparison["photos"] == 3
     assert comparison["difference"] == 0
     assert comparison["common"]["photos"] == 2
+    seen = {ours.keys[1]}
+    assert evaluation.compare(documents[0], ours, documents[1], theirs, seen)["photos"] == 2
+    assert evaluation.compare(documents[0], ours, documents[1], theirs, set(ours.keys)) is None
 
 
 def test_abstention_by_hand() -> None:
