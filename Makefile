@@ -17,8 +17,9 @@ RUN := $(BIN)/python -m launcher
 #@ LOCAL_AWS_PORT=4566      port of local_aws on 127.0.0.1
 #@ NOTEBOOK_PORT=8888       port of JupyterLab on 127.0.0.1
 #@ ML_PIPELINE_HOME=.run    folder of everything a run writes; make clean removes it
-#@ PYTHON=python3.11        the interpreter of the virtual environment
-export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME
+#@ PYTHON=python3.11        the interpreter of the virtual environment: 3.11, 3.12 or 3.13
+#@ GPU=1                    CUDA builds of torch; 0: CPU builds; default: CUDA where an NVIDIA driver is present
+export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME GPU
 
 .DEFAULT_GOAL := help
 .PHONY: help setup any-setup run up status predict notebook stop clean check docs test test-slow bench lock
@@ -75,5 +76,5 @@ test-slow: setup ## run the slow tests: crash matrix, containers, clean installs
 bench: setup ## run every program in benchmarks/, or ONLY=<name>
 	@$(BIN)/python -m benchmarks $(ONLY)
 
-lock: ## resolve requirements*.in into requirements.lock
-	@$(PYTHON) launcher/bootstrap.py --lock $(VENV)
+lock: ## resolve requirements*.in into requirements*.lock
+	@$(PYTHON) -m tools.lock

@@ -1,13 +1,15 @@
-"""Prints the lines of requirements.lock that an image installs: each gets the versions that were tested.
+"""Prints the entries of requirements.lock that an image installs: each gets the tested version, with its hashes.
 
-    pins.py                    the whole lock, less what only development needs (requirements-dev.in)
-    pins.py safetensors onnx   just these packages
+    pins.py safetensors onnx                     just these packages
+    pins.py --list docker/airflow/packages.txt   the packages that a file names, one a line
+    pins.py --without torch --list FILE          all of them but torch
 
 Standard library only: it runs in an image before anything is installed.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -32,16 +34,23 @@ def requirements(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def pins(lock: str, development: str, names: Sequence[str]) -> list[str]:
-    """Return the lines of the lock for `names`, in that order; with no names, all but the development ones.
+def entries(lock: str) -> dict[str, str]:
+    """Return the entries of a lock by normalized name, each with its marker and hashes; two markers, two entries."""
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n(?=[A-Za-z0-9])", lock):
+        if re.match(r"[A-Za-z0-9._-]+==", entry):
+            name = normalized(entry)
+            found[name] = f"{found[name]}\n{entry.strip()}" if name in found else entry.strip()
+    return found
+
+
+def pins(lock: str, names: Sequence[str]) -> list[str]:
+    """Return the entries of the lock for `names`, in that order.
 
     Raises:
         PinError: A name is not in the lock.
     """
-    by_name = {normalized(line): line for line in requirements(lock)}
-    if not names:
-        unwanted = {normalized(line) for line in requirements(development)}
-        return [line for name, line in by_name.items() if name not in unwanted]
+    by_name = entries(lock)
     missing = [name for name in names if normalized(name) not in by_name]
     if missing:
         raise PinError(
@@ -50,11 +59,19 @@ def pins(lock: str, development: str, names: Sequence[str]) -> list[str]:
     return [by_name[normalized(name)] for name in names]
 
 
-def main(names: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the pins; return 1 with one line on stderr when a name has none."""
-    lock, development = ((ROOT / name).read_text() for name in ("requirements.lock", "requirements-dev.in"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--list", type=Path, help="a file with further names")
+    parser.add_argument("--without", action="append", default=[], metavar="NAME")
+    chosen = parser.parse_args(arguments)
+    names = [*chosen.names, *(requirements(chosen.list.read_text()) if chosen.list else [])]
     try:
-        print("\n".join(pins(lock, development, names)))
+        wanted = [name for name in names if normalized(name) not in chosen.without]
+        print("\n".join(pins((ROOT / "requirements.lock").read_text(), wanted)))
     except PinError as error:
         print(f"pins.py: {error}", file=sys.stderr)
         return 1

@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from launcher.preflight import free_port
 from tests.docker import compose
@@ -17,7 +19,7 @@ from tests.docker.dockerfile import DOCKERFILES, copied, instructions
 
 pins = compose.script("pins.py")
 LOCK = (compose.ROOT / "requirements.lock").read_text()
-DEVELOPMENT = (compose.ROOT / "requirements-dev.in").read_text()
+LISTS = sorted((compose.ROOT / "docker").glob("*/packages.txt"))
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
@@ -65,21 +67,40 @@ def test_own_images_do_not_run_as_root() -> None:
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_packages_that_an_image_asks_for_are_in_the_lock(path: Path) -> None:
     for line in re.findall(r"pins\.py((?: +(?:\\\n)? *[\w.-]+)+) *>", path.read_text()):
-        assert pins.pins(LOCK, DEVELOPMENT, re.findall(r"[\w.-]+", line))
+        names = [word for word in line.replace("\\\n", " ").split() if not word.startswith("-")]
+        assert pins.pins(LOCK, [name for name in names if not name.startswith("docker/")])
 
 
-def test_airflow_image_has_the_lock_without_development_packages() -> None:
-    kept = {pins.normalized(line) for line in pins.pins(LOCK, DEVELOPMENT, [])}
-    development = {pins.normalized(line) for line in pins.requirements(DEVELOPMENT)}
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.parent.name)
+def test_lists_of_packages_are_closed(path: Path) -> None:
+    """Everything that a listed package needs is listed: --no-deps brings nothing else."""
+    listed = {pins.normalized(name) for name in pins.requirements(path.read_text())}
+    assert pins.pins(LOCK, sorted(listed))
+    missing = set()
+    for name in listed:
+        for text in metadata.distribution(name).requires or []:
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                missing |= {pins.normalized(needed.name)} - listed
+    assert missing == set()
+
+
+def test_airflow_image_has_every_direct_dependency_but_the_sdk() -> None:
+    listed = {pins.normalized(name) for name in pins.requirements(LISTS[0].read_text())}
     asked = (compose.ROOT / "requirements.in").read_text()
     direct = {pins.normalized(line) for line in pins.requirements(asked)}
-    assert not kept & development
-    assert direct <= kept
+    extras = {"sagemaker"}
+    assert direct - extras <= listed
+    assert not extras & listed
+
+
+def test_every_printed_pin_carries_hashes() -> None:
+    assert all("--hash=sha256:" in pin for pin in pins.pins(LOCK, ["torch", "ml-dtypes", "PyYAML"]))
 
 
 def test_a_package_without_a_pin_is_an_error() -> None:
     with pytest.raises(pins.PinError, match=r"not in requirements.lock: nothing-like-it"):
-        pins.pins(LOCK, DEVELOPMENT, ["nothing-like-it"])
+        pins.pins(LOCK, ["nothing-like-it"])
 
 
 def test_training_image_adds_to_the_container_that_jobs_use_by_default() -> None:

@@ -28,12 +28,16 @@ DOCKERFILE = compose.ROOT / "docker/serving/Dockerfile"
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the Dockerfile's RUN instruction with /opt/venv in a folder of the test."""
     folder = tmp_path_factory.mktemp("image")
-    for name in ("requirements.lock", "requirements-dev.in", "docker/pins.py"):
-        target = folder / name
+    for name, copied in (
+        ("requirements.lock", "requirements.lock"),
+        ("docker/pins.py", "docker/pins.py"),
+        ("docker/serving/packages.txt", "docker/packages.txt"),
+    ):
+        target = folder / copied
         target.parent.mkdir(exist_ok=True)
         shutil.copy(compose.ROOT / name, target)
     (command,) = (i.text for i in instructions(DOCKERFILE) if i.name == "RUN" and "venv" in i.text)
-    command = command.replace("/opt/venv", str(folder / "venv")).replace("${RUNTIME}", "onnxruntime")
+    command = command.replace("/opt/venv", str(folder / "venv")).replace("${RUNTIME}", "")
     # The index that this machine uses, wherever it is.
     command = command.replace('--extra-index-url "${INDEX}"', "")
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -1,6 +1,7 @@
 """The environment is built once, by one make at a time, and only for those that need what is in it."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 from launcher import bootstrap
 from launcher.settings import REPOSITORY
 
-MADE_FROM = ("requirements.lock", "pyproject.toml")
+MADE_FROM = ("requirements.lock", "requirements-cuda.lock", "pyproject.toml")
 
 
 @pytest.fixture
@@ -21,7 +22,8 @@ def root(tmp_path, monkeypatch):
     for name in MADE_FROM:
         (tmp_path / name).write_text("torch==1\n")
     monkeypatch.setattr(bootstrap, "ROOT", str(tmp_path))
-    monkeypatch.setattr(bootstrap, "NEEDED_FREE_GB", 0)
+    monkeypatch.setattr(bootstrap, "CPU_BUILD", (0, 0, 0))
+    monkeypatch.setattr(bootstrap, "CUDA_BUILD", (0, 0, 0))
     return tmp_path
 
 
@@ -76,7 +78,8 @@ def test_the_second_of_two_first_makes_waits_and_finds_the_environment(make, cap
 def test_an_older_environment_stops_with_no_space_for_another(make, root, monkeypatch):
     put_python(root / ".venv")
     (root / ".venv" / bootstrap.STAMP_FILE).write_text("of an older lock")
-    monkeypatch.setattr(bootstrap, "NEEDED_FREE_GB", 10**9)
+    for build in ("CPU_BUILD", "CUDA_BUILD"):
+        monkeypatch.setattr(bootstrap, build, (1, 10**9, 1))
     make.create = never
     make("--any")
     with pytest.raises(SystemExit, match="the packages need"):
@@ -129,3 +132,60 @@ def test_make_looks_and_stops_with_an_older_environment_and_no_network(tmp_path,
     )  # fmt: skip
     assert said in done.stdout
     assert os.listdir(tmp_path / ".venv") == ["bin"]
+
+
+def test_an_unsupported_python_is_one_line_that_names_the_fix(make, monkeypatch):
+    make.create = never
+    monkeypatch.setattr(bootstrap.sys, "version_info", (3, 10, 13))
+    with pytest.raises(SystemExit, match=r"^error: Python 3\.11 to 3\.13 is needed .* make PYTHON="):
+        make()
+
+
+@pytest.mark.parametrize(("asked", "cuda"), [("1", True), ("0", False)])
+def test_gpu_chooses_the_builds(asked, cuda):
+    assert bootstrap.wants_cuda({"GPU": asked}) is cuda
+    with pytest.raises(SystemExit, match="GPU=yes is neither 0 nor 1"):
+        bootstrap.wants_cuda({"GPU": "yes"})
+
+
+def test_torch_falls_back_to_the_default_index_with_one_line(monkeypatch, capsys):
+    asked = []
+
+    def pip(venv, *arguments, may_fail=False):
+        asked.append(arguments)
+        return not may_fail
+
+    monkeypatch.setattr(bootstrap, "pip", pip)
+    monkeypatch.setattr(bootstrap, "has_cuda_wheels", lambda: True)
+    bootstrap.install_torch("venv", ["install"], cuda=False)
+    assert [bootstrap.CPU_INDEX in arguments for arguments in asked] == [True, False]
+    assert re.search(r"cannot be reached.*needs \d\.\d GB more", capsys.readouterr().out)
+
+
+def test_the_lock_is_split_with_its_hashes():
+    torch, others = bootstrap.split_lock(
+        "# x\na==1 \\\n    --hash=1\ntorch==2 \\\n    --hash=2\ntorchvision==3\n"
+    )
+    assert torch == "torch==2 \\\n    --hash=2\n"
+    assert others == "# x\na==1 \\\n    --hash=1\ntorchvision==3\n\n"
+
+
+def test_an_environment_of_another_python_is_emptied(tmp_path):
+    old = tmp_path / "lib" / "python3.9"
+    old.mkdir(parents=True)
+    (tmp_path / bootstrap.LOCK_FILE).touch()
+    bootstrap.empty_if_other_python(str(tmp_path))
+    assert os.listdir(tmp_path) == [bootstrap.LOCK_FILE]
+    current = tmp_path / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    current.mkdir(parents=True)
+    bootstrap.empty_if_other_python(str(tmp_path))
+    assert current.is_dir()
+
+
+def test_every_pin_carries_hashes():
+    for name in MADE_FROM[:2]:
+        entries = re.split(r"\n(?=[A-Za-z0-9])", (REPOSITORY / name).read_text())
+        assert [
+            entry for entry in entries if "==" in entry.split()[0] and "--hash=sha256:" not in entry
+        ] == []
+        assert len(entries) > 10
