@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
@@ -22,7 +23,9 @@ from model_code.export.int8.make import Int8, make_int8
 from model_code.export.onnx_graph import export_onnx
 from model_code.networks.backbone import Classifier, attach_head
 from model_code.networks.head import Head
-from model_code.predict.calibration import calibrate
+from model_code.predict.calibration import calibrate, probabilities
+from model_code.predict.unknown import UNKNOWN, fit_unknown
+from model_code.predict.unknown import save as save_unknown
 from model_code.process.errors import first_line
 
 AGREEMENT = 1e-3
@@ -39,6 +42,7 @@ def export_bundle(
     card: Mapping[str, Any],
     calibration_shards: Sequence[Path],
     valid_shards: Sequence[Path],
+    held_out: tuple[NDArray[np.floating], NDArray[np.integer]] | None = None,
 ) -> None:
     """Fill the folder `output` with a model bundle (docs/contracts.md, "model.tar.gz").
 
@@ -53,6 +57,8 @@ def export_bundle(
             hyperparameters, dataset, embedder_id, weights_sha256, code_version.
         calibration_shards: training photos, for the ranges of int8 and the golden photos.
         valid_shards: the validation split, for the int8 guard.
+        held_out: `reference_model`'s logits [n, classes] and the labels [n] of the validation split: what the score of
+            unknown photos and the sets of classes are fitted on. None: the bundle has neither.
 
     Raises:
         BundleError: the card contradicts itself.
@@ -77,8 +83,24 @@ def export_bundle(
         if int8.logits is not None:
             runtimes = ["onnx-int8", *runtimes]
         _record(fields, int8)
+        if int8.logits is not None:
+            held_out = int8.logits, int8.labels
+    _write_unknown(output, held_out, fields["temperature"])
     golden = golden_entries(output, fields, photos, runtimes)
     bundle.write_card(output, {**fields, "runtimes": runtimes, "golden": golden})
+
+
+def _write_unknown(
+    output: Path, held_out: tuple[NDArray[np.floating], NDArray[np.integer]] | None, temperature: float
+) -> None:
+    """Fit "I don't know" on photos that the judged model has not seen; the log says where they are too few."""
+    fitted = None
+    if held_out is not None:
+        fitted = fit_unknown(probabilities(held_out[0], temperature), np.asarray(held_out[1]))
+    if fitted is None:
+        print("too few held-out photos or classes: answers will carry no score of unknown photos", flush=True)
+    else:
+        save_unknown(fitted, output / UNKNOWN)
 
 
 def exportable(model: nn.Module) -> nn.Module:
@@ -92,7 +114,7 @@ def exportable(model: nn.Module) -> nn.Module:
 def _clear(output: Path) -> None:
     """Remove what an interrupted attempt left behind: a leftover file would be sealed into the bundle."""
     output.mkdir(parents=True, exist_ok=True)
-    for name in (bundle.CARD, *bundle.RUNTIME_FILES.values()):
+    for name in (bundle.CARD, UNKNOWN, *bundle.RUNTIME_FILES.values()):
         (output / name).unlink(missing_ok=True)
     shutil.rmtree(output / bundle.CODE, ignore_errors=True)
 

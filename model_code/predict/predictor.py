@@ -19,6 +19,8 @@ from model_code.data.photos import Pixels
 from model_code.data.transform import Transform
 from model_code.predict.runtimes import open_session
 from model_code.predict.sessions import Floats, Runtime, Session, SessionError
+from model_code.predict.unknown import UNKNOWN, Unknown
+from model_code.predict.unknown import load as load_unknown
 from model_code.process.cores import cores
 
 BATCH = 32
@@ -52,6 +54,7 @@ class Predictor:
         self.session = session
         self.transform = read_transform(card)
         self._bundle = bundle
+        self.unknown = _read_unknown(bundle)
         self._inverse_temperature = np.float32(1.0 / self.card.temperature)
 
     @classmethod
@@ -190,6 +193,16 @@ def read_transform(card: ModelCard) -> Transform:
         return Transform.from_dict(dict(card.transform))
     except (TypeError, ValueError, KeyError) as error:
         raise BundleError(f"model.json: transform: {error}: export the model again") from error
+
+
+def _read_unknown(bundle: Bundle) -> Unknown | None:
+    """How unlike every class a photo is; None for a model of an older release."""
+    if UNKNOWN not in bundle.card.files:
+        return None
+    try:
+        return load_unknown(bundle.file(UNKNOWN))
+    except ValueError as error:
+        raise BundleError(str(error)) from error
 
 
 class GoldenMismatch(Exception):

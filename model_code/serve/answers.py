@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from model_code.data.photos import PhotoError, PhotoReason
 from model_code.predict.sessions import Floats
+from model_code.predict.unknown import Unknown
 from model_code.serve.http.messages import HttpError, Response
-from model_code.serve.payload import Format, Query
+from model_code.serve.payload import Format, Options, Query
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,13 @@ class Writer:
     :param classes: the model's, in its order.
     :param abstain_threshold: an answer whose best probability is below is flagged `abstain`.
     :param provenance: model and data set, repeated in every JSON answer.
+    :param unknown: scores how unlike every class a photo is; None for a model of an older release.
     """
 
     classes: tuple[str, ...]
     abstain_threshold: float
     provenance: dict[str, Any]
+    unknown: Unknown | None = None
 
     def response(self, query: Query, outcomes: Sequence[Outcome]) -> Response:
         """The response to a whole request.
@@ -75,9 +78,7 @@ class Writer:
         write = {Format.JSON: self._json, Format.JSONLINES: self._json_lines, Format.CSV: self._csv}[
             query.format
         ]
-        response = Response(
-            200, write(outcomes, query.options.top_k), str(query.format), photos=len(outcomes)
-        )
+        response = Response(200, write(outcomes, query.options), str(query.format), photos=len(outcomes))
         if errors:
             response.reason = f"{len(errors)} lines refused"
         return response
@@ -97,7 +98,33 @@ class Writer:
     def _provenance(self) -> str:
         return json.dumps(self.provenance)[1:]
 
-    def _prediction(self, answer: Answer, top_k: int | None) -> str:
+    def _doubts(self, outcomes: Sequence[Outcome], options: Options) -> list[str]:
+        """Members `unknown`, `unknown_score` and, where asked for, `set` of each answer; "" where there is none."""
+        answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
+        if self.unknown is None or not answers:
+            none = ', "unknown": null, "unknown_score": null' + (', "set": null' if options.set else "")
+            return [none if isinstance(outcome, Answer) else "" for outcome in outcomes]
+        rows = np.empty((len(answers), len(self.classes)), np.float32)
+        for row, answer in zip(rows, answers, strict=True):
+            row[answer.order] = answer.probabilities
+        scores = self.unknown.score(rows)
+        flags = self.unknown.flags(scores).tolist()
+        texts = [
+            f', "unknown": {"true" if flag else "false"}, "unknown_score": {round(score, 4)!r}'
+            for flag, score in zip(flags, scores.tolist(), strict=True)
+        ]
+        if options.set:
+            texts = [text + self._set(answer) for text, answer in zip(texts, answers, strict=True)]
+        remaining = iter(texts)
+        return [next(remaining) if isinstance(outcome, Answer) else "" for outcome in outcomes]
+
+    def _set(self, answer: Answer) -> str:
+        if self.unknown is None or not self.unknown.least:
+            return ', "set": null'
+        count = max(1, int((answer.probabilities >= self.unknown.least).sum()))
+        return f', "set": [{", ".join(self._quoted[i] for i in answer.order[:count].tolist())}]'
+
+    def _prediction(self, answer: Answer, top_k: int | None, doubt: str) -> str:
         """One photo's answer as a JSON object without its closing brace.
 
         Written by hand: most of an answer never changes, and `json` takes four times as long, between two photos,
@@ -107,30 +134,32 @@ class Writer:
         name, probability = top[0]
         abstain = "true" if probability < self.abstain_threshold else "false"
         rows = ", ".join([f'{{"class": {name}, "probability": {p!r}}}' for name, p in top])
-        text = f'{{"class": {name}, "probability": {probability!r}, "abstain": {abstain}, "top": [{rows}]'
+        text = (
+            f'{{"class": {name}, "probability": {probability!r}, "abstain": {abstain}{doubt}, "top": [{rows}]'
+        )
         if answer.heat_map is not None:
             text += f', "explanation": "{base64.b64encode(answer.heat_map).decode()}"'
         return text
 
-    def _json(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
+    def _json(self, outcomes: Sequence[Outcome], options: Options) -> bytes:
         predictions = [
-            self._prediction(outcome, top_k) + "}"
+            self._prediction(outcome, options.top_k, doubt) + "}"
             if isinstance(outcome, Answer)
             else json.dumps(_error_fields(refusal(outcome)))
-            for outcome in outcomes
+            for outcome, doubt in zip(outcomes, self._doubts(outcomes, options), strict=True)
         ]
         return f'{{"predictions": [{", ".join(predictions)}], {self._provenance}\n'.encode()
 
-    def _json_lines(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
+    def _json_lines(self, outcomes: Sequence[Outcome], options: Options) -> bytes:
         lines = [
-            f"{self._prediction(outcome, top_k)}, {self._provenance}\n"
+            f"{self._prediction(outcome, options.top_k, doubt)}, {self._provenance}\n"
             if isinstance(outcome, Answer)
             else json.dumps(_error_fields(refusal(outcome))) + "\n"
-            for outcome in outcomes
+            for outcome, doubt in zip(outcomes, self._doubts(outcomes, options), strict=True)
         ]
         return "".join(lines).encode()
 
-    def _csv(self, outcomes: Sequence[Outcome], top_k: int | None) -> bytes:
+    def _csv(self, outcomes: Sequence[Outcome], options: Options) -> bytes:
         """Per photo: class, probability, abstain (0 or 1), then the further classes with theirs.
 
         No header, so that parts of a batch can be joined; a line that was refused is `,,,<message>`.
@@ -141,7 +170,7 @@ class Writer:
             if not isinstance(outcome, Answer):
                 rows.writerow(["", "", "", refusal(outcome).message])
                 continue
-            (name, probability), *others = self._top(self.classes, outcome, top_k)
+            (name, probability), *others = self._top(self.classes, outcome, options.top_k)
             abstain = int(probability < self.abstain_threshold)
             rows.writerow([name, probability, abstain, *(field for pair in others for field in pair)])
         return text.getvalue().encode()

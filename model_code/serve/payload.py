@@ -47,11 +47,13 @@ class Options:
     :param top_k: classes per photo, best first; None for all.
     :param explain: add a class-activation heat map.
     :param target: the class to explain; None for the predicted one.
+    :param set: add the set of classes that holds the true one nine times in ten.
     """
 
     top_k: int | None = 5
     explain: bool = False
     target: str | None = None
+    set: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ def _options(request: Request, options: Options) -> Options:
     return options
 
 
-_OPTIONS = ("top_k", "explain", "class")
+_OPTIONS = ("top_k", "explain", "class", "set")
 
 
 def with_options(options: Options, given: Mapping[str, Any]) -> Options:
@@ -218,16 +220,22 @@ def with_options(options: Options, given: Mapping[str, Any]) -> Options:
     Raises:
         HttpError: 400 when a value is out of range.
     """
-    top_k, explain, target = (given.get(name) for name in _OPTIONS)
+    top_k, explain, target, members = (given.get(name) for name in _OPTIONS)
     if top_k is not None:
         options = replace(options, top_k=_top_k(top_k))
     if explain is not None:
-        if str(explain).lower() not in ("0", "1", "true", "false"):
-            raise HttpError(400, "option", "explain must be true or false")
-        options = replace(options, explain=str(explain).lower() in ("1", "true"))
+        options = replace(options, explain=_switch("explain", explain))
     if target is not None:
         options = replace(options, target=str(target))
+    if members is not None:
+        options = replace(options, set=_switch("set", members))
     return options
+
+
+def _switch(name: str, value: Any) -> bool:
+    if str(value).lower() not in ("0", "1", "true", "false"):
+        raise HttpError(400, "option", f"{name} must be true or false")
+    return str(value).lower() in ("1", "true")
 
 
 def _top_k(value: Any) -> int | None:

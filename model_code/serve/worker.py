@@ -80,7 +80,10 @@ class Worker:
         threads = arrangement.threads if arrangement else settings.threads or 1
         predictor = self._open(threads)
         self._writer = Writer(
-            predictor.classes, predictor.card.abstain_threshold, provenance(predictor, self._directory)
+            predictor.classes,
+            predictor.card.abstain_threshold,
+            provenance(predictor, self._directory),
+            predictor.unknown,
         )
         photo = warm_up_photo(predictor)
         if arrangement is None:

@@ -78,7 +78,7 @@ def permutation_tests(
     sizes = {(len(block.reference), len(block.window)) for block in blocks.values()}
     if len(sizes) != 1 or 0 in next(iter(sizes)):
         raise ValueError(f"blocks need the same photos, at least one on each side, not {sorted(sizes)}")
-    m, n = next(iter(sizes))
+    _, n = next(iter(sizes))
     most = int(np.ceil(4 / level))
     running = {name: _Running.of(block) for name, block in blocks.items()}
     rows = np.concatenate([block.rows for block in running.values()], axis=1)

@@ -15,7 +15,16 @@ from ml_pipeline.aws import s3 as objects
 from ml_pipeline.dataset.photos import is_photo
 from ml_pipeline.settings import Settings
 
-COLUMNS = ("photo", "class", "probability", "abstain", "second_class", "second_probability")
+COLUMNS = (
+    "photo",
+    "class",
+    "probability",
+    "abstain",
+    "second_class",
+    "second_probability",
+    "unknown",
+    "unknown_score",
+)
 
 
 def stage(s3: Any, settings: Settings, photos: str) -> dict[str, Any]:
@@ -70,6 +79,8 @@ def rows_of(answers: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[dict[s
             "abstain": int(best["abstain"]),
             "second_class": second["class"],
             "second_probability": second["probability"],
+            "unknown": "" if best.get("unknown") is None else int(best["unknown"]),
+            "unknown_score": "" if best.get("unknown_score") is None else best["unknown_score"],
         }
 
 
