@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG
 
 from ml_pipeline.dag import params
 from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.tasks import stage, table
 from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.operators.transform import TransformOperator
 
@@ -21,20 +20,6 @@ with DAG(
     **dag_defaults(),
 ) as dag:
     p = dag.param
-
-    @task
-    def stage(photos: str) -> dict[str, Any]:
-        """Make sure that the photos are in S3."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.stage(photos)
-
-    @task
-    def table(prediction: Any) -> dict[str, Any]:
-        """Gather the answers into one table."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.table(prediction)
 
     predict = TransformOperator(
         task_id="predict",

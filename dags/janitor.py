@@ -1,13 +1,12 @@
-"""Finds, and when told to removes, what nobody uses any more."""
+"""Find, and on request remove, unused and broken things of this project."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG
 
 from ml_pipeline.dag import params
 from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.tasks import sweep
 
 with DAG(
     "janitor",
@@ -20,12 +19,5 @@ with DAG(
     **dag_defaults(),
 ) as dag:
     p = dag.param
-
-    @task
-    def sweep(days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
-        """Look for orphans by tag and age; a dry run by default."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.sweep(days, instance_hours, dry_run)
 
     sweep(p("days"), p("instance_hours"), p("dry_run"))

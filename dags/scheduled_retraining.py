@@ -1,13 +1,12 @@
-"""Trains again when there are other photos: once a week, and when S3 tells of new ones."""
+"""Train again when the photos changed: once a week, and on notifications of new photos in S3."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from ml_pipeline.dag import assets, params
 from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.tasks import decide, upload
 from ml_pipeline.operators.retrain import TrainingRunOperator
 
 with DAG(
@@ -15,7 +14,7 @@ with DAG(
     dag_display_name="Scheduled retraining",
     description=__doc__,
     doc_md=params.RETRAINING_DOC,
-    # The clock is also what reconciles: an event that was lost is caught when the photos are next compared.
+    # The clock also reconciles: after a lost event, the next comparison finds the photos.
     schedule=AssetOrTimeSchedule(
         timetable=CronTriggerTimetable("0 3 * * 1", timezone="UTC"), assets=[assets.photos()]
     ),
@@ -26,25 +25,11 @@ with DAG(
 ) as dag:
     p = dag.param
 
-    @task
-    def upload(data: str, dataset_name: str, seed: int) -> dict[str, Any]:
-        """Compare the photos with the newest version; upload what is new."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.upload(data, dataset_name, seed)
-
-    @task
-    def decide(dataset: Any, data: str, seed: int, force: bool, conf: Any, ti: Any = None) -> dict[str, Any]:
-        """Skip, saying why, when the champion was trained on these very photos."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.decide_retraining(dataset, data, seed, force, conf, ti)
-
-    dataset = upload(p("data"), p("dataset_name"), p("seed"))
+    dataset = upload(p("data"), p("dataset_name"), p("seed"), p("group_lookalikes"))
     train = TrainingRunOperator(
         task_id="train",
         trigger_dag_id="train_and_deploy",
         trigger_run_id="{{ run_id }}",
-        conf=decide(dataset, p("data"), p("seed"), p("force"), p("conf")),
+        conf=decide(dataset, p("data"), p("seed"), p("group_lookalikes"), p("force"), p("conf")),
         poke_interval=10,
     )

@@ -1,13 +1,12 @@
-"""Takes an endpoint down on purpose: frees all that serves, keeps all that was learnt."""
+"""Take an endpoint down: delete everything that serves, keep everything that was learnt."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG
 
 from ml_pipeline.dag import params
 from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.tasks import take_down
 
 with DAG(
     "teardown",
@@ -19,13 +18,4 @@ with DAG(
     max_active_runs=1,
     **dag_defaults(),
 ) as dag:
-    p = dag.param
-
-    @task
-    def take_down(endpoint_name: str) -> dict[str, Any]:
-        """Delete the endpoint, its config, models, alarms and scaling; packages and data stay."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.take_down(endpoint_name)
-
-    take_down(p("endpoint_name"))
+    take_down(dag.param("endpoint_name"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from airflow.sdk import (
     DAG,
@@ -12,12 +11,12 @@ from airflow.sdk import (
     DeadlineReference,
     TaskGroup,
     TriggerRule,
-    task,
 )
 
 from ml_pipeline.dag import assets, params
 from ml_pipeline.dag.defaults import dag_defaults
 from ml_pipeline.dag.notifier import PipelineNotifier
+from ml_pipeline.dag.tasks import choose, plan, report, smoke_test, upload, weights
 from ml_pipeline.operators.approve import ApproveModelOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
 from ml_pipeline.operators.ec2 import CreateInstanceOperator, Ec2TrainingOperator, TerminateInstanceOperator
@@ -37,8 +36,8 @@ with DAG(
     schedule=None,
     params=params.train_and_deploy(),
     deadline=DeadlineAlert(
-        # Not DAGRUN_QUEUED_AT: with it, Airflow 3.3.2 answers 500 to every clear of a task (its recalculation of the
-        # deadline takes the serialized interval for a number).
+        # Not DAGRUN_QUEUED_AT: with it, Airflow 3.3.2 answers 500 to every clear of a task, because recalculating the
+        # deadline takes the serialized interval for a number.
         reference=DeadlineReference.AVERAGE_RUNTIME(max_runs=10, min_runs=1),
         interval=timedelta(hours=2),
         callback=AsyncCallback(PipelineNotifier, kwargs={"event": "late"}),
@@ -47,49 +46,9 @@ with DAG(
 ) as dag:
     p = dag.param
 
-    @task
-    def plan(params: Any = None) -> dict[str, Any]:
-        """Estimate cost and time; refuse a run over budget, and params that do not go together."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.plan(params)
-
-    @task
-    def upload(data: str, dataset_name: str, seed: int) -> dict[str, Any]:
-        """Make and upload the data set version of the photos in `data`."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.upload(data, dataset_name, seed)
-
-    @task
-    def weights(weights: str, architecture: str) -> dict[str, Any]:
-        """Bring the backbone's weights to S3."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.weights(weights, architecture)
-
-    @task.branch
-    def choose(train_on: str) -> str:
-        """Which branch trains the final model."""
-        return "train" if train_on == "sagemaker" else "ec2.create"
-
-    @task
-    def smoke_test(dataset: Any, evaluation: Any, deployment: Any) -> dict[str, Any]:
-        """Ask the endpoint about test photos; fail unless it answers as the evaluation did."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.smoke_test(dataset, evaluation, deployment)
-
-    @task
-    def report(params: Any = None, ti: Any = None) -> dict[str, Any]:
-        """Add up billable seconds; compare machines by what was measured on them."""
-        from ml_pipeline.dag import tasks
-
-        return tasks.report(params, ti)
-
     recipe = {name: p(name) for name in ("strategy", "architecture", "seed", "hyperparameters", "ranges")}
     planned = plan()
-    dataset = upload(p("data"), p("dataset_name"), p("seed"))
+    dataset = upload(p("data"), p("dataset_name"), p("seed"), p("group_lookalikes"), p("force"))
     pretrained = weights(p("weights"), p("architecture"))
     embed = EmbedOperator(
         task_id="embed",
@@ -147,7 +106,7 @@ with DAG(
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         dataset=dataset,
         training=[train.output, train_on_ec2.output],
-        group=p("dataset_name"),
+        group=dataset["name"],
         instance_type=p("evaluate_instance_type"),
         max_job_hours=p("max_job_hours"),
     )
@@ -161,23 +120,24 @@ with DAG(
     )
     register = RegisterModelOperator(
         task_id="register",
-        group=p("dataset_name"),
+        group=dataset["name"],
         dataset=dataset,
         evaluation=evaluate.output,
         instance_type=p("endpoint_instance_type"),
-        approval=p("approval"),
+        approval=params.APPROVAL,
     )
     approve = ApproveModelOperator(
         task_id="approve",
-        subject="Deploy this model of {{ params.dataset_name }}?",
+        subject="Deploy this model of {{ ti.xcom_pull(task_ids='upload')['name'] }}?",
         body=params.APPROVAL_BODY,
-        approval=p("approval"),
+        approval=params.APPROVAL,
         package=register.output,
     )
     deploy = DeployEndpointOperator(
         task_id="deploy",
-        endpoint_name=p("endpoint_name"),
+        endpoint_name=params.ENDPOINT,
         package=register.output,
+        replace_endpoint=p("replace_endpoint"),
         instance_type=p("endpoint_instance_type"),
         instance_count=p("endpoint_instance_count"),
         max_count=p("endpoint_max_count"),
@@ -187,14 +147,14 @@ with DAG(
         on_success_callback=PipelineNotifier("deployed"),
     )
     answers = smoke_test(dataset, evaluate.output, deploy.output)
-    # Teardowns run whatever happened, and do not decide whether the run succeeded.
+    # Teardowns always run, and do not decide whether the run succeeded.
     bill = report().as_teardown()
     stop_leftovers = StopLeftoversOperator(
-        task_id="stop_leftovers", endpoint_name=p("endpoint_name")
+        task_id="stop_leftovers", endpoint_name=params.ENDPOINT
     ).as_teardown()
 
     planned >> [dataset, pretrained]
     tune >> choose(p("train_on")) >> [train, create]
-    # The bill of the machine is the terminate task's.
+    # The result of terminate is the bill of the instance.
     train_on_ec2 >> terminate >> bill
     evaluate >> gate >> register >> approve >> deploy >> answers >> bill >> stop_leftovers

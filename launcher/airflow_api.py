@@ -66,6 +66,10 @@ class AirflowClient:
             raise
         return True
 
+    def param_names(self, dag_id: str) -> list[str]:
+        """Return the names of the DAG's params."""
+        return list(self.call("GET", f"dags/{dag_id}/details")["params"])
+
     def import_errors(self) -> list[str]:
         """Return the stack traces of DAG files that cannot be imported."""
         return [row["stack_trace"] for row in self.call("GET", "importErrors")["import_errors"]]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.settings import Settings
+from ml_pipeline.dataset.photos import dataset_name_of
 
 Say = Callable[[str], None]
 # Where torchvision's weights are; asked for with a short time-out, so that no network never means a hang.
@@ -41,12 +41,7 @@ def choose(settings: Settings, say: Say, progress: Callable[[int, int], None]) -
     weights = settings.weights or _default_weights(say, notes)
     if weights == "none" and settings.weights == "none":
         notes.append("WEIGHTS=none: the backbone is untrained, accuracy far below what ImageNet weights give")
-    return Inputs(data, dataset_name(data), weights, tuple(notes))
-
-
-def dataset_name(folder: Path) -> str:
-    """A name S3 and SageMaker accept, from the folder's."""
-    return re.sub("[^a-z0-9]+", "-", folder.name.lower()).strip("-")[:40].rstrip("-") or "photos"
+    return Inputs(data, dataset_name_of(str(data)), weights, tuple(notes))
 
 
 def _default_photos(

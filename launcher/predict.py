@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from launcher import last_run, supervisor
@@ -25,11 +26,11 @@ def predict(settings: Settings, console: Console, image: Path, endpoint: str | N
     settings = in_force(settings, state)
     name = endpoint or last_run.endpoint_name(settings.home) or _only_endpoint(settings)
     answer = _invoke(settings, name, image)
-    table = Table(title=f"{image.name} by {name}", title_justify="left")
+    table = Table(title=escape(f"{image.name} by {name}"), title_justify="left")
     table.add_column("class")
     table.add_column("probability", justify="right")
     for row in answer["predictions"][0]["top"]:
-        table.add_row(row["class"], f"{row['probability']:.1%}")
+        table.add_row(escape(row["class"]), f"{row['probability']:.1%}")
     console.print(table)
     return 0
 

@@ -43,17 +43,19 @@ def run(settings: Settings, console: Console) -> int:
     settings = bring_up(settings, console)
     client = connect(settings)
     wait_for_dag(client, settings, console)
-    run_id = client.trigger(DAG_ID, run_conf(settings, chosen))
+    conf = run_conf(settings, chosen)
+    check_conf(client, conf)
+    run_id = client.trigger(DAG_ID, conf)
     console.print(f"run [bold]{run_id}[/] of {DAG_ID}: {settings.airflow_url}/dags/{DAG_ID}/runs/{run_id}")
     state = watch(client, run_id, console)
     results = patiently(lambda: {task: client.xcom(DAG_ID, run_id, task) for task in summary.TASKS})
     last_run.save(settings.home, run_id, results)
     summary.print_summary(console, results, chosen.notes)
-    outcome = summary.judge(state, results.get("smoke_test"))
+    outcome = summary.judge(state, results)
     if not outcome.succeeded:
         explain_failure(client, settings, run_id, console)
     colour = "green" if outcome.succeeded else "red"
-    console.print(f"\n[{colour}]{'done' if outcome.succeeded else 'failed'}[/]: {outcome.reason}")
+    console.print(f"\n[{colour}]{'done' if outcome.succeeded else 'failed'}[/]: {escape(outcome.reason)}")
     print_addresses(settings, console)
     return 0 if outcome.succeeded else 1
 
@@ -70,9 +72,9 @@ def choose_inputs(settings: Settings, console: Console) -> inputs.Inputs:
         chosen = inputs.choose(settings, console.print, progress)
     found = look_at(chosen.data)
     preflight.check_disk(settings.home, found.bytes)
-    console.print(f"photos: {found.photos} in {len(found.counts)} classes, {chosen.data}")
+    console.print(f"photos: {found.photos} in {len(found.counts)} classes, {escape(str(chosen.data))}")
     for rejected in found.rejected[:MOST_LISTED]:
-        console.print(f"  left out: {rejected.path} ({rejected.reason})", highlight=False)
+        console.print(f"  left out: {escape(rejected.path)} ({escape(rejected.reason)})", highlight=False)
     if len(found.rejected) > MOST_LISTED:
         console.print(
             f"  and {len(found.rejected) - MOST_LISTED} more; the data set's manifest lists them all"
@@ -226,6 +228,20 @@ def run_conf(settings: Settings, chosen: inputs.Inputs) -> dict[str, object]:
         "trials": settings.trials,
         **settings.conf,
     }
+
+
+def check_conf(client: AirflowClient, conf: Mapping[str, object]) -> None:
+    """Refuse names that are not params of the DAG, before a run exists.
+
+    Raises:
+        RunError: A name is unknown; the message names the nearest ones.
+    """
+    from ml_pipeline.costs.checks import refuse_unknown
+
+    try:
+        refuse_unknown(conf, client.param_names(DAG_ID), DAG_ID)
+    except ValueError as error:
+        raise RunError(f"CONF: {error}") from None
 
 
 def watch(client: AirflowClient, run_id: str, console: Console) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-LEAST_AGREED_PHOTOS = 20
+FEW_PHOTOS = 20
 TASKS = (
-    "plan", "upload", "weights", "embed", "tune", "train", "evaluate", "gate", "register", "deploy",
+    "plan", "upload", "weights", "embed", "tune", "train", "evaluate", "gate", "register", "approve", "deploy",
     "smoke_test", "report",
 )  # fmt: skip
 
@@ -24,20 +25,38 @@ class Outcome:
     reason: str
 
 
-def judge(run_state: str, smoke_test: Mapping[str, Any] | None) -> Outcome:
-    """A run succeeded only if the endpoint answered at least 20 test photos as the evaluation did."""
+def judge(run_state: str, results: Mapping[str, Any]) -> Outcome:
+    """Decide whether a run succeeded: its endpoint has to answer all test photos as the evaluation did.
+
+    Args:
+        run_state: Final state of the run in Airflow.
+        results: Results of its tasks, None for a task without one.
+    """
     if run_state != "success":
         return Outcome(False, f"the run ended as {run_state}")
+    smoke_test = results.get("smoke_test")
     if not smoke_test:
-        return Outcome(False, "the smoke test left no result")
+        return Outcome(False, _not_deployed(results))
     photos, agreed = int(smoke_test["photos"]), int(smoke_test["agreed"])
-    if agreed < LEAST_AGREED_PHOTOS or agreed < photos:
+    if not photos or agreed < photos:
         return Outcome(
             False,
-            f"the endpoint answered {agreed} of {photos} test photos as the evaluation did; "
-            f"all of them, and at least {LEAST_AGREED_PHOTOS}, are needed",
+            f"the endpoint answered {agreed} of {photos} test photos as the evaluation did; all of them have to agree",
         )
     return Outcome(True, f"the endpoint answered {agreed} of {photos} test photos as the evaluation did")
+
+
+def _not_deployed(results: Mapping[str, Any]) -> str:
+    """Say why a run that succeeded deployed nothing, and what to do."""
+    gate, approval = results.get("gate") or {}, results.get("approve") or {}
+    if gate.get("passed") is False:
+        return f"not deployed, because the gate refused the model: {gate['reason']}"
+    if approval.get("approved") is False:
+        return (
+            f"not deployed, because {approval['by']} rejected the model; to deploy it, approve its package in the "
+            "registry and run again"
+        )
+    return "not deployed: the deployment or its smoke test was skipped; the grid of the run in Airflow shows where"
 
 
 def print_summary(console: Console, results: Mapping[str, Any], notes: tuple[str, ...]) -> None:
@@ -54,13 +73,13 @@ def print_summary(console: Console, results: Mapping[str, Any], notes: tuple[str
             section(console, results[name])
     _money(console, results.get("plan"), results.get("report"))
     for note in notes:
-        console.print(f"[yellow]note[/]  {note}")
+        console.print(f"[yellow]note[/]  {escape(note)}")
 
 
 def _dataset(console: Console, upload: Mapping[str, Any]) -> None:
     counts = ", ".join(f"{split} {_total(count)}" for split, count in upload["counts"].items())
     console.print(
-        f"\n[bold]Data set[/]  {upload['name']} version {upload['version']}: {upload['classes']} classes,"
+        f"\n[bold]Data set[/]  {escape(upload['name'])} version {upload['version']}: {upload['classes']} classes,"
         f" {counts} photos; {upload['rejected']} left out; {upload['uploaded_bytes'] / 1e6:.1f} MB of"
         f" {upload['total_bytes'] / 1e6:.1f} MB uploaded"
     )
@@ -73,7 +92,7 @@ def _total(count: Any) -> int:
 def _trials(console: Console, tune: Mapping[str, Any]) -> None:
     objective = tune["objective"]["name"]
     varied = sorted({name for trial in tune["trials"] for name in trial["hyperparameters"]})
-    table = Table(title=f"Trials of {tune['tuning_job_name']}", title_justify="left", padding=(0, 0))
+    table = Table(title=f"Trials of {escape(tune['tuning_job_name'])}", title_justify="left", padding=(0, 0))
     table.add_column("trial")
     for name in (objective, "seconds", *varied):
         table.add_column(name.replace("_", " "), justify="right")
@@ -95,23 +114,23 @@ def _number(value: Any) -> str:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        return str(value).strip('"')
+        return escape(str(value).strip('"'))
     return str(int(number)) if number == int(number) and abs(number) < 1e6 else f"{number:.4g}"
 
 
 def _accuracy(console: Console, evaluation: Mapping[str, Any]) -> None:
     console.print(
         f"[bold]Test accuracy[/]  {evaluation['accuracy']:.4f} on {evaluation['photos']} photos, served by"
-        f" {evaluation['runtime']}\n[bold]Report[/]  {evaluation['report_url']}"
+        f" {evaluation['runtime']}\n[bold]Report[/]  {escape(evaluation['report_url'])}"
     )
 
 
 def _gate(console: Console, gate: Mapping[str, Any]) -> None:
-    console.print(f"[bold]Gate[/]  {'passed' if gate['passed'] else 'refused'}: {gate['reason']}")
+    console.print(f"[bold]Gate[/]  {'passed' if gate['passed'] else 'refused'}: {escape(gate['reason'])}")
 
 
 def _endpoint(console: Console, deploy: Mapping[str, Any]) -> None:
-    console.print(f"[bold]Endpoint[/]  {deploy['endpoint_name']}")
+    console.print(f"[bold]Endpoint[/]  {escape(deploy['endpoint_name'])}")
 
 
 def _predictions(console: Console, smoke_test: Mapping[str, Any]) -> None:
@@ -119,13 +138,18 @@ def _predictions(console: Console, smoke_test: Mapping[str, Any]) -> None:
         f"[bold]Smoke test[/]  {smoke_test['agreed']} of {smoke_test['photos']} photos answered as evaluated,"
         f" median {smoke_test['latency_ms_p50']:.1f} ms"
     )
+    if smoke_test["photos"] < FEW_PHOTOS:
+        console.print(
+            f"[yellow]note[/]  only {smoke_test['photos']} test photos: the accuracy is a rough estimate, which "
+            "more photos per class narrow"
+        )
     table = Table(title="A few predictions", title_justify="left")
     for name in ("photo", "is", "predicted"):
         table.add_column(name)
     for row in smoke_test["predictions"][:5]:
-        ranked = ", ".join(f"{name} {probability:.0%}" for name, probability in row["top"][:3])
+        ranked = ", ".join(f"{escape(name)} {probability:.0%}" for name, probability in row["top"][:3])
         right = row["top"][0][0] == row["label"]
-        table.add_row(row["key"], row["label"], ranked, style="" if right else "yellow")
+        table.add_row(escape(row["key"]), escape(row["label"]), ranked, style="" if right else "yellow")
     console.print(table)
 
 

@@ -30,8 +30,8 @@ READ = {".css", ".html", ".in", ".js", ".md", ".py", ".sh", ".toml", ".yaml", ""
 PARDON = "words: ok"
 # Generated pages follow their sources; the folders whose pass is still to come. Empty it, never add to it.
 PENDING = (
-    "dags/", "docs/local-aws.md", "docs/reference/", "local_aws/", "model_code/", "plugins/", "tests/dags/",
-    "tests/e2e/", "tests/local_aws/", "tests/ml_pipeline/", "tests/model_code/", "tests/upgrade/",
+    "docs/local-aws.md", "docs/reference/", "local_aws/", "model_code/", "plugins/ml_pipeline/dataset/upload.py",
+    "tests/local_aws/", "tests/model_code/", "tests/upgrade/",
 )  # fmt: skip
 
 # An underscore counts as a space, so that names of functions are read too; a sentence may continue on the next line.

@@ -146,7 +146,11 @@ def _options(parser: argparse.ArgumentParser) -> str:
 
 
 def _default(value: object) -> str:
-    return "" if value in (None, False, []) else f"`{value}`"
+    # The same on every machine: paths inside the project are relative to it.
+    if isinstance(value, Path) and value.is_relative_to(ROOT):
+        value = value.relative_to(ROOT)
+    text = str(value).removeprefix(f"{ROOT}/")
+    return "" if value in (None, False, []) else f"`{text}`"
 
 
 GENERATED: dict[str, Callable[[], str]] = {

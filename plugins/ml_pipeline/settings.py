@@ -20,7 +20,7 @@ LOCAL_BUCKET = "ml-pipeline"
 LOCAL_ROLE = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/ml-pipeline-job"
 LOCAL_POLL_SECONDS = 0.5
 LOCAL_INSTANCE_IMAGE = "ami-12c6146b"
-# AWS keeps the newest Deep Learning AMI with PyTorch 2.x on Amazon Linux 2023 under this public parameter.
+# Public parameter with the newest Deep Learning AMI with PyTorch 2.x on Amazon Linux 2023.
 INSTANCE_IMAGE = (
     "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.8-amazon-linux-2023/latest/ami-id"
 )
@@ -36,20 +36,20 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the pipeline runs and with what.
+    """Settings of one installation.
 
     Attributes:
         bucket: The one S3 bucket of docs/contracts.md.
         role_arn: The role that jobs, models and endpoints assume.
         region: AWS region; images and links are built from it.
         local_aws_url: Address of local_aws, or None on AWS.
-        local_aws_public_url: The same as a browser reaches it, where that differs (containers).
+        local_aws_public_url: The address for browsers, where that differs (containers).
         poll_seconds: Pause between two Describe calls of a waiting trigger.
         aws_conn_id: Airflow connection with the credentials.
-        training_image, serving_image: URIs that replace those of images.toml.
+        training_image, serving_image: URIs instead of those of images.toml.
         instance_profile: EC2 instance profile (name) of the EC2 branch.
-        prices_file: TOML file laid over prices.toml.
-        sns_topic_arn: Where notifications go besides the log.
+        prices_file: TOML file merged over prices.toml.
+        sns_topic_arn: Topic of notifications, in addition to the log.
         subnet_id: Subnet of EC2 instances; None for the default VPC.
         security_group_id: Security group of EC2 instances; None: one without inbound rules is made.
         instance_image: AMI of EC2 instances, or a public SSM parameter that holds it.
@@ -91,21 +91,21 @@ class Settings:
 
     @property
     def bake_seconds(self) -> int:
-        """How long an update is watched when nobody says: AWS's alarms look at whole minutes."""
+        """Default bake time of an update: AWS's alarms evaluate whole minutes."""
         return LOCAL_BAKE_SECONDS if self.local else AWS_BAKE_SECONDS
 
     @property
     def local(self) -> bool:
-        """True when the AWS is local_aws on this machine."""
+        """True if the AWS is local_aws on this machine."""
         return self.local_aws_url is not None
 
     def s3(self, key: str) -> str:
-        """The s3:// URI of `key` in the bucket."""
+        """Return the s3:// URI of `key` in the bucket."""
         return f"s3://{self.bucket}/{key}"
 
     @classmethod
     def load(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings; on local_aws every one of them has a default.
+        """Read the settings; on local_aws all of them have defaults.
 
         Raises:
             SettingsError: A setting is missing (on AWS) or malformed.
@@ -137,7 +137,7 @@ class Settings:
 
 
 def local_aws_url(environment: Mapping[str, str] | None = None) -> str | None:
-    """The address of local_aws without a trailing slash, or None when LOCAL_AWS_URL is unset."""
+    """Return the address of local_aws without a trailing slash, or None if LOCAL_AWS_URL is unset."""
     env = os.environ if environment is None else environment
     url = env.get("LOCAL_AWS_URL", "").strip().rstrip("/")
     if not url:
@@ -152,7 +152,7 @@ class WatchedQueue:
     """The SQS queue with the bucket's object events.
 
     Attributes:
-        quiet_seconds: A burst of photos is over when so long none has come.
+        quiet_seconds: A burst of photos is over after this long without one.
     """
 
     url: str
@@ -161,7 +161,7 @@ class WatchedQueue:
 
 
 def watched_queue(environment: Mapping[str, str] | None = None) -> WatchedQueue | None:
-    """The queue to watch, or None. Read while DAG files are parsed, so it never raises for other settings."""
+    """Return the queue to watch, or None. DAG files read it when parsed, so it raises for no other setting."""
     env = os.environ if environment is None else environment
     url = env.get("ML_PIPELINE_QUEUE_URL", "").strip()
     if not url:
@@ -174,7 +174,7 @@ def watched_queue(environment: Mapping[str, str] | None = None) -> WatchedQueue 
 
 
 def param_defaults(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """ML_PIPELINE_DEFAULTS: values of the DAGs' params where nobody gives one, as in scheduled runs; {} if unset.
+    """Read ML_PIPELINE_DEFAULTS: values of params that are not set, as in scheduled runs; {} if unset.
 
     Raises:
         SettingsError: It is not a JSON object.
@@ -196,7 +196,7 @@ def param_defaults(environment: Mapping[str, str] | None = None) -> dict[str, An
 def airflow_connection(
     url: str, region: str = LOCAL_REGION, key: str = "local", secret: str = "not-a-secret"
 ) -> str:
-    """The JSON of AIRFLOW_CONN_AWS_DEFAULT for a local_aws at `url`.
+    """Return the JSON of AIRFLOW_CONN_AWS_DEFAULT for a local_aws at `url`.
 
     STS ignores the connection's endpoint_url when it assumes a role (amazon provider 9.39,
     `connection_wrapper.get_service_endpoint_url`), hence its own entry.

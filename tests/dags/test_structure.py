@@ -114,10 +114,12 @@ def test_every_dag_says_what_it_is_for(bag: DagBag) -> None:
 
 
 def test_params_are_documented_and_bounded(bag: DagBag) -> None:
-    for name, param in dag(bag, "train_and_deploy").params.items():
-        schema = dag(bag, "train_and_deploy").params.get_param(name).schema
+    form = dag(bag, "train_and_deploy").params
+    for name, param in form.items():
+        schema = form.get_param(name).schema
         assert schema.get("section"), name
         assert schema.get("title"), name
+        assert schema.get("description_md"), name
         bounded = {"enum", "pattern", "maximum", "minimum", "minLength"} & set(schema)
         assert bounded or schema["type"] in ("boolean", ["object", "null"], "object") or name == "data", (
             name,
@@ -150,18 +152,16 @@ def test_a_wrong_value_is_refused_before_a_run_exists(bag: DagBag, name: str, va
         param.resolve(value)
 
 
-def test_both_looks_at_the_photos_of_a_retraining_are_the_same(
-    bag: DagBag, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ml_pipeline.dag import tasks
-
-    monkeypatch.setattr(tasks, "decide_retraining", lambda *given: given)
+def test_both_looks_at_the_photos_of_a_retraining_are_the_same(bag: DagBag) -> None:
     decide = dag(bag, "scheduled_retraining").task_dict["decide"]
     upload = dag(bag, "scheduled_retraining").task_dict["upload"]
-    names = ["data", "dataset_name", "seed"]
+    names = ["data", "dataset_name", "seed", "group_lookalikes"]
     assert [argument._name for argument in upload.op_args] == names
-    given = decide.python_callable(*decide.op_args, ti=None)
-    assert [argument._name for argument in given[1:3]] == ["data", "seed"]
+    assert [argument._name for argument in decide.op_args[1:4]] == [
+        "data",
+        "seed",
+        "group_lookalikes",
+    ]
 
 
 def test_no_heavy_module_and_no_network_at_import() -> None:

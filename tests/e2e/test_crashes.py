@@ -1,6 +1,6 @@
 """kill -9 of each component in the middle of tuning and of training: the run ends well, no job is paid twice.
 
-And the other way round: what nobody waits for any more (cleared apart) is stopped.
+Conversely, a job whose task is over, other than by a clear, is stopped.
 """
 
 import os
@@ -65,7 +65,7 @@ def test_cleared_and_retried_tasks_adopt_their_job(stage):
 
 @pytest.mark.parametrize("triggerer", ["alive", "dead"])
 @pytest.mark.parametrize("task", LONG)
-def test_a_job_nobody_waits_for_is_stopped(stage, task, triggerer):
+def test_a_job_without_a_waiting_task_is_stopped(stage, task, triggerer):
     runs = {way: stage.start(**LONG[task]) for way in WAYS}
     jobs = {way: wait_for(lambda run=run: stage.running(run, task), way) for way, run in runs.items()}
     for run_id in runs.values():

@@ -94,11 +94,11 @@ def test_the_main_job_needs_no_more_than_its_roles(
     account: Account, environment: dict[str, str], photos: Path
 ) -> None:
     run(environment, photos, endpoint_max_count=2)
-    first = account.sagemaker.describe_endpoint(EndpointName="photo-classifier")
+    first = account.sagemaker.describe_endpoint(EndpointName="shapes")
     assert first["EndpointStatus"] == "InService"
     # A second run finds a champion, trains on an instance and shifts the traffic under the eyes of alarms.
     run(environment, photos, endpoint_max_count=2, train_on="ec2", margin=1.0)
-    second = account.sagemaker.describe_endpoint(EndpointName="photo-classifier")
+    second = account.sagemaker.describe_endpoint(EndpointName="shapes")
     assert second["EndpointStatus"] == "InService"
     assert second["EndpointConfigName"] != first["EndpointConfigName"]
     given = {"photos": str(photos), "dataset_name": "shapes"}

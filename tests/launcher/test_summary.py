@@ -1,13 +1,14 @@
 """Output of a run: progress read from logs, the verdict, the summary."""
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from launcher.inputs import dataset_name
 from launcher.progress import Count, ProgressView, latest_count
 from launcher.summary import judge, print_summary
+from ml_pipeline.dataset.photos import dataset_name_of
 
 
 def trial(name, status, value, learning_rate):
@@ -15,7 +16,7 @@ def trial(name, status, value, learning_rate):
     return {"name": name, "status": status, "value": value, "seconds": 3, "hyperparameters": chosen}
 
 
-RESULTS = {
+RESULTS: dict[str, Any] = {
     "plan": {"estimate_usd": 0.31},
     "upload": {
         "name": "dogs", "version": "0123abcd", "classes": 3, "rejected": 1,
@@ -66,13 +67,51 @@ def test_a_run_that_ended_early_prints_what_there_is():
     [
         ("success", {"photos": 20, "agreed": 20}, True),
         ("success", {"photos": 24, "agreed": 23}, False),
-        ("success", {"photos": 19, "agreed": 19}, False),
+        # Case 03: a small data set has few test photos, and its run may succeed all the same.
+        ("success", {"photos": 3, "agreed": 3}, True),
+        ("success", {"photos": 0, "agreed": 0}, False),
         ("success", None, False),
         ("failed", {"photos": 20, "agreed": 20}, False),
     ],
 )
 def test_only_an_endpoint_that_agrees_makes_a_success(state, smoke, succeeded):
-    assert judge(state, smoke).succeeded is succeeded
+    assert judge(state, {"smoke_test": smoke}).succeeded is succeeded
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        (
+            {"gate": {"passed": False, "reason": "worse than the champion: raise margin"}},
+            "the gate refused the model: worse than the champion: raise margin",
+        ),
+        (
+            {"gate": {"passed": True, "reason": ""}, "approve": {"approved": False, "by": "ada"}},
+            "ada rejected the model; to deploy it, approve its package",
+        ),
+        ({"gate": {"passed": True, "reason": ""}}, "skipped; the grid of the run in Airflow shows where"),
+    ],
+)
+def test_a_run_that_deployed_nothing_says_why_and_what_to_do(results, words):
+    outcome = judge("success", results)
+    assert not outcome.succeeded
+    assert words in outcome.reason
+
+
+def test_few_test_photos_are_a_note():
+    few = {**RESULTS, "smoke_test": {**RESULTS["smoke_test"], "photos": 6, "agreed": 6}}
+    assert "only 6 test photos" in printed(few)
+    assert "only" not in printed(RESULTS)
+
+
+def test_names_are_printed_as_they_are():
+    # Case 24: rich takes brackets for markup.
+    name = "[draft] cup"
+    row = {"key": "[red]0f", "label": name, "top": [[name, 0.9], ["[bold]x[bold]", 0.1]]}
+    smoke = {**RESULTS["smoke_test"], "predictions": [row]}
+    text = printed({**RESULTS, "smoke_test": smoke, "gate": {"passed": False, "reason": "[bad]"}})
+    for part in (name, "[red]0f", "[bold]x[bold]", "[bad]"):
+        assert part in text
 
 
 def test_the_last_progress_line_counts():
@@ -98,4 +137,4 @@ def test_without_a_terminal_each_change_is_one_line():
     [("Stanford Dogs", "stanford-dogs"), ("../x_1", "x-1"), ("狗", "photos"), ("-a-", "a")],
 )
 def test_a_folder_gives_a_name_that_sagemaker_takes(tmp_path, folder, name):
-    assert dataset_name(tmp_path / folder) == name
+    assert dataset_name_of(str(tmp_path / folder)) == name

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
+
+# A boto3 or aiobotocore client: botocore makes its methods from service models, at run time.
+Client: TypeAlias = Any
 
 
 class AccessFields(TypedDict, total=False):
@@ -24,11 +27,11 @@ class AwsAccess:
     verify: bool | str | None = None
     botocore_config: dict[str, Any] | None = None
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str) -> Client:
         """Return a boto3 client of `service`."""
         return self._hook(service).conn
 
-    async def async_client(self, service: str) -> Any:
+    async def async_client(self, service: str) -> Client:
         """Return an aiobotocore client of `service`: an async context manager."""
         return await self._hook(service).get_async_conn()
 

@@ -1,6 +1,4 @@
-"""The code that jobs run, as `code/<sha256>.tar.gz`: the same sources give the same bytes and so the same
-key.
-"""
+"""The code of jobs as `code/<sha256>.tar.gz`: the same sources give the same bytes, hence the same key."""
 
 from __future__ import annotations
 
@@ -12,9 +10,10 @@ import tarfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-# SageMaker's toolkit and torchrun take a .py at the root of the archive, not a module of a package.
+from ml_pipeline.aws.clients import Client
+
+# SageMaker's toolkit and torchrun start a .py at the root of the archive, not a module of a package.
 SCRIPTS = {
     f"{name}.py": f'import runpy\n\nrunpy.run_module("model_code.{name}", run_name="__main__")\n'
     for name in ("train", "tune")
@@ -24,13 +23,14 @@ _SUFFIXES = {".py", ".json", ".html", ".css", ".js", ".toml"}
 
 @dataclass(frozen=True)
 class CodeArchive:
-    """A packed archive: its bytes, their SHA-256 and the key it lives under."""
+    """A packed archive: its bytes, and their SHA-256."""
 
     body: bytes
     sha256: str
 
     @property
     def key(self) -> str:
+        """Key of the archive in the bucket."""
         return f"code/{self.sha256}.tar.gz"
 
 
@@ -39,7 +39,7 @@ def build() -> CodeArchive:
     """Pack the installed `model_code` and the scripts that start it.
 
     Raises:
-        RuntimeError: `model_code` is not installed beside Airflow.
+        RuntimeError: `model_code` is not installed with Airflow.
     """
     spec = importlib.util.find_spec("model_code")
     if spec is None or not spec.submodule_search_locations:
@@ -57,7 +57,7 @@ def build() -> CodeArchive:
 
 
 def pack(members: dict[str, bytes]) -> bytes:
-    """A tar.gz of `members` without times, owners or order of insertion."""
+    """Pack `members` into a tar.gz that does not depend on times, owners or order."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name in sorted(members):
@@ -68,8 +68,8 @@ def pack(members: dict[str, bytes]) -> bytes:
     return gzip.compress(raw.getvalue(), compresslevel=6, mtime=0)
 
 
-def publish(s3: Any, bucket: str) -> CodeArchive:
-    """Put the archive into `bucket` unless it is there already."""
+def publish(s3: Client, bucket: str) -> CodeArchive:
+    """Put the archive into `bucket` unless it is there."""
     from botocore.exceptions import ClientError
 
     archive = build()

@@ -1,12 +1,12 @@
-"""The one source of container image URIs: images.toml, the region and the instance type decide."""
+"""The one source of container image URIs: images.toml, by region and instance type."""
 
 from __future__ import annotations
 
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from ml_pipeline.requests.types import Document
 from ml_pipeline.settings import Settings
 
 TABLE = Path(__file__).with_name("images.toml")
@@ -16,23 +16,23 @@ _GPU_FAMILIES = ("g", "p")
 
 
 @cache
-def table() -> dict[str, Any]:
+def table() -> Document:
     """The parsed images.toml."""
     return tomllib.loads(TABLE.read_text())
 
 
 def training_image(settings: Settings, instance_type: str) -> str:
-    """The image of training, tuning and processing jobs on `instance_type`."""
+    """Return the image of training, tuning and processing jobs on `instance_type`."""
     return settings.training_image or _uri(settings, "training", instance_type)
 
 
 def serving_image(settings: Settings, instance_type: str) -> str:
-    """The image of endpoints and transform jobs on `instance_type`; it lives in your own account."""
+    """Return the image of endpoints and transform jobs on `instance_type`; it is in your own account."""
     return settings.serving_image or _uri(settings, "serving", instance_type)
 
 
 def has_gpu(instance_type: str) -> bool:
-    """Whether `instance_type` ("ml.g4dn.xlarge" or "g4dn.xlarge") has a GPU the PyTorch image can use."""
+    """Return True if `instance_type` ("ml.g4dn.xlarge" or "g4dn.xlarge") has a GPU that the PyTorch image can use."""
     return instance_type.removeprefix("ml.").startswith(_GPU_FAMILIES)
 
 

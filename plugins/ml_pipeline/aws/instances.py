@@ -1,4 +1,4 @@
-"""EC2 instances and commands of a run: start or adopt one, find and end them."""
+"""EC2 instances and commands of a run: start or adopt, find, terminate."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.requests import instance, names
 from ml_pipeline.requests.instance import Instance
+from ml_pipeline.requests.types import Document
 from ml_pipeline.settings import Settings
 
 ALIVE = ("pending", "running", "stopping", "stopped")
-# Linux on EC2 is billed by the second, from a minute on (EC2 On-Demand pricing).
+# Linux on EC2 is billed by the second, with a minimum of one minute (EC2 On-Demand pricing).
 LEAST_BILLED_SECONDS = 60.0
 _GROUP = "ml-pipeline-no-inbound"
 _ACTIVE_COMMANDS = frozenset({"Pending", "InProgress", "Delayed"})
 
 
-def image_id(settings: Settings, ssm: Any) -> str:
-    """The AMI: as set, or what the public SSM parameter of that name holds."""
+def image_id(settings: Settings, ssm: Client) -> str:
+    """Return the AMI of the settings, or the value of the public SSM parameter that they name."""
     if settings.instance_image.startswith("ami-"):
         return settings.instance_image
     value: str = ssm.get_parameter(Name=settings.instance_image)["Parameter"]["Value"]
     return value
 
 
-def security_group(settings: Settings, ec2: Any) -> str:
-    """The id of the security group: as set, or one without inbound rules, made once per VPC."""
+def security_group(settings: Settings, ec2: Client) -> str:
+    """Return the security group of the settings, or one without inbound rules, made once per VPC."""
     if settings.security_group_id:
         return settings.security_group_id
     filters = [{"Name": "group-name", "Values": [_GROUP]}]
@@ -43,11 +44,11 @@ def security_group(settings: Settings, ec2: Any) -> str:
     return str(ec2.create_security_group(**instance.security_group(_GROUP, vpc_id))["GroupId"])
 
 
-def ensure_local_profile(iam: Any, name: str) -> None:
-    """Make the instance profile and its role on local_aws, as infra/ makes them on AWS; EC2 refuses an unknown
-    profile on both, and a machine has the credentials of its profile's role.
+def ensure_local_profile(iam: Client, name: str) -> None:
+    """Make the instance profile and its role on local_aws, as infra/ makes them on AWS.
 
-    Where IAM is enforced, whoever made the account's roles has made it, and Airflow's role may not look.
+    EC2 refuses an unknown profile on both, and an instance has the credentials of its profile's role. Where IAM is
+    enforced, the profile was made with the account's roles, and Airflow's role may not look.
     """
     from botocore.exceptions import ClientError
 
@@ -71,14 +72,17 @@ def ensure_local_profile(iam: Any, name: str) -> None:
 
 
 def run_or_adopt(
-    ec2: Any,
+    ec2: Client,
     template: Instance,
     name_of: Callable[[int], str],
     tags: Sequence[Mapping[str, str]],
 ) -> tuple[str, bool]:
-    """(instance id, whether it was started now): one living machine per name, a new name only after a dead one.
+    """Start one instance, or find the one that was started: the name only rises after a dead one.
 
-    Two calls at once cannot start two: the name is the ClientToken, for which EC2 answers with the same machine.
+    Concurrent calls cannot start two: the name is the ClientToken, for which EC2 answers with the same instance.
+
+    Returns:
+        The instance id, and True if it was started now.
     """
     attempt = 1
     while True:
@@ -94,15 +98,15 @@ def run_or_adopt(
 
 @dataclass(frozen=True)
 class Ended:
-    """A machine that is gone, and the seconds it is billed for: from its launch to its end."""
+    """An instance that was terminated, and its billed seconds, from launch to end."""
 
     instance_id: str
     instance_type: str
     seconds: float
 
 
-def terminate(ec2: Any, dag_id: str, run_id: str) -> list[Ended]:
-    """Terminate every living machine of the run; returns all that the run ever had, those that ended before too."""
+def terminate(ec2: Client, dag_id: str, run_id: str) -> list[Ended]:
+    """Terminate every living instance of the run, and return all that it ever had."""
     wanted = {tag["Key"]: tag["Value"] for tag in names.tags(names.Origin(dag_id, run_id, ""))}
     found = _by_tags(ec2, wanted)
     alive = [entry["InstanceId"] for entry in found if entry["State"]["Name"] in ALIVE]
@@ -112,18 +116,18 @@ def terminate(ec2: Any, dag_id: str, run_id: str) -> list[Ended]:
     return [Ended(entry["InstanceId"], entry["InstanceType"], billed_seconds(entry, now)) for entry in found]
 
 
-def billed_seconds(described: Mapping[str, Any], now: datetime) -> float:
-    """Seconds from an instance's launch to its end, or to `now` if it has none yet."""
+def billed_seconds(described: Document, now: datetime) -> float:
+    """Return the seconds from an instance's launch to its end, or to `now` if it has not ended."""
     end = now
-    # "User initiated (2026-11-22 21:00:00 GMT)": EC2 tells the time of an end nowhere else.
+    # "User initiated (2026-11-22 21:00:00 GMT)": EC2 states the time of an end nowhere else.
     if found := re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", described.get("StateTransitionReason", "")):
         end = datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
     lived = (end - described["LaunchTime"]).total_seconds()
     return max(LEAST_BILLED_SECONDS, lived)
 
 
-def running_command(ssm: Any, instance_id: str, comment: str) -> str | None:
-    """The id of a command with that comment that has not ended on the machine, or None."""
+def running_command(ssm: Client, instance_id: str, comment: str) -> str | None:
+    """Return the id of a command with that comment that is active on the instance, or None."""
     pages = ssm.get_paginator("list_commands").paginate(InstanceId=instance_id)
     for command in (item for page in pages for item in page["Commands"]):
         if command.get("Comment") == comment and command["Status"] in _ACTIVE_COMMANDS:
@@ -131,7 +135,7 @@ def running_command(ssm: Any, instance_id: str, comment: str) -> str | None:
     return None
 
 
-def _by_tags(ec2: Any, tags: Mapping[str, str]) -> list[dict[str, Any]]:
+def _by_tags(ec2: Client, tags: Mapping[str, str]) -> list[Document]:
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     pages = ec2.get_paginator("describe_instances").paginate(Filters=filters)
     return [

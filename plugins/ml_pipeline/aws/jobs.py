@@ -8,12 +8,13 @@ stopped, or whose results are gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.requests import names
+from ml_pipeline.requests.types import Document
 
 _TAKEN_TRIES = 10
 _TAKEN_PAUSE_SECONDS = 2.0
@@ -144,14 +145,15 @@ class Started:
 
     @property
     def phase(self) -> Phase:
+        """Phase of the job's status."""
         return phase(self.status)
 
 
 def create_or_adopt(
-    client: Any,
+    client: Client,
     kind: JobKind,
     name_of: Callable[[int], str],
-    request_of: Callable[[str], dict[str, Any]],
+    request_of: Callable[[str], Document],
     before_create: Callable[[str], None] | None = None,
     is_usable: Callable[[str], bool] | None = None,
 ) -> Started:
@@ -192,18 +194,18 @@ def create_or_adopt(
         attempt += 1
 
 
-def status_of(client: Any, kind: JobKind, name: str) -> str | None:
+def status_of(client: Client, kind: JobKind, name: str) -> str | None:
     """Return the status of a job, or None if there is none of that name."""
     description = describe(client, kind, name)
     return None if description is None else description[kind.calls.status]
 
 
-def describe(client: Any, kind: JobKind, name: str) -> dict[str, Any] | None:
+def describe(client: Client, kind: JobKind, name: str) -> Document | None:
     """Return the Describe response, or None if there is no such job."""
     from botocore.exceptions import ClientError
 
     try:
-        response: dict[str, Any] = getattr(client, kind.calls.describe)(**{kind.calls.name: name})
+        response: Document = getattr(client, kind.calls.describe)(**{kind.calls.name: name})
     except ClientError as error:
         if is_missing(error):
             return None
@@ -211,7 +213,7 @@ def describe(client: Any, kind: JobKind, name: str) -> dict[str, Any] | None:
     return response
 
 
-def reason(description: Mapping[str, Any]) -> str:
+def reason(description: Document) -> str:
     """Explain from its Describe response why a job ended: SageMaker's words and what to do, "" if it gives none.
 
     A training job that reached its own limit has no FailureReason, only a SecondaryStatus.
@@ -234,7 +236,7 @@ _ADVICE = {
 }
 
 
-def stop(client: Any, kind: JobKind, name: str) -> bool:
+def stop(client: Client, kind: JobKind, name: str) -> bool:
     """Ask SageMaker to stop a job. Return False if it had ended or never existed: nothing is running either way."""
     from botocore.exceptions import ClientError
 
@@ -269,7 +271,31 @@ def is_missing(error: Exception) -> bool:
     )
 
 
-def _create(client: Any, kind: JobKind, request: dict[str, Any]) -> bool:
+def ensure(describe: Callable[[], object], create: Callable[[], object]) -> None:
+    """Create what `describe` does not find.
+
+    Create answers that it exists if another run, or an earlier call whose answer was lost, made it: no error then.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        describe()
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+        try:
+            create()
+        except ClientError:
+            try:
+                describe()
+            except ClientError:
+                pass
+            else:
+                return
+            raise
+
+
+def _create(client: Client, kind: JobKind, request: Document) -> bool:
     from botocore.exceptions import ClientError
 
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from ml_pipeline.aws.clients import Client
+from ml_pipeline.requests.types import Document
 
 
 class LogTail:
@@ -18,7 +19,7 @@ class LogTail:
         self._prefix = prefix
         self._tokens: dict[str, str | None] = {}
 
-    async def read(self, client: Any) -> list[str]:
+    async def read(self, client: Client) -> list[str]:
         """Return the lines that came since the last call, oldest first within a machine.
 
         A job has no stream before its first line: that is no error.
@@ -38,19 +39,19 @@ class LogTail:
                 raise
         return lines
 
-    async def _find_streams(self, client: Any) -> None:
+    async def _find_streams(self, client: Client) -> None:
         arguments = {"logGroupName": self._group, "logStreamNamePrefix": self._prefix}
         response = await client.describe_log_streams(**arguments)
         for stream in response.get("logStreams", []):
             self._tokens.setdefault(stream["logStreamName"], None)
 
-    async def _read_stream(self, client: Any, stream: str) -> list[str]:
+    async def _read_stream(self, client: Client, stream: str) -> list[str]:
         # An interrupted spot job continues in a second stream, but still on a single machine.
         several = len({machine_of(known) for known in self._tokens}) > 1
         start = f"[{machine_of(stream)}] " if several else ""
         lines: list[str] = []
         while True:
-            arguments: dict[str, Any] = {
+            arguments: Document = {
                 "logGroupName": self._group,
                 "logStreamName": stream,
                 "startFromHead": True,
@@ -71,7 +72,7 @@ def machine_of(stream: str) -> str:
     return stream.rpartition("/")[2].rpartition("-")[0]
 
 
-def last_lines(client: Any, group: str, prefix: str, count: int = 100) -> list[str]:
+def last_lines(client: Client, group: str, prefix: str, count: int = 100) -> list[str]:
     """Return the last `count` lines of each stream under `prefix`, stream after stream; [] where there is no log.
 
     Args:

@@ -1,6 +1,6 @@
-"""Runs a training job on an EC2 instance as SageMaker would: channels in, the same script, model.tar.gz out.
+"""Run a training job on an EC2 instance as SageMaker would: channels in, the same script, model.tar.gz out.
 
-It travels inside the code archive and stands alone: the standard library and boto3, nothing of this package.
+It is part of the code archive and stands alone: the standard library and boto3, nothing of this package.
 `python on_instance.py s3://bucket/jobs/<name>/job.json`, from the folder that holds the unpacked code.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def run(s3: Any, job_uri: str, work: Path) -> str:
-    """Do the job that `job_uri` describes inside `work`; returns the address of the model.
+    """Run the job that `job_uri` describes inside `work`, and return the address of the model.
 
     job.json: `{"script", "hyperparameters", "channels": [{"name", "uri", "manifest"}], "model_uri"}`.
 
@@ -63,7 +63,7 @@ def fetch(s3: Any, channel: dict[str, Any], folder: Path) -> None:
 
 
 def objects(s3: Any, channel: dict[str, Any]) -> Iterator[str]:
-    """The addresses of a channel's objects."""
+    """Yield the addresses of a channel's objects."""
     if channel["manifest"]:
         head, *names = json.loads(_read(s3, channel["uri"]))
         yield from (head["prefix"] + name for name in names)
@@ -74,7 +74,7 @@ def objects(s3: Any, channel: dict[str, Any]) -> Iterator[str]:
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Bucket and key of an s3:// address."""
+    """Split an s3:// address into bucket and key."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
@@ -86,7 +86,7 @@ def _read(s3: Any, uri: str) -> bytes:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the job named on the command line."""
     import boto3
 
     print(f"model={run(boto3.client('s3'), sys.argv[1], Path.cwd())}", flush=True)

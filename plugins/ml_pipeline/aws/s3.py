@@ -1,4 +1,4 @@
-"""S3 as tasks use it: the bucket, JSON documents, ManifestFiles, listings."""
+"""S3 for tasks: the bucket, JSON documents, ManifestFiles, listings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.settings import Settings
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of an s3:// URI.
+    """Split an s3:// URI into bucket and key.
 
     Raises:
-        ValueError: `uri` is no s3:// URI.
+        ValueError: `uri` is not an s3:// URI.
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
@@ -22,8 +23,8 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def exists(s3: Any, uri: str) -> bool:
-    """Whether there is an object at `uri`."""
+def exists(s3: Client, uri: str) -> bool:
+    """Return True if there is an object at `uri`."""
     from botocore.exceptions import ClientError
 
     bucket, key = split_uri(uri)
@@ -36,43 +37,58 @@ def exists(s3: Any, uri: str) -> bool:
     return True
 
 
-def read(s3: Any, uri: str) -> bytes:
-    """The bytes at `uri`."""
+def read(s3: Client, uri: str) -> bytes:
+    """Read the bytes at `uri`."""
     bucket, key = split_uri(uri)
     body: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     return body
 
 
-def read_json(s3: Any, uri: str) -> Any:
-    """The JSON document at `uri`."""
+def read_json(s3: Client, uri: str) -> Any:
+    """Read the JSON document at `uri`."""
     return json.loads(read(s3, uri))
 
 
-def write_json(s3: Any, uri: str, document: Any) -> None:
+def write_json(s3: Client, uri: str, document: Any) -> None:
     """Write `document` as JSON."""
     bucket, key = split_uri(uri)
     body = json.dumps(document, separators=(",", ":")).encode()
     s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
 
 
-def write_manifest(s3: Any, uri: str, prefix: str, names: Sequence[str]) -> None:
-    """Write a SageMaker ManifestFile: the objects `prefix` + each of `names`."""
+def write_manifest(s3: Client, uri: str, prefix: str, names: Sequence[str]) -> None:
+    """Write a SageMaker ManifestFile that lists the objects `prefix` + each of `names`."""
     write_json(s3, uri, [{"prefix": prefix}, *names])
 
 
-def keys(s3: Any, prefix_uri: str) -> Iterator[str]:
-    """The keys under an s3:// prefix, relative to it."""
+def keys(s3: Client, prefix_uri: str) -> Iterator[str]:
+    """Yield the keys under an s3:// prefix, relative to it."""
+    for key, _ in sizes(s3, prefix_uri):
+        yield key
+
+
+def sizes(s3: Client, prefix_uri: str) -> Iterator[tuple[str, int]]:
+    """Yield (key relative to the prefix, bytes) of the objects under an s3:// prefix."""
     bucket, prefix = split_uri(prefix_uri)
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for item in page.get("Contents", []):
-            yield item["Key"][len(prefix) :]
+            yield item["Key"][len(prefix) :], item["Size"]
 
 
-def ensure_bucket(settings: Settings, s3: Any) -> None:
-    """Check that the bucket is there; on local_aws, create it.
+def folders(s3: Client, prefix_uri: str) -> Iterator[str]:
+    """Yield the names of the "folders" directly under an s3:// prefix that ends with a slash."""
+    bucket, prefix = split_uri(prefix_uri)
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    for page in pages:
+        for item in page.get("CommonPrefixes", []):
+            yield item["Prefix"][len(prefix) :].rstrip("/")
+
+
+def ensure_bucket(settings: Settings, s3: Client) -> None:
+    """Check that the bucket exists; create it on local_aws.
 
     Raises:
-        ValueError: There is no such bucket on AWS, or it belongs to somebody else.
+        ValueError: There is no such bucket on AWS, or another account owns it.
     """
     from botocore.exceptions import ClientError
 

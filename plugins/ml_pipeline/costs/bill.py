@@ -1,37 +1,30 @@
-"""What a run did cost: billable seconds of its jobs, asked of SageMaker after the fact."""
+"""The bill of a run: billable seconds of its jobs, as SageMaker reports them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_pipeline.aws import jobs, log_tail
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.costs import rates
 from ml_pipeline.costs.prices import Prices
 from ml_pipeline.costs.rates import Rate
+from ml_pipeline.requests.types import Bill, BillLine, Document, Params
 from ml_pipeline.settings import Settings
 
-# Lines of the bill for training, and the tasks whose metrics tell how fast it was.
+# Lines of the bill for training, and the tasks whose metrics hold its rate.
 _TRAINING = {"train": "train", "ec2": "ec2.train"}
 
 
-@dataclass(frozen=True)
-class Line:
-    """One step of the bill; `usd` is None where no price list has the machine."""
-
-    step: str
-    job_name: str
-    instance_type: str
-    instance_count: int
-    billable_seconds: float
-    usd: float | None
+# Results of the tasks of a run by task id; None for a task that did not run.
+Results: TypeAlias = Mapping[str, Mapping[str, Any] | None]
 
 
-def make(client: Any, prices: Prices, results: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
-    """The bill of a run from what its tasks returned, by task id; what the report task returns."""
-    lines: list[Line] = []
+def make(client: Client, prices: Prices, results: Results) -> Bill:
+    """Make the bill of a run from the results of its tasks."""
+    lines: list[BillLine] = []
     for step, kind, key in (
         ("embed", JobKind.PROCESSING, "job_name"),
         ("train", JobKind.TRAINING, "training_job_name"),
@@ -48,20 +41,20 @@ def make(client: Any, prices: Prices, results: Mapping[str, Mapping[str, Any] | 
     if tune.get("tuning_job_name"):
         lines.append(tuning_line(client, tune, prices))
     return {
-        "usd": round(sum(line.usd or 0.0 for line in lines), 4),
-        "steps": [asdict(line) for line in lines],
+        "usd": round(sum(line["usd"] or 0.0 for line in lines), 4),
+        "steps": lines,
         "note": f"estimate: billable seconds x price of {prices.as_of} in {prices.region}",
     }
 
 
 def measured(
-    logs: Any,
+    logs: Client,
     settings: Settings,
-    steps: Sequence[Mapping[str, Any]],
-    results: Mapping[str, Mapping[str, Any] | None],
-    params: Mapping[str, Any],
+    steps: Sequence[BillLine],
+    results: Results,
+    params: Params,
 ) -> Iterator[Rate]:
-    """The rates that the run's jobs measured, from their metrics or their logs."""
+    """Yield the rates that the run's jobs measured, from their metrics or their logs."""
     for line in steps:
         step, name = line["step"], line["job_name"]
         if step in _TRAINING:
@@ -79,11 +72,11 @@ def measured(
             )
 
 
-def job_line(step: str, kind: JobKind, description: Mapping[str, Any], prices: Prices) -> Line:
-    """The line of one training or processing job."""
+def job_line(step: str, kind: JobKind, description: Document, prices: Prices) -> BillLine:
+    """Make the line of one training or processing job."""
     if kind is JobKind.TRAINING:
         resources = description["ResourceConfig"]
-        # Machines that were kept warm after the job are billed as well.
+        # Instances that were kept warm after the job are billed as well.
         kept = description.get("WarmPoolStatus", {}).get("ResourceRetainedBillableTimeInSeconds") or 0
         seconds = float(description.get("BillableTimeInSeconds") or 0) + kept
     else:
@@ -100,8 +93,8 @@ def job_line(step: str, kind: JobKind, description: Mapping[str, Any], prices: P
     )
 
 
-def tuning_line(client: Any, tune: Mapping[str, Any], prices: Prices) -> Line:
-    """The line of a tuning job: its trials together."""
+def tuning_line(client: Client, tune: Mapping[str, Any], prices: Prices) -> BillLine:
+    """Make the line of a tuning job: the sum of its trials."""
     name = tune["tuning_job_name"]
     packed = jobs.describe(client, JobKind.TRAINING, name)
     if packed:
@@ -114,7 +107,14 @@ def tuning_line(client: Any, tune: Mapping[str, Any], prices: Prices) -> Line:
 
 def _line(
     step: str, name: str, instance_type: str, instance_count: int, seconds: float, prices: Prices
-) -> Line:
+) -> BillLine:
     usd = prices.usd(instance_type, seconds, instance_count)
     known = None if usd is None else round(usd, 6)
-    return Line(step, name, instance_type, instance_count, round(seconds, 1), known)
+    return {
+        "step": step,
+        "job_name": name,
+        "instance_type": instance_type,
+        "instance_count": instance_count,
+        "billable_seconds": round(seconds, 1),
+        "usd": known,
+    }

@@ -1,11 +1,12 @@
-"""Params that do not go together, and params that mean nothing beside others: told before anything is paid."""
+"""Reject unknown and incompatible params, and list ignored ones, before anything is billed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import difflib
+from collections.abc import Iterable, Sequence
 
 from ml_pipeline.aws import images
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.requests import packed
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.job import Compute
@@ -13,27 +14,87 @@ from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.search import SEARCH, TuneMode, search_of
 from ml_pipeline.requests.training import Training
 from ml_pipeline.requests.tuning import TuneStrategy
+from ml_pipeline.requests.types import Params
 from ml_pipeline.settings import Settings
 
-# Stands for what is not made yet.
+# Placeholder for an archive that does not exist yet.
 _LATER = "later.tar.gz"
-_NOTHING = "means nothing"
-_SEARCH_ONLY = "counts for the search only"
-# (a param, its value, the params that it puts out of use, what becomes of them)
+_IGNORED = "is ignored"
+_SEARCH_ONLY = "applies to the search only"
+# (a param, its value, the params that it makes ineffective, and how)
 _OUT_OF_USE = (
-    ("tune_mode", "packed", (*SEARCH[2:], "warm_start"), _NOTHING),
-    ("tune_strategy", "Grid", ("trials",), _NOTHING),
-    ("train_on", "ec2", ("train_instance_count",), _NOTHING),
+    ("tune_mode", "packed", (*SEARCH[2:], "warm_start"), _IGNORED),
+    ("tune_strategy", "Grid", ("trials",), _IGNORED),
+    ("train_on", "ec2", ("train_instance_count",), _IGNORED),
     ("train_on", "ec2", ("spot", "keep_alive"), _SEARCH_ONLY),
-    ("strategy", "finetune", ("views", "embed_instance_type", "embed_instance_count"), _NOTHING),
+    ("strategy", "finetune", ("views", "embed_instance_type", "embed_instance_count"), _IGNORED),
 )
 
 
-def check(params: Mapping[str, Any], settings: Settings) -> None:
-    """Build what a run of `train_and_deploy` will ask AWS for: what cannot be refuses itself.
+# Instance types that AWS lists for the params of a run: (param, the shape of botocore's SageMaker model).
+_MACHINES = (
+    ("embed_instance_type", "ProcessingInstanceType"),
+    ("tune_instance_type", "TrainingInstanceType"),
+    ("evaluate_instance_type", "ProcessingInstanceType"),
+    ("endpoint_instance_type", "ProductionVariantInstanceType"),
+)
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse names that are not params, with the nearest ones that are.
+
+    Args:
+        where: The owner of the params, for the message: "train_and_deploy".
 
     Raises:
-        ValueError: Params that do not go together, or that AWS does not take; the message names them.
+        ValueError: A name is unknown.
+    """
+    known = sorted(known)
+    unknown = sorted(set(given) - set(known))
+    if not unknown:
+        return
+    hints = [f"{name!r}{_hint(name, known)}" for name in unknown]
+    raise ValueError(f"{where} has no param {', '.join(hints)}")
+
+
+def check_machines(params: Params, sagemaker: Client, ec2: Client = None) -> None:
+    """Refuse instance types that AWS does not have, by the service models that botocore carries.
+
+    Args:
+        sagemaker, ec2: boto3 clients; `ec2` for a training on EC2.
+
+    Raises:
+        ValueError: AWS has no such instance type; the message names the nearest ones.
+    """
+    for name, shape in _MACHINES:
+        _check_machine(name, params[name], sagemaker, shape)
+    machine = params["train_instance_type"]
+    if params["train_on"] == "ec2":
+        _check_machine("train_instance_type", machine.removeprefix("ml."), ec2, "InstanceType")
+    else:
+        _check_machine("train_instance_type", machine, sagemaker, "TrainingInstanceType")
+
+
+def _check_machine(name: str, machine: str, client: Client, shape: str) -> None:
+    known: Sequence[str] = client.meta.service_model.shape_for(shape).enum
+    if machine not in known:
+        service = "EC2" if shape == "InstanceType" else "SageMaker"
+        raise ValueError(
+            f"{name}={machine}: {service} has no such instance type{_hint(machine, known)}; for one that AWS added "
+            "lately, update boto3"
+        )
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def check(params: Params, settings: Settings) -> None:
+    """Build the requests of a run of `train_and_deploy`: those that AWS would refuse raise.
+
+    Raises:
+        ValueError: Params are incompatible, or AWS does not accept them; the message names them.
     """
     recipe, machine = Recipe.of(params), params["tune_instance_type"]
     limits = [params[name] for name in ("max_job_hours", "spot", "keep_alive")]
@@ -69,11 +130,11 @@ def check(params: Mapping[str, Any], settings: Settings) -> None:
     )
 
 
-def out_of_use(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    """A line for every param that somebody gave and that means nothing beside the others.
+def out_of_use(params: Params, defaults: Params) -> list[str]:
+    """List the params that were set although the others make them ineffective, one line each.
 
     Args:
-        defaults: What the params are when nobody gives them.
+        defaults: Values of params that were not set.
     """
     return [
         f"{name}={params[name]} {effect} with {mode}={value}"

@@ -1,11 +1,11 @@
-"""What a run will cost and how long it will take, before anything is started."""
+"""Estimate the cost and the time of a run before anything is started."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.costs import checks as combinations
 from ml_pipeline.costs import rates
 from ml_pipeline.costs.prices import PriceError, Prices, no_price
@@ -15,23 +15,24 @@ from ml_pipeline.requests import instance, processing
 from ml_pipeline.requests.job import LONGEST_HOURS
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.search import trials_of
+from ml_pipeline.requests.types import BilledEndpoint, Params, Planned, PlannedStep
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
 
-# The shares of photos that upload gives each split, near enough for an estimate.
+# Shares of the splits that upload makes, close enough for an estimate.
 TRAIN_SHARE, VALID_SHARE, TEST_SHARE = 0.7, 0.15, 0.15
-# Exporting, quantising and packing a model takes about this long wherever it runs.
+# Exporting, quantizing and packing a model takes about this long on any instance.
 EXPORT_SECONDS = 60.0
-# What AWS lets a job run where that is less than a training job's.
+# Limits of AWS that are lower than a training job's.
 _LONGEST_HOURS = {"evaluate": processing.LONGEST_HOURS, "ec2": instance.LONGEST_HOURS}
 
 
 class OverBudget(ValueError):
-    """The estimate is above budget_usd; the message shows the dearest step and what to change."""
+    """The estimate is above budget_usd; the message names the most expensive step and what to change."""
 
 
 class TooLong(ValueError):
-    """A job would be stopped at its limit; the message shows which and what to change."""
+    """A job would be stopped at its limit; the message names it and what to change."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Step:
     """One paid step of a run.
 
     Attributes:
-        seconds: Billed, start-up included, on each of the machines.
-        job_seconds: Work of one of its jobs.
+        seconds: Billed time of each instance, start-up included.
+        job_seconds: Work of one job.
         usd: None where no price list has the machine.
     """
 
@@ -53,19 +54,26 @@ class Step:
 
 
 def make(
-    params: Mapping[str, Any], defaults: Mapping[str, Any], settings: Settings, s3: Any
-) -> dict[str, Any]:
-    """Estimate a run from the params of `train_and_deploy`; what the plan task returns.
+    params: Params,
+    defaults: Params,
+    settings: Settings,
+    s3: Client,
+    endpoints: Sequence[BilledEndpoint] = (),
+    replaces: str | None = None,
+) -> Planned:
+    """Estimate a run from the params of `train_and_deploy`, with `dataset_name` and `endpoint_name` filled in.
 
     Args:
-        defaults: The value of each param when a run does not give it.
+        defaults: Values of params that were not set.
+        endpoints: The project's endpoints that are being billed.
+        replaces: What the run replaces on its endpoint, in words; see `deployment.takeover`.
 
     Raises:
         OverBudget: The estimate is above `budget_usd`.
         PriceError: There is a `budget_usd`, and no price for a machine.
         TooLong: A job would be stopped at `max_job_hours`.
         HyperparameterError: `hyperparameters` or `ranges` do not suit the strategy.
-        ValueError: There are no photos at `data`, or params do not go together.
+        ValueError: There are no photos at `data`, or params are incompatible.
     """
     combinations.check(params, settings)
     photos = count_photos(params["data"], s3)
@@ -74,7 +82,7 @@ def make(
             f"no photos at {params['data']!r}; give a folder with one folder of photos per class"
         )
     prices = Prices.load(settings)
-    # What this machine does per second says nothing about the machines that the estimate is for.
+    # Rates measured on this machine do not apply to the instances of the estimate.
     measured = [] if settings.local else rates.load(s3, settings)
     steps = estimate(params, photos, prices, measured)
     check_time(steps, float(params["max_job_hours"]))
@@ -83,20 +91,31 @@ def make(
     serving = prices.usd(params["endpoint_instance_type"], 3600, int(params["endpoint_instance_count"]))
     hourly = None if serving is None else round(serving, 4)
     return {
+        "dataset_name": params["dataset_name"],
+        "endpoint_name": params["endpoint_name"],
+        "replaces": replaces,
         "estimate_usd": total,
-        "steps": [asdict(step) for step in steps],
+        "steps": [_row(step) for step in steps],
         "photos": photos,
         "endpoint_usd_per_hour": hourly,
+        "endpoints": [priced(endpoint, prices) for endpoint in endpoints],
         "out_of_use": combinations.out_of_use(params, defaults),
         "note": note(prices, steps, hourly),
     }
 
 
+def priced(endpoint: BilledEndpoint, prices: Prices) -> BilledEndpoint:
+    """Return `endpoint` with its price per hour, None if no price list has its instance type."""
+    machine = endpoint["instance_type"]
+    usd = prices.usd(machine, 3600, endpoint["instance_count"]) if machine else None
+    return {**endpoint, "usd_per_hour": usd if usd is None else round(usd, 4)}
+
+
 def note(prices: Prices, steps: Sequence[Step], hourly: float | None) -> str:
-    """What the figures rest on, and what they leave out.
+    """State the sources of the figures, and what they leave out.
 
     Args:
-        hourly: USD per hour of the endpoint; None if nobody knows.
+        hourly: USD per hour of the endpoint; None if unknown.
     """
     unpriced = ", ".join(sorted({step.instance_type for step in steps if step.usd is None}))
     endpoint = "an unknown price" if hourly is None else f"${hourly:.3f}"
@@ -107,15 +126,13 @@ def note(prices: Prices, steps: Sequence[Step], hourly: float | None) -> str:
     )
 
 
-def estimate(
-    params: Mapping[str, Any], photos: int, prices: Prices, measured: Sequence[Rate] = ()
-) -> list[Step]:
-    """The paid steps of a run over `photos` photos. seconds = start-up + work / (rate x machines).
+def estimate(params: Params, photos: int, prices: Prices, measured: Sequence[Rate] = ()) -> list[Step]:
+    """Estimate the paid steps of a run over `photos` photos: seconds = start-up + work / (rate x instances).
 
-    Machines that are kept alive are counted as if nobody took them over.
+    Instances that are kept warm are counted as if no later job used them.
 
     Args:
-        measured: Rates that jobs recorded; where there is none, prices.toml's assumption counts.
+        measured: Rates that jobs recorded; without one, the assumption of prices.toml counts.
     """
     known = {
         (rate.work, rate.instance_type): rate.photos_per_second
@@ -129,9 +146,9 @@ def estimate(
     recipe = Recipe.of(params)
     train, valid, test = (photos * share for share in (TRAIN_SHARE, VALID_SHARE, TEST_SHARE))
     epochs, views = int(hyperparameters.resolve(recipe.fixed)["epochs"]), int(params["views"])
-    # Rates are per training photo, judging the validation split included; an epoch draws one view of each photo.
+    # Rates are per training photo and include judging the validation split; an epoch draws one view of each photo.
     trial = epochs * train
-    # The recipe is fitted twice: on train alone, to be judged, and on train + valid, to be served.
+    # The recipe is fitted twice: on train, for the evaluation, and on train + valid, for the endpoint.
     final = epochs * (train + train + valid)
     spot, idle = bool(params["spot"]), float(params["keep_alive"])
     tuning, training = params["tune_instance_type"], params["train_instance_type"]
@@ -160,9 +177,9 @@ def estimate(
 
 
 def check_time(steps: Sequence[Step], max_job_hours: float) -> None:
-    """Refuse a run whose jobs would be stopped before they are done: paid, and lost.
+    """Refuse a run whose jobs would be stopped before they are done.
 
-    Not for embed: it keeps every shard that it finished, and has a limit of its own.
+    Embed is exempt: it keeps every shard that it finished, and has a limit of its own.
 
     Raises:
         TooLong: A job's work takes longer than `max_job_hours`, or than AWS lets it.
@@ -183,7 +200,7 @@ def check_budget(total: float, budget: float | None, steps: Sequence[Step]) -> N
 
     Raises:
         OverBudget: `total` is above `budget`.
-        PriceError: Nobody knows whether it is, for want of a price.
+        PriceError: A price is missing.
     """
     if budget is None:
         return
@@ -192,12 +209,23 @@ def check_budget(total: float, budget: float | None, steps: Sequence[Step]) -> N
             raise PriceError(f"budget_usd={budget} cannot be held to: {no_price(step.instance_type)}")
     if total <= float(budget):
         return
-    dearest = max(steps, key=lambda step: step.usd or 0.0)
+    largest = max(steps, key=lambda step: step.usd or 0.0)
     raise OverBudget(
-        f"the run would cost about ${total:.2f}, over budget_usd={budget}; the dearest step is "
-        f"{dearest.step} on {dearest.instance_count} x {dearest.instance_type} (${dearest.usd:.2f}): raise the "
+        f"the run would cost about ${total:.2f}, over budget_usd={budget}; the most expensive step "
+        f"is {largest.step} on {largest.instance_count} x {largest.instance_type} (${largest.usd:.2f}): raise the "
         "budget, or choose fewer trials, tune_mode=packed or a smaller instance"
     )
+
+
+def _row(step: Step) -> PlannedStep:
+    return {
+        "step": step.step,
+        "instance_type": step.instance_type,
+        "instance_count": step.instance_count,
+        "seconds": step.seconds,
+        "job_seconds": step.job_seconds,
+        "usd": step.usd,
+    }
 
 
 def _step(
@@ -211,7 +239,7 @@ def _step(
     idle: float = 0.0,
     starts: int = 1,
 ) -> Step:
-    """A step of `work` machine-seconds, started `starts` times, its machines kept `idle` seconds after it."""
+    """Price a step of `work` instance-seconds, started `starts` times, with `idle` warm seconds after it."""
     seconds = starts * float(prices.assumed["startup_seconds"]) + work / machines + idle
     usd = prices.usd(instance_type, seconds, machines, spot)
     return Step(step, instance_type, machines, round(seconds, 1), round(work / machines / starts, 1), usd)

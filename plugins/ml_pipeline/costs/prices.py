@@ -1,6 +1,4 @@
-"""The one source of prices: prices.toml, dated, with your own file laid over it. Every figure is an
-estimate.
-"""
+"""The one source of prices: prices.toml, dated, with your own file on top. Every figure is an estimate."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ TABLE = Path(__file__).with_name("prices.toml")
 
 
 class PriceError(LookupError):
-    """A machine that is in no price list; the message says where to add it."""
+    """No price list has the instance type; the message says where to add it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Prices:
 
     @classmethod
     def load(cls, settings: Settings | None = None) -> Prices:
-        """The table, with `settings.prices_file` laid over it key by key."""
+        """Read the table, with `settings.prices_file` merged over it key by key."""
         document = tomllib.loads(TABLE.read_text())
         if settings and settings.prices_file:
             document = _overlaid(document, tomllib.loads(Path(settings.prices_file).read_text()))
@@ -51,7 +49,7 @@ class Prices:
         )
 
     def hourly(self, instance_type: str) -> float:
-        """USD per hour: SageMaker's price for "ml.*", EC2's otherwise.
+        """Return USD per hour: SageMaker's price for "ml.*", EC2's otherwise.
 
         Raises:
             PriceError: No list has that type.
@@ -63,14 +61,14 @@ class Prices:
     def usd(
         self, instance_type: str, seconds: float, instance_count: int = 1, spot: bool = False
     ) -> float | None:
-        """USD = price per hour x machines x seconds / 3600, less the discount of spot; None: no list has the type."""
+        """Return price per hour x instances x seconds / 3600, less the spot discount; None if no list has the type."""
         if not self._known(instance_type):
             return None
         factor = 1.0 - float(self.assumed["spot_discount"]) if spot else 1.0
         return self.hourly(instance_type) * instance_count * seconds / 3600 * factor
 
     def assumed_rate(self, work: str, instance_type: str) -> float:
-        """Photos per second assumed for `work` (embed, head, finetune, evaluate) on one machine."""
+        """Return the assumed photos per second of `work` (embed, head, finetune, evaluate) on one instance."""
         return float(self.assumed["rates"]["gpu" if has_gpu(instance_type) else "cpu"][work])
 
     def _known(self, instance_type: str) -> bool:
@@ -81,7 +79,7 @@ class Prices:
 
 
 def no_price(instance_type: str) -> str:
-    """What to do about a machine that is in no list."""
+    """Say how to add an instance type that is in no list."""
     name = "sagemaker" if instance_type.startswith("ml.") else "ec2"
     return (
         f"no price for {instance_type}: put it under [{name}] in a TOML file and name that file in "

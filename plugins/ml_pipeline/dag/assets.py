@@ -1,4 +1,4 @@
-"""What the DAGs read and write, as Airflow assets: lineage, and what wakes scheduled_retraining up."""
+"""The assets that the DAGs read and write, for lineage and to start scheduled_retraining."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PHOTOS = "ml-pipeline-photos"
 
 
 def photos() -> Asset:
-    """The team's photos. Watched through SQS where ML_PIPELINE_QUEUE_URL is set."""
+    """Return the team's photos, watched through SQS if ML_PIPELINE_QUEUE_URL is set."""
     from ml_pipeline.triggers.photo_queue import PhotoQueueTrigger
 
     queue = watched_queue()
@@ -22,5 +22,5 @@ def photos() -> Asset:
 
 
 def endpoint() -> Asset:
-    """What train_and_deploy brings into service."""
+    """Return the endpoint that train_and_deploy brings into service."""
     return Asset("ml-pipeline-endpoint")

@@ -1,4 +1,4 @@
-"""Tells people what happened: in the log always, through SNS where a topic is set."""
+"""Report events of runs: in the log always, through SNS where a topic is set."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _SUBJECT_CHARACTERS = 100
 
 
 class PipelineNotifier(BaseNotifier):
-    """Sends one message. For other channels, put Airflow's notifier of that channel beside it in the DAG.
+    """Send one message. For another channel, add Airflow's notifier of that channel to the DAG.
 
     Args:
-        event: What happened, in a word or two: "failed", "deployed", "late".
+        event: The event in a word or two: "failed", "deployed", "late".
     """
 
     def __init__(self, event: str) -> None:
         super().__init__()
         self.event = event
 
-    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
-        """Nothing is templated; and the DAG of some callbacks is a serialized one, which has no templates."""
+    def render_template_fields(self, context: Mapping[str, Any], jinja_env: Any = None) -> None:
+        """Do nothing: there are no templates, and the DAG of some callbacks is a serialized one, which has none."""
 
-    def notify(self, context: Any) -> None:
-        """Log, and publish where a topic is set. A message that cannot be sent never fails anything."""
+    def notify(self, context: Mapping[str, Any]) -> None:
+        """Log, and publish where a topic is set. A message that cannot be sent fails nothing."""
         subject, message = text(self.event, context)
         self.log.warning("%s: %s", subject, message)
         settings = Settings.load()
@@ -41,15 +41,15 @@ class PipelineNotifier(BaseNotifier):
             except Exception:
                 self.log.exception("the message could not be published to %s", settings.sns_topic_arn)
 
-    async def async_notify(self, context: Any) -> None:
-        """The same from the triggerer, where deadlines are watched."""
+    async def async_notify(self, context: Mapping[str, Any]) -> None:
+        """Send from the triggerer, which watches deadlines."""
         from asgiref.sync import sync_to_async
 
         await sync_to_async(self.notify)(context)
 
 
 def text(event: str, context: Mapping[str, Any]) -> tuple[str, str]:
-    """Subject and message; a deadline's context holds less than a task's."""
+    """Return subject and message; a deadline's context holds less than a task's."""
     run, ti = context.get("dag_run"), context.get("ti")
     where = "/".join(
         str(part)

@@ -1,7 +1,8 @@
-"""The params of the DAGs: one table from which the form, its bounds and the REST API's checks all come."""
+"""The params of the DAGs: one table for the form, its bounds and the checks of the REST API."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -13,41 +14,46 @@ from ml_pipeline.requests.job import DEFAULT_HOURS, LONGEST_HOURS
 from ml_pipeline.requests.recipe import APART
 from ml_pipeline.requests.search import TuneMode
 from ml_pipeline.requests.tuning import TuneStrategy
+from ml_pipeline.requests.types import Params
 from ml_pipeline.settings import param_defaults
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS
 from model_code import hyperparameters
 
 DOC = """\
-**Photos in, a served classifier out.** Give `data` a folder (or an `s3://` prefix) that holds one folder
-of photos per class; everything else has a default.
+**Photos in, a served classifier out.** Set `data` to a folder (or an `s3://` prefix) with one folder of photos per
+class; everything else has a default.
 
 `upload` -> `embed` -> `tune` -> `train` -> `evaluate` -> `gate` -> `register` -> `approve` -> `deploy` ->
-`smoke_test`. `plan` says beforehand what it will cost, `report` what it did cost. A task that is cleared or
-retried finds its job again; a task that is killed stops it.
+`smoke_test`. `plan` estimates the cost, `report` is the bill. A task that is cleared or retried finds its job again; a
+task that is killed stops it.
 """
 
 BATCH_DOC = """\
-Predicts every photo of a folder (or an `s3://` prefix) with the champion of a data set, and leaves one table,
-`batch/<job>/predictions.csv`.
+Predicts every photo of a folder (or an `s3://` prefix) with the champion of a data set, and writes one table,
+`batch/<job>/predictions.csv`. A photo that cannot be read becomes a row with its reason.
 """
 
 JANITOR_DOC = """\
-Looks for endpoints that are broken or that nobody calls, endpoint configs and models that nothing uses, and
-machines that should be gone: only what carries the tag `project=ml-pipeline`. It removes them only with
-`dry_run` off.
+Looks for endpoints that are broken or get no calls, unused endpoint configs and models, and instances that should be
+gone, all with the tag `project=ml-pipeline`. It removes them only with `dry_run` off.
 """
 
 TEARDOWN_DOC = """\
 Deletes an endpoint with its config, models, alarms and scaling. Data sets, embeddings, model packages and
-artefacts stay, so `train_and_deploy` or a deployment of the newest package brings it back.
+artifacts stay, so `train_and_deploy` or a deployment of the newest package brings it back.
 """
 
 RETRAINING_DOC = """\
-Compares the photos at `data` with the version that the champion was trained on. The same: it skips and says
-so. Others: it starts `train_and_deploy` with `conf` and waits for it.
+Compares the photos at `data` with the version that the champion was trained on. If they are the same it skips and says
+so, else it starts `train_and_deploy` with `conf` and waits for it.
 
-Set `ML_PIPELINE_DEFAULTS` for scheduled runs, and `ML_PIPELINE_QUEUE_URL` to be woken by new objects in S3.
+Set `ML_PIPELINE_DEFAULTS` for scheduled runs, and `ML_PIPELINE_QUEUE_URL` to start on new objects in S3.
 """
 
+# `plan` settles the endpoint of a run that names none. A run that began before an upgrade has no name from it.
+ENDPOINT = "{{ params.endpoint_name or (ti.xcom_pull(task_ids='plan') or {}).get('endpoint_name') or '' }}"
+# A person has to approve what replaces another data set's model.
+APPROVAL = "{{ 'human' if (ti.xcom_pull(task_ids='plan') or {}).get('replaces') else params.approval }}"
 APPROVAL_BODY = """\
 {% set judged = ti.xcom_pull(task_ids="evaluate") %}{% set verdict = ti.xcom_pull(task_ids="gate") %}\
 Test accuracy **{{ "%.4f" | format(judged["accuracy"]) }}** on {{ judged["photos"] }} photos, served by \
@@ -55,63 +61,112 @@ Test accuracy **{{ "%.4f" | format(judged["accuracy"]) }}** on {{ judged["photos
 
 Gate: {{ verdict["reason"] }}
 
+{% set planned = ti.xcom_pull(task_ids="plan") or {} %}{% if planned.get("replaces") %}\
+**It replaces another model:** {{ planned["replaces"] }}.
+
+{% endif %}\
+
 [Report]({{ judged["report_url"] }}) (`{{ judged["report_uri"] }}`), model `{{ judged["model_uri"] }}`
 """
 
 
 class TrainOn(StrEnum):
-    """Where the final model is trained."""
+    """The service that trains the final model."""
 
     SAGEMAKER = "sagemaker"
     EC2 = "ec2"
 
 
+_DATASET = r"^([a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?)?$"
+_ENDPOINT = r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$"
 _MACHINE = {"type": "string", "pattern": r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"}
 
 
 def train_and_deploy() -> dict[str, Param]:
-    """The params of `train_and_deploy`, by name, in the order of the form."""
+    """Return the params of `train_and_deploy`, by name, in the order of the form."""
     return _with_defaults({**_photos(), **_model(), **_search(), **_machines(), **_service(), **_run()})
 
 
 def batch_predict() -> dict[str, Param]:
-    """The params of `batch_predict`."""
+    """Return the params of `batch_predict`."""
     return _with_defaults(
         {
             "photos": Param(
                 "",
                 type="string",
                 title="Photos",
-                description_md="A folder on this machine, or `s3://bucket/prefix`.",
+                description_md="A folder on this machine, or `s3://bucket/prefix`; any supported format.",
             ),
-            "dataset_name": _photos()["dataset_name"],
-            "instance_type": Param("ml.m5.large", title="Predict on", **_MACHINE),
-            "instance_count": Param(1, type="integer", minimum=1, maximum=20, title="Machines"),
+            "dataset_name": Param(
+                "",
+                type="string",
+                pattern=_DATASET,
+                title="Data set",
+                description_md="Its champion predicts; empty: the only data set with an approved model.",
+            ),
+            "instance_type": Param(
+                "ml.m5.large",
+                title="Instance type",
+                description_md="Runs the transform job.",
+                **_MACHINE,
+            ),
+            "instance_count": Param(
+                1,
+                type="integer",
+                minimum=1,
+                maximum=20,
+                title="Instances",
+                description_md="They share the photos.",
+            ),
+            "max_outage_hours": _outage(),
         }
     )
 
 
 def janitor() -> dict[str, Param]:
-    """The params of `janitor`."""
+    """Return the params of `janitor`."""
     return _with_defaults(
         {
             "dry_run": Param(
-                True, type="boolean", title="Only look", description_md="Off: what is found is removed."
+                True, type="boolean", title="Dry run", description_md="Off: remove what is found."
             ),
-            "days": Param(7, type="number", minimum=0, title="Unused for (days)"),
-            # More than a machine with the longest job lives: those at work are none of the janitor's business.
-            "instance_hours": Param(50, type="number", minimum=0, title="Machines older than (hours)"),
+            "days": Param(
+                7,
+                type="number",
+                minimum=0,
+                title="Unused for (days)",
+                description_md="Minimum age of endpoints without calls, and of unused configs and models.",
+            ),
+            # More than the lifetime of an instance with the longest job, so that none at work is taken.
+            "instance_hours": Param(
+                50,
+                type="number",
+                minimum=0,
+                title="Instances older than (hours)",
+                description_md="EC2 instances of the project above this age are orphans.",
+            ),
         }
     )
 
 
 def teardown() -> dict[str, Param]:
-    """The params of `teardown`."""
-    return _with_defaults({"endpoint_name": _service()["endpoint_name"]})
+    """Return the params of `teardown`."""
+    return _with_defaults(
+        {
+            "endpoint_name": Param(
+                "",
+                type="string",
+                pattern=_ENDPOINT,
+                maxLength=63,
+                title="Endpoint",
+                description_md="Name of the endpoint to take down; it has no default.",
+            )
+        }
+    )
 
 
 def scheduled_retraining() -> dict[str, Param]:
-    """The params of `scheduled_retraining`."""
+    """Return the params of `scheduled_retraining`."""
     return _with_defaults(
         {
             **{name: param for name, param in _photos().items() if name != "weights"},
@@ -127,8 +182,49 @@ def scheduled_retraining() -> dict[str, Param]:
     )
 
 
+def forms() -> dict[str, Callable[[], dict[str, Param]]]:
+    """Return the function that makes the params of each DAG, by its id."""
+    return {
+        "train_and_deploy": train_and_deploy,
+        "batch_predict": batch_predict,
+        "janitor": janitor,
+        "teardown": teardown,
+        "scheduled_retraining": scheduled_retraining,
+    }
+
+
+def check_names(dag_id: str, params: Params) -> None:
+    """Refuse params that the DAG does not have. Airflow passes them on, so a misspelt name would run with the default.
+
+    Raises:
+        ValueError: A name is unknown; the message names the nearest ones.
+    """
+    from ml_pipeline.costs.checks import refuse_unknown
+
+    form = forms().get(dag_id)
+    if form is None:  # a DAG of the team's own that uses our tasks
+        return
+    refuse_unknown(params, form(), dag_id)
+    if dag_id == "scheduled_retraining":
+        refuse_unknown(params.get("conf") or {}, train_and_deploy(), "conf: train_and_deploy")
+
+
+def _outage() -> Param:
+    return Param(
+        DEFAULT_PATIENCE_SECONDS / 3600,
+        type="number",
+        minimum=0.1,
+        maximum=168,
+        title="Longest outage (h)",
+        description_md=(
+            "A wait for paid work goes on this long without an answer from AWS: expired credentials, clock skew, "
+            "throttling, resets, 5xx."
+        ),
+    )
+
+
 def _with_defaults(params: dict[str, Param]) -> dict[str, Param]:
-    """The params with the team's own defaults; one that its schema refuses is an error when the file is parsed."""
+    """Return the params with the team's own defaults; a value that its schema refuses is an error at parse time."""
     chosen = param_defaults()
     for name in params.keys() & chosen.keys():
         params[name] = Param(chosen[name], **params[name].schema)
@@ -137,14 +233,14 @@ def _with_defaults(params: dict[str, Param]) -> dict[str, Param]:
 
 
 def _section(title: str, params: dict[str, Param]) -> dict[str, Param]:
-    """The params as one section of the form."""
+    """Put the params into one section of the form."""
     for param in params.values():
         param.schema["section"] = title
     return params
 
 
 def _choice(default: StrEnum, **schema: Any) -> Param:
-    """One of the values of `default`'s enum."""
+    """Make a param that takes the values of `default`'s enum."""
     return Param(default.value, type="string", enum=[choice.value for choice in type(default)], **schema)
 
 
@@ -161,18 +257,30 @@ def _photos() -> dict[str, Param]:
                 ),
             ),
             "dataset_name": Param(
-                "photos",
+                "",
                 type="string",
-                pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+                pattern=_DATASET,
                 title="Data set",
-                description_md="Versions of the same data set share shards, splits, embeddings and the champion.",
+                description_md=(
+                    "Versions of the same data set share shards, splits, embeddings and the champion. Empty: the name "
+                    "of the photos' folder."
+                ),
+            ),
+            "group_lookalikes": Param(
+                True,
+                type="boolean",
+                title="Group copies",
+                description_md=(
+                    "Keep copies of the same picture (resized, recompressed) in one split. Off for photos that only look "
+                    "the same."
+                ),
             ),
             "weights": Param(
                 "imagenet",
                 type="string",
                 minLength=1,
                 title="Weights",
-                description_md="`imagenet`, `none`, or a state_dict file: a path, `s3://` or `https://`.",
+                description_md="Backbone's weights: `imagenet`, `none`, or a state_dict file (a path, `s3://`, `https://`).",
             ),
         },
     )
@@ -186,7 +294,7 @@ def _model() -> dict[str, Param]:
                 hyperparameters.Strategy.HEAD,
                 title="Strategy",
                 description_md=(
-                    "`head` trains a classifier on embeddings (seconds); `finetune` trains the backbone too."
+                    "`head` trains a classifier on embeddings, in seconds; `finetune` also trains the backbone."
                 ),
             ),
             "architecture": Param(
@@ -194,7 +302,7 @@ def _model() -> dict[str, Param]:
                 type="string",
                 pattern=r"^[a-z0-9_]+$",
                 title="Architecture",
-                description_md="Any torchvision classification model.",
+                description_md="Any classification model of torchvision; `plan` refuses others.",
             ),
             "views": Param(
                 1,
@@ -202,14 +310,21 @@ def _model() -> dict[str, Param]:
                 minimum=1,
                 maximum=64,
                 title="Views",
-                description_md="Embeddings per training photo: 1 is the photo itself, more are random crops.",
+                description_md="Embeddings per training photo: the photo itself, then random crops.",
             ),
-            "seed": Param(0, type="integer", minimum=0, maximum=2**31 - 1, title="Seed"),
+            "seed": Param(
+                0,
+                type="integer",
+                minimum=0,
+                maximum=2**31 - 1,
+                title="Seed",
+                description_md="Shuffles the split of a new data set, and starts trainings.",
+            ),
             "hyperparameters": Param(
                 {},
                 title="Fixed hyperparameters",
                 description_md=(
-                    'Values that are not searched, by name: `{"epochs": 60, "dropout": 0.3}`. '
+                    'Fixed values by name, which are not searched: `{"epochs": 60, "dropout": 0.3}`. '
                     "`python -m model_code.hyperparameters` prints the names."
                 ),
                 **hyperparameters.schema(without=APART),
@@ -224,54 +339,76 @@ def _search() -> dict[str, Param]:
         {
             "tune_mode": _choice(
                 TuneMode.JOB,
-                title="Trials run",
+                title="Trials in",
                 description_md=(
-                    "`job`: each in a job of its own, by a SageMaker tuning job; `packed`: all in one job, which saves "
-                    "the start-up of each."
+                    "`job`: one job per trial, run by a SageMaker tuning job; `packed`: all in a single job, which "
+                    "saves their start-up."
                 ),
             ),
-            "trials": Param(12, type="integer", minimum=1, maximum=750, title="Trials"),
-            "parallel_trials": Param(2, type="integer", minimum=1, maximum=100, title="Trials at once"),
+            "trials": Param(
+                12,
+                type="integer",
+                minimum=1,
+                maximum=750,
+                title="Trials",
+                description_md="Maximum number of trials.",
+            ),
+            "parallel_trials": Param(
+                2,
+                type="integer",
+                minimum=1,
+                maximum=100,
+                title="Parallel trials",
+                description_md="Trials that run at the same time.",
+            ),
             "tune_strategy": _choice(
                 TuneStrategy.BAYESIAN,
                 title="Search strategy",
                 description_md=(
-                    "`packed` takes Bayesian and Random. Grid tries every combination of choices, so all of the search "
-                    'space must be such: `{"dropout": {"choices": [0.1, 0.3]}, "mixup": null, ...}`.'
+                    "`packed` accepts Bayesian and Random. Grid tries every combination of choices, so the whole "
+                    'search space must be choices: `{"dropout": {"choices": [0.1, 0.3]}, "mixup": null, ...}`.'
                 ),
             ),
             "early_stopping": Param(
                 False,
                 type="boolean",
-                title="Stop trials that fall behind",
+                title="Early stopping",
+                description_md="Let SageMaker stop trials that fall behind.",
             ),
             "target": Param(
                 None,
                 type=["number", "null"],
                 minimum=0,
                 maximum=1,
-                title="Stop at this accuracy",
+                title="Target accuracy",
+                description_md="Stop the search when a trial reaches it on the validation split.",
             ),
             "patience_trials": Param(
                 None,
                 type=["integer", "null"],
                 minimum=3,
-                title="Stop after so many trials without a better one",
+                title="Patience (trials)",
+                description_md="Stop the search after this many trials without an improvement.",
             ),
-            "stop_when_converged": Param(False, type="boolean", title="Stop when a better trial is unlikely"),
+            "stop_when_converged": Param(
+                False,
+                type="boolean",
+                title="Stop when converged",
+                description_md="Stop the search when SageMaker finds a better trial unlikely.",
+            ),
             "warm_start": Param(
                 False,
                 type="boolean",
                 title="Warm start",
-                description_md="Begin with what the last search of the same data set learnt. Not with `packed`.",
+                description_md="Start from the last search of the same data set. Not with `packed`.",
             ),
             "ranges": Param(
                 None,
                 type=["object", "null"],
                 title="Search space",
                 description_md=(
-                    'Changes to it by name: `{"dropout": {"low": 0.1, "high": 0.5}, "mixup": null}`; '
-                    "null takes a name out. `python -m model_code.hyperparameters` prints the space."
+                    'Changes to the table by name: `{"dropout": {"low": 0.1, "high": 0.5}, "mixup": null}`; '
+                    "null excludes a name. `python -m model_code.hyperparameters` prints the space."
                 ),
             ),
         },
@@ -280,38 +417,42 @@ def _search() -> dict[str, Param]:
 
 def _machines() -> dict[str, Param]:
 
-    def machine(default: str, title: str) -> Param:
-        return Param(default, title=title, **_MACHINE)
+    def machine(title: str, use: str) -> Param:
+        return Param("ml.m5.xlarge", title=title, description_md=use, **_MACHINE)
 
-    def count(title: str) -> Param:
-        return Param(1, type="integer", minimum=1, maximum=20, title=title)
+    def count(title: str, use: str) -> Param:
+        return Param(1, type="integer", minimum=1, maximum=20, title=title, description_md=use)
 
     return _section(
-        "Machines",
+        "Instances",
         {
-            "embed_instance_type": machine("ml.m5.xlarge", "Embed on"),
-            "embed_instance_count": count("Machines that share the shards"),
-            "tune_instance_type": machine("ml.m5.xlarge", "Trials on"),
+            "embed_instance_type": machine("Embedding instance type", "Runs the embeddings."),
+            "embed_instance_count": count("Embedding instances", "They share the shards."),
+            "tune_instance_type": machine(
+                "Tuning instance type", "Runs each trial; with `packed`, the whole search."
+            ),
             "train_on": _choice(
                 TrainOn.SAGEMAKER,
                 title="Train with",
-                description_md="`ec2`: on a machine of its own, started for this run and terminated after it.",
+                description_md="`ec2`: on an instance that is started for this run and terminated after it.",
             ),
-            "train_instance_type": machine("ml.m5.xlarge", "Train on"),
-            "train_instance_count": count("Machines that train one model"),
-            "evaluate_instance_type": machine("ml.m5.xlarge", "Evaluate on"),
+            "train_instance_type": machine("Training instance type", "Trains the final model."),
+            "train_instance_count": count("Training instances", "They train one model together."),
+            "evaluate_instance_type": machine(
+                "Evaluation instance type", "Evaluates the new model and the champion."
+            ),
             "spot": Param(
                 False,
                 type="boolean",
                 title="Managed spot",
-                description_md="Cheaper machines that may be taken away; training resumes from its checkpoint.",
+                description_md="Cheaper instances that AWS may take back; training resumes from its checkpoint.",
             ),
             "keep_alive": Param(
                 0,
                 type="integer",
                 minimum=0,
                 maximum=3600,
-                title="Keep machines warm (s)",
+                title="Keep instances warm (s)",
                 description_md="Saves the start-up of the next job; billed. Not with spot.",
             ),
             "max_job_hours": Param(
@@ -321,8 +462,8 @@ def _machines() -> dict[str, Param]:
                 maximum=LONGEST_HOURS,
                 title="Longest job (h)",
                 description_md=(
-                    "A training, a trial, a `packed` search or an evaluation that runs longer is stopped, and what it "
-                    "did is lost. `plan` refuses a run that would need more."
+                    "A training, a trial, a `packed` search or an evaluation that runs longer is stopped and its work "
+                    "lost. `plan` refuses a run that would need more."
                 ),
             ),
         },
@@ -338,8 +479,8 @@ def _service() -> dict[str, Param]:
                 type=["number", "null"],
                 minimum=0,
                 maximum=1,
-                title="Least accuracy",
-                description_md="Bar on the test split; empty: better than guessing.",
+                title="Minimum accuracy",
+                description_md="On the test split; empty: clearly better than always naming the most frequent class.",
             ),
             "margin": Param(
                 0.0,
@@ -347,42 +488,60 @@ def _service() -> dict[str, Param]:
                 minimum=0,
                 maximum=1,
                 title="Margin",
-                description_md="Accuracy that a new model may lose against the champion.",
+                description_md="Accuracy that a new model may lose against the champion, as a fraction.",
             ),
             "burden": _choice(
                 Burden.CHAMPION,
-                title="Who has to prove it",
+                title="Burden of proof",
                 description_md=(
-                    "`champion`: the new model passes unless it is shown to be worse; `challenger`: only if it is "
-                    "shown to be no worse (95 % bootstrap interval)."
+                    "`champion`: the new model passes unless it is shown to be worse; `challenger`: it passes only if "
+                    "it is shown to be no worse (95 % bootstrap interval)."
                 ),
             ),
             "approval": _choice(
                 Approval.AUTO,
                 title="Approval",
-                description_md=(
-                    "`human`: a person approves the model, with the report at hand, before it is deployed."
-                ),
+                description_md=("`human`: a person approves the model before it is deployed."),
             ),
             "endpoint_name": Param(
-                "photo-classifier",
+                "",
                 type="string",
-                pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$",
+                pattern=_ENDPOINT,
                 # The pattern counts letters and digits, not hyphens.
                 maxLength=63,
                 title="Endpoint",
+                description_md="Empty: the name of the data set.",
             ),
-            "endpoint_instance_type": Param("ml.m5.large", title="Serve on", **_MACHINE),
+            "replace_endpoint": Param(
+                False,
+                type="boolean",
+                title="Replace the endpoint",
+                description_md=(
+                    "Take over an endpoint that serves another data set, or classes that the photos no longer have; a "
+                    "person then has to approve."
+                ),
+            ),
+            "endpoint_instance_type": Param(
+                "ml.m5.large",
+                title="Endpoint instance type",
+                description_md="Serves the model.",
+                **_MACHINE,
+            ),
             "endpoint_instance_count": Param(
-                1, type="integer", minimum=1, maximum=20, title="Serving machines"
+                1,
+                type="integer",
+                minimum=1,
+                maximum=20,
+                title="Endpoint instances",
+                description_md="Billed until the endpoint is taken down.",
             ),
             "endpoint_max_count": Param(
                 1,
                 type="integer",
                 minimum=1,
                 maximum=100,
-                title="Most serving machines",
-                description_md="Above the number of serving machines, the endpoint scales with its load.",
+                title="Maximum instances",
+                description_md="Above the number of endpoint instances, the endpoint scales with its load.",
             ),
             "canary_percent": Param(
                 25,
@@ -390,15 +549,15 @@ def _service() -> dict[str, Param]:
                 minimum=5,
                 maximum=50,
                 title="Canary (%)",
-                description_md="Share of the fleet that takes traffic first when a live endpoint is updated.",
+                description_md="Share of the fleet that receives traffic first when a live endpoint is updated.",
             ),
             "bake_seconds": Param(
                 None,
                 type=["integer", "null"],
                 minimum=0,
                 maximum=3600,
-                title="Watch the canary (s)",
-                description_md="An alarm within this time rolls the update back; empty: 120 on AWS, 2 on local_aws.",
+                title="Bake time (s)",
+                description_md="An alarm within this time rolls an update back; empty: 120 on AWS, 2 on local_aws.",
             ),
         },
     )
@@ -418,8 +577,9 @@ def _run() -> dict[str, Param]:
             "force": Param(
                 False,
                 type="boolean",
-                title="Compute everything again",
-                description_md="Also what is there already: embeddings, and a data set that did not change.",
+                title="Recompute",
+                description_md="Also embeddings and photos that exist, and a training on an unchanged data set.",
             ),
+            "max_outage_hours": _outage(),
         },
     )

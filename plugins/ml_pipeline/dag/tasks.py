@@ -1,61 +1,121 @@
-"""The bodies of the DAGs' Python tasks: settings and clients in, one call, a small result out."""
+"""The Python tasks of the DAGs: settings and clients in, one call, a small result out.
+
+Everything heavy is imported inside the functions: the DAG files import this module again and again.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ml_pipeline.aws.clients import AwsAccess
+from airflow.sdk import task
+
+from ml_pipeline.aws.clients import AwsAccess, Client
+from ml_pipeline.requests.types import (
+    Deployed,
+    Evaluated,
+    Params,
+    Planned,
+    Reported,
+    SmokeTested,
+    Staged,
+    StoredWeights,
+    Swept,
+    Tabled,
+    TakenDown,
+    Transformed,
+    Uploaded,
+)
 from ml_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol as TaskInstance
 
 log = logging.getLogger(__name__)
 
 
-def plan(params: Mapping[str, Any]) -> dict[str, Any]:
-    """See `ml_pipeline.costs.plan.make`."""
+@task
+def plan(params: Params | None = None) -> Planned:
+    """Estimate cost and time; refuse a run that is impossible, over budget or would take over an endpoint."""
     from ml_pipeline.aws import s3 as objects
-    from ml_pipeline.costs import plan
+    from ml_pipeline.costs import checks, plan
     from ml_pipeline.dag import params as form
+    from ml_pipeline.dataset.weights import check_architecture
+    from ml_pipeline.deployment import takeover
 
+    params = params or {}
+    form.check_names("train_and_deploy", params)
     settings = Settings.load()
-    s3 = _client(settings, "s3")
+    s3, sagemaker = client("s3"), client("sagemaker")
+    checks.check_machines(params, sagemaker, client("ec2") if params["train_on"] == "ec2" else None)
+    check_architecture(params["architecture"])
     objects.ensure_bucket(settings, s3)
+    target = takeover.target(sagemaker, s3, settings, params)
     defaults = {name: param.value for name, param in form.train_and_deploy().items()}
-    planned = plan.make(params, defaults, settings, s3)
+    chosen = {**params, "dataset_name": target.dataset_name, "endpoint_name": target.endpoint_name}
+    endpoints = takeover.billed(sagemaker, s3)
+    planned = plan.make(chosen, defaults, settings, s3, endpoints, target.replaces)
     for step in planned["steps"]:
         usd = "price unknown" if step["usd"] is None else f"${step['usd']:.4f}"
         log.info(
-            "%(step)-9s %(instance_count)d x %(instance_type)-15s %(seconds)8.0f s  %(usd)s",
-            step | {"usd": usd},
+            "%-9s %d x %-15s %8.0f s  %s",
+            *(step["step"], step["instance_count"], step["instance_type"], step["seconds"], usd),
         )
-    for line in planned["out_of_use"]:
+    for line in [*planned["out_of_use"], *takeover.warnings(target, planned["endpoints"])]:
         log.warning("%s", line)
     log.info("about $%.2f; %s", planned["estimate_usd"], planned["note"])
     return planned
 
 
-def upload(data: str, name: str, seed: int) -> dict[str, Any]:
-    """See `ml_pipeline.dataset.upload.upload`; `classes` is their number here, to keep the XCom small."""
-    from ml_pipeline.aws import s3 as objects
-    from ml_pipeline.dataset.upload import upload
+@task
+def upload(
+    data: str,
+    dataset_name: str,
+    seed: int,
+    group_lookalikes: bool = True,
+    force: bool = False,
+    params: Params | None = None,
+) -> Uploaded:
+    """Make and upload the data set version of the photos in `data`."""
+    from airflow.sdk import get_current_context
 
+    from ml_pipeline.aws import s3 as objects
+    from ml_pipeline.dag import params as form
+    from ml_pipeline.dataset import upload as uploads
+    from ml_pipeline.dataset.photos import dataset_name_of
+
+    form.check_names(get_current_context()["ti"].dag_id, params or {})
     settings = Settings.load()
-    s3 = _client(settings, "s3")
+    s3 = client("s3")
     objects.ensure_bucket(settings, s3)  # scheduled_retraining uploads without a plan before it
-    result = upload(s3, settings.bucket, name, data, seed=seed, progress=_progress)
+    name = dataset_name or dataset_name_of(data)
+    result = uploads.upload(
+        s3,
+        settings.bucket,
+        name,
+        data,
+        seed=seed,
+        group_lookalikes=group_lookalikes,
+        force=force,
+        progress=_progress,
+    )
+    for change in result["changes"]:
+        log.warning("%s", change)
     for example in result["rejected_examples"]:
         log.warning("left out %(path)s: %(reason)s", example)
-    return {**result, "classes": len(result["classes"])}
+    # The XCom stays small: the manifest lists the classes.
+    uploaded: Uploaded = {**result, "classes": len(result["classes"])}  # type: ignore[typeddict-item]
+    return uploaded
 
 
-def weights(weights: str, architecture: str) -> dict[str, Any]:
-    """See `ml_pipeline.dataset.weights.store_weights`."""
+@task
+def weights(weights: str, architecture: str) -> StoredWeights:
+    """Bring the backbone's weights to S3."""
     from ml_pipeline.dataset.weights import store_weights
 
     settings = Settings.load()
     return store_weights(
-        _client(settings, "s3"),
+        client("s3"),
         settings.bucket,
         weights,
         architecture,
@@ -63,11 +123,17 @@ def weights(weights: str, architecture: str) -> dict[str, Any]:
     )
 
 
-def smoke_test(
-    dataset: Mapping[str, Any], evaluation: Mapping[str, Any], deployment: Mapping[str, Any]
-) -> dict[str, Any]:
-    """See `ml_pipeline.deployment.smoke_test.run`. Passed, the config before is removed; failed, it goes back into
-    service.
+@task.branch
+def choose(train_on: str) -> str:
+    """Choose the branch that trains the final model."""
+    return "train" if train_on == "sagemaker" else "ec2.create"
+
+
+@task
+def smoke_test(dataset: Uploaded, evaluation: Evaluated, deployment: Deployed) -> SmokeTested:
+    """Send test photos to the endpoint and compare its answers with the evaluation's.
+
+    When it passes, the config before is removed; when it fails, that config goes back into service.
     """
     from airflow.sdk import get_current_context
 
@@ -75,102 +141,111 @@ def smoke_test(
     from ml_pipeline.errors import will_retry
     from ml_pipeline.registry import packages as registry
 
-    settings = Settings.load()
-    sagemaker = _client(settings, "sagemaker")
+    sagemaker = client("sagemaker")
     smoke_test.check_in_service(sagemaker, deployment)
     try:
         result = smoke_test.run(
-            _client(settings, "s3"),
-            _client(settings, "sagemaker-runtime"),
-            dataset,
-            evaluation,
-            deployment["endpoint_name"],
+            client("s3"), client("sagemaker-runtime"), dataset, evaluation, deployment["endpoint_name"]
         )
     except Exception as error:
-        # Whatever ends the test for good, a throttled last try too: a model that nobody could ask must not serve.
+        # Also when the last try was only throttled: a model that could not be asked must not serve.
         if not will_retry(error, get_current_context()["ti"]):
             log.warning("%s", rollback.roll_back(sagemaker, deployment, str(error)))
         raise
     registry.reinstate(sagemaker, deployment["model_package_arn"])
     if deployment.get("previous_config_name"):
-        rollback.retire(sagemaker, deployment["previous_config_name"])
+        rollback.retire(sagemaker, str(deployment["previous_config_name"]))
     return result
 
 
-def report(params: Mapping[str, Any], ti: Any) -> dict[str, Any]:
-    """See `ml_pipeline.costs.bill.make`; besides, the rates that jobs measured are kept and compared."""
-    from ml_pipeline.costs import bill as report
-    from ml_pipeline.costs import rates
+@task
+def report(params: Params | None = None, ti: TaskInstance | None = None) -> Reported:
+    """Add up billable seconds, and compare instance types by what was measured on them."""
+    from ml_pipeline.costs import bill, rates
     from ml_pipeline.costs.prices import Prices
 
+    assert ti is not None
+    assert params is not None
     settings = Settings.load()
-    prices, s3 = Prices.load(settings), _client(settings, "s3")
+    prices, s3 = Prices.load(settings), client("s3")
     steps = ("embed", "tune", "train", "ec2.train", "ec2.terminate", "evaluate")
     results = {step: ti.xcom_pull(task_ids=step) for step in steps}
-    bill = report.make(_client(settings, "sagemaker"), prices, results)
-    for rate in report.measured(_client(settings, "logs"), settings, bill["steps"], results, params):
+    made = bill.make(client("sagemaker"), prices, results)
+    for rate in bill.measured(client("logs"), settings, made["steps"], results, params):
         rates.record(s3, settings, rate)
     table = rates.comparison(rates.load(s3, settings), prices, params["architecture"])
-    for line in [*bill["steps"], *table]:
+    for line in [*made["steps"], *table]:
         log.info("%s", line)
-    log.info("about $%.4f; %s", bill["usd"], bill["note"])
-    return {**bill, "instances": table, "formula": rates.FORMULA}
+    log.info("about $%.4f; %s", made["usd"], made["note"])
+    return {**made, "instances": table, "formula": rates.FORMULA}
 
 
-def _client(settings: Settings, service: str) -> Any:
-    return AwsAccess(settings.aws_conn_id).client(service)
-
-
-def _progress(done: int, total: int, unit: str) -> None:
-    log.info("progress done=%d total=%d unit=%s", done, total, unit)
-
-
-def decide_retraining(
-    dataset: Mapping[str, Any], data: str, seed: int, force: bool, conf: Mapping[str, Any], ti: Any
+@task
+def decide(
+    dataset: Uploaded,
+    data: str,
+    seed: int,
+    group_lookalikes: bool,
+    force: bool,
+    conf: Params,
+    ti: TaskInstance | None = None,
 ) -> dict[str, Any]:
-    """See `ml_pipeline.registry.retraining.decide`; returns the conf of the run to start, or skips.
+    """Skip, saying why, when the champion was trained on these very photos; else return the training run's conf.
 
-    That run makes the version anew: from other photos or by another seed it would be another one, whose model is
-    never that of the version looked at here, and every look would train again.
+    The run gets the same photos and seed, so that it makes the version that was looked at here. From others, its model
+    would never be that version's, and every look would train again.
     """
     from airflow.sdk.exceptions import AirflowSkipException
 
     from ml_pipeline.registry import packages as registry
     from ml_pipeline.registry import retraining
 
-    settings = Settings.load()
-    champion = registry.champion(_client(settings, "sagemaker"), dataset["name"])
+    assert ti is not None
+    champion = registry.champion(client("sagemaker"), dataset["name"])
     decision = retraining.decide(dataset, champion, force)
     log.info("%s", decision.reason)
     ti.xcom_push(key="reason", value=decision.reason)
     if not decision.train:
         raise AirflowSkipException(decision.reason)
-    return {**conf, "data": data, "seed": seed, "dataset_name": dataset["name"], "force": force}
+    return {
+        **conf,
+        "data": data,
+        "seed": seed,
+        "group_lookalikes": group_lookalikes,
+        "dataset_name": dataset["name"],
+        "force": force,
+    }
 
 
-def stage(photos: str) -> dict[str, Any]:
-    """See `ml_pipeline.dataset.batch.stage`."""
+@task
+def stage(photos: str, params: Params | None = None) -> Staged:
+    """Copy the photos to S3 unless they are there."""
+    from ml_pipeline.dag import params as form
     from ml_pipeline.dataset import batch
 
-    settings = Settings.load()
-    return batch.stage(_client(settings, "s3"), settings, photos)
+    form.check_names("batch_predict", params or {})
+    return batch.stage(client("s3"), Settings.load(), photos)
 
 
-def table(prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """See `ml_pipeline.dataset.batch.table`."""
+@task
+def table(prediction: Transformed) -> Tabled:
+    """Gather the answers into one table."""
     from ml_pipeline.dataset import batch
 
-    settings = Settings.load()
-    table_uri = settings.s3(f"batch/{prediction['transform_job_name']}/predictions.csv")
-    return batch.table(_client(settings, "s3"), prediction["output_uri"], table_uri)
+    table_uri = Settings.load().s3(f"batch/{prediction['transform_job_name']}/predictions.csv")
+    tabled = batch.table(client("s3"), prediction["output_uri"], prediction.get("photos_uri"), table_uri)
+    log.info("%(photos)d photos predicted, %(unreadable)d without a prediction: %(table_uri)s", tabled)
+    return tabled
 
 
-def sweep(days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
-    """See `ml_pipeline.deployment.orphans.sweep`."""
+@task
+def sweep(days: float, instance_hours: float, dry_run: bool, params: Params | None = None) -> Swept:
+    """Look for orphans by tag and age; a dry run by default."""
+    from ml_pipeline.dag import params as form
     from ml_pipeline.deployment import orphans
 
-    settings = Settings.load()
-    account = orphans.account(*(_client(settings, name) for name in ("sagemaker", "ec2", "cloudwatch")))
+    form.check_names("janitor", params or {})
+    account = orphans.account(*(client(name) for name in ("sagemaker", "ec2", "cloudwatch")))
     swept = orphans.sweep(account, days, instance_hours, dry_run)
     for orphan in swept["found"]:
         log.info("%(kind)s %(name)s, %(age_days).1f days old: %(reason)s", orphan)
@@ -178,14 +253,22 @@ def sweep(days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
     return swept
 
 
-def take_down(endpoint_name: str) -> dict[str, Any]:
-    """See `ml_pipeline.deployment.takedown.take_down`."""
-    from ml_pipeline.deployment import takedown
+@task
+def take_down(endpoint_name: str, params: Params | None = None) -> TakenDown:
+    """Delete the endpoint, its configs, models, alarms and scaling; packages and data stay."""
+    from ml_pipeline.dag import params as form
+    from ml_pipeline.deployment import takedown, takeover
 
-    settings = Settings.load()
-    return takedown.take_down(
-        _client(settings, "sagemaker"),
-        _client(settings, "cloudwatch"),
-        _client(settings, "application-autoscaling"),
-        endpoint_name,
-    )
+    form.check_names("teardown", params or {})
+    sagemaker = client("sagemaker")
+    name = takeover.named(sagemaker, endpoint_name)
+    return takedown.take_down(sagemaker, client("cloudwatch"), client("application-autoscaling"), name)
+
+
+def client(service: str) -> Client:
+    """Return a boto3 client of `service` through the connection of the settings."""
+    return AwsAccess(Settings.load().aws_conn_id).client(service)
+
+
+def _progress(done: int, total: int, unit: str) -> None:
+    log.info("progress done=%d total=%d unit=%s", done, total, unit)

@@ -1,4 +1,4 @@
-"""Predictions for a folder of photos, as one table."""
+"""Predict a folder of photos: stage it in S3, then gather the answers into one table."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_pipeline.aws import s3 as objects
-from ml_pipeline.dataset.photos import is_photo
+from ml_pipeline.aws.clients import Client
+from ml_pipeline.requests.transform import MAX_PAYLOAD_MB
+from ml_pipeline.requests.types import Document, Staged, Tabled
 from ml_pipeline.settings import Settings
 
 COLUMNS = (
@@ -24,24 +27,35 @@ COLUMNS = (
     "second_probability",
     "unknown",
     "unknown_score",
+    "reason",
 )
+# A spreadsheet takes a cell that begins with one of these for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MAX_BYTES = MAX_PAYLOAD_MB << 20
+
+Row = dict[str, Any]
 
 
-def stage(s3: Any, settings: Settings, photos: str) -> dict[str, Any]:
-    """Make sure that the photos are in S3. Returns `{"photos_uri", "photos"}`.
+def stage(s3: Client, settings: Settings, photos: str) -> Staged:
+    """Make sure that the photos are in S3.
 
-    An s3:// prefix is used as it is. A local folder is copied to a prefix named after what it holds, so the same
-    folder is copied once; photos in sub-folders keep their path.
+    An s3:// prefix is used as it is. A local folder is copied to a prefix named after its contents, so an unchanged
+    folder is copied only once; photos in sub-folders keep their path. Names decide nothing: any visible file may be a
+    photo, and one that is not becomes a row that says so.
 
     Raises:
-        ValueError: There is no photo.
+        ValueError: There is no file.
     """
+    from model_code.data.source import visible
+
+    if not photos.strip():
+        raise ValueError("`photos` is empty: give a folder or an s3:// prefix with photos in it")
     if photos.startswith("s3://"):
         uri = photos.rstrip("/") + "/"
-        count = sum(is_photo(key) for key in objects.keys(s3, uri))
+        count = len(list(files(s3, uri)))
     else:
         folder = Path(photos).expanduser()
-        paths = sorted(path for path in _walk(folder) if is_photo(path.name))
+        paths = sorted(path for path in _walk(folder) if all(map(visible, path.relative_to(folder).parts)))
         listing = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
         digest = hashlib.sha256(json.dumps([str(folder.resolve()), listing]).encode()).hexdigest()[:16]
         uri = settings.s3(f"batch/{digest}/photos/")
@@ -56,21 +70,58 @@ def stage(s3: Any, settings: Settings, photos: str) -> dict[str, Any]:
     return {"photos_uri": uri, "photos": count}
 
 
-def table(s3: Any, output_uri: str, table_uri: str) -> dict[str, Any]:
-    """Gather a transform job's answers into one CSV. Returns `{"table_uri", "photos", "classes": {name: n}}`."""
+def files(s3: Client, photos_uri: str) -> Iterator[tuple[str, int]]:
+    """Yield (key below the prefix, bytes) of the visible objects at `photos_uri`."""
+    from model_code.data.source import visible
+
+    for key, size in objects.sizes(s3, photos_uri):
+        if not key.endswith("/") and all(map(visible, key.split("/"))):
+            yield key, size
+
+
+def refusal(size: int) -> str | None:
+    """Say why a transform job cannot be sent an object of `size` bytes: SageMaker would fail the whole job."""
+    if size == 0:
+        return "the file is empty"
+    if size > _MAX_BYTES:
+        return f"the file has {size / (1 << 20):.1f} MB, batch transform takes up to {MAX_PAYLOAD_MB}"
+    return None
+
+
+def table(s3: Client, output_uri: str, photos_uri: str | None, table_uri: str) -> Tabled:
+    """Gather a transform job's answers into one CSV, with a row for every photo.
+
+    Args:
+        photos_uri: Prefix of the photos; None for a job of an earlier release.
+    """
     rows = list(rows_of(_answers(s3, output_uri)))
+    if photos_uri:
+        answered = {row["photo"] for row in rows}
+        rows += [
+            _failed(key, refusal(size) or "the job left no answer")
+            for key, size in files(s3, photos_uri)
+            if key not in answered
+        ]
+        rows.sort(key=lambda row: row["photo"])
     bucket, key = objects.split_uri(table_uri)
-    s3.put_object(Bucket=bucket, Key=key, Body=as_csv(rows).encode(), ContentType="text/csv")
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["class"]] = counts.get(row["class"], 0) + 1
-    return {"table_uri": table_uri, "photos": len(rows), "classes": dict(sorted(counts.items()))}
+    s3.put_object(Bucket=bucket, Key=key, Body=as_csv(rows).encode(), ContentType="text/csv; charset=utf-8")
+    counts = Counter(row["class"] for row in rows if not row["reason"])
+    unreadable = sum(bool(row["reason"]) for row in rows)
+    return {
+        "table_uri": table_uri,
+        "photos": len(rows) - unreadable,
+        "unreadable": unreadable,
+        "classes": dict(sorted(counts.items())),
+    }
 
 
-def rows_of(answers: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """One row per (photo, answer of the model server); see COLUMNS."""
+def rows_of(answers: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Row]:
+    """Yield one row per (photo, answer of the model server); see COLUMNS."""
     for photo, answer in answers:
-        best = answer["predictions"][0]
+        best = answer["predictions"][0] if "predictions" in answer else answer
+        if "error" in best:
+            yield _failed(photo, best["error"]["message"])
+            continue
         second = best["top"][1] if len(best["top"]) > 1 else {"class": "", "probability": ""}
         yield {
             "photo": photo,
@@ -81,24 +132,33 @@ def rows_of(answers: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[dict[s
             "second_probability": second["probability"],
             "unknown": "" if best.get("unknown") is None else int(best["unknown"]),
             "unknown_score": "" if best.get("unknown_score") is None else best["unknown_score"],
+            "reason": "",
         }
 
 
-def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows with a header."""
+def as_csv(rows: Iterable[Row]) -> str:
+    """Write the rows with a header; no text is left that a spreadsheet would execute."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
-def _answers(s3: Any, output_uri: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _failed(photo: str, reason: str) -> Row:
+    return {**dict.fromkeys(COLUMNS, ""), "photo": photo, "reason": reason}
+
+
+def _answers(s3: Client, output_uri: str) -> Iterator[tuple[str, Document]]:
     for key in sorted(objects.keys(s3, output_uri)):
         if key.endswith(".out"):
             yield key.removesuffix(".out"), objects.read_json(s3, output_uri + key)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for root, _, files in os.walk(folder):
-        yield from (Path(root, name) for name in files)
+    for root, _, names in os.walk(folder):
+        yield from (Path(root, name) for name in names)

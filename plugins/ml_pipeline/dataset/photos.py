@@ -1,23 +1,53 @@
-"""Count photos by their names, before anything is read."""
+"""Look at a folder of photos, local or in S3, without opening the photos."""
 
 from __future__ import annotations
 
-import os
-from typing import Any
+import hashlib
+import re
+from pathlib import Path
+from ml_pipeline.aws.clients import Client
+from ml_pipeline.dataset.sources import source_of
 
-from ml_pipeline.aws import s3 as objects
-
-
-def count_photos(data: str, s3: Any) -> int:
-    """Estimate the number of photos below a folder or an s3:// prefix, or in a table, without opening a photo."""
-    if data.startswith("s3://"):
-        names = objects.keys(s3, data.rstrip("/") + "/")
-        return sum(is_photo(name) for name in names)
-    return sum(is_photo(name) for _, _, files in os.walk(os.path.expanduser(data)) for name in files)
+# What `check_name` of upload accepts.
+_LONGEST_NAME = 40
 
 
-def is_photo(name: str) -> bool:
-    """Tell whether a file or key may be a photo: it has the ending of one, or none at all."""
+def dataset_name_of(data: str) -> str:
+    """Name a data set after its photos: the last part of the folder or prefix, in the characters that AWS names allow.
+
+    Raises:
+        ValueError: `data` is empty.
+    """
+    if not data.strip():
+        raise ValueError(
+            "`data` is empty: give a folder or an s3:// prefix with one folder of photos per class; for scheduled "
+            "runs, in ML_PIPELINE_DEFAULTS"
+        )
+    last = data.rstrip("/").removeprefix("s3://").rpartition("/")[2]
+    if last in ("", ".", "..", "~"):
+        last = Path(data).expanduser().resolve().name
+    last = re.sub(r"\.(csv|tsv|jsonl?|parquet)$", "", last.lower())
+    return re.sub("[^a-z0-9]+", "-", last).strip("-")[:_LONGEST_NAME].rstrip("-") or "photos"
+
+
+def count_photos(data: str, s3: Client) -> int:
+    """Count the files below the class folders that may be photos by their names; nothing is opened."""
     from model_code.data.limits import has_no_ending, has_photo_ending
 
-    return has_photo_ending(name) or has_no_ending(name)
+    paths = (candidate.path for candidate in source_of(s3, data).candidates())
+    return sum(has_photo_ending(path) or has_no_ending(path) for path in paths)
+
+
+def classes_at(data: str, s3: Client, samples: int) -> dict[str, list[str]]:
+    """Return up to `samples` paths of photos by class."""
+    found: dict[str, list[str]] = {}
+    for candidate in source_of(s3, data).candidates():
+        paths = found.setdefault(candidate.label, [])
+        if len(paths) < samples:
+            paths.append(candidate.path)
+    return found
+
+
+def sha256_of(data: str, path: str, s3: Client) -> str:
+    """Return the SHA-256 of one photo of `data`."""
+    return hashlib.sha256(source_of(s3, data).read(path)).hexdigest()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.requests.job import Channel, DataType, Distribution
 from model_code.data.manifest import Manifest, ShardRow
 from model_code.data.shards import Split
@@ -71,7 +71,7 @@ class DatasetVersion:
         return Channel("calibration", f"{self.shards_uri}{self.of('train')[0].sha256}.tar")
 
 
-def load(s3: Any, manifest_uri: str) -> DatasetVersion:
+def load(s3: Client, manifest_uri: str) -> DatasetVersion:
     """Read a version's manifest.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A backbone's weights, from a file, an address or torchvision, to S3: the only place that downloads any."""
+"""Bring a backbone's weights from a file, an address or torchvision to S3: the only place that downloads any."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import Client
+from ml_pipeline.requests.types import StoredWeights
 
 if TYPE_CHECKING:
     from model_code.data.download import Checksum
@@ -21,16 +23,17 @@ if TYPE_CHECKING:
 _ASK_SECONDS = 180.0
 _WAYS = "give a state_dict file, an s3://, https:// or file:// address, 'imagenet', or 'none'"
 
+DEFAULT_ARCHITECTURE = "mobilenet_v2"
 Progress = Callable[[int, int], None]
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be had. The message is one line that names the fix."""
+    """Weights that cannot be obtained. The message is one line that names the fix."""
 
 
 def store_weights(
-    s3: Any, bucket: str, weights: str, architecture: str, progress: Progress | None = None
-) -> dict[str, Any]:
+    s3: Client, bucket: str, weights: str, architecture: str, progress: Progress | None = None
+) -> StoredWeights:
     """Put weights to `weights/<sha256>`, unless they are there already.
 
     Args:
@@ -58,15 +61,15 @@ def store_weights(
 
 
 def _store_torchvision(
-    s3: Any, bucket: str, name: str, architecture: str, progress: Progress | None
-) -> dict[str, Any]:
+    s3: Client, bucket: str, name: str, architecture: str, progress: Progress | None
+) -> StoredWeights:
     member = "DEFAULT" if name.lower() in ("imagenet", "default") else name.upper()
     url = torchvision_url(architecture, member)
     # torchvision never changes the file behind an address, so a second run needs no network.
     index = f"s3://{bucket}/weights/by-address/{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
     if objects.exists(s3, index):
-        known: dict[str, Any] = objects.read_json(s3, index)
-        if objects.exists(s3, known["uri"]):
+        known: StoredWeights = objects.read_json(s3, index)
+        if objects.exists(s3, str(known["uri"])):
             return {**known, "uploaded": 0}
     with tempfile.TemporaryDirectory(prefix="ml-pipeline-weights-") as folder:
         path = Path(folder, "weights")
@@ -76,8 +79,19 @@ def _store_torchvision(
     return stored
 
 
+def check_architecture(architecture: str) -> None:
+    """Refuse an architecture that torchvision does not have.
+
+    Raises:
+        WeightsError: It is unknown; the message names the nearest ones.
+    """
+    # Asking takes seconds, and the default needs no question.
+    if architecture != DEFAULT_ARCHITECTURE:
+        torchvision_url(architecture, "DEFAULT")
+
+
 def torchvision_url(architecture: str, name: str) -> str:
-    """The address of torchvision's weights, asked from a process of its own: this one must not load torch.
+    """Return the address of torchvision's weights. A process of its own is asked: this one must not load torch.
 
     Raises:
         WeightsError: For an unknown architecture or name.
@@ -103,7 +117,7 @@ def file_name_checksum(url: str) -> Checksum | None:
     return Checksum("sha256", match[1]) if match else None
 
 
-def _fetch(s3: Any, wanted: str, path: Path, progress: Progress | None) -> Path:
+def _fetch(s3: Client, wanted: str, path: Path, progress: Progress | None) -> Path:
     """The weights as a local file: `path`, or the file itself where it is local already."""
     from model_code.data.download import Checksum
 
@@ -126,7 +140,7 @@ def _fetch(s3: Any, wanted: str, path: Path, progress: Progress | None) -> Path:
     return local
 
 
-def _from_s3(s3: Any, uri: str, path: Path) -> Path:
+def _from_s3(s3: Client, uri: str, path: Path) -> Path:
     from botocore.exceptions import ClientError
 
     bucket, key = objects.split_uri(uri)
@@ -146,7 +160,7 @@ def _download(url: str, path: Path, checksum: Checksum | None, progress: Progres
         raise WeightsError(f"weights {error}; without a network, {_WAYS}") from error
 
 
-def _store(s3: Any, bucket: str, path: Path, source: str) -> dict[str, Any]:
+def _store(s3: Client, bucket: str, path: Path, source: str) -> StoredWeights:
     _check_kind(path, source)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -160,7 +174,7 @@ def _store(s3: Any, bucket: str, path: Path, source: str) -> dict[str, Any]:
 
 
 def _check_kind(path: Path, source: str) -> None:
-    """Refuse what is plainly no weights file (a web page, a photo) before a paid job does."""
+    """Refuse a file that cannot hold weights (a web page, a photo) before a paid job does."""
     with path.open("rb") as file:
         head = file.read(9)
     zip_file, pickle_file, safetensors_file = (

@@ -1,12 +1,12 @@
-"""Paid things of a run that are still running when the run is over."""
+"""Find and stop the jobs of a run that are still running when the run is over."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 from ml_pipeline.aws import jobs
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.requests import names
 
@@ -19,10 +19,10 @@ _LISTS = {
 }
 
 
-def stop_jobs(client: Any, dag_id: str, run_id: str, since: datetime) -> list[str]:
-    """Stop every SageMaker job in progress that carries the run's tags; returns their names.
+def stop_jobs(client: Client, dag_id: str, run_id: str, since: datetime) -> list[str]:
+    """Stop every SageMaker job in progress that carries the run's tags, and return their names.
 
-    A dead triggerer calls no `on_kill`, so what it watched is found here by tag.
+    A dead triggerer calls no `on_kill`, so the jobs that it watched are found here by tag.
 
     Args:
         since: Start of the run: older jobs cannot be its own.
@@ -34,8 +34,8 @@ def stop_jobs(client: Any, dag_id: str, run_id: str, since: datetime) -> list[st
     return stopped
 
 
-def running_jobs(client: Any, dag_id: str, run_id: str, since: datetime) -> Iterator[tuple[JobKind, str]]:
-    """(kind, name) of the run's jobs in progress. Tuning jobs first: stopping one stops its trials."""
+def running_jobs(client: Client, dag_id: str, run_id: str, since: datetime) -> Iterator[tuple[JobKind, str]]:
+    """Yield (kind, name) of the run's jobs in progress, tuning jobs first: stopping one stops its trials."""
     for kind, (method, key) in _LISTS.items():
         pages = client.get_paginator(method).paginate(StatusEquals="InProgress", CreationTimeAfter=since)
         for summary in (item for page in pages for item in page[key]):
@@ -43,7 +43,7 @@ def running_jobs(client: Any, dag_id: str, run_id: str, since: datetime) -> Iter
                 yield kind, summary[kind.calls.name]
 
 
-def belongs(client: Any, arn: str, dag_id: str, run_id: str) -> bool:
-    """Whether the tags of `arn` name this run."""
+def belongs(client: Client, arn: str, dag_id: str, run_id: str) -> bool:
+    """Return True if the tags of `arn` name this run."""
     found = {tag["Key"]: tag["Value"] for tag in client.list_tags(ResourceArn=arn)["Tags"]}
     return all(found.get(tag["Key"]) == tag["Value"] for tag in names.tags(names.Origin(dag_id, run_id, "")))

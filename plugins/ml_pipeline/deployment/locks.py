@@ -1,7 +1,6 @@
 """One deployment at a time per endpoint: a lock object in S3 whose holder is a DAG run.
 
-S3's conditional writes make it safe: If-None-Match creates it, If-Match replaces exactly the one that was
-read.
+Conditional writes make it safe: If-None-Match creates the object, If-Match replaces exactly the one that was read.
 """
 
 from __future__ import annotations
@@ -9,8 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.s3 import split_uri
 
 # Another run changed the lock between our read and our write; S3 answers 409 while two writes overlap.
@@ -30,19 +29,19 @@ class Holder:
 
 @dataclass(frozen=True)
 class Lock:
-    """The lock as it was read: who holds it, and the ETag of the object."""
+    """The lock as it was read: its holder, and the ETag of the object."""
 
     holder: Holder
     etag: str
 
 
 def uri(bucket: str, endpoint_name: str) -> str:
-    """Where the lock of an endpoint lies."""
+    """Return the address of an endpoint's lock."""
     return f"s3://{bucket}/locks/{endpoint_name}.json"
 
 
-def read(s3: Any, lock_uri: str) -> Lock | None:
-    """The lock, or None when nobody holds it."""
+def read(s3: Client, lock_uri: str) -> Lock | None:
+    """Read the lock; None if it is free."""
     from botocore.exceptions import ClientError
 
     bucket, key = split_uri(lock_uri)
@@ -55,12 +54,14 @@ def read(s3: Any, lock_uri: str) -> Lock | None:
     return Lock(Holder(**json.loads(response["Body"].read())), response["ETag"])
 
 
-def acquire(s3: Any, lock_uri: str, me: Holder, is_over: Callable[[Holder], bool]) -> Holder | None:
-    """Take the lock if it is free, ours, or held by a run that is over. None: it is ours now; else who holds
-    it.
+def acquire(s3: Client, lock_uri: str, me: Holder, is_over: Callable[[Holder], bool]) -> Holder | None:
+    """Take the lock if it is free, ours, or held by a run that is over.
 
     Args:
-        is_over: Whether a run has ended, so that it will never release its lock.
+        is_over: Returns True for a run that has ended, and so will never release its lock.
+
+    Returns:
+        None if the lock is ours now, else its holder.
     """
     while True:
         lock = read(s3, lock_uri)
@@ -75,8 +76,8 @@ def acquire(s3: Any, lock_uri: str, me: Holder, is_over: Callable[[Holder], bool
             return None
 
 
-def release(s3: Any, lock_uri: str, me: Holder) -> bool:
-    """Give the lock back; False if it was not ours."""
+def release(s3: Client, lock_uri: str, me: Holder) -> bool:
+    """Release the lock; return False if it was not ours."""
     lock = read(s3, lock_uri)
     if lock is None or lock.holder != me:
         return False
@@ -85,7 +86,7 @@ def release(s3: Any, lock_uri: str, me: Holder) -> bool:
     return True
 
 
-def _write(s3: Any, lock_uri: str, holder: Holder, **condition: str) -> bool:
+def _write(s3: Client, lock_uri: str, holder: Holder, **condition: str) -> bool:
     from botocore.exceptions import ClientError
 
     bucket, key = split_uri(lock_uri)

@@ -1,20 +1,21 @@
-"""Things that cost money or clutter the account and that nobody uses any more, found by tag and age."""
+"""Find unused things that cost money or clutter the account, by tag and age."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.requests.names import PROJECT_TAG
+from ml_pipeline.requests.types import Document, Swept
 
 _BROKEN = frozenset({"Failed", "OutOfService", "UpdateRollbackFailed"})
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """Something to remove. `kind`: "endpoint", "endpoint-config", "model" or "instance"."""
+    """A thing to remove. `kind`: "endpoint", "endpoint-config", "model" or "instance"."""
 
     kind: str
     name: str
@@ -24,23 +25,23 @@ class Orphan:
 
 @dataclass(frozen=True)
 class Account:
-    """The clients that the search needs, and the time it is."""
+    """The clients of the search, and the current time."""
 
-    sagemaker: Any
-    ec2: Any
-    cloudwatch: Any
+    sagemaker: Client
+    ec2: Client
+    cloudwatch: Client
     now: datetime
 
     def age(self, moment: datetime) -> float:
-        """Days since `moment`."""
+        """Return the days since `moment`."""
         return (self.now - moment).total_seconds() / 86400
 
 
 def find(account: Account, days: float, instance_hours: float) -> list[Orphan]:
-    """Everything of this project's that is older than `days` and unused, and machines older than `instance_hours`.
+    """Find the project's things that are unused and older than `days`, and instances older than `instance_hours`.
 
-    An endpoint is an orphan if it is broken, or if nobody called it for `days`. A config is one if no endpoint uses
-    it, a model if no config does.
+    An endpoint is an orphan if it is broken, or had no call for `days`. A config is one if no endpoint uses it, a model
+    if no config does.
     """
     endpoints = list(_endpoints(account))
     used_configs = {
@@ -75,7 +76,7 @@ def find(account: Account, days: float, instance_hours: float) -> list[Orphan]:
 
 
 def remove(account: Account, orphan: Orphan) -> None:
-    """Delete or terminate one."""
+    """Delete or terminate an orphan."""
     sagemaker = account.sagemaker
     if orphan.kind == "endpoint":
         sagemaker.delete_endpoint(EndpointName=orphan.name)
@@ -87,8 +88,8 @@ def remove(account: Account, orphan: Orphan) -> None:
         account.ec2.terminate_instances(InstanceIds=[orphan.name])
 
 
-def sweep(account: Account, days: float, instance_hours: float, dry_run: bool) -> dict[str, Any]:
-    """Find, and unless `dry_run` remove, all orphans; what the janitor's task returns."""
+def sweep(account: Account, days: float, instance_hours: float, dry_run: bool) -> Swept:
+    """Find all orphans and, unless `dry_run`, remove them."""
     found = find(account, days, instance_hours)
     if not dry_run:
         for orphan in found:
@@ -96,28 +97,31 @@ def sweep(account: Account, days: float, instance_hours: float, dry_run: bool) -
     return {
         "dry_run": dry_run,
         "removed": 0 if dry_run else len(found),
-        "found": [asdict(item) for item in found],
+        "found": [
+            {"kind": item.kind, "name": item.name, "reason": item.reason, "age_days": item.age_days}
+            for item in found
+        ],
     }
 
 
-def _endpoints(account: Account) -> Iterator[dict[str, Any]]:
+def _endpoints(account: Account) -> Iterator[Document]:
     for page in account.sagemaker.get_paginator("list_endpoints").paginate():
         for row in page["Endpoints"]:
             yield account.sagemaker.describe_endpoint(EndpointName=row["EndpointName"])
 
 
-def _judge_endpoint(account: Account, endpoint: dict[str, Any], days: float) -> Orphan | None:
+def _judge_endpoint(account: Account, endpoint: Document, days: float) -> Orphan | None:
     name, age = endpoint["EndpointName"], account.age(endpoint["LastModifiedTime"])
     if age < days or not _ours(account, endpoint["EndpointArn"]):
         return None
     if endpoint["EndpointStatus"] in _BROKEN:
         return Orphan("endpoint", name, f"it is {endpoint['EndpointStatus']}", age)
     if endpoint["EndpointStatus"] == "InService" and not _calls(account, endpoint, days):
-        return Orphan("endpoint", name, f"nobody called it for {days:g} days", age)
+        return Orphan("endpoint", name, f"no calls for {days:g} days", age)
     return None
 
 
-def _calls(account: Account, endpoint: dict[str, Any], days: float) -> float:
+def _calls(account: Account, endpoint: Document, days: float) -> float:
     total = 0.0
     for variant in endpoint["ProductionVariants"]:
         points = account.cloudwatch.get_metric_statistics(
@@ -148,7 +152,7 @@ def _instances(account: Account, hours: float) -> Iterator[Orphan]:
                 yield Orphan("instance", instance["InstanceId"], f"older than {hours:g} hours", age)
 
 
-def _old(account: Account, row: dict[str, Any], arn: str, days: float) -> bool:
+def _old(account: Account, row: Document, arn: str, days: float) -> bool:
     return account.age(row["CreationTime"]) >= days and _ours(account, row[arn])
 
 
@@ -157,6 +161,6 @@ def _ours(account: Account, arn: str) -> bool:
     return {"Key": PROJECT_TAG[0], "Value": PROJECT_TAG[1]} in tags
 
 
-def account(sagemaker: Any, ec2: Any, cloudwatch: Any) -> Account:
-    """The account as of now."""
+def account(sagemaker: Client, ec2: Client, cloudwatch: Client) -> Account:
+    """Return the account as of now."""
     return Account(sagemaker, ec2, cloudwatch, datetime.now(UTC))

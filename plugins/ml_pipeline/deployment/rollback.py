@@ -1,19 +1,18 @@
-"""After a deployment: retire what served before, or bring it back."""
+"""After a deployment: remove the config that served before, or bring it back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.registry import packages as registry
+from ml_pipeline.requests.types import Deployed
 
 
-def roll_back(sagemaker: Any, deployment: Mapping[str, Any], reason: str) -> str:
-    """Put the config before back into service, if there was one; says in a line what was done.
+def roll_back(sagemaker: Client, deployment: Deployed, reason: str) -> str:
+    """Put the config before back into service, if there was one.
 
-    Args:
-        deployment: What the deploy task returned.
+    Returns:
+        A line that says what was done.
     """
     from botocore.exceptions import ClientError
 
@@ -30,8 +29,8 @@ def roll_back(sagemaker: Any, deployment: Mapping[str, Any], reason: str) -> str
     return f"endpoint {endpoint} goes back to {previous}"
 
 
-def retire(sagemaker: Any, config_name: str) -> None:
-    """Delete an endpoint config that serves no more, and its models; what is gone already is no error."""
+def retire(sagemaker: Client, config_name: str) -> None:
+    """Delete an endpoint config that no longer serves, and its models; a missing one is no error."""
     from botocore.exceptions import ClientError
 
     try:

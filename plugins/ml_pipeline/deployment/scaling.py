@@ -1,15 +1,14 @@
-"""Whether an endpoint scales with its load."""
+"""Start and end the scaling of an endpoint with its load."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.requests import endpoint
 from ml_pipeline.requests.endpoint import Serving
 
 
-def scale(client: Any, serving: Serving) -> None:
-    """Let the endpoint scale within the limits of `serving`; a count that is outside is brought inside.
+def scale(client: Client, serving: Serving) -> None:
+    """Let the endpoint scale within the limits of `serving`; a count outside of them is brought inside.
 
     Args:
         client: boto3 client of application-autoscaling.
@@ -19,8 +18,8 @@ def scale(client: Any, serving: Serving) -> None:
     client.put_scaling_policy(**policy)
 
 
-def remove(client: Any, endpoint_name: str) -> bool:
-    """Keep the number of machines as it is from now on. False: nothing scaled it."""
+def remove(client: Client, endpoint_name: str) -> bool:
+    """Keep the number of instances as it is from now on. Return False if nothing scaled it."""
     target = endpoint.scalable_target(endpoint_name)
     found = client.describe_scalable_targets(
         ServiceNamespace=target["ServiceNamespace"], ResourceIds=[target["ResourceId"]]

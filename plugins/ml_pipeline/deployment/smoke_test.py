@@ -1,4 +1,4 @@
-"""Ask the endpoint about test photos and hold its answers against what the evaluation computed."""
+"""Send test photos to the endpoint and compare its answers with the evaluation's."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.dataset.version import DatasetVersion
 from ml_pipeline.errors import is_transient
+from ml_pipeline.requests.types import Deployed, Evaluated, SmokeTested, TopClass, Uploaded
 
-# Same bytes, same transform, same runtime: what is left is arithmetic of another processor (int8 most of
-# all).
+# Same bytes, same transform, same runtime: only the arithmetic of the processor differs, most of all with int8.
 TOLERANCE = 0.02
 PHOTOS = 24
 _TOP = 3
 
 
 class SmokeTestFailed(RuntimeError):
-    """The endpoint answers otherwise than the evaluation did, or with an error."""
+    """The endpoint answers differently from the evaluation, or with an error."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the endpoint said about one photo, and whether the evaluation said so too."""
+    """The endpoint's answer about one photo; `agreed` if it is the evaluation's."""
 
     key: str
     label: str
@@ -48,16 +48,16 @@ class Answer:
 
 
 def run(
-    s3: Any, runtime: Any, upload: Mapping[str, Any], evaluation: Mapping[str, Any], endpoint_name: str
-) -> dict[str, Any]:
-    """Ask about PHOTOS test photos (fewer if there are not as many); what the smoke_test task returns.
+    s3: Client, runtime: Client, upload: Uploaded, evaluation: Evaluated, endpoint_name: str
+) -> SmokeTested:
+    """Send PHOTOS test photos, or all if there are fewer.
 
     Args:
         runtime: boto3 client of sagemaker-runtime.
-        upload, evaluation: What the upload and evaluate tasks returned.
+        upload, evaluation: Results of upload and evaluate.
 
     Raises:
-        SmokeTestFailed: An answer is an error, or further than TOLERANCE from the evaluation's.
+        SmokeTestFailed: An answer is an error, or differs by more than TOLERANCE from the evaluation's.
     """
     version = dataset.load(s3, upload["manifest_uri"])
     expected = read_predictions(objects.read(s3, evaluation["predictions_uri"]))
@@ -83,9 +83,10 @@ def run(
     }
 
 
-def check_in_service(sagemaker: Any, deployment: Mapping[str, Any]) -> None:
-    """Raise SmokeTestFailed unless the endpoint serves what the deploy task brought into service: a task that is
-    cleared after a rollback would judge, and then remove, the model before.
+def check_in_service(sagemaker: Client, deployment: Deployed) -> None:
+    """Raise SmokeTestFailed unless the endpoint serves the config that deploy brought into service.
+
+    A task that is cleared after a rollback would otherwise test, and then remove, the model before.
     """
     name, wanted = deployment["endpoint_name"], deployment["endpoint_config_name"]
     live = sagemaker.describe_endpoint(EndpointName=name).get("EndpointConfigName")
@@ -94,19 +95,19 @@ def check_in_service(sagemaker: Any, deployment: Mapping[str, Any]) -> None:
 
 
 def read_predictions(body: bytes) -> list[Expected]:
-    """The lines of predictions.jsonl."""
+    """Parse the lines of predictions.jsonl."""
     rows = [json.loads(line) for line in body.splitlines() if line.strip()]
     return [Expected(row["key"], row["label"], tuple(row["probabilities"])) for row in rows]
 
 
 def spread(expected: list[Expected], count: int) -> dict[str, Expected]:
-    """Up to `count` predictions spread evenly over all of them, by key."""
+    """Pick up to `count` predictions spread evenly over all of them, by key."""
     step = max(1, len(expected) // count)
     return {row.key: row for row in expected[::step][:count]}
 
 
-def photos(s3: Any, version: DatasetVersion, keys: set[str]) -> Iterator[tuple[str, bytes]]:
-    """(key, bytes) of the test photos in `keys`; shards are read one by one until all are found."""
+def photos(s3: Client, version: DatasetVersion, keys: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield (key, bytes) of the test photos in `keys`, reading shard after shard until all are found."""
     left = set(keys)
     for shard in version.of("test"):
         if not left:
@@ -123,12 +124,12 @@ def photos(s3: Any, version: DatasetVersion, keys: set[str]) -> Iterator[tuple[s
 
 
 def ask(
-    runtime: Any, endpoint_name: str, photo: bytes, expected: Expected, classes: tuple[str, ...]
+    runtime: Client, endpoint_name: str, photo: bytes, expected: Expected, classes: tuple[str, ...]
 ) -> Answer:
-    """Invoke the endpoint on one photo. Seconds are as a client sees them.
+    """Invoke the endpoint on one photo. Seconds are those of a client.
 
     Raises:
-        SmokeTestFailed: The answer is an error, or cannot be read. What another try may mend is raised as it is.
+        SmokeTestFailed: The answer is an error, or cannot be read. A transient error is raised as it is.
     """
     start = time.perf_counter()
     try:
@@ -147,7 +148,7 @@ def ask(
     return Answer(expected.key, expected.label, probabilities, seconds, agreed)
 
 
-def _invoke(runtime: Any, endpoint_name: str, photo: bytes) -> bytes:
+def _invoke(runtime: Client, endpoint_name: str, photo: bytes) -> bytes:
     response = runtime.invoke_endpoint(
         EndpointName=endpoint_name,
         ContentType="application/x-image",
@@ -159,6 +160,6 @@ def _invoke(runtime: Any, endpoint_name: str, photo: bytes) -> bytes:
     return body
 
 
-def _row(answer: Answer) -> dict[str, Any]:
+def _row(answer: Answer) -> TopClass:
     best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:_TOP]
     return {"key": answer.key, "label": answer.label, "top": [[name, round(p, 6)] for name, p in best]}

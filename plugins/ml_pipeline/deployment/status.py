@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.types import Document
@@ -31,7 +31,7 @@ class Step(StrEnum):
     DONE = "done"
 
 
-def describe(sagemaker: Any, endpoint_name: str) -> Document:
+def describe(sagemaker: Client, endpoint_name: str) -> Document:
     """Return the Describe response, with the status ABSENT if there is no such endpoint."""
     from botocore.exceptions import ClientError
 
@@ -75,30 +75,6 @@ def rollback_reason(
         f"endpoint {serving.endpoint_name} is {status} with config {config or 'none'} "
         f"instead of {serving.config_name}; {rang or reason or 'no alarm is on and SageMaker gave no reason'}"
     )
-
-
-def ensure(describe: Callable[[], object], create: Callable[[], object]) -> None:
-    """Create what `describe` does not find.
-
-    Create answers that it exists if another run, or an earlier call whose answer was lost, made it: no error then.
-    """
-    from botocore.exceptions import ClientError
-
-    try:
-        describe()
-    except ClientError as error:
-        if not is_missing(error):
-            raise
-        try:
-            create()
-        except ClientError:
-            try:
-                describe()
-            except ClientError:
-                pass
-            else:
-                return
-            raise
 
 
 def _instances(live: Document, serving: Serving) -> int:

@@ -1,4 +1,4 @@
-"""Take an endpoint down on purpose: free everything that serves, keep everything that was learnt."""
+"""Take an endpoint down: delete everything that serves, keep everything that was learnt."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.deployment import scaling as endpoint_scaling
 from ml_pipeline.deployment.status import UNSETTLED
 from ml_pipeline.requests import names
 from ml_pipeline.requests.endpoint import ENDPOINT_TAG
+from ml_pipeline.requests.types import Document, TakenDown
 
 _PAUSE_SECONDS = 5.0
 _PATIENCE_SECONDS = 3600.0
 
 
-def take_down(sagemaker: Any, cloudwatch: Any, scaling: Any, endpoint_name: str) -> dict[str, Any]:
+def take_down(sagemaker: Client, cloudwatch: Client, scaling: Client, endpoint_name: str) -> TakenDown:
     """Delete the endpoint, its configs, its models, its alarms and its scaling. Packages, models in S3 and data stay.
 
-    What is gone already is no error, and configs are found by their tag as well: a second call ends what a first one
-    began. Returns `{"endpoint_name", "deleted": [...]}`.
+    Missing things are no error, and configs are also found by their tag: a second call completes an interrupted one.
 
     Raises:
         TimeoutError: The endpoint is still being changed after an hour.
@@ -39,7 +40,7 @@ def take_down(sagemaker: Any, cloudwatch: Any, scaling: Any, endpoint_name: str)
         attempt(f"endpoint {endpoint_name}", sagemaker.delete_endpoint, EndpointName=endpoint_name)
     for name in configs:
         config = _unless_missing(sagemaker.describe_endpoint_config, EndpointConfigName=name) or {}
-        # The config last: without it nobody would find its models.
+        # The config last: without it its models could not be found.
         for variant in config.get("ProductionVariants", []):
             model = variant["ModelName"]
             attempt(f"model {model}", sagemaker.delete_model, ModelName=model)
@@ -52,11 +53,11 @@ def take_down(sagemaker: Any, cloudwatch: Any, scaling: Any, endpoint_name: str)
     return {"endpoint_name": endpoint_name, "deleted": deleted}
 
 
-def _settled(sagemaker: Any, endpoint_name: str) -> dict[str, Any]:
-    """The endpoint once no rollout goes on, {} if there is none: AWS deletes none in the middle of one."""
+def _settled(sagemaker: Client, endpoint_name: str) -> Document:
+    """Return the endpoint once no rollout is under way, {} if there is none: AWS refuses to delete during one."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
-        live: dict[str, Any] = _unless_missing(sagemaker.describe_endpoint, EndpointName=endpoint_name) or {}
+        live: Document = _unless_missing(sagemaker.describe_endpoint, EndpointName=endpoint_name) or {}
         status = live.get("EndpointStatus")
         if status == "Deleting" or status not in UNSETTLED:
             return live
@@ -67,8 +68,8 @@ def _settled(sagemaker: Any, endpoint_name: str) -> dict[str, Any]:
         time.sleep(_PAUSE_SECONDS)
 
 
-def _configs(sagemaker: Any, endpoint_name: str, live: dict[str, Any]) -> list[str]:
-    """The config that serves, and every other that was made for this endpoint."""
+def _configs(sagemaker: Client, endpoint_name: str, live: Document) -> list[str]:
+    """Return the config that serves, and all others that were made for this endpoint."""
     found = [live["EndpointConfigName"]] if "EndpointConfigName" in live else []
     tag = {"Key": ENDPOINT_TAG, "Value": endpoint_name}
     pages = sagemaker.get_paginator("list_endpoint_configs").paginate(NameContains=names.slug(endpoint_name))
@@ -80,7 +81,7 @@ def _configs(sagemaker: Any, endpoint_name: str, live: dict[str, Any]) -> list[s
 
 
 def _unless_missing(action: Callable[..., Any], **request: str) -> Any:
-    """What the call answers; None if the thing is not there."""
+    """Return the answer of the call; None if the thing does not exist."""
     from botocore.exceptions import ClientError
 
     try:

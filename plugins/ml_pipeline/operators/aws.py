@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess, Client
 from ml_pipeline.errors import RETRIES, PaidWorkRetryPolicy, WaitFailed
 from ml_pipeline.requests import names
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE
 from ml_pipeline.triggers.ownership import is_over
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 # Param of the DAGs: how long a wait goes on without an answer from AWS.
 OUTAGE_PARAM = "max_outage_hours"
@@ -45,7 +48,7 @@ class AwsOperator(BaseOperator):
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[str, Client] = {}
         # Set by operators that start paid work: `on_kill` is given no context.
         self._task_instance: Any = None
 
@@ -56,13 +59,13 @@ class AwsOperator(BaseOperator):
         conn_id = self.aws_conn_id or Settings.load().aws_conn_id
         return AwsAccess(conn_id, self.region_name, self.verify, config)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str) -> Client:
         """Return the boto3 client of `service`; made once."""
         if service not in self._clients:
             self._clients[service] = self.access.client(service)
         return self._clients[service]
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Raise the cause if the wait failed, else go on with what it waited for.
 
         Raises:
@@ -87,13 +90,13 @@ class AwsOperator(BaseOperator):
         return False
 
 
-def origin_of(context: Any) -> names.Origin:
+def origin_of(context: Context) -> names.Origin:
     """Return the identity under which a task instance starts paid work."""
     ti = context["ti"]
     return names.Origin(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
 
 
-def patience_of(context: Any) -> float:
+def patience_of(context: Context) -> float:
     """Return the seconds that a wait goes on without an answer from AWS, from the run's params."""
     hours = (context.get("params") or {}).get(OUTAGE_PARAM)
     return DEFAULT_PATIENCE_SECONDS if hours is None else float(hours) * 3600

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import TaskDeferred
 
-from ml_pipeline.deployment import locks, rollback, scaling, status
+from ml_pipeline.aws.jobs import ensure
+from ml_pipeline.deployment import locks, rollback, scaling, status, takeover
 from ml_pipeline.deployment.locks import Holder
 from ml_pipeline.deployment.status import Step
 from ml_pipeline.errors import DeploymentRolledBack, JobInterrupted, may_pass, will_retry
@@ -39,8 +40,9 @@ class DeployEndpointOperator(AwsOperator):
     rejected then, and approved again if a later try of this task brings it into service.
 
     Args:
-        endpoint_name: The endpoint.
+        endpoint_name: The endpoint; empty: the data set's.
         package: Result of register.
+        replace_endpoint: Take over an endpoint that serves another data set.
         instance_type, instance_count: Instances that serve.
         max_count: Above instance_count, the endpoint scales up to this with its load.
         canary_percent, bake_seconds: See `requests.endpoint.Serving`.
@@ -51,6 +53,7 @@ class DeployEndpointOperator(AwsOperator):
     template_fields = (
         "endpoint_name",
         "package",
+        "replace_endpoint",
         "instance_type",
         "instance_count",
         "max_count",
@@ -63,6 +66,7 @@ class DeployEndpointOperator(AwsOperator):
         *,
         endpoint_name: Templated,
         package: Templated,
+        replace_endpoint: Templated = False,
         instance_type: Templated = "ml.m5.large",
         instance_count: Templated = 1,
         max_count: Templated = 1,
@@ -74,6 +78,7 @@ class DeployEndpointOperator(AwsOperator):
         super().__init__(**kwargs)
         self.endpoint_name = endpoint_name
         self.package = package
+        self.replace_endpoint = replace_endpoint
         self.instance_type = instance_type
         self.instance_count = instance_count
         self.max_count = max_count
@@ -84,12 +89,23 @@ class DeployEndpointOperator(AwsOperator):
     def execute(self, context: Context) -> Deployed:
         """Start the rollout, or join the one that an earlier try started."""
         settings = Settings.load()
+        if not self.endpoint_name:
+            self.endpoint_name = self._default_endpoint()
         self._lock(context, settings)
-        serving = self._serving(settings)
-        tags = names.tags(origin_of(context), **{endpoint.ENDPOINT_TAG: self.endpoint_name})
+        package = registry.describe(self.client("sagemaker"), self.package["model_package_arn"])
+        serving = self._serving(settings, package)
+        live = status.describe(self.client("sagemaker"), self.endpoint_name)
+        self._refuse_takeover(live, package)
+        tags = names.tags(
+            origin_of(context),
+            **{
+                endpoint.ENDPOINT_TAG: self.endpoint_name,
+                endpoint.DATASET_TAG: package.metadata.get("dataset_name", ""),
+                endpoint.VERSION_TAG: package.metadata.get("dataset_version", ""),
+            },
+        )
         self._ensure_parts(serving, tags)
         self._announce(context, settings)
-        live = status.describe(self.client("sagemaker"), self.endpoint_name)
         step = status.next_step(serving, live)
         if step in (Step.DONE, Step.RESIZE) and not serving.scales and self._end_scaling():
             step = Step.WAIT  # for a change that the load may have begun: from here on the count is ours
@@ -103,6 +119,21 @@ class DeployEndpointOperator(AwsOperator):
         raise TaskDeferred(
             trigger=trigger, method_name=_THEN.get(step, "complete"), timeout=self.wait_timeout
         )
+
+    def _default_endpoint(self) -> str:
+        """Name the endpoint as `plan` does: a run that began before an upgrade has no name from there."""
+        package = registry.describe(self.client("sagemaker"), self.package["model_package_arn"])
+        dataset = package.metadata.get("dataset_name", "")
+        return takeover.default_endpoint(self.client("sagemaker"), self.client("s3"), dataset)
+
+    def _refuse_takeover(self, live: Document, package: registry.Package) -> None:
+        """Look again under the lock: another run may have deployed since `plan` looked."""
+        if live["EndpointStatus"] == status.ABSENT or self.replace_endpoint:
+            return
+        dataset = package.metadata.get("dataset_name", "")
+        conflict = takeover.conflict_of(self.client("sagemaker"), self.client("s3"), live, dataset)
+        if conflict:
+            raise takeover.EndpointTaken(f"{conflict}: choose another endpoint_name, or set replace_endpoint")
 
     def _take(self, step: Step, serving: Serving, live: Document, tags: Tags) -> None:
         from botocore.exceptions import ClientError
@@ -183,8 +214,8 @@ class DeployEndpointOperator(AwsOperator):
             self.log.warning("endpoint %s: %s", self.endpoint_name, event["reason"])
         return self._in_service(self._serving(Settings.load()))
 
-    def _serving(self, settings: Settings) -> Serving:
-        package = registry.describe(self.client("sagemaker"), self.package["model_package_arn"])
+    def _serving(self, settings: Settings, package: registry.Package | None = None) -> Serving:
+        package = package or registry.describe(self.client("sagemaker"), self.package["model_package_arn"])
         return Serving(
             endpoint_name=self.endpoint_name,
             model_uri=package.model_uri,
@@ -200,11 +231,11 @@ class DeployEndpointOperator(AwsOperator):
 
     def _ensure_parts(self, serving: Serving, tags: Tags) -> None:
         client = self.client("sagemaker")
-        status.ensure(
+        ensure(
             lambda: client.describe_model(ModelName=serving.model_name),
             lambda: client.create_model(**endpoint.model(serving, tags)),
         )
-        status.ensure(
+        ensure(
             lambda: client.describe_endpoint_config(EndpointConfigName=serving.config_name),
             lambda: client.create_endpoint_config(**endpoint.endpoint_config(serving, tags)),
         )

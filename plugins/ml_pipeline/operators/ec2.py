@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple
 from datetime import timedelta
@@ -46,7 +46,7 @@ class _Ec2Operator(AwsOperator):
 
     template_fields: tuple[str, ...] = ("max_job_hours",)
 
-    def __init__(self, *, max_job_hours: Any = DEFAULT_HOURS, **kwargs: Any) -> None:
+    def __init__(self, *, max_job_hours: Templated = DEFAULT_HOURS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.max_job_hours = max_job_hours
 
@@ -66,7 +66,7 @@ class CreateInstanceOperator(_Ec2Operator):
     template_fields = (*_Ec2Operator.template_fields, "instance_type")
 
     def __init__(
-        self, *, instance_type: Any, wait_timeout: timedelta = timedelta(hours=4), **kwargs: Any
+        self, *, instance_type: Templated, wait_timeout: timedelta = timedelta(hours=4), **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.instance_type = instance_type
@@ -165,7 +165,7 @@ class Ec2TrainingOperator(_Ec2Operator):
         weights: Templated,
         embeddings: Templated,
         tuning: Templated,
-        recipe: Mapping[str, Any],
+        recipe: Templated,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

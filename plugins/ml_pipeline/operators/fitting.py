@@ -50,7 +50,7 @@ class FittingOperator(SageMakerJobOperator[Result], ABC):
         dataset: Templated,
         weights: Templated,
         embeddings: Templated,
-        recipe: Mapping[str, Any],
+        recipe: Templated,
         instance_type: Templated = "ml.m5.xlarge",
         instance_count: Templated = 1,
         spot: Templated = False,

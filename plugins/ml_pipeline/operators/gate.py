@@ -51,28 +51,26 @@ class GateOperator(AwsOperator, SkipMixin):
 
     def execute(self, context: Context) -> Gated:
         """Decide."""
+        challenger = objects.read(self.client("s3"), self.evaluation["predictions_uri"])
         verdict = gate.decide(
             self.evaluation,
-            int(self.dataset["classes"]),
+            gate.constant_accuracy(challenger),
             self.min_accuracy,
-            self._difference(),
+            self._difference(challenger),
             float(self.margin),
             Burden(self.burden),
         )
         self.log.info("gate %s: %s", "passed" if verdict.passed else "refused", verdict.reason)
         result: Gated = {"passed": verdict.passed, "reason": verdict.reason}
         if not verdict.passed:
-            # Skipping raises, so the result is left behind first.
+            # Skipping raises, so the result is pushed first.
             context["ti"].xcom_push(key="return_value", value=result)
             self.skip(ti=context["ti"], tasks=context["task"].get_direct_relatives(upstream=False))
         return result
 
-    def _difference(self) -> Difference | None:
+    def _difference(self, challenger: bytes) -> Difference | None:
         champion = self.evaluation["champion"]
         if champion is None:
             return None
-        s3 = self.client("s3")
-        return gate.paired_difference(
-            gate.correct(objects.read(s3, self.evaluation["predictions_uri"])),
-            gate.correct(objects.read(s3, champion["predictions_uri"])),
-        )
+        predictions = objects.read(self.client("s3"), champion["predictions_uri"])
+        return gate.paired_difference(gate.correct(challenger), gate.correct(predictions))

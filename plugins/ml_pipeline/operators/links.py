@@ -1,4 +1,4 @@
-"""Links from a task to where people look: the report, and the AWS console."""
+"""Links from a task to its report and to the AWS console."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
+from ml_pipeline.requests.types import Link
 from ml_pipeline.settings import LOCAL_REGION, Settings
 
-# The XCom under which an operator leaves its `thing`.
+# XCom key of a `thing`.
 LINK_KEY = "job"
 WEEK_SECONDS = 7 * 86400  # the longest that AWS signs an address for
 
 
-def thing(
-    settings: Settings, name: str, kind: str, console: str, log_group: str | None = None
-) -> dict[str, Any]:
-    """What the links of an operator need. On local_aws there is no console to look at: only the name.
+def thing(settings: Settings, name: str, kind: str, console: str, log_group: str | None = None) -> Link:
+    """Return the fields of an operator's links. local_aws has no console, so there is only the name.
 
     Args:
         kind: A `JobKind`'s value, "endpoint" or "model-package".
@@ -30,7 +29,7 @@ def thing(
 
 
 def console_domain(region: str) -> str:
-    """The console's domain in the partition of `region`."""
+    """Return the console's domain in the partition of `region`."""
     if region.startswith("cn-"):
         return "console.amazonaws.cn"
     if region.startswith("us-gov-"):
@@ -39,13 +38,13 @@ def console_domain(region: str) -> str:
 
 
 def job_url(region: str, path: str, name: str) -> str:
-    """The SageMaker console's page of a job, endpoint or model package."""
+    """Return the SageMaker console's page of a job, endpoint or model package."""
     return f"https://{console_domain(region)}/sagemaker/home?region={region}#/{path}/{name}"
 
 
 def log_url(region: str, group: str, prefix: str) -> str:
-    """CloudWatch's list of the log streams of `group` that start with `prefix`."""
-    # The console wants its fragment quoted twice, with $25 for %25.
+    """Return CloudWatch's list of the log streams of `group` that start with `prefix`."""
+    # The console expects its fragment quoted twice, with $25 for %25.
     coded = quote(quote(group, safe=""), safe="").replace("%", "$")
     return (
         f"https://{console_domain(region)}/cloudwatch/home?region={region}"
@@ -54,7 +53,7 @@ def log_url(region: str, group: str, prefix: str) -> str:
 
 
 def object_url(settings: Settings, uri: str) -> str:
-    """Where a browser shows the object at the s3:// `uri`: local_aws serves it, AWS has a console page."""
+    """Return the address that shows the object at the s3:// `uri`: local_aws serves it, AWS has a console page."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if settings.local:
         return presigned(f"{settings.local_aws_public_url}/{bucket}/{quote(key)}")
@@ -82,7 +81,7 @@ class ReportLink(BaseOperatorLink):
     name = "Report"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The address that the task returned, or an empty string before it did."""
+        """Return the address from the task's result, or an empty string without one."""
         value = XCom.get_value(key="return_value", ti_key=ti_key)
         url = str(value.get("report_url", "")) if isinstance(value, dict) else ""
         # The task's signature has an end; who may see this link may see the report.
@@ -90,15 +89,15 @@ class ReportLink(BaseOperatorLink):
 
 
 class _XComLink(BaseOperatorLink):
-    """A link built from what the operator left in XCom; empty until then, and where there is no console."""
+    """A link built from the operator's XCom; empty until then, and where there is no console."""
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The address, or an empty string when the task has started nothing yet."""
+        """Return the address, or an empty string if the task has started nothing yet."""
         value = XCom.get_value(key=LINK_KEY, ti_key=ti_key)
         return self.url(value) if isinstance(value, dict) and "console" in value else ""
 
     def url(self, value: dict[str, str]) -> str:
-        """The address for the XCom's `value`."""
+        """Return the address for the XCom's `value`."""
         raise NotImplementedError
 
 

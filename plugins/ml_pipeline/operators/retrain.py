@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 class TrainingRunOperator(TriggerDagRunOperator):
     """Start the run `trigger_run_id` of `trigger_dag_id` and end as it ends, waiting deferred.
 
-    A task that was cleared, or whose worker was killed, finds the run of the try before it. Under way, that run is
-    waited for as it is. Ended, it is run again from its start: it looks at the photos anew, and what its jobs
-    finished is found by their names. Airflow's operator alone can only skip the task, which is green whatever became
-    of the training, or clear the run, which takes its tasks out of the midst of their work.
+    A task that was cleared, or whose worker was killed, finds the run of the try before it. If that run is under way,
+    it is waited for. If it has ended, it runs again from its start: it compares the photos anew and finds finished jobs
+    by their names. Airflow's operator alone can only skip the task, which is then green even if the training failed, or
+    clear the run, which interrupts its tasks.
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -17,7 +17,6 @@ from ml_pipeline.settings import Settings
 class TrainingOperator(FittingOperator[Trained]):
     """Refit the best trial's recipe and export `model.tar.gz`.
 
-
     The others: see `FittingOperator`.
 
     Args:

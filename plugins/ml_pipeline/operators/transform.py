@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import s3 as objects
-from ml_pipeline.aws.jobs import JobKind, is_missing
-from ml_pipeline.dataset.photos import is_photo
+from ml_pipeline.aws.jobs import JobKind, ensure
+from ml_pipeline.dataset import batch
 from ml_pipeline.operators.aws import origin_of
 from ml_pipeline.operators.job import Request, SageMakerJobOperator
 from ml_pipeline.registry import packages as registry
@@ -58,10 +58,12 @@ class TransformOperator(SageMakerJobOperator[Transformed]):
 
     def request(self, settings: Settings) -> Request:
         """Return the transform job with the champion's model."""
-        champion = registry.champion(self.client("sagemaker"), self.group)
+        group = self.group or self._only_group(settings)
+        champion = registry.champion(self.client("sagemaker"), group)
         if champion is None:
             raise ValueError(
-                f"{self.group!r} has no approved model; run train_and_deploy with dataset_name={self.group}"
+                f"the data set {group!r} has no approved model: run train_and_deploy with dataset_name={group}, or "
+                "approve one of its models"
             )
         return partial(
             _request,
@@ -71,8 +73,10 @@ class TransformOperator(SageMakerJobOperator[Transformed]):
         )
 
     def identity(self, build: Request) -> Document:
-        """Return the request without the model, since the champion may change between two tries of this task, and with
-        the photos, which the request itself names only through a manifest that is named after the job.
+        """Return the request without the model, and with the photos.
+
+        The champion may change between two tries of this task. The request itself names the photos only through a
+        manifest that is named after the job.
         """
         photos = {"PhotosUri": self.staged["photos_uri"]}
         return {**super().identity(build), "ModelName": names.PLACEHOLDER, **photos}
@@ -80,7 +84,11 @@ class TransformOperator(SageMakerJobOperator[Transformed]):
     def before_create(self, settings: Settings, name: str) -> None:
         """Write the ManifestFile of the photos."""
         s3, photos_uri = self.client("s3"), self.staged["photos_uri"]
-        photos = [key for key in objects.keys(s3, photos_uri) if is_photo(key)]
+        photos = [key for key, size in batch.files(s3, photos_uri) if not batch.refusal(size)]
+        if not photos:
+            raise ValueError(
+                f"none of the files at {photos_uri} can be predicted: they are empty or too large"
+            )
         objects.write_manifest(s3, photos_manifest(settings, name), photos_uri, photos)
 
     def result(self, settings: Settings, description: Document) -> Transformed:
@@ -89,25 +97,37 @@ class TransformOperator(SageMakerJobOperator[Transformed]):
             "transform_job_name": description["TransformJobName"],
             "output_uri": description["TransformOutput"]["S3OutputPath"],
             "model_name": description["ModelName"],
+            "photos_uri": self.staged["photos_uri"],
         }
 
-    def _ensure_model(self, settings: Settings, champion: registry.Package) -> str:
-        from botocore.exceptions import ClientError
+    def _only_group(self, settings: Settings) -> str:
+        """Return the only data set that has an approved model."""
+        names = objects.folders(self.client("s3"), settings.s3("datasets/"))
+        found = [name for name in names if registry.champion(self.client("sagemaker"), name)]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise ValueError(
+                "no data set has an approved model: run train_and_deploy, or approve one of its models"
+            )
+        raise ValueError(
+            f"several data sets have an approved model: give dataset_name, one of {', '.join(found)}"
+        )
 
+    def _ensure_model(self, settings: Settings, champion: registry.Package) -> str:
         serving = Serving(
-            endpoint_name=names.slug(self.group, 40),
+            endpoint_name=names.slug(champion.metadata.get("dataset_name") or self.group, 40),
             model_uri=champion.model_uri,
             image=champion.image,
             role_arn=settings.role_arn,
             network=settings.network,
             instance_type=self.instance_type,
         )
-        try:
-            self.client("sagemaker").describe_model(ModelName=serving.model_name)
-        except ClientError as error:
-            if not is_missing(error):
-                raise
-            self.client("sagemaker").create_model(**endpoint.model(serving, self._tags))
+        client = self.client("sagemaker")
+        ensure(
+            lambda: client.describe_model(ModelName=serving.model_name),
+            lambda: client.create_model(**endpoint.model(serving, self._tags)),
+        )
         return serving.model_name
 
 

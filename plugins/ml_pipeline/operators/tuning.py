@@ -30,7 +30,6 @@ LISTED = 50
 class HyperparameterTuningOperator(FittingOperator[Tuned]):
     """Search the space of `model_code.hyperparameters`, judging trials on the validation split.
 
-
     The others: see `FittingOperator`.
 
     Args:

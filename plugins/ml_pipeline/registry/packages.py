@@ -1,17 +1,18 @@
-"""The model registry: one package group per data set, its newest approved package is the champion."""
+"""The model registry: one package group per data set, whose newest approved package is the champion."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from ml_pipeline.aws.jobs import is_missing
+from ml_pipeline.aws.clients import Client
+from ml_pipeline.aws.jobs import ensure, is_missing
 from ml_pipeline.requests import names
+from ml_pipeline.requests.types import Document
 
 CONTENT_TYPES = ["image/jpeg", "image/png", "image/webp", "application/x-image", "application/json"]
 RESPONSE_TYPES = ["application/json"]
-# Begins the ApprovalDescription of what a deployment rejected; a person writes something else.
+# Start of the ApprovalDescription of a package that a deployment rejected; a person writes something else.
 _NOT_IN_SERVICE = "Not in service: "
 
 
@@ -33,8 +34,8 @@ class Package:
     metadata: Mapping[str, str]
 
 
-def package_group(name: str, description: str) -> dict[str, Any]:
-    """The request of CreateModelPackageGroup."""
+def package_group(name: str, description: str) -> Document:
+    """Build the request of CreateModelPackageGroup."""
     return {"ModelPackageGroupName": name, "ModelPackageGroupDescription": description}
 
 
@@ -46,8 +47,8 @@ def model_package(
     evaluation_uri: str,
     metadata: Mapping[str, str],
     approved: bool,
-) -> dict[str, Any]:
-    """The request of CreateModelPackage; its ClientToken makes a second one of the same content harmless."""
+) -> Document:
+    """Build the request of CreateModelPackage; with its ClientToken, repeating the call is harmless."""
     return {
         "ModelPackageGroupName": group,
         "ModelPackageDescription": f"accuracy {metadata.get('accuracy', 'unknown')} on the test split",
@@ -67,33 +68,29 @@ def model_package(
     }
 
 
-def ensure_group(client: Any, name: str, description: str) -> None:
+def ensure_group(client: Client, name: str, description: str) -> None:
     """Create the package group unless it exists."""
-    from botocore.exceptions import ClientError
-
-    try:
-        client.describe_model_package_group(ModelPackageGroupName=name)
-    except ClientError as error:
-        if not is_missing(error):
-            raise
-        client.create_model_package_group(**package_group(name, description))
+    ensure(
+        lambda: client.describe_model_package_group(ModelPackageGroupName=name),
+        lambda: client.create_model_package_group(**package_group(name, description)),
+    )
 
 
-def champion(client: Any, group: str) -> Package | None:
-    """The newest approved package of `group`, or None."""
+def champion(client: Client, group: str) -> Package | None:
+    """Return the newest approved package of `group`, or None."""
     return next(iter(packages(client, group, status="Approved", limit=1)), None)
 
 
-def find(client: Any, group: str, model_uri: str) -> Package | None:
-    """The package that holds `model_uri`, among the newest 50 of `group`."""
+def find(client: Client, group: str, model_uri: str) -> Package | None:
+    """Return the package of `model_uri` among the newest 50 of `group`."""
     return next((item for item in packages(client, group) if item.model_uri == model_uri), None)
 
 
-def packages(client: Any, group: str, status: str | None = None, limit: int = 50) -> list[Package]:
-    """The newest packages of `group`; none if there is no such group."""
+def packages(client: Client, group: str, status: str | None = None, limit: int = 50) -> list[Package]:
+    """Return the newest packages of `group`; none if there is no such group."""
     from botocore.exceptions import ClientError
 
-    arguments: dict[str, Any] = {
+    arguments: Document = {
         "ModelPackageGroupName": group,
         "SortBy": "CreationTime",
         "SortOrder": "Descending",
@@ -110,8 +107,8 @@ def packages(client: Any, group: str, status: str | None = None, limit: int = 50
     return [describe(client, summary["ModelPackageArn"]) for summary in summaries]
 
 
-def reject(client: Any, arn: str, reason: str) -> None:
-    """Mark a package that could not be brought into service as rejected, so that it is no champion."""
+def reject(client: Client, arn: str, reason: str) -> None:
+    """Reject a package that could not be brought into service, so that it is not the champion."""
     # AWS takes 1024 characters without line breaks; the error of a container may have some.
     description = f"{_NOT_IN_SERVICE}{' '.join(reason.split())}"[:1024]
     client.update_model_package(
@@ -119,8 +116,8 @@ def reject(client: Any, arn: str, reason: str) -> None:
     )
 
 
-def reinstate(client: Any, arn: str) -> None:
-    """Approve a package again that `reject` marked: it is in service after all. A person's rejection stays."""
+def reinstate(client: Client, arn: str) -> None:
+    """Approve a package that `reject` rejected: it is in service after all. A person's rejection stays."""
     package = client.describe_model_package(ModelPackageName=arn)
     ours = package.get("ApprovalDescription", "").startswith(_NOT_IN_SERVICE)
     if ours and package["ModelApprovalStatus"] == "Rejected":
@@ -129,13 +126,13 @@ def reinstate(client: Any, arn: str) -> None:
         )
 
 
-def note(client: Any, arn: str, **metadata: str) -> None:
-    """Add to a package's metadata: there it outlives the XComs of the task that knew it."""
+def note(client: Client, arn: str, **metadata: str) -> None:
+    """Add to a package's metadata, which outlives the XComs of a task."""
     client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=metadata)
 
 
-def describe(client: Any, arn: str) -> Package:
-    """The package with this ARN."""
+def describe(client: Client, arn: str) -> Package:
+    """Return the package with this ARN."""
     description = client.describe_model_package(ModelPackageName=arn)
     container = description["InferenceSpecification"]["Containers"][0]
     return Package(

@@ -14,6 +14,8 @@ VARIANT = "main"
 INVOCATIONS_PER_MINUTE = 900.0
 # Tag of models, configs and endpoints with the endpoint that they were made for.
 ENDPOINT_TAG = "endpoint"
+# Tags of models, configs and endpoints with the data set version that the model was trained on.
+DATASET_TAG, VERSION_TAG = "dataset", "dataset_version"
 # Time of a rollout beyond its bake time, for instances and containers to start.
 _START_SECONDS = 3600
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 from ml_pipeline.requests.types import Document, Params
 from model_code import hyperparameters
@@ -30,8 +29,8 @@ class Recipe:
     strategy: str
     architecture: str
     seed: int = 0
-    hyperparameters: Mapping[str, Any] | None = None
-    ranges: Mapping[str, Any] | None = None
+    hyperparameters: Params | None = None
+    ranges: Params | None = None
 
     def __post_init__(self) -> None:
         if apart := sorted(set(APART) & set(self.hyperparameters or {})):
@@ -52,13 +51,13 @@ class Recipe:
         return cls(**{field.name: params[field.name] for field in fields(cls)})
 
     @property
-    def fixed(self) -> dict[str, Any]:
+    def fixed(self) -> Document:
         """Values that every trial shares."""
         chosen = {"strategy": self.strategy, "architecture": self.architecture, "seed": self.seed}
         return {**chosen, **(self.hyperparameters or {})}
 
     @property
-    def changes(self) -> dict[str, Any]:
+    def changes(self) -> Document:
         """Changes to the table's search space: those asked for, without the fixed names."""
         return {**(self.ranges or {}), **dict.fromkeys(self.hyperparameters or {})}
 

@@ -6,6 +6,9 @@ from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.network import OPEN, Network
 from ml_pipeline.requests.types import Document, Tags
 
+# Largest photo. SageMaker fails the job for a larger one.
+MAX_PAYLOAD_MB = 20
+
 
 def transform_job(
     name: str,
@@ -25,9 +28,11 @@ def transform_job(
         "TransformJobName": name,
         "ModelName": model_name,
         "BatchStrategy": "SingleRecord",
-        "MaxPayloadInMB": 20,
+        "MaxPayloadInMB": MAX_PAYLOAD_MB,
         # MaxConcurrentTransforms x MaxPayloadInMB may not exceed 100 MB.
         "MaxConcurrentTransforms": 4,
+        # A photo that cannot be read becomes an answer with its reason; a status would fail the whole job.
+        "Environment": {"SERVE_REFUSALS": "row"},
         "TransformInput": {
             "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": manifest_uri}},
             "ContentType": "application/x-image",

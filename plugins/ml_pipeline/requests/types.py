@@ -22,7 +22,11 @@ class RejectedPhoto(TypedDict):
 
 
 class Uploaded(TypedDict):
-    """Result of upload. `classes` is their number; `counts` are photos per split."""
+    """Result of upload: `classes` is their number, `counts` are photos per split.
+
+    `changes` are sentences about renamed and merged classes, `moved` photos that ever changed their split, `corrected`
+    labels from the log, `read` files that were read.
+    """
 
     name: str
     version: str
@@ -32,6 +36,10 @@ class Uploaded(TypedDict):
     counts: dict[str, int]
     rejected: int
     rejected_examples: list[RejectedPhoto]
+    changes: list[str]
+    moved: int
+    corrected: int
+    read: int
     new_shards: int
     uploaded_bytes: int
     total_bytes: int
@@ -211,6 +219,7 @@ class Transformed(TypedDict):
     transform_job_name: str
     output_uri: str
     model_name: str
+    photos_uri: str
 
 
 class Tabled(TypedDict):

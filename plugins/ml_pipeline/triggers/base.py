@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from ml_pipeline.aws.clients import AccessFields, AwsAccess
+from ml_pipeline.aws.clients import AccessFields, AwsAccess, Client
 from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.errors import is_survivable, one_line
 from ml_pipeline.triggers.ownership import even_if_late, task_is_over
@@ -34,9 +34,9 @@ class Clients:
     def __init__(self, access: AwsAccess) -> None:
         self._access = access
         self._stack = AsyncExitStack()
-        self._open: dict[str, Any] = {}
+        self._open: dict[str, Client] = {}
 
-    async def get(self, service: str) -> Any:
+    async def get(self, service: str) -> Client:
         """Return the client of `service`."""
         if service not in self._open:
             client = await self._access.async_client(service)

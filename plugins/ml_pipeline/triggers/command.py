@@ -6,11 +6,10 @@ success; this one waits until there is an invocation.
 
 from __future__ import annotations
 
-from typing import Any
-
-from ml_pipeline.aws.clients import AccessFields
+from ml_pipeline.aws.clients import AccessFields, Client
 from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.requests.instance import LOG_GROUP
+from ml_pipeline.requests.types import Document
 from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Clients, Event, PollingTrigger
 
 _ENDED = frozenset({"Success", "Failed", "Cancelled", "TimedOut"})
@@ -64,11 +63,11 @@ class CommandTrigger(PollingTrigger):
         ssm = await clients.get("ssm")
         await ssm.cancel_command(CommandId=self.command_id)
 
-    async def _invocation(self, ssm: Any) -> dict[str, Any]:
+    async def _invocation(self, ssm: Client) -> Document:
         from botocore.exceptions import ClientError
 
         try:
-            response: dict[str, Any] = await ssm.get_command_invocation(
+            response: Document = await ssm.get_command_invocation(
                 CommandId=self.command_id, InstanceId=self.instance_id
             )
         except ClientError as error:

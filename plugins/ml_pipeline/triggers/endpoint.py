@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ml_pipeline.aws.clients import AccessFields
+from ml_pipeline.aws.clients import AccessFields, Client
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.deployment.status import ABSENT, UNSETTLED
+from ml_pipeline.requests.types import Document
 from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Clients, Event, PollingTrigger
 
 
@@ -53,11 +52,11 @@ class EndpointTrigger(PollingTrigger):
             "reason": description.get("FailureReason") or "",
         }
 
-    async def _describe(self, sagemaker: Any) -> dict[str, Any]:
+    async def _describe(self, sagemaker: Client) -> Document:
         from botocore.exceptions import ClientError
 
         try:
-            response: dict[str, Any] = await sagemaker.describe_endpoint(EndpointName=self.endpoint_name)
+            response: Document = await sagemaker.describe_endpoint(EndpointName=self.endpoint_name)
         except ClientError as error:
             if is_missing(error):
                 return {"EndpointStatus": ABSENT}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ml_pipeline.aws.clients import AccessFields
+from ml_pipeline.aws.clients import AccessFields, Client
 from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Clients, Event, PollingTrigger
 
 _GONE = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
@@ -47,7 +45,7 @@ class InstanceTrigger(PollingTrigger):
         ec2 = await clients.get("ec2")
         await ec2.terminate_instances(InstanceIds=[self.instance_id])
 
-    async def _state(self, ec2: Any, ssm: Any) -> str:
+    async def _state(self, ec2: Client, ssm: Client) -> str:
         from botocore.exceptions import ClientError
 
         try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ml_pipeline.aws.clients import AccessFields
+from ml_pipeline.aws.clients import AccessFields, Client
 from ml_pipeline.aws.jobs import JobKind, Phase, is_missing, is_over_already, phase, reason
 from ml_pipeline.aws.log_tail import LogTail
+from ml_pipeline.requests.types import Document
 from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE, Clients, Event, PollingTrigger
 
 
@@ -75,14 +74,14 @@ class JobTrigger(PollingTrigger):
                 raise
             self.log.info("%s had ended already", self.subject)
 
-    async def _describe(self, sagemaker: Any) -> dict[str, Any]:
-        response: dict[str, Any] = await getattr(sagemaker, self.kind.calls.describe)(
+    async def _describe(self, sagemaker: Client) -> Document:
+        response: Document = await getattr(sagemaker, self.kind.calls.describe)(
             **{self.kind.calls.name: self.job_name}
         )
         return response
 
 
-def progress_of(kind: JobKind, description: dict[str, Any]) -> str:
+def progress_of(kind: JobKind, description: Document) -> str:
     """Return one line about the job's progress; it changes only when there is something new to say."""
     if kind is not JobKind.TUNING:
         status = str(description.get("SecondaryStatus") or description[kind.calls.status])

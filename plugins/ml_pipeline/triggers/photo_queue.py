@@ -19,7 +19,7 @@ from urllib.parse import unquote_plus
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
-from ml_pipeline.aws.clients import AccessFields, AwsAccess
+from ml_pipeline.aws.clients import AccessFields, AwsAccess, Client
 
 # A message of SQS, or a record of S3 inside it.
 Message = dict[str, Any]
@@ -114,7 +114,7 @@ class PhotoQueue(SharedStreamProducer):
                 if item.outcome.is_clean:
                     await self._delete(sqs, item.broker_payload)
 
-    async def _collect(self, sqs: Any) -> list[Message]:
+    async def _collect(self, sqs: Client) -> list[Message]:
         found: list[Message] = []
         deadline = time.monotonic() + _LONGEST_COLLECTION_SECONDS
         while len(found) < _MOST_MESSAGES and time.monotonic() < deadline:
@@ -132,7 +132,7 @@ class PhotoQueue(SharedStreamProducer):
             found += messages
         return found
 
-    async def _delete(self, sqs: Any, messages: Sequence[Message]) -> None:
+    async def _delete(self, sqs: Client, messages: Sequence[Message]) -> None:
         for start in range(0, len(messages), 10):
             entries = [
                 {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}

@@ -25,7 +25,7 @@ def test_one_deployment_at_a_time_an_alarm_and_a_smoke_test_roll_back(
     asked = stage.start(**conf, hyperparameters={"epochs": 4}, approval="human")
     stage.wait_for_task(watched, "deploy", "deferred")
     stage.wait(lambda: live(stage)["status"] == "Updating", "the update")
-    # Another model than the one that was evaluated gets into its place before somebody approves it.
+    # Another model replaces the evaluated one before a person approves it.
     good, bad = (stage.result(run, "evaluate")["model_uri"] for run in (first, stage.parked(asked)))
     stage.put(bad, stage.object(good))
     stage.approve(asked)

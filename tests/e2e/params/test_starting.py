@@ -93,7 +93,7 @@ def test_the_clock_finds_nothing_to_do_and_says_so(stage: Stage, told_by_s3: str
     assert reason(stage, run_id).startswith("nothing to do: version")
 
 
-def test_the_clock_finds_photos_that_nobody_told_of(stage: Stage, told_by_s3: str, tmp_path: Path) -> None:
+def test_the_clock_finds_photos_without_a_notification(stage: Stage, told_by_s3: str, tmp_path: Path) -> None:
     s3, before = stage.client("s3"), len(runs(stage))
     announce(s3, [])
     folder = tmp_path / next(stage.photos.iterdir()).name

@@ -62,7 +62,7 @@ def test_a_job_that_is_being_stopped_is_to_be_waited_out() -> None:
     assert start(FakeSageMaker(job_1="Stopping")).phase is Phase.STOPPING
 
 
-def test_somebody_faster_with_the_same_name_is_adopted() -> None:
+def test_a_job_of_a_concurrent_attempt_is_adopted() -> None:
     client = FakeSageMaker()
     original = client._describe
     calls = []

@@ -80,5 +80,5 @@ def test_a_run_over_budget_is_refused_and_told_what_to_change() -> None:
     steps = plan.estimate(PARAMS, 12_000, Prices.load())
     plan.check_budget(1.0, None, steps)
     plan.check_budget(1.0, 1.0, steps)
-    with pytest.raises(plan.OverBudget, match=r"dearest step is tune.*packed"):
+    with pytest.raises(plan.OverBudget, match=r"most expensive step is tune.*packed"):
         plan.check_budget(1.0, 0.5, steps)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.costs import plan
 from ml_pipeline.costs.prices import PriceError, Prices
 from ml_pipeline.dag import params, tasks
+from ml_pipeline.deployment import takeover
 from ml_pipeline.operators.ec2 import Ec2TrainingOperator
+from ml_pipeline.requests.types import BilledEndpoint, Planned
 from ml_pipeline.settings import Settings
 
 LOCAL = Settings.load({"LOCAL_AWS_URL": "http://127.0.0.1:1"})
@@ -27,13 +31,22 @@ CHOICES = {
 
 @pytest.fixture
 def photos(tmp_path: Path) -> str:
-    """A folder with one file that is counted as a photo."""
-    (tmp_path / "a.jpg").touch()
+    """A folder with one class and one file."""
+    (tmp_path / "dogs").mkdir()
+    (tmp_path / "dogs" / "a.jpg").touch()
     return str(tmp_path)
 
 
-def planned(data: str, **changes: Any) -> dict[str, Any]:
-    return plan.make({**DEFAULTS, "data": data, **changes}, DEFAULTS, LOCAL, None)
+def planned(data: str, **changes: Any) -> Planned:
+    names = {"data": data, "dataset_name": "dogs", "endpoint_name": "dogs"}
+    return plan.make({**DEFAULTS, **names, **changes}, DEFAULTS, LOCAL, None)
+
+
+def service_client(service: str) -> Any:
+    """A client with its service model and no service."""
+    return boto3.client(
+        service, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+    )  # fmt: skip
 
 
 def steps(**changes: Any) -> dict[str, plan.Step]:
@@ -103,7 +116,7 @@ def test_a_grid_of_choices_counts_its_trials_itself(photos: str) -> None:
     made = planned(photos, tune_strategy="Grid", ranges=CHOICES, trials=20)
     (tune,) = (step for step in made["steps"] if step["step"] == "tune")
     assert tune["seconds"] == pytest.approx(6 * 180, rel=0.01)
-    assert made["out_of_use"] == ["trials=20 means nothing with tune_strategy=Grid"]
+    assert made["out_of_use"] == ["trials=20 is ignored with tune_strategy=Grid"]
 
 
 @pytest.mark.parametrize(
@@ -111,22 +124,20 @@ def test_a_grid_of_choices_counts_its_trials_itself(photos: str) -> None:
     [
         (
             {"tune_mode": "packed", "target": 0.9, "parallel_trials": 4, "trials": 9},
-            [f"{given} means nothing with tune_mode=packed" for given in ("parallel_trials=4", "target=0.9")],
+            [f"{given} is ignored with tune_mode=packed" for given in ("parallel_trials=4", "target=0.9")],
         ),
         (
             {"train_on": "ec2", "train_instance_count": 2, "spot": True},
             [
-                "train_instance_count=2 means nothing with train_on=ec2",
-                "spot=True counts for the search only with train_on=ec2",
+                "train_instance_count=2 is ignored with train_on=ec2",
+                "spot=True applies to the search only with train_on=ec2",
             ],
         ),
-        ({"strategy": "finetune", "views": 4}, ["views=4 means nothing with strategy=finetune"]),
+        ({"strategy": "finetune", "views": 4}, ["views=4 is ignored with strategy=finetune"]),
         ({"train_instance_count": 2, "spot": True, "target": 0.9, "views": 4}, []),
     ],
 )
-def test_what_means_nothing_beside_the_rest_is_named(
-    photos: str, changes: dict[str, Any], lines: list[str]
-) -> None:
+def test_ignored_params_are_listed(photos: str, changes: dict[str, Any], lines: list[str]) -> None:
     assert planned(photos, **changes)["out_of_use"] == lines
 
 
@@ -147,12 +158,49 @@ def test_the_log_tells_the_plan(
     photos: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("LOCAL_AWS_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr(tasks, "_client", lambda settings, service: None)
+    monkeypatch.setattr(tasks, "client", service_client)
+    monkeypatch.setattr(takeover, "target", lambda *_: takeover.Target("dogs", "dogs"))
+    serving: list[BilledEndpoint] = [
+        {
+            "endpoint_name": "cats",
+            "dataset_name": "cats",
+            "instance_type": "ml.m5.large",
+            "instance_count": 2,
+            "usd_per_hour": None,
+        }
+    ]
+    monkeypatch.setattr(takeover, "billed", lambda *_: serving)
     monkeypatch.setattr(objects, "ensure_bucket", lambda settings, s3: None)
     given = {**DEFAULTS, "data": photos, "tune_instance_type": UNPRICED, "tune_mode": "packed", "target": 0.9}
     with caplog.at_level(logging.INFO, "ml_pipeline.dag.tasks"):
-        tasks.plan(given)
+        tasks.plan.function(given)
     told = [record.getMessage() for record in caplog.records]
     assert any(line.startswith("tune") and line.endswith("price unknown") for line in told)
     assert any(line.startswith("train") and "$0." in line for line in told)
-    assert "target=0.9 means nothing with tune_mode=packed" in told
+    assert "target=0.9 is ignored with tune_mode=packed" in told
+    (billed,) = (line for line in told if line.startswith("endpoint cats"))
+    assert "2 x ml.m5.large, $0.230 per hour" in billed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trialz": 50}, "'trialz' (did you mean trials?)"),
+        ({"budget": 1}, "'budget' (did you mean budget_usd?)"),
+        ({"dataset_nam": "dogs"}, "'dataset_nam' (did you mean dataset_name?)"),
+        ({"tune_instance_type": "ml.m5.xxlarge"}, "tune_instance_type=ml.m5.xxlarge: SageMaker has no such"),
+        ({"embed_instance_type": "ml.g4.xlarge"}, "(did you mean ml.g4dn.xlarge"),
+        (
+            {"train_on": "ec2", "train_instance_type": "ml.m5.huge"},
+            "train_instance_type=m5.huge: EC2 has no such instance type",
+        ),
+        ({"architecture": "resnet5"}, "did you mean resnet50"),
+    ],
+)
+def test_plan_refuses_what_does_not_exist_before_anything_is_paid(
+    photos: str, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setenv("LOCAL_AWS_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(tasks, "client", service_client)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tasks.plan.function({**DEFAULTS, "data": photos, **changes})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +32,7 @@ async def event_of(waiting: TaskDeferred) -> Any:
     return (await anext(waiting.trigger.run())).payload
 
 
-def test_only_photos_are_asked_about_by_a_model_that_carries_our_tags(
+def test_every_visible_file_is_predicted_by_a_model_that_carries_our_tags(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket, group = cloud.bucket(), unique("group")
@@ -42,7 +44,9 @@ def test_only_photos_are_asked_about_by_a_model_that_carries_our_tags(
         "toy/model.tar.gz": pack("1"),
         "in/dogs/a.jpg": b"a",
         "in/b.PNG": b"b",
-        "in/labels.csv": b"bad",
+        "in/.hidden": b"bad",
+        "in/empty.jpg": b"",
+        "in/no_photo.csv": b"refuse",
     }
     for key, body in objects.items():
         cloud.s3.put_object(Bucket=bucket, Key=key, Body=body)
@@ -54,7 +58,7 @@ def test_only_photos_are_asked_about_by_a_model_that_carries_our_tags(
     cloud.sagemaker.create_model_package(**request)
 
     staged = batch.stage(cloud.s3, Settings.load(), f"s3://{bucket}/in")
-    assert staged["photos"] == 2
+    assert staged["photos"] == 4
     operator = TransformOperator(task_id="predict", group=group, staged=staged)
     with pytest.raises(TaskDeferred) as waiting:
         operator.execute(CONTEXT)
@@ -62,11 +66,52 @@ def test_only_photos_are_asked_about_by_a_model_that_carries_our_tags(
 
     prefix = f"batch/{result['transform_job_name']}/answers/"
     found = cloud.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
-    assert [row["Key"].removeprefix(prefix) for row in found] == ["b.PNG.out", "dogs/a.jpg.out"]
+    assert [row["Key"].removeprefix(prefix) for row in found] == [
+        "b.PNG.out",
+        "dogs/a.jpg.out",
+        "no_photo.csv.out",
+    ]
     answer = cloud.s3.get_object(Bucket=bucket, Key=found[1]["Key"])["Body"].read()
     assert json.loads(answer)["body"] == "a"
     arn = cloud.sagemaker.describe_model(ModelName=result["model_name"])["ModelArn"]
     assert {"Key": "project", "Value": "ml-pipeline"} in cloud.sagemaker.list_tags(ResourceArn=arn)["Tags"]
+
+
+ANSWER = {
+    "predictions": [
+        {
+            "class": "=cmd()",
+            "probability": 0.9,
+            "abstain": False,
+            "top": [{"class": "=cmd()", "probability": 0.9}, {"class": "b", "probability": 0.1}],
+        }
+    ]
+}
+REFUSED = {"predictions": [{"error": {"reason": "photo_damaged", "message": "damaged or truncated"}}]}
+
+
+def test_a_photo_that_cannot_be_read_is_a_row_with_its_reason(cloud: Cloud) -> None:
+    bucket = cloud.bucket()
+    photos = {"+a.jpg": b"a", "broken.jpg": b"b", "empty.jpg": b"", "lost.jpg": b"c", ".hidden": b"d"}
+    for name, body in photos.items():
+        cloud.s3.put_object(Bucket=bucket, Key=f"in/{name}", Body=body)
+    for name, answer in (("+a.jpg", ANSWER), ("broken.jpg", REFUSED)):
+        cloud.s3.put_object(Bucket=bucket, Key=f"out/{name}.out", Body=json.dumps(answer).encode())
+    tabled = batch.table(cloud.s3, f"s3://{bucket}/out/", f"s3://{bucket}/in/", f"s3://{bucket}/table.csv")
+    assert (tabled["photos"], tabled["unreadable"], tabled["classes"]) == (1, 3, {"=cmd()": 1})
+    body = cloud.s3.get_object(Bucket=bucket, Key="table.csv")["Body"].read().decode()
+    rows = {row["photo"]: row for row in csv.DictReader(io.StringIO(body))}
+    assert rows.keys() == {"'+a.jpg", "broken.jpg", "empty.jpg", "lost.jpg"}
+    # A spreadsheet would execute a cell that begins with an equals sign.
+    assert rows["'+a.jpg"]["class"] == "'=cmd()"
+    assert rows["broken.jpg"]["reason"] == "damaged or truncated"
+    assert rows["empty.jpg"]["reason"] == "the file is empty"
+    assert rows["lost.jpg"]["reason"] == "the job left no answer"
+
+
+def test_answers_of_an_earlier_release_are_still_read() -> None:
+    (row,) = batch.rows_of([("a.jpg", ANSWER)])
+    assert (row["class"], row["second_class"], row["reason"]) == ("=cmd()", "b", "")
 
 
 def test_other_photos_are_another_job() -> None:

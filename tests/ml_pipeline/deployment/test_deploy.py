@@ -4,14 +4,8 @@ number of machines, the lock, and taking an endpoint down.
 
 from __future__ import annotations
 
-import asyncio
-import io
-import json
-import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import airflow.sdk
@@ -24,116 +18,14 @@ from ml_pipeline.deployment import locks, rollback, smoke_test, takedown
 from ml_pipeline.deployment.locks import Holder
 from ml_pipeline.errors import DeploymentRolledBack, JobInterrupted
 from ml_pipeline.operators import deploy
-from ml_pipeline.operators.deploy import DeployEndpointOperator
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.requests import endpoint
-from ml_pipeline.settings import Settings, airflow_connection
+from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.lock import LockTrigger
-from tests.local_aws.cloud import ROLE, Cloud, cloud, eventually
-from tests.local_aws.serving import SERVING_IMAGE, Deployment, pack
-from tests.ml_pipeline.manifests import manifest
+from tests.local_aws.cloud import cloud, eventually
+from tests.ml_pipeline.deployment.stage import CONTEXT, LAST_TRY, Stage, stage
 
-__all__ = ["cloud"]
-
-
-class Stage:
-    """Packages, and a run of the operator as Airflow would run it."""
-
-    def __init__(self, cloud: Cloud) -> None:
-        self.made = Deployment(cloud)
-        self.sagemaker, self.s3 = cloud.sagemaker, cloud.s3
-        self.alarms = cloud.client("cloudwatch")
-        self.scaling = cloud.client("application-autoscaling")
-
-    def package(self, version: str) -> dict[str, str]:
-        """A registered model that answers with its version."""
-        key = f"models/{version}/model.tar.gz"
-        self.s3.put_object(Bucket=self.made.bucket, Key=key, Body=pack(version))
-        group = self.made.endpoint
-        registry.ensure_group(self.sagemaker, group, "toys")
-        uri = f"s3://{self.made.bucket}/{key}"
-        request = registry.model_package(
-            group, uri, SERVING_IMAGE, "ml.m5.large", uri, {"toy": version}, approved=True
-        )
-        return {"model_package_arn": self.sagemaker.create_model_package(**request)["ModelPackageArn"]}
-
-    def operator(self, package: dict[str, str], **more: Any) -> DeployEndpointOperator:
-        given = {"endpoint_name": self.made.endpoint, "package": package, "bake_seconds": 0, **more}
-        return DeployEndpointOperator(task_id="deploy", **given)
-
-    def begin(self, package: dict[str, str], **more: Any) -> tuple[DeployEndpointOperator, TaskDeferred]:
-        """Start a deployment up to the point where it waits."""
-        operator = self.operator(package, **more)
-        with pytest.raises(TaskDeferred) as waiting:
-            operator.execute(CONTEXT)
-        return operator, waiting.value
-
-    def end(self, operator: DeployEndpointOperator, waiting: TaskDeferred) -> dict[str, Any]:
-        """Wait as the triggerer does, and resume."""
-
-        async def event() -> Any:
-            async for fired in waiting.trigger.run():
-                return fired.payload
-            return None
-
-        result: dict[str, Any] = getattr(operator, waiting.method_name)(CONTEXT, asyncio.run(event()))
-        return result
-
-    def deploy(self, package: dict[str, str], **more: Any) -> dict[str, Any]:
-        operator, waiting = self.begin(package, **more)
-        while True:
-            try:
-                return self.end(operator, waiting)
-            except TaskDeferred as further:
-                waiting = further
-
-    def status(self, package: dict[str, str]) -> str:
-        return registry.describe(self.sagemaker, package["model_package_arn"]).status
-
-    def photo(self, content: bytes) -> tuple[dict[str, str], dict[str, str]]:
-        """A data set whose test split is one photo, and an evaluation that has judged it."""
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            for name, body in (("k.jpg", content), ("k.cls", b"a")):
-                member = tarfile.TarInfo(name)
-                member.size = len(body)
-                archive.addfile(member, io.BytesIO(body))
-        listed = manifest("toys", [("0" * 64, "test", 1)])
-        prediction = {"key": "k", "label": "a", "prediction": "a", "probabilities": [1.0, 0.0]}
-        uris = [
-            self._put(key, body)
-            for key, body in (
-                ("datasets/toys/versions/v/manifest.json", listed.to_json().encode()),
-                ("predictions.jsonl", json.dumps(prediction).encode()),
-                (f"datasets/toys/shards/{'0' * 64}.tar", packed.getvalue()),
-            )
-        ]
-        return {"manifest_uri": uris[0]}, {"predictions_uri": uris[1]}
-
-    def _put(self, key: str, body: bytes) -> str:
-        self.s3.put_object(Bucket=self.made.bucket, Key=key, Body=body)
-        return f"s3://{self.made.bucket}/{key}"
-
-
-TI = SimpleNamespace(
-    dag_id="train_and_deploy", run_id="run", task_id="deploy", map_index=-1, xcom_push=lambda **_: None,
-    try_number=1, max_tries=2,
-)  # fmt: skip
-CONTEXT = {"ti": TI}
-LAST_TRY = {"ti": SimpleNamespace(**{**vars(TI), "try_number": 3})}
-
-
-@pytest.fixture
-def stage(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    made = Stage(cloud)
-    monkeypatch.setenv("LOCAL_AWS_URL", cloud.url)
-    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", airflow_connection(cloud.url))
-    monkeypatch.setenv("ML_PIPELINE_BUCKET", made.made.bucket)
-    monkeypatch.setenv("ML_PIPELINE_ROLE_ARN", ROLE)
-    monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: CONTEXT, raising=False)
-    yield made
-    with suppress(ClientError):  # a test that took it down
-        made.sagemaker.delete_endpoint(EndpointName=made.made.endpoint)
+__all__ = ["cloud", "stage"]
 
 
 def test_an_alarm_rolls_back_and_the_next_deployment_knows_what_it_replaces(stage: Stage) -> None:
@@ -183,7 +75,7 @@ def test_a_model_that_answers_with_errors_is_rolled_back_and_can_come_back(stage
     second = stage.deploy(package)
     dataset, evaluation = stage.photo(b"fail")
     with pytest.raises(smoke_test.SmokeTestFailed, match=r"photo k with ModelError(.|\n)*unwell"):
-        tasks.smoke_test(dataset, evaluation, second)
+        tasks.smoke_test.function(dataset, evaluation, second)
     assert stage.status(package) == "Rejected"
     stage.made.settled()
     assert stage.made.ask()["version"] == "1"
@@ -192,7 +84,7 @@ def test_a_model_that_answers_with_errors_is_rolled_back_and_can_come_back(stage
     )
     # Cleared alone, the test would judge the model before and then remove its config.
     with pytest.raises(smoke_test.SmokeTestFailed, match="clear the deploy task as well"):
-        tasks.smoke_test(dataset, evaluation, second)
+        tasks.smoke_test.function(dataset, evaluation, second)
     assert stage.made.describe()["EndpointConfigName"] == first["endpoint_config_name"]
     assert stage.deploy(package) == second
     assert stage.status(package) == "Approved"
@@ -201,10 +93,10 @@ def test_a_model_that_answers_with_errors_is_rolled_back_and_can_come_back(stage
 def test_an_answer_that_cannot_be_read_fails_the_smoke_test(stage: Stage) -> None:
     deployment = stage.deploy(stage.package("1"))
     with pytest.raises(smoke_test.SmokeTestFailed, match="photo k with KeyError: 'predictions'"):
-        tasks.smoke_test(*stage.photo(b"a toy answers otherwise than our server"), deployment)
+        tasks.smoke_test.function(*stage.photo(b"a toy answers otherwise than our server"), deployment)
 
 
-def test_an_endpoint_that_nobody_could_ask_is_rolled_back_after_the_last_try(
+def test_an_unreachable_endpoint_is_rolled_back_after_the_last_try(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.deploy(stage.package("1"))
@@ -218,7 +110,7 @@ def test_an_endpoint_that_nobody_could_ask_is_rolled_back_after_the_last_try(
     for context, status in ((CONTEXT, "Approved"), (LAST_TRY, "Rejected")):
         monkeypatch.setattr(airflow.sdk, "get_current_context", lambda context=context: context)
         with pytest.raises(ReadTimeoutError):
-            tasks.smoke_test({}, {}, second)
+            tasks.smoke_test.function({}, {}, second)
         assert stage.status(package) == status
     stage.made.settled()
     assert stage.made.ask()["version"] == "1"
@@ -230,10 +122,10 @@ def test_a_smoke_test_that_is_cleared_and_passes_approves_the_model_again(
     package = stage.package("1")
     deployment = stage.deploy(package)
     with pytest.raises(smoke_test.SmokeTestFailed):
-        tasks.smoke_test(*stage.photo(b"fail"), deployment)
+        tasks.smoke_test.function(*stage.photo(b"fail"), deployment)
     assert stage.status(package) == "Rejected"
     monkeypatch.setattr(smoke_test, "run", lambda *_: {"agreed": 1})
-    tasks.smoke_test({}, {}, deployment)
+    tasks.smoke_test.function({}, {}, deployment)
     assert stage.status(package) == "Approved"
 
 

@@ -107,7 +107,7 @@ def test_a_job_may_run_as_long_as_was_asked_for(s3: Any, hours: float, seconds: 
     evaluate = EvaluateOperator(task_id="evaluate", dataset={}, training=[], group="g", max_job_hours=hours)
     # SageMaker ends a processing job after 9 days.
     assert evaluate.compute.max_runtime_seconds == min(seconds, 777600)
-    # Nobody gives up on a job that may still run.
+    # A job that may still run is not given up.
     waits = [job.longest_run().total_seconds() for job in (train, searches["packed"], searches["job"])]
     assert waits == [seconds, seconds, 3 * seconds]
 

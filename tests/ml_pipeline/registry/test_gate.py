@@ -8,6 +8,7 @@ import pytest
 
 from ml_pipeline.registry import gate
 from ml_pipeline.registry.gate import Burden, Difference
+from ml_pipeline.requests.types import Evaluated
 
 
 def judged(right: int, wrong: int, start: int = 0) -> dict[str, bool]:
@@ -52,16 +53,63 @@ def test_models_judged_on_other_photos_cannot_be_compared() -> None:
         gate.paired_difference(judged(1, 1), judged(1, 1, start=5))
 
 
+def evaluated(accuracy: float, photos: int) -> Evaluated:
+    return {
+        "job_name": "evaluate-1",
+        "model_uri": "s3://bucket/model.tar.gz",
+        "evaluation_uri": "s3://bucket/evaluation.json",
+        "predictions_uri": "s3://bucket/predictions.jsonl",
+        "report_uri": "s3://bucket/report.html",
+        "report_url": "",
+        "accuracy": accuracy,
+        "top5_accuracy": 1.0,
+        "photos": photos,
+        "runtime": "onnxruntime",
+        "champion": None,
+    }
+
+
 def test_a_first_model_must_only_clear_the_bar() -> None:
-    evaluation = {"accuracy": 0.8, "photos": 100}
-    assert gate.decide(evaluation, 10, 0.7).passed
-    refused = gate.decide(evaluation, 10, 0.9)
+    first = evaluated(0.8, 100)
+    assert gate.decide(first, 0.1, 0.7).passed
+    refused = gate.decide(first, 0.1, 0.9)
     assert not refused.passed
-    assert "0.8000 is below the bar of 0.9000" in refused.reason
-    assert gate.decide(evaluation, 10, None).passed
-    assert not gate.decide({"accuracy": 0.12, "photos": 100}, 10, None).passed
+    assert "0.8000 is below min_accuracy=0.9000: lower it" in refused.reason
+    passed = gate.decide(first, 0.1, None)
+    assert passed.passed
+    assert "first approved model of this data set" in passed.reason
+    assert not gate.decide(evaluated(0.12, 100), 0.1, None).passed
 
 
-def test_the_bar_of_guessing() -> None:
-    assert gate.better_than_guessing(2, 10**9) == pytest.approx(0.5, abs=1e-3)
-    assert gate.better_than_guessing(10, 100) == pytest.approx(0.1 + 1.645 * 0.03)
+@pytest.mark.parametrize(
+    ("right", "photos", "constant", "passed"),
+    [
+        (24, 26, 24 / 26, False),  # the constant answer itself
+        (25, 26, 24 / 26, False),
+        (26, 26, 24 / 26, True),
+        (6, 9, 3 / 9, True),
+        (5, 9, 3 / 9, False),
+        (9, 9, 1.0, False),  # a single class: nothing was judged
+        (90, 100, 0.5, True),
+    ],
+)
+def test_a_model_has_to_beat_the_best_constant_answer(
+    right: int, photos: int, constant: float, passed: bool
+) -> None:
+    verdict = gate.decide(evaluated(right / photos, photos), constant, None)
+    assert verdict.passed is passed
+    if not passed:
+        assert "add photos" in verdict.reason
+
+
+def test_the_best_constant_answer_names_the_most_frequent_class() -> None:
+    labels = ["a"] * 24 + ["b", "c"]
+    lines = "\n".join(
+        json.dumps({"key": str(n), "label": label, "prediction": "a"}) for n, label in enumerate(labels)
+    )
+    assert gate.constant_accuracy(lines.encode()) == 24 / 26
+
+
+def test_the_bar_of_chance() -> None:
+    assert gate.better_than(0.5, 10**9) == pytest.approx(0.5, abs=1e-3)
+    assert gate.better_than(0.1, 100) == pytest.approx(0.1 + 1.645 * 0.03)

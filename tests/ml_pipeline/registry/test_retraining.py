@@ -57,12 +57,12 @@ def test_one_that_ended_is_run_again(state: str | None) -> None:
 
 def test_the_training_run_makes_the_version_that_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_AWS_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr(tasks, "_client", lambda settings, service: None)
+    monkeypatch.setattr(tasks, "client", lambda service: None)
     monkeypatch.setattr(registry, "champion", lambda client, group: None)
     dataset, conf = {"name": "dogs", "version": "abc"}, {"trials": 3, "seed": 0, "data": "elsewhere"}
-    given: dict[str, Any] = tasks.decide_retraining(dataset, "s3://team/dogs", 7, False, conf, Asked(None))
+    given: dict[str, Any] = tasks.decide.function(dataset, "s3://team/dogs", 7, True, False, conf, Asked(None))
     assert given == {
-        **{"data": "s3://team/dogs", "seed": 7, "dataset_name": "dogs", "force": False},
+        **{"data": "s3://team/dogs", "seed": 7, "dataset_name": "dogs", "force": False, "group_lookalikes": True},
         "trials": 3,
     }
 
