@@ -5,6 +5,7 @@ A program of its own, so that a process that must not load torch can ask it.
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Sequence
 
@@ -21,8 +22,9 @@ def weights_url(architecture: str, name: str = "DEFAULT") -> str:
     models = torchvision.models
     names = models.list_models(module=models)
     if architecture not in names:
+        near = difflib.get_close_matches(architecture, names, 3) or names
         raise ValueError(
-            f"torchvision has no classification model {architecture!r}; it has {', '.join(names)}"
+            f"torchvision has no classification model {architecture!r}; did you mean {' or '.join(near)}?"
         )
     known = models.get_model_weights(architecture)
     if name not in known.__members__:

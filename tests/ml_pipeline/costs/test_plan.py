@@ -185,16 +185,16 @@ def test_the_log_tells_the_plan(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trialz": 50}, "'trialz' (did you mean trials?)"),
-        ({"budget": 1}, "'budget' (did you mean budget_usd?)"),
-        ({"dataset_nam": "dogs"}, "'dataset_nam' (did you mean dataset_name?)"),
+        ({"trialz": 50}, "'trialz' (did you mean trials"),
+        ({"budget": 1}, "'budget' (did you mean budget_usd"),
+        ({"dataset_nam": "dogs"}, "'dataset_nam' (did you mean dataset_name"),
         ({"tune_instance_type": "ml.m5.xxlarge"}, "tune_instance_type=ml.m5.xxlarge: SageMaker has no such"),
         ({"embed_instance_type": "ml.g4.xlarge"}, "(did you mean ml.g4dn.xlarge"),
         (
             {"train_on": "ec2", "train_instance_type": "ml.m5.huge"},
             "train_instance_type=m5.huge: EC2 has no such instance type",
         ),
-        ({"architecture": "resnet5"}, "did you mean resnet50"),
+        ({"architecture": "resnet5"}, "did you mean resnet50 or"),
     ],
 )
 def test_plan_refuses_what_does_not_exist_before_anything_is_paid(
