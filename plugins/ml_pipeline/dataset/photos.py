@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset.sources import source_of
 

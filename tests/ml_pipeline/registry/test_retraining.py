@@ -60,9 +60,17 @@ def test_the_training_run_makes_the_version_that_was_looked_at(monkeypatch: pyte
     monkeypatch.setattr(tasks, "client", lambda service: None)
     monkeypatch.setattr(registry, "champion", lambda client, group: None)
     dataset, conf = {"name": "dogs", "version": "abc"}, {"trials": 3, "seed": 0, "data": "elsewhere"}
-    given: dict[str, Any] = tasks.decide.function(dataset, "s3://team/dogs", 7, True, False, conf, Asked(None))
+    given: dict[str, Any] = tasks.decide.function(
+        dataset, "s3://team/dogs", 7, True, False, conf, Asked(None)
+    )
     assert given == {
-        **{"data": "s3://team/dogs", "seed": 7, "dataset_name": "dogs", "force": False, "group_lookalikes": True},
+        **{
+            "data": "s3://team/dogs",
+            "seed": 7,
+            "dataset_name": "dogs",
+            "force": False,
+            "group_lookalikes": True,
+        },
         "trials": 3,
     }
 
