@@ -271,8 +271,8 @@ def _photos() -> dict[str, Param]:
                 type="boolean",
                 title="Group copies",
                 description_md=(
-                    "Keep copies of the same picture (resized, recompressed) in one split. Off for photos that only look "
-                    "the same."
+                    "Keep copies of the same picture (resized, recompressed) in one split. Off for photos that only "
+                    "look the same."
                 ),
             ),
             "weights": Param(
