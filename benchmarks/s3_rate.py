@@ -1,10 +1,10 @@
 """`s3-rate`: puts and gets of 100 kB objects per second, local_aws against moto_server in the same run.
 
-Load comes from wrk on presigned requests, so that no Python client is the bottleneck. Both servers run on
-the same machine and are measured in turns. local_aws flushes every object to disk before it
-answers; moto_server keeps them in memory. The last line is JSON: {"name", "figure", "unit", "limit",
-"peers", "ratio", "conditions"}, where ratio is the lower of the two rates over moto_server's and limit is
-what it must reach.
+Load comes from wrk on presigned requests, so that no Python client is the bottleneck; local_aws verifies the signature
+of each (--auth required), moto_server none. Both servers run on the same machine and are measured in turns. local_aws
+flushes every object to disk before it answers; moto_server keeps them in memory. The last line is JSON: {"name",
+"figure", "unit", "limit", "peers", "ratio", "conditions"}, where ratio is the lower of the two rates over moto_server's
+and limit is the ratio to reach.
 
     python benchmarks/s3_rate.py [--seconds 4] [--rounds 3] [--connections 32]
 """
@@ -32,6 +32,7 @@ import boto3
 from botocore.config import Config
 
 from launcher.preflight import free_port
+from local_aws.iam.credentials import root_key
 
 OBJECT_BYTES = 100_000
 KEYS = [f"photos/{number:04d}.jpg" for number in range(256)]
@@ -87,7 +88,11 @@ def main() -> None:
             "local_aws": stack.enter_context(local_aws(folder)),
             "moto_server": stack.enter_context(moto_server()),
         }
-        clients = {server: connect(url) for server, url in servers.items()}
+        key = root_key(folder / "state")
+        clients = {
+            "local_aws": connect(servers["local_aws"], key.id, key.secret),
+            "moto_server": connect(servers["moto_server"], "bench", "bench"),
+        }
         samples: dict[tuple[str, str], list[Rate]] = {}
         for _ in range(arguments.rounds):
             # In turns: whatever else the machine does meanwhile slows both.
@@ -99,14 +104,14 @@ def main() -> None:
     report({key: median(rates) for key, rates in samples.items()}, arguments)
 
 
-def connect(url: str) -> Any:
+def connect(url: str, access_key: str, secret: str) -> Any:
     """A client with a bucket that holds every key."""
     client = boto3.client(
         "s3",
         endpoint_url=url,
         region_name="us-east-1",
-        aws_access_key_id="bench",
-        aws_secret_access_key="bench",
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret,
         config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
     )
     client.create_bucket(Bucket=BUCKET)
@@ -157,7 +162,8 @@ def local_aws(folder: Path) -> Iterator[str]:
     images.write_text(_IMAGES)
     port = free_port()
     argv = [sys.executable, "-m", "local_aws", "start", "--foreground", "--state", str(folder / "state")]
-    with running([*argv, "--images", str(images), "--port", str(port)], f"http://127.0.0.1:{port}") as url:
+    argv += ["--images", str(images), "--port", str(port), "--auth", "required"]
+    with running(argv, f"http://127.0.0.1:{port}") as url:
         yield url
 
 

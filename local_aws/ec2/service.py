@@ -19,9 +19,11 @@ from xml.sax.saxutils import escape
 from moto.ec2.models import ec2_backends
 
 from local_aws.context import Context
+from local_aws.ec2 import launch_request
 from local_aws.ec2.instances import Instances
 from local_aws.ec2.metadata import MetadataService
 from local_aws.errors import AwsError
+from local_aws.gateway.bodies import buffered
 from local_aws.gateway.responses import Environ, StartResponse, WsgiApp, respond, respond_error
 from local_aws.settings import ACCOUNT_ID
 from local_aws.state.resources import AlreadyExists, Missing, Resource
@@ -65,14 +67,19 @@ class Ec2:
         self.metadata.stop()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        body = environ["wsgi.input"].read(length)
-        environ["wsgi.input"] = io.BytesIO(body)
+        try:
+            body = buffered(environ)
+        except AwsError as error:
+            return respond_error(start_response, error, "ec2")
         params = dict(parse_qsl(body.decode("utf-8", "replace") or environ.get("QUERY_STRING", "")))
         action = params.get("Action", "")
         region = environ.get("local_aws.region") or self._context.settings.region
         try:
             if action == "RunInstances":
+                complete = launch_request.checked(params, region)
+                if complete != params:
+                    form = urlencode(complete).encode()
+                    environ |= {"wsgi.input": io.BytesIO(form), "CONTENT_LENGTH": str(len(form))}
                 return self._run(environ, start_response, params, region)
             if action == "GetConsoleOutput":
                 return self._console(start_response, params)
@@ -150,11 +157,11 @@ class Ec2:
     def _change(
         self, environ: Environ, start_response: StartResponse, params: Parameters, region: str, action: str
     ) -> Iterable[bytes]:
+        names = [value for name, value in params.items() if name.startswith("InstanceId.")]
+        launch_request.check_state(action, names, region)
         status, headers, body = _call(self._moto, environ)
         if status.startswith("200"):
-            for name, value in params.items():
-                if not name.startswith("InstanceId."):
-                    continue
+            for value in names:
                 if action == "RebootInstances":
                     self.instances.stopped(region, value)
                     self.instances.started(region, value)

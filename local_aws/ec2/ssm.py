@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from local_aws.ec2.images import public_parameter
 from local_aws.ec2.instances import Instances
 from local_aws.ec2.run_command import ENDED, KIND, remove_leftovers
 from local_aws.ec2.running import Running, operation
+from local_aws.gateway.bodies import buffered
 from local_aws.gateway.json_service import Document, JsonService
 from local_aws.gateway.responses import Environ, StartResponse, WsgiApp, respond
 from local_aws.state.resources import Resource
@@ -60,9 +60,7 @@ class Ssm(JsonService):
         if name in operation.handlers:
             return super().__call__(environ, start_response)
         if name == "GetParameter":
-            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            environ["wsgi.input"] = io.BytesIO(body)
-            found = public_parameter(environ.get("local_aws.region", ""), _name(body))
+            found = public_parameter(environ.get("local_aws.region", ""), _name(buffered(environ)))
             if found is not None:
                 return respond(start_response, 200, json.dumps({"Parameter": found}).encode(), _JSON)
         return self._moto(environ, start_response)

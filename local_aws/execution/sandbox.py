@@ -73,9 +73,8 @@ def mount_all(mounts: dict[str, Any]) -> None:
         ours.append(target)
     if mounts["writable"] is not None:
         targets = [target for _, target in mounts["binds"]]
-        _make_read_only(
-            [*mounts["writable"], *(path for path in mounts["private"] if os.path.isdir(path))], targets
-        )
+        private = [path for path in mounts["private"] if os.path.isdir(path)]
+        _make_read_only([*mounts["writable"], *private], targets, mounts["shown"])
 
 
 def mount_proc() -> None:
@@ -167,7 +166,7 @@ def _new_namespace() -> None:
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
 
 
-def _make_read_only(writable: Sequence[str], targets: Sequence[str]) -> None:
+def _make_read_only(writable: Sequence[str], targets: Sequence[str], shown: Sequence[str]) -> None:
     for path in writable:
         _mount(path, path, None, MS_BIND | MS_REC)
     try:
@@ -176,8 +175,10 @@ def _make_read_only(writable: Sequence[str], targets: Sequence[str]) -> None:
         if error.errno != errno.ENOSYS:
             raise
         return  # Linux before 5.12 cannot: the host is then protected by the other means alone
-    for path in (*writable, *targets):
-        _set_read_only(path, False)
+    # Deeper paths last: a change reaches everything below, such as a shown path below the group's own /tmp.
+    states = {**dict.fromkeys(shown, True), **dict.fromkeys((*writable, *targets), False)}
+    for path in sorted(states, key=lambda path: path.count("/")):
+        _set_read_only(path, states[path])
 
 
 def _set_read_only(path: str, read_only: bool) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from local_aws.errors import AwsError, unsupported
 from local_aws.gateway import service_model
+from local_aws.gateway.bodies import buffered
 from local_aws.gateway.responses import Environ, StartResponse, respond_error, status_line
 
 if TYPE_CHECKING:
@@ -124,13 +125,9 @@ class JsonService:
 
 
 def _read_json(environ: Environ) -> Any:
-    length = environ.get("CONTENT_LENGTH")
-    if length and int(length) > MAX_BODY_BYTES:
-        raise AwsError("RequestEntityTooLarge", f"A request is at most {MAX_BODY_BYTES} bytes.", status=413)
-    body = environ["wsgi.input"].read(int(length)) if length else environ["wsgi.input"].read()
     try:
-        params = json.loads(body or b"{}")
-    except ValueError as error:
+        params = json.loads(buffered(environ, MAX_BODY_BYTES) or b"{}")
+    except (ValueError, RecursionError) as error:
         raise AwsError("SerializationException", f"The request is not JSON: {error}") from error
     if not isinstance(params, dict):
         raise AwsError("SerializationException", "The request must be a JSON object")

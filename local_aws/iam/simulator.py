@@ -7,7 +7,6 @@ treats it. A role with policies is simulated by them.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from botocore.exceptions import ClientError
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
+from local_aws.gateway.bodies import buffered
 from local_aws.gateway.responses import Environ, StartResponse, WsgiApp, respond, respond_error
 from local_aws.iam.policy import Access, Decision, decide
 
@@ -34,15 +34,16 @@ TRUST = {
 
 
 class PolicySimulator:
-    """A WSGI app before moto's: it answers SimulatePrincipalPolicy and passes everything else on."""
+    """A WSGI app in front of moto's that answers SimulatePrincipalPolicy and passes on the rest."""
 
     def __init__(self, context: Context, moto: WsgiApp) -> None:
         self._context, self._moto = context, moto
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        environ["wsgi.input"] = io.BytesIO(body)
-        form = parse_qs(body.decode("utf-8", "replace"))
+        try:
+            form = parse_qs(buffered(environ).decode("utf-8", "replace"))
+        except AwsError as error:
+            return respond_error(start_response, error, "query")
         if form.get("Action") != ["SimulatePrincipalPolicy"]:
             return self._moto(environ, start_response)
         try:

@@ -8,7 +8,6 @@ raising; the client gets a clear error in its own protocol.
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import re
 import threading
@@ -23,6 +22,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.exceptions import HTTPException
 
 from local_aws.errors import AwsError, unsupported
+from local_aws.gateway.bodies import buffered
 from local_aws.gateway.responses import Environ, StartResponse, WsgiApp, respond_error
 from local_aws.moto_bridge.state import MotoState
 
@@ -170,9 +170,7 @@ def _operation(environ: Environ) -> str:
     length = environ.get("CONTENT_LENGTH")
     if not form or not length:
         return ""
-    body = environ["wsgi.input"].read(int(length))
-    environ["wsgi.input"] = io.BytesIO(body)
-    return parse_qs(body.decode("utf-8", "replace")).get("Action", [""])[-1]
+    return parse_qs(buffered(environ).decode("utf-8", "replace")).get("Action", [""])[-1]
 
 
 def _changes(operation: str, method: str) -> bool:

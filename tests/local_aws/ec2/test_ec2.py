@@ -331,3 +331,71 @@ def test_instances_come_back_and_commands_get_a_truthful_end(own_cloud: Callable
     assert result["Status"] == "Failed"
     assert "local_aws ended" in result["StandardErrorContent"]
     assert again.shell(name, "cat $HOME/boots")["StandardOutputContent"] == "ran\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"ImageId": "ami-00000000000000000"}, "InvalidAMIID.NotFound"),
+        ({"ImageId": "image"}, "InvalidAMIID.Malformed"),
+        ({"InstanceType": "m5.gigantic"}, "InvalidParameterValue"),
+    ],
+)
+def test_unknown_images_and_types_are_refused(
+    machines: Machines, request_: dict[str, str], code: str
+) -> None:
+    with pytest.raises(ClientError) as error:
+        machines.run(**request_)
+    assert error.value.response["Error"]["Code"] == code
+
+
+def test_terminated_instances_stay_terminated(machines: Machines) -> None:
+    name = machines.run()
+    machines.ec2.terminate_instances(InstanceIds=[name])
+    for call in (machines.ec2.start_instances, machines.ec2.stop_instances, machines.ec2.reboot_instances):
+        with pytest.raises(ClientError, match="is not in a state from which it can be") as error:
+            call(InstanceIds=[name])
+        assert error.value.response["Error"]["Code"] == "IncorrectInstanceState"
+    assert machines.state(name) == "terminated"
+
+
+def test_the_size_of_a_root_device_is_the_images(machines: Machines) -> None:
+    """What the examples of apache-airflow-providers-amazon ask for."""
+    filters = [
+        {"Name": "description", "Values": ["Amazon Linux*"]},
+        {"Name": "root-device-name", "Values": ["/dev/xvda"]},
+    ]
+    images = machines.ec2.describe_images(Filters=filters, Owners=["amazon"])["Images"]
+    newest = max(images, key=lambda image: str(image["CreationDate"]))
+    disk = {"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True, "DeleteOnTermination": True}}
+    name = machines.run(ImageId=newest["ImageId"], InstanceType="t3.micro", BlockDeviceMappings=[disk])
+    assert machines.state(name) in ("pending", "running")
+
+
+ESCAPE = """#!/bin/sh
+cd "$HOME/.."; mv bin bin.old; ln -s {canary} bin; rm -rf commands machine output; ln -s {canary} commands
+ln -s {canary} machine; ln -s {canary} output; rm -f console.log; ln -s {victim} console.log
+cd "$HOME"; rm -f .shutdown; ln -s {victim} .shutdown; rm -rf "$HOME"; ln -s {canary} "$HOME"
+echo tried
+"""
+
+
+def test_links_that_an_instance_leaves_are_not_followed(machines: Machines, tmp_path: Path) -> None:
+    canary, victim = tmp_path / "canary", tmp_path / "victim"
+    canary.mkdir()
+    victim.write_text("precious\n")
+    name = machines.run(ESCAPE.format(canary=canary, victim=victim))
+
+    def console() -> str:
+        return str(machines.ec2.get_console_output(InstanceId=name).get("Output", ""))
+
+    eventually(lambda: "tried" in console())
+    assert "precious" not in console()
+    swap = f"cd /; for f in {machines.folder(name)}/output/*/std*; do rm -f $f; ln -s {victim} $f; done; echo more"
+    done = machines.shell(name, swap)
+    assert "precious" not in done["StandardOutputContent"] + done["StandardErrorContent"]
+    machines.ec2.stop_instances(InstanceIds=[name])
+    machines.ec2.start_instances(InstanceIds=[name])
+    assert machines.shell(name, "echo on")["StandardOutputContent"] == "on\n"
+    assert list(canary.iterdir()) == []
+    assert victim.read_text() == "precious\n"
