@@ -23,7 +23,7 @@ _FAILURES = (BundleError, EvaluationError, ManifestError, ShardError, FileNotFou
 
 
 def find_model(path: Path) -> Path | None:
-    """The bundle that a channel holds: the path itself, or the `model.tar.gz` in it; None where there is nothing."""
+    """Find the bundle of a channel: the path itself, or the `model.tar.gz` in it; None if there is none."""
     if path.is_file() or (path / "model.json").is_file():
         return path
     archives = sorted(path.glob("*.tar.gz")) if path.is_dir() else []
@@ -40,10 +40,10 @@ def _the_model(path: Path, name: str) -> Path:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; its defaults are SageMaker's folders of a processing job."""
+    """The command line; the defaults are the folders of a SageMaker processing job."""
     arguments = argparse.ArgumentParser(
         prog="python -m model_code.evaluate",
-        description="Judge a model on the test split through the serving predictor, and a champion beside it. "
+        description="Judge a model on the test split through the serving predictor, and compare it with a champion. "
         "Writes evaluation.json, predictions.jsonl and report.html, and the champion's under champion/.",
     )
     arguments.add_argument(
@@ -65,14 +65,14 @@ def parser() -> argparse.ArgumentParser:
         help="manifest.json or its folder; absent: the report names no data set version (default: %(default)s)",
     )  # fmt: skip
     arguments.add_argument(
-        "--output", type=Path, default=_OUTPUT, help="where results go (default: %(default)s)"
+        "--output", type=Path, default=_OUTPUT, help="output folder (default: %(default)s)"
     )
     arguments.add_argument(
-        "--runtime", choices=["onnx-int8", "onnx", "torch"], help="default: the one that will serve"
+        "--runtime", choices=["onnx-int8", "onnx", "torch"], help="default: the runtime that will serve"
     )
     arguments.add_argument(
         "--thumbnails", type=int, default=24, metavar="N",
-        help="worst mistakes shown as small photos in report.html; 0: no photo leaves the shards (default: 24)",
+        help="number of worst mistakes shown as thumbnails in report.html; 0 embeds no photo (default: 24)",
     )  # fmt: skip
     arguments.add_argument(
         "--workers",
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def summary(document: dict[str, Any]) -> str:
-    """The figures as `name=value` on one line."""
+    """The figures as `name=value` pairs on one line."""
     names = ("accuracy", "top5_accuracy", "macro_f1", "log_loss", "photos_per_second")
     values = {f"test_{name}" if "second" not in name else name: document[name] for name in names}
     values["test_ece"] = document["calibration"]["ece_after"]
@@ -92,7 +92,7 @@ def summary(document: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; the exit status: 0, or 1 with the reason on stderr."""
+    """Run the command. Returns the exit status: 0, or 1 with the reason on stderr."""
     options = parser()
     arguments = options.parse_args(argv)
     try:

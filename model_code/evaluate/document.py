@@ -1,4 +1,4 @@
-"""evaluation.json: what a judgement says, in figures that the gate, the registry and the report read."""
+"""evaluation.json: the figures of a judgement, read by the gate, the registry and the report."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from model_code.evaluate.scores import ClassScores, Integers, Interval, Outcomes
 SCHEMA_VERSION = 1
 CONFUSED_PAIRS = 20
 MATRIX_CLASSES = 50
-"""SageMaker's layout spells every pair of classes out; beyond this many nobody reads it, and `confusion` has it."""
+"""SageMaker's layout lists every pair of classes; with more classes it is left out, and `confusion` has the counts."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged, and on what.
+    """The model that is judged, and the data set it is judged on.
 
     Args:
         card: the model's.
@@ -103,7 +103,7 @@ def calibration(outcomes: Outcomes, temperature: float) -> dict[str, Any]:
 
 
 def abstention(outcomes: Outcomes, threshold: float) -> dict[str, Any]:
-    """How often the model abstains at its threshold, and how good its answers are when it does not."""
+    """The abstention rate at the model's threshold, and the accuracy of the answers it gives."""
     answered = outcomes.confidence >= threshold
     return {
         "threshold": threshold,

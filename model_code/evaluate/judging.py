@@ -28,11 +28,11 @@ _WARM_UP = 5
 
 
 class EvaluationError(RuntimeError):
-    """Nothing can be judged; the text is one line that names the fix."""
+    """The model cannot be judged; the message is one line that names the fix."""
 
 
 class Mistake(NamedTuple):
-    """A wrong answer given with confidence; ordered by it."""
+    """A wrong answer; ordered by confidence."""
 
     confidence: float
     key: str
@@ -53,7 +53,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a model answered on the test photos, in shard order.
+    """A model's answers on the test photos, in shard order.
 
     Args:
         keys: of the photos that could be read.
@@ -88,19 +88,21 @@ def judge(
     worst: int = 24,
     advance: Callable[[int], None] = lambda photos: None,
 ) -> Judgement:
-    """Ask `predictor` about every photo of `shards`.
+    """Predict every photo of `shards`.
 
     Photos are decoded and answered on `workers` cores at once, a batch each; memory holds a few batches, whatever the
     number of photos.
 
     Args:
-        predictor: opened with one thread, so that each batch runs on its own core.
-        lines: where predictions.jsonl is written.
-        worst: how many mistakes to keep the photos of.
-        advance: told how many photos more are done.
+        predictor: Opened with one thread, so that each batch runs on its own core.
+        shards: The shards of the test split.
+        workers: Cores to use.
+        lines: Path of predictions.jsonl.
+        worst: Number of mistakes to keep with their photos.
+        advance: Called with the number of photos just finished.
 
     Raises:
-        EvaluationError: there is no photo that can be read.
+        EvaluationError: No photo can be read.
     """
     tally = _Tally(predictor, worst)
     started = time.monotonic()
@@ -126,7 +128,7 @@ def judge(
 
 
 class _Tally:
-    """What a pass over the photos adds up to."""
+    """Accumulates the results of a pass over the photos."""
 
     def __init__(self, predictor: Predictor, worst: int) -> None:
         self.keys: list[str] = []
@@ -192,7 +194,7 @@ def _answer(predictor: Predictor, samples: list[Sample]) -> _Answered:
         return _Answered(samples, predictor.logits([sample.data for sample in samples]), [])
     except PhotoError:
         pass
-    # One of them cannot be read: ask one by one, so that it harms no other.
+    # One of them cannot be read: predict one by one, so that the others are unaffected.
     readable: list[Sample] = []
     rows: list[NDArray[np.float32]] = [np.empty((0, len(predictor.classes)), np.float32)]
     unreadable: list[tuple[str, str]] = []

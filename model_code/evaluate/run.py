@@ -22,7 +22,7 @@ from model_code.process.progress import Progress
 
 @dataclass(frozen=True)
 class Judged:
-    """A model, what it answered, and the figures."""
+    """A model, its answers and its figures."""
 
     subject: Subject
     judgement: Judgement
@@ -31,7 +31,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Job:
-    """One evaluation: what to judge on, with what, and where results go."""
+    """Settings of one evaluation."""
 
     shards: list[Path]
     dataset: dict[str, str] | None
@@ -66,7 +66,7 @@ class Job:
         return Judged(subject, judgement, evaluation.evaluate(subject, judgement))
 
     def write(self, judged: Judged, output: Path) -> None:
-        """`evaluation.json` and `report.html`."""
+        """Write `evaluation.json` and `report.html`."""
         text = json.dumps(judged.document, indent=1, ensure_ascii=False, allow_nan=False)
         (output / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         photos = thumbnails(judged.judgement.worst[: self.thumbnails])
@@ -75,7 +75,7 @@ class Job:
 
 
 def run(job: Job, model: Path, champion: Path | None, output: Path) -> Judged:
-    """Judge `model`, and `champion` beside it, and write everything to `output`."""
+    """Judge `model` and `champion` on the same photos, and write everything to `output`."""
     models = 1 if champion is None else 2
     progress = Progress(models * sum(count_photos(shard) for shard in job.shards), "photos")
     ours = job.judge(model, output, progress.advance)

@@ -1,4 +1,4 @@
-"""How good answers are: accuracy, precision and recall, log loss, calibration, and intervals for them."""
+"""Scores of a classifier: accuracy, precision and recall, log loss, calibration, and their intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Integers = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
 UNKNOWN = -1
-"""Label of a photo whose class the model was never taught: every answer to it is wrong."""
+"""Label of a photo whose class the model does not know: every answer to it is wrong."""
 
 TOP = 5
 BINS = 15  # Guo et al. 2017
@@ -26,7 +26,7 @@ _LEAST_PROBABILITY = 1e-12  # an answer of exactly 0 would make every mean infin
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What became of each photo, [photos] each: a few dozen bytes a photo, however many classes there are.
+    """The outcome of each photo, [photos] each: a few dozen bytes per photo, whatever the number of classes.
 
     Args:
         labels: true class, or `UNKNOWN`.
@@ -73,7 +73,7 @@ class Outcomes:
 
     @property
     def hits(self) -> NDArray[np.bool_]:
-        """Whether each answer is right."""
+        """True for each correct answer, [photos]."""
         return self.predictions == self.labels
 
     def log_loss(self) -> float:
@@ -129,7 +129,7 @@ def _ratio(above: NDArray[np.number], below: NDArray[np.number]) -> Reals:
 
 
 def most_confused(matrix: Integers, count: int) -> list[tuple[int, int, int]]:
-    """The `count` commonest mistakes as (true class, prediction, photos), most first."""
+    """The `count` most common mistakes as (true class, prediction, photos), most common first."""
     mistakes = matrix[:-1].copy()
     np.fill_diagonal(mistakes, 0)
     flat = mistakes.reshape(-1)
@@ -140,7 +140,7 @@ def most_confused(matrix: Integers, count: int) -> list[tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of similar confidence: how many, how sure on average, how often right."""
+    """Answers of similar confidence: their number, mean confidence and accuracy."""
 
     low: float
     high: float
@@ -177,9 +177,9 @@ class Interval:
 
 
 def accuracy_interval(hits: NDArray[np.bool_]) -> Interval:
-    """Of the accuracy: the score interval (Wilson 1927; Brown, Cai and DasGupta 2001).
+    """The score interval of an accuracy (Wilson 1927; Brown, Cai and DasGupta 2001).
 
-    Unlike a bootstrap it has a width where every answer is right, or wrong: 20 photos never show certainty.
+    Unlike a bootstrap interval it has a width if every answer is right, or wrong.
     """
     photos, mean = len(hits), float(hits.mean())
     centre, scale = mean + _Z**2 / (2 * photos), 1 + _Z**2 / photos
@@ -189,10 +189,10 @@ def accuracy_interval(hits: NDArray[np.bool_]) -> Interval:
 
 
 def macro_f1_interval(matrix: Integers) -> Interval:
-    """Of the macro F1: the percentile bootstrap (Efron and Tibshirani 1993).
+    """The percentile bootstrap of the macro F1 (Efron and Tibshirani 1993).
 
     Resampling photos is drawing the confusion's cells from a multinomial distribution. Resamples without a photo of a
-    known class have no macro F1, and count nowhere.
+    known class have no macro F1 and are left out.
     """
     if not matrix[:-1].any():
         return Interval(0.0, 0.0, 0.0)
@@ -227,16 +227,16 @@ class Difference:
 
 
 def paired_difference(hits: NDArray[np.bool_], other: NDArray[np.bool_]) -> Difference:
-    """Of photos on which only one of the two is right: the adjusted Wald interval (Bonett and Price 2012).
+    """The adjusted Wald interval of paired proportions (Bonett and Price 2012).
 
-    It adds one such photo to either side, and so has a width where the two never differ, which a bootstrap has not.
+    It adds one discordant photo to either side, so it has a width even if the two models never differ.
 
     Raises:
         ValueError: there is no photo.
     """
     photos = len(hits)
     if not photos:
-        raise ValueError("the two models judged no photo in common: evaluate both on the same test split")
+        raise ValueError("the two models have no test photo in common: evaluate both on the same test split")
     gained, lost = int((hits & ~other).sum()), int((other & ~hits).sum())
     mean = (gained - lost) / photos
     apart, either = (gained - lost) / (photos + 2), (gained + lost + 2) / (photos + 2)

@@ -1,6 +1,4 @@
-"""From a trained classifier to a model bundle: weights, ONNX, int8 where it passes its guard, golden
-outputs, code.
-"""
+"""Export a trained classifier as a bundle: weights, ONNX, int8 where it passes its guard, golden outputs, code."""
 
 from __future__ import annotations
 
@@ -29,8 +27,7 @@ from model_code.predict.unknown import save as save_unknown
 from model_code.process.errors import first_line
 
 AGREEMENT = 1e-3
-"""Largest difference in probability between torch and ONNX on the golden photos; float32 kernels give
-1e-6.
+"""Largest difference in probability allowed between torch and ONNX on the golden photos; float32 kernels give 1e-6.
 """
 
 
@@ -50,8 +47,8 @@ def export_bundle(
     only and the log says why.
 
     Args:
-        output: the folder, SageMaker's model directory; what an earlier attempt left in it is replaced.
-        model: what is served: normalised photos [n, 3, h, w] to logits [n, classes].
+        output: The folder, SageMaker's model directory; files of an earlier attempt are replaced.
+        model: The model to serve: normalized photos [n, 3, h, w] to logits [n, classes].
         reference_model: the same recipe fitted on train alone, so that the validation split can judge it.
         card: name, architecture, classes, transform (a `Transform`), temperature, abstain_threshold, metrics,
             hyperparameters, dataset, embedder_id, weights_sha256, code_version.
@@ -76,7 +73,7 @@ def export_bundle(
     _copy_code(output / bundle.CODE)
     photos = golden_photos(calibration_shards)
     runtimes = ["torch"]
-    print("exporting to ONNX, then looking for an int8 form that costs no accuracy", flush=True)
+    print("exporting to ONNX, then searching for an int8 form that costs no accuracy", flush=True)
     if _try_onnx(model, output, fields, photos):
         runtimes = ["onnx", *runtimes]
         int8 = _try_int8(output, model, reference_model, card, calibration_shards, valid_shards)
@@ -104,7 +101,7 @@ def _write_unknown(
 
 
 def exportable(model: nn.Module) -> nn.Module:
-    """`model` on the CPU in eval mode, its head folded into plain linear layers that need no code of ours."""
+    """`model` on the CPU in eval mode, its head folded into plain linear layers."""
     model = model.eval().cpu()
     if isinstance(model, Classifier) and isinstance(model.head, Head):
         model = attach_head(model.backbone, model.head.folded().eval())
@@ -112,7 +109,7 @@ def exportable(model: nn.Module) -> nn.Module:
 
 
 def _clear(output: Path) -> None:
-    """Remove what an interrupted attempt left behind: a leftover file would be sealed into the bundle."""
+    """Remove files of an interrupted attempt, which would otherwise be sealed into the bundle."""
     output.mkdir(parents=True, exist_ok=True)
     for name in (bundle.CARD, UNKNOWN, *bundle.RUNTIME_FILES.values()):
         (output / name).unlink(missing_ok=True)
@@ -127,7 +124,7 @@ def _copy_code(folder: Path) -> None:
 
 
 def _try_onnx(model: nn.Module, output: Path, fields: Mapping[str, Any], photos: Sequence[bytes]) -> bool:
-    """Write `model.onnx` if it can be done and agrees with torch; else say why not."""
+    """Write `model.onnx` if the network can be exported and agrees with torch; else print the reason."""
     path = output / bundle.ONNX
     try:
         export_onnx(model, fields["transform"]["crop"], path)
@@ -146,22 +143,25 @@ def _try_onnx(model: nn.Module, output: Path, fields: Mapping[str, Any], photos:
 
 def _without_onnx(path: Path, reason: str) -> bool:
     path.unlink(missing_ok=True)
-    print(f"warning: the bundle has no {path.name} and will be served by torch, slower: {reason}", flush=True)
+    print(
+        f"warning: the bundle has no {path.name} and will be served by torch, more slowly: {reason}",
+        flush=True,
+    )
     return False
 
 
 def _try_int8(output: Path, *arguments: Any) -> Int8:
     try:
         return make_int8(output, *arguments)
-    except Exception as error:  # the quantiser raises almost anything on operators it does not know
+    except Exception as error:  # the quantizer raises almost anything on operators it does not know
         (output / bundle.ONNX_INT8).unlink(missing_ok=True)
         return Int8(
-            Verdict(False, f"quantisation failed: {first_line(error)}", None, 0), None, np.zeros(0, np.int64)
+            Verdict(False, f"quantization failed: {first_line(error)}", None, 0), None, np.zeros(0, np.int64)
         )
 
 
 def _record(fields: dict[str, Any], int8: Int8) -> None:
-    """Note the verdict; if int8 will serve, calibrate what will serve, and keep what a server falls back to."""
+    """Record the verdict. If int8 will serve, calibrate it, and keep the calibration of the float fallback."""
     verdict = int8.verdict
     print(f"int8 {'kept' if verdict.kept else 'dropped'}: {verdict.reason}", flush=True)
     fields["metrics"]["int8"] = verdict.to_json()

@@ -22,9 +22,7 @@ GOLDEN_SIDE = 96
 
 
 def golden_photos(shards: Sequence[Path], count: int = GOLDEN_PHOTOS) -> list[bytes]:
-    """A few photos as small JPEGs (a few kB each), from the first shard that has some; drawn ones if none
-    has.
-    """
+    """Encode a few photos as small JPEGs (a few kB each), from the first shard that has any; drawn ones if none has."""
     photos: list[bytes] = []
     for shard in shards:
         for sample in read_shard(shard):
@@ -48,7 +46,7 @@ def _shrunk(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _drawn(number: int) -> NDArray[np.uint8]:
-    """Smooth coloured waves: something that every layer reacts to."""
+    """Draw smooth colored waves, which every layer responds to."""
     rows, columns = np.mgrid[0:GOLDEN_SIDE, 0:GOLDEN_SIDE] / GOLDEN_SIDE
     waves = [np.sin(2 * np.pi * ((1 + number) * rows + (1 + channel) * columns)) for channel in range(3)]
     return np.asarray(127.5 + 127.5 * np.stack(waves, axis=-1), np.uint8)
@@ -66,6 +64,7 @@ def answers(
 def golden_entries(
     output: Path, fields: Mapping[str, Any], photos: Sequence[bytes], runtimes: Sequence[str]
 ) -> list[dict[str, Any]]:
+    """The `golden` entries of the card: each photo with the answers of every runtime."""
     rows = {runtime: answers(output, fields, photos, runtime).tolist() for runtime in runtimes}
     main = rows["onnx" if "onnx" in rows else "torch"]
     int8 = rows.get("onnx-int8")

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from model_code.networks.backbone import Classifier
 
 MAX_BATCH = 4096
-"""Upper bound of the dynamic batch: torch.export wants one."""
+"""Upper bound of the dynamic batch, which torch.export requires."""
 
 Floats = NDArray[np.float32]
 
 
 class _WithFeatures(nn.Module):
-    """Logits beside the feature map they are a linear function of, for class-activation maps."""
+    """Logits, and the feature map they are a linear function of, for class-activation maps."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -36,19 +36,19 @@ class _WithFeatures(nn.Module):
 
 
 def has_features(model: nn.Module) -> bool:
-    """Whether the graph of `model` gets a second output: its embedding is the mean of a feature map."""
+    """True if the graph of `model` gets a second output, because its embedding is the mean of a feature map."""
     return isinstance(model, Classifier) and model.backbone.has_feature_map
 
 
 def export_onnx(model: nn.Module, side: int, path: Path) -> None:
-    """Write `model` (normalised [n, 3, side, side] to logits) to `path` with a dynamic batch.
+    """Write `model` (normalized [n, 3, side, side] to logits) to `path` with a dynamic batch.
 
     Raises:
         ImportError: onnx or onnxscript is missing.
-        Exception: whatever torch.export says of a network that it cannot trace.
+        Exception: torch.export cannot trace the network.
     """
     import onnx
-    import onnxscript  # noqa: F401 - torch says only late, and at length, that it is missing
+    import onnxscript  # noqa: F401 - torch reports only late, and at length, that it is missing
 
     outputs = ["logits"]
     if has_features(model):
@@ -72,7 +72,7 @@ def export_onnx(model: nn.Module, side: int, path: Path) -> None:
 
 
 def _forget_sources(graph: Any) -> None:
-    """Drop the exporter's stack traces: they name paths of this machine."""
+    """Drop the exporter's stack traces, which contain paths of this machine."""
     for node in graph.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -85,7 +85,7 @@ def _forget_sources(graph: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter reports its stages on standard output, which belongs to the job's metrics."""
+    """Silence the exporter: it reports its stages on standard output, which carries the job's metrics."""
     silenced = logging.getLogger("torch.onnx")
     level = silenced.level
     silenced.setLevel(logging.ERROR)

@@ -9,17 +9,17 @@ from torch.nn import functional
 
 
 class Head(nn.Module):
-    """Standardise, drop, optionally one hidden layer with ReLU, classify: embeddings [n, dim] to logits [n,
-    classes].
+    """Standardize, drop, optionally one hidden layer with ReLU, classify.
+
+    Maps embeddings [n, dim] to logits [n, classes].
 
     Args:
         mean: Subtracted from each embedding, [dim].
         deviation: Then divides it, [dim].
-        classes: How many.
+        classes: Number of classes.
         hidden: Width of the hidden layer; 0: none.
         dropout: Fraction dropped before each linear layer.
-        seed: Draws the weights of the hidden layer. The last layer starts at zero: every class equally
-        likely.
+        seed: Draws the weights of the hidden layer. The last layer starts at zero: all classes equally likely.
     """
 
     mean: Tensor
@@ -55,21 +55,21 @@ class Head(nn.Module):
         """Numbers per embedding."""
         return len(self.mean)
 
-    def standardise(self, embeddings: Tensor) -> Tensor:
+    def standardize(self, embeddings: Tensor) -> Tensor:
         """Mean 0 and deviation 1 in every dimension, as over the training rows."""
         return (embeddings - self.mean) * self.scale
 
     def forward(
-        self, embeddings: Tensor, masks: tuple[Tensor, ...] = (), *, standardised: bool = False
+        self, embeddings: Tensor, masks: tuple[Tensor, ...] = (), *, standardized: bool = False
     ) -> Tensor:
         """Logits [n, classes].
 
         Args:
             embeddings: [n, dim].
             masks: Drop inputs, one mask per linear layer; see `draw_masks`.
-            standardised: Whether `embeddings` went through `standardise` already.
+            standardized: Whether `embeddings` went through `standardize` already.
         """
-        x = embeddings if standardised else self.standardise(embeddings)
+        x = embeddings if standardized else self.standardize(embeddings)
         if masks:
             x = x * masks[0]
         if self.hidden is not None:
@@ -79,8 +79,7 @@ class Head(nn.Module):
         return self.output(x)
 
     def draw_masks(self, generator: np.random.Generator, count: int) -> tuple[Tensor, ...]:
-        """Dropout masks for a global batch of `count`, each [count, width]: 0, or 1 / the probability of
-        staying.
+        """Draw dropout masks for a global batch of `count`, each [count, width]: 0, or 1 / P(kept).
 
         They are drawn for the whole batch on every rank, which then takes its share: so one process or
         several drop the same. A byte per element is enough to draw from, and ten times faster than a float.
@@ -97,7 +96,7 @@ class Head(nn.Module):
         )
 
     def folded(self) -> nn.Module:
-        """The same function without standardisation: a Linear, or Linear, ReLU, Linear. For export."""
+        """The same function without standardization: a Linear, or Linear, ReLU, Linear. For export."""
         first = self.hidden if self.hidden is not None else self.output
         folded = nn.Linear(first.in_features, first.out_features)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: temperature scaling, and the confidence below which to abstain."""
+"""Calibrated probabilities: temperature scaling, and the confidence below which to abstain."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,20 +10,20 @@ Floats = NDArray[np.floating]
 Labels = NDArray[np.integer]
 
 _GOLDEN: Final = (5**0.5 - 1) / 2
-# Where held-out photos are all right, the loss falls for ever as the temperature does: without a floor, every answer
-# would be certain. No network that errs comes near either end.
+# If every held-out photo is classified correctly, the loss falls without end as the temperature does: without a
+# floor, every answer would be certain. Networks that make mistakes stay far from both ends.
 _TEMPERATURES: Final = (0.25, 50.0)
-# Below this share of photos an accuracy is a matter of luck.
+# Below this share of photos an accuracy is mostly chance.
 _LEAST_COVERAGE: Final = 0.1
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a model's logits become probabilities.
+    """Mapping from a model's logits to probabilities.
 
     Args:
         temperature: Divides the logits before softmax.
-        abstain_threshold: Answers whose probability is below this are better not trusted; 0 means trust all.
+        abstain_threshold: Answers whose probability is below this should not be trusted; 0 trusts all.
     """
 
     temperature: float = 1.0
@@ -53,10 +53,10 @@ def log_loss(logits: Floats, labels: Labels, temperature: float = 1.0) -> float:
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> float:
-    """The temperature with the least log loss on held-out logits (Guo et al. 2017, arXiv:1706.04599).
+    """The temperature with the lowest log loss on held-out logits (Guo et al. 2017, arXiv:1706.04599).
 
-    The loss has one minimum in the temperature, so a golden-section search over its logarithm finds it. The answer
-    lies in 0.25 .. 50.
+    The loss has one minimum in the temperature, so a golden-section search over its logarithm finds it. The
+    result is limited to 0.25 .. 50.
     """
     if not len(labels):
         return 1.0
@@ -71,7 +71,7 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
 
 
 def fit_threshold(probability: Floats, labels: Labels, target: float = 0.95) -> float:
-    """The lowest confidence from which answers are right at least `target` of the time.
+    """The lowest confidence at which at least a fraction `target` of the answers is right.
 
     Where no confidence reaches the target, the one with the best accuracy among those that still answer a
     tenth of the photos.

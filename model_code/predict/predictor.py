@@ -1,6 +1,6 @@
-"""Open a model bundle and predict: the one path from photo bytes to calibrated probabilities.
+"""Open a model bundle and predict: the only path from photo bytes to calibrated probabilities.
 
-Evaluation, the smoke test and the HTTP server all come through here, so what is judged is what is served.
+Evaluation, the smoke test and the HTTP server all use it, so the model judged is the model served.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from model_code.predict.unknown import load as load_unknown
 from model_code.process.cores import cores
 
 BATCH = 32
-"""Photos per run in `predict`: past this, throughput on a CPU no longer rises and memory does."""
+"""Photos per run in `predict`: beyond this, throughput on a CPU no longer rises while memory does."""
 
 GOLDEN_TOLERANCE = {Runtime.ONNX_INT8: 0.05, Runtime.ONNX: 0.02, Runtime.TORCH: 0.02}
 """Largest difference of any probability from the golden output that the same runtime recorded.
@@ -34,16 +34,16 @@ differently.
 """
 
 CROSS_TOLERANCE = 0.25
-"""The same against another runtime's output: int8 is judged by accuracy at export, here only for nonsense."""
+"""The same against another runtime's output: int8 is judged by accuracy at export, here only for gross errors."""
 
 
 def warn(message: str) -> None:
-    """The loud channel of `Predictor.open`: standard error, which every container logs."""
+    """Print a warning to standard error, which every container logs."""
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 class Predictor:
-    """A model ready to answer. Thread-safe; with one thread each call runs on the caller's thread alone."""
+    """A model ready to answer. Thread-safe; with one thread, each call runs on the caller's thread."""
 
     def __init__(
         self, card: ModelCard, runtime: Runtime, session: Session, threads: int, bundle: Bundle
@@ -74,7 +74,7 @@ class Predictor:
             threads: threads that one call uses; by default this process's share (SM_NUM_CPUS,
                 OMP_NUM_THREADS, cores).
             workdir: where to unpack an archive; by default a temporary folder.
-            on_fallback: told, in one line, about each runtime that was passed over.
+            on_fallback: Called with one line for each runtime that was skipped.
 
         Raises:
             BundleError: the bundle cannot be trusted, or no runtime here reproduces its golden outputs.
@@ -113,7 +113,7 @@ class Predictor:
         """Decode, resize and crop one photo: uint8 [h, w, 3].
 
         Raises:
-            PhotoError: the bytes are no photo that we read, or it has more than `max_pixels`.
+            PhotoError: the bytes are not a readable photo, or it has more than `max_pixels`.
         """
         return self.transform.pixels(photo, max_pixels=max_pixels)
 
@@ -218,7 +218,7 @@ def golden_output(item: Golden, runtime: Runtime) -> tuple[Sequence[float], floa
 
 
 def candidates(available: Sequence[str], first: str | None) -> list[Runtime]:
-    """Runtimes to try, in order: `first` when given, then those the bundle prefers less.
+    """Runtimes to try, in order: from `first` if given, else from the bundle's preferred one.
 
     Raises:
         BundleError: `first` is not in the bundle.

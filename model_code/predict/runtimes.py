@@ -50,12 +50,15 @@ class OnnxSession:
 
     @property
     def has_features(self) -> bool:
+        """See `Session`."""
         return self._has_features
 
     def logits(self, batch: Floats) -> Floats:
+        """See `Session`."""
         return self._session.run(["logits"], {self._input: batch})[0]
 
     def features(self, batch: Floats) -> tuple[Floats, Floats]:
+        """See `Session`."""
         if not self._has_features:
             raise SessionError("the network was exported without its feature map")
         logits, features = self._session.run(["logits", "features"], {self._input: batch})

@@ -1,4 +1,4 @@
-"""Runtime sessions: one loaded network, called with a batch of normalised photos.
+"""Runtime sessions: one loaded network, called with a batch of normalized photos.
 
 A session is thread-safe and runs on the calling thread when it was opened with one thread, so several server
 threads share one copy of the weights.
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Runtime(StrEnum):
-    """What executes the network. The value is the name used in model.json and on the command line."""
+    """Library that executes the network. The value is the name in model.json and on the command line."""
 
     ONNX_INT8 = "onnx-int8"
     ONNX = "onnx"
@@ -32,10 +32,10 @@ class Session(Protocol):
 
     @property
     def has_features(self) -> bool:
-        """Whether `features` can answer: the export gave the network a second output."""
+        """True if `features` is available: the exported network has a second output."""
 
     def logits(self, batch: Floats) -> Floats:
-        """Logits [n, classes] before temperature, for a normalised batch [n, 3, h, w]."""
+        """Logits [n, classes] before temperature, for a normalized batch [n, 3, h, w]."""
 
     def features(self, batch: Floats) -> tuple[Floats, Floats]:
         """Logits [n, classes] and the last feature map [n, channels, h', w']."""

@@ -37,14 +37,17 @@ class TorchSession:
 
     @property
     def has_features(self) -> bool:
+        """See `Session`."""
         return bool(self._network.backbone.has_feature_map)
 
     @torch.inference_mode()
     def logits(self, batch: Floats) -> Floats:
+        """See `Session`."""
         return _floats(self._network(self._tensor(batch)))
 
     @torch.inference_mode()
     def features(self, batch: Floats) -> tuple[Floats, Floats]:
+        """See `Session`."""
         if not self.has_features:
             raise SessionError("the network has no feature map that its answer is a mean of")
         maps = self._network.backbone.feature_map(self._tensor(batch))

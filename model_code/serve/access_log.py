@@ -1,4 +1,4 @@
-"""A JSON line per request, made and written by a thread of its own: a log, slow or full, never holds up an answer."""
+"""The access log: a JSON line per request, written by its own thread, so that a slow or full log delays no answer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _ATOMIC = 4096
 
 @dataclass(slots=True)
 class Entry:
-    """One request. Neither its photos nor long texts: a backlog must not hold them.
+    """One request, without its photos or long texts: a backlog must not hold them.
 
-    :param at: when it was answered, seconds since 1970.
-    :param method: and all that follows, where the request became complete.
+    Args:
+        at: Time of the answer, seconds since 1970.
+        method: None, and so are the fields after it, if the request was never complete.
     """
 
     at: float
@@ -39,7 +40,7 @@ class Entry:
     inference_id: str | None = None
 
     def fields(self) -> dict[str, Any]:
-        """What the line says."""
+        """The fields of the log line."""
         said: dict[str, Any] = {
             "time": datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
         }
@@ -63,7 +64,7 @@ class Entry:
 
 
 class AccessLog:
-    """Lines to a file or standard output; beyond a backlog of 10,000 they are dropped and counted in `lost`."""
+    """Writes lines to a file or standard output. Beyond a backlog of 10,000 they are dropped and counted in `lost`."""
 
     def __init__(self, target: str) -> None:
         self.lost = 0
@@ -102,7 +103,7 @@ class AccessLog:
                     self.lost += part.count(b"\n")
 
     def _parts(self) -> Iterator[bytes]:
-        """All that is waiting, as lines in pieces that are written whole."""
+        """Yield all waiting lines in pieces small enough to be written atomically."""
         part = b""
         while self._lines:
             line = json.dumps(self._lines.popleft().fields()).encode() + b"\n"

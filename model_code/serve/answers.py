@@ -1,4 +1,4 @@
-"""Probabilities into answers: JSON, JSON lines and CSV, with the model's and the data set's version."""
+"""Formats probabilities as JSON, JSON lines and CSV, with the versions of model and data set."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from model_code.serve.payload import Format, Options, Query
 class Answer:
     """One photo's answer.
 
-    :param order: class indices from the likeliest to the least likely, int [classes].
-    :param probabilities: calibrated, in that order, float32 [classes].
-    :param heat_map: PNG, when asked for.
+    Args:
+        order: Class indices from the likeliest to the least likely, int [classes].
+        probabilities: Calibrated, in that order, float32 [classes].
+        heat_map: PNG, if requested.
     """
 
     order: NDArray[np.intp]
@@ -42,7 +43,7 @@ class Answer:
 
 
 Outcome = Answer | Exception
-"""What became of one photo."""
+"""The outcome of one photo."""
 
 _STATUS = {PhotoReason.TOO_LARGE: 413, PhotoReason.UNSUPPORTED: 415}
 
@@ -51,10 +52,11 @@ _STATUS = {PhotoReason.TOO_LARGE: 413, PhotoReason.UNSUPPORTED: 415}
 class Writer:
     """Writes answers for one model.
 
-    :param classes: the model's, in its order.
-    :param abstain_threshold: an answer whose best probability is below is flagged `abstain`.
-    :param provenance: model and data set, repeated in every JSON answer.
-    :param unknown: scores how unlike every class a photo is; None for a model of an older release.
+    Args:
+        classes: The model's, in its order.
+        abstain_threshold: An answer whose best probability is below is flagged `abstain`.
+        provenance: Model and data set, included in every JSON answer.
+        unknown: Scores how unlike every class a photo is; None for a model of an older release.
     """
 
     classes: tuple[str, ...]
@@ -65,8 +67,8 @@ class Writer:
     def response(self, query: Query, outcomes: Sequence[Outcome]) -> Response:
         """The response to a whole request.
 
-        A photo that cannot be read fails the request, except in JSON lines, where it only fails its own line
-        as long as there is a good one.
+        A photo that cannot be read fails the request, except in JSON lines, where it fails only its own line as
+        long as another line succeeds.
         """
         errors = [
             (n, refusal(outcome)) for n, outcome in enumerate(outcomes) if isinstance(outcome, Exception)
@@ -127,8 +129,7 @@ class Writer:
     def _prediction(self, answer: Answer, top_k: int | None, doubt: str) -> str:
         """One photo's answer as a JSON object without its closing brace.
 
-        Written by hand: most of an answer never changes, and `json` takes four times as long, between two photos,
-        when its code is in no cache.
+        Formatted without `json`, which takes four times as long here: most of an answer never changes.
         """
         top = self._top(self._quoted, answer, top_k)
         name, probability = top[0]

@@ -30,7 +30,7 @@ _ECHO_LIMIT = 1024
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What /metrics and /execution-parameters tell."""
+    """Facts that /metrics and /execution-parameters report."""
 
     info: dict[str, str]
     concurrent: int
@@ -68,7 +68,7 @@ class Application:
     # -- protocol.Application ----------------------------------------------------------------------------------------
 
     def handle(self, exchange: Exchange) -> None:
-        """Route a request; every failure becomes an answer."""
+        """Route a request; failures become error responses."""
         request = exchange.request
         try:
             methods = self._routes.get(request.path)
@@ -110,16 +110,15 @@ class Application:
         )
 
     def refused(self, error: HttpError) -> None:
-        """Count and log a request that never became complete."""
+        """Count and log a request that was never complete."""
         self._metrics.count_status(error.status)
         self._log.write(Entry(time.time(), error.status, error.reason))
 
     # -- routes ------------------------------------------------------------------------------------------------------
 
     def _ping(self, exchange: Exchange) -> None:
-        # The process accepts connections only after its model has answered a warm-up, so being asked means
-        # having been well once. A thread that hangs in native code can only be got rid of with its container,
-        # which SageMaker replaces when this fails.
+        # The process accepts connections only after its model has answered a warm-up. A thread that hangs in native
+        # code ends only with its container, which SageMaker replaces when this check fails.
         silence = self._board.silence()
         if silence > self._settings.limits.hang_timeout:
             raise HttpError(
@@ -196,5 +195,5 @@ def _internal(error: Exception) -> Response:
 
 
 def report_trouble(error: Exception) -> None:
-    """Into the server's log: nobody can be told."""
+    """Write an error that no client can be told about to the server's log."""
     print(f"error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""Photos in, answers out: a bounded queue whose photos are worked on as soon as a thread is free.
+"""A bounded queue of photos, processed in batches as soon as a thread is free.
 
-A photo that finds a free thread is worked on at once, so nothing is added to the latency of a quiet server; under load
-photos pile up while the threads are busy, and each takes a share of the pile as one batch. Decoding and the network
+A photo that finds a free thread starts at once, so batching adds no latency on a quiet server; under load, photos
+queue while the threads are busy, and each thread takes a share of the queue as one batch. Decoding and the network
 release the GIL, so one process keeps its cores busy from a single copy of the weights.
 
 Everything but `Batcher.run` is called under the reactor's lock.
@@ -28,11 +28,11 @@ than with 2, and with 2 simulated to be 2 % higher than with 3. A saturated serv
 """
 
 WINDOW = 32
-"""Photos of one request that wait or run at a time: one of a thousand photos does not hold up the others."""
+"""Photos of one request that wait or run at a time, so that a request of a thousand photos does not block others."""
 
 
 class Model(Protocol):
-    """What the threads call; each method on several of them at once."""
+    """Called by the worker threads, by several at once."""
 
     def prepare(self, photo: bytes) -> object:
         """Decode and transform one photo; raises for a photo that cannot be used."""
@@ -46,7 +46,7 @@ class Model(Protocol):
 
 @dataclass(slots=True)
 class Job:
-    """The photos of one request on their way through the queue."""
+    """The photos of one request in the queue."""
 
     photos: Sequence[Photo]
     done: Callable[[list[Outcome]], None]
@@ -70,10 +70,11 @@ _Item = tuple[Job, int, float]
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Photos that are worked on together.
+    """Photos that are processed together.
 
-    :param started: when the work began (`time.perf_counter`).
-    :param worked: seconds of work, when it is done.
+    Args:
+        started: Start of the work (`time.perf_counter`).
+        worked: Duration of the work in seconds, once finished.
     """
 
     items: list[_Item]
@@ -83,7 +84,7 @@ class Batch:
 
     @property
     def waited(self) -> float:
-        """Seconds that its oldest photo waited."""
+        """Seconds that the oldest photo waited."""
         return self.started - self.items[0][2]
 
 
@@ -99,11 +100,15 @@ class Batcher:
         observe: Callable[[Batch], None] = lambda _: None,
         trouble: Callable[[Exception], None] = lambda _: None,
     ) -> None:
-        """Give out at most `workers` batches at a time.
+        """Create the queue.
 
-        :param capacity: photos that may wait or be worked on.
-        :param observe: told of every batch that is done.
-        :param trouble: told what `Job.done` raised.
+        Args:
+            model: Decodes and answers.
+            workers: Batches that run at a time.
+            max_batch: Most photos of one batch.
+            capacity: Photos that may wait or run.
+            observe: Called with every finished batch.
+            trouble: Called with exceptions of `Job.done`.
         """
         self._model = model
         self._workers = workers
@@ -116,11 +121,11 @@ class Batcher:
         self.outstanding = 0
 
     def working_since(self) -> float:
-        """When the longest running batch was begun (`time.perf_counter`); now, where none is running."""
+        """Start of the longest running batch (`time.perf_counter`); now, if none is running."""
         return min((batch.started for batch in self._running), default=time.perf_counter())
 
     def submit(self, job: Job) -> None:
-        """Take a job on; `job.done` is called with an outcome per photo.
+        """Queue a job; `job.done` is called with an outcome per photo.
 
         Raises:
             HttpError: 503, the queue is full.
@@ -133,7 +138,7 @@ class Batcher:
             pass
 
     def _feed(self, job: Job) -> bool:
-        """Queue the next photo of a job that needs work; False when there is none."""
+        """Queue the next pending photo of a job; False if there is none."""
         while job.next < len(job.photos):
             index = job.next
             job.next += 1
@@ -147,12 +152,12 @@ class Batcher:
 
     @property
     def waiting(self) -> bool:
-        """Whether there are photos that may be begun now."""
+        """True if there are photos that may start now."""
         return bool(self._pending) and self.room
 
     @property
     def room(self) -> bool:
-        """Whether a photo that comes may be begun at once."""
+        """True if a new photo could start at once."""
         return len(self._running) < self._workers
 
     def take(self) -> Batch:
@@ -192,7 +197,7 @@ class Batcher:
         batch.worked = time.perf_counter() - batch.started
 
     def finish(self, batch: Batch) -> None:
-        """Answer the requests that are complete now."""
+        """Answer the requests that are now complete."""
         self._running.remove(batch)
         self.outstanding -= len(batch.items)
         for (job, index, _), outcome in zip(batch.items, batch.outcomes, strict=True):
@@ -203,6 +208,6 @@ class Batcher:
                 continue
             try:
                 job.done(job.outcomes)
-            except Exception as error:  # one request's trouble must not leave the others waiting
+            except Exception as error:  # a failure of one request must not leave the others waiting
                 self._trouble(error)
         self._observe(batch)

@@ -1,4 +1,4 @@
-"""How many processes, workers and threads serve a model best here: a short measurement, then arithmetic."""
+"""Choose processes, workers and threads for a model on this machine by a short measurement."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from model_code.serve.settings import MOST_PROCESSES, Settings
 
 _BATCHES = (1, 4, 16)
 _SLICE = 0.1
-"""Seconds of one measurement."""
+"""Duration of one measurement in seconds."""
 _BUDGET = 0.7
-"""Seconds after which no further measurement is begun: starting in time matters more than the last percent."""
+"""Seconds after which no further measurement starts: a quick start matters more than the last percent."""
 _WORTH = 1.1
-"""A bigger batch or more workers must bring this much throughput to be worth their latency."""
+"""Factor in throughput that a bigger batch or more workers must gain to be worth their latency."""
 _QUICKER = 1.2
-"""Threads that share a batch must cut the latency of a single photo by this factor to be worth their while."""
+"""Factor by which threads that share a batch must cut the latency of a single photo."""
 _SERIAL_SHARE = 0.6
 """Share of one core that a process may spend under the GIL before requests queue for it."""
 _QUEUE_SECONDS = 2.0
@@ -29,13 +29,14 @@ _QUEUE_MOST = 2048
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How the work is spread.
+    """Distribution of the work over processes and threads.
 
-    :param processes: server processes.
-    :param workers: worker threads per process; each runs one batch at a time.
-    :param threads: threads of the runtime that share one batch.
-    :param max_batch: most photos of one batch.
-    :param queue: photos that may wait or run in one process.
+    Args:
+        processes: Server processes.
+        workers: Worker threads per process; each runs one batch at a time.
+        threads: Threads of the runtime that share one batch.
+        max_batch: Most photos of one batch.
+        queue: Photos that may wait or run in one process.
     """
 
     processes: int
@@ -51,10 +52,11 @@ class Arrangement:
 
 @dataclass(frozen=True)
 class Measured:
-    """One way to use the cores.
+    """Measurements of one way to use the cores.
 
-    :param rates: photos per second by batch size.
-    :param latency: seconds of one photo alone.
+    Args:
+        rates: Photos per second by batch size.
+        latency: Seconds of one photo alone.
     """
 
     workers: int
@@ -73,12 +75,16 @@ class Measured:
 
 
 def choose(ways: Sequence[Measured], serial_seconds: float, cores: int, settings: Settings) -> Arrangement:
-    """The arrangement for what was measured; settings that are given win.
+    """Choose the arrangement from measurements; explicit settings take precedence.
 
-    The first way, unless another has clearly more throughput, or about as much and a clearly lower latency of
-    a single photo. More than one process where a single one would spend too much time under the GIL.
+    The first way wins unless another has clearly more throughput, or about as much with a clearly lower latency
+    of a single photo. Several processes are used where one would spend too much time under the GIL.
 
-    :param serial_seconds: time per photo that only one thread of a process can spend at a time.
+    Args:
+        ways: The measurements, the default way first.
+        cores: Cores of this machine to use.
+        settings: Values given explicitly.
+        serial_seconds: Time per photo that only one thread of a process can spend at a time.
     """
     best = max(way.rate for way in ways)
     close = [way for way in ways if way.rate * _WORTH >= best]
@@ -94,7 +100,7 @@ def choose(ways: Sequence[Measured], serial_seconds: float, cores: int, settings
 
 
 def fixed(settings: Settings) -> Arrangement | None:
-    """The arrangement when the settings leave nothing to measure."""
+    """The arrangement, if the settings leave nothing to measure."""
     chosen = (settings.processes, settings.workers, settings.threads, settings.max_batch)
     if any(value is None for value in chosen):
         return None
@@ -105,8 +111,9 @@ def fixed(settings: Settings) -> Arrangement | None:
 def measure(ways: Sequence[tuple[int, int, Callable[[int], Callable[[], object]]]]) -> list[Measured]:
     """Time each way to use the cores.
 
-    :param ways: workers, threads, and a function that for a batch size gives a call answering one such batch.
-        At least the first way is measured, at least with batches of one.
+    Args:
+        ways: Workers, threads, and a function that for a batch size gives a call answering one such batch.
+            At least the first way is measured, at least with batches of one.
     """
     measured: list[Measured] = []
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Class-activation maps (Zhou et al., 2016): which parts of a photo speak for a class.
+"""Class-activation maps (Zhou et al., 2016): the evidence for a class in each part of a photo.
 
 For a network whose last feature map is averaged and goes through one linear layer, the logit of a class is
 the mean over the map of `sum_k head[class, k] * features[k]`: that sum, before the mean, is the heat map.
@@ -28,17 +28,17 @@ class Explainer:
     """Heat maps for one opened model."""
 
     def __init__(self, predictor: Predictor) -> None:
-        """Find the linear head and prove on a golden photo that it is the one the network ends in.
+        """Find the linear head and verify on a golden photo that the network ends in it.
 
         Raises:
-            ValueError: the network has no map that explains its answer; the text says why.
+            ValueError: The network has no map that explains its answer; the message says why.
         """
         self._predictor = predictor
         self._head = _linear_head(predictor)
         self._index = {name: number for number, name in enumerate(predictor.classes)}
 
     def class_index(self, target: str) -> int:
-        """Position of a class.
+        """Index of a class.
 
         Raises:
             HttpError: 400 when the model has no such class.
@@ -51,7 +51,8 @@ class Explainer:
         """Logits [classes], and a PNG of the photo as the network sees it, under the heat map of a class.
 
         Args:
-            target: the class; None for the predicted one.
+            pixels: The photo, uint8 [h, w, 3].
+            target: The class; None for the predicted one.
 
         Raises:
             HttpError: the model has no class `target`.
@@ -63,31 +64,31 @@ class Explainer:
 
 
 def activation(features: Floats, weights: Floats) -> Floats:
-    """The map [h', w'] of one class in 0..1: 0 where nothing speaks for it, 1 at its strongest place."""
+    """The map [h', w'] of one class in 0..1: 0 without evidence, 1 at the maximum."""
     heat = np.maximum(np.tensordot(weights, features, axes=1), 0)
     peak = float(heat.max())
     return (heat / peak if peak > 0 else heat).astype(np.float32)
 
 
 def overlay(pixels: Pixels, heat: Floats) -> bytes:
-    """A PNG of the photo [h, w, 3] tinted by the map: blue is cold, red is hot."""
+    """A PNG of the photo [h, w, 3] tinted by the map, from blue (low) to red (high)."""
     height, width = pixels.shape[:2]
     smooth = Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)
     levels = np.clip(np.asarray(smooth) * 255, 0, 255).astype(np.uint8)
-    tinted = pixels * (1 - _OPACITY) + _COLOURS[levels] * _OPACITY
+    tinted = pixels * (1 - _OPACITY) + _COLORS[levels] * _OPACITY
     out = io.BytesIO()
     Image.fromarray(tinted.astype(np.uint8)).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
-def _colours() -> NDArray[np.float32]:
-    """256 colours from blue over green to red (the classic "jet" ramp)."""
+def _colors() -> NDArray[np.float32]:
+    """256 colors from blue through green to red (the classic "jet" ramp)."""
     level = np.linspace(0, 1, 256)[:, None] * 4
     centres = np.array([3.0, 2.0, 1.0])
     return (np.clip(1.5 - np.abs(level - centres), 0, 1) * 255).astype(np.float32)
 
 
-_COLOURS = _colours()
+_COLORS = _colors()
 
 
 def _linear_head(predictor: Predictor) -> Floats:
@@ -118,7 +119,7 @@ def _linear_head(predictor: Predictor) -> Floats:
 
 
 def _agree(ours: Floats, logits: Floats) -> bool:
-    """Whether two rows of logits are the same up to int8 rounding."""
+    """True if two rows of logits agree up to int8 rounding."""
     if float(ours.std()) == 0 or float(logits.std()) == 0:
         return False
     return float(np.corrcoef(ours, logits)[0, 1]) > 0.98

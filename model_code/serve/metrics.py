@@ -1,7 +1,7 @@
 """Counters and histograms in Prometheus' text format (version 0.0.4).
 
-The numbers lie in shared memory, a row per server process, so that a scrape answered by any process tells the
-sum over all of them, and a restarted process goes on counting in its row. A process writes its own row from
+The numbers are in shared memory, a row per server process, so that any process can answer a scrape with the sum over
+all of them, and a restarted process continues counting in its row. A process writes its own row from
 one thread only.
 """
 
@@ -32,7 +32,7 @@ class Family:
 
     @property
     def cells(self) -> int:
-        """Numbers it takes: a cell per label value; buckets, +Inf and sum for a histogram."""
+        """Cells it needs: one per label value; buckets, +Inf and sum for a histogram."""
         return len(self.values) + 2 if self.kind == "histogram" else max(1, len(self.values))
 
 
@@ -67,20 +67,20 @@ for _family in FAMILIES:
 
 
 class Board:
-    """The shared memory; make it before forking."""
+    """The shared memory; create it before forking."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._cells = memoryview(mmap.mmap(-1, rows * (_WIDTH + 1) * 8)).cast("d")
         self._well = self._cells[rows * _WIDTH :]
-        """Per process: when it was last seen well, by `time.perf_counter` (one clock for all); 0 if never started."""
+        """Per process: when it was last seen healthy, by `time.perf_counter` (one clock for all); 0: never started."""
 
     def row(self, number: int) -> Metrics:
         """The row of process `number`."""
         return Metrics(self._cells[number * _WIDTH : (number + 1) * _WIDTH], self._well[number : number + 1])
 
     def silence(self) -> float:
-        """Seconds since the process that is worst off was last seen well."""
+        """Seconds since the least responsive process was last seen healthy."""
         now = time.perf_counter()
         return max((now - seen for seen in self._well if seen), default=0.0)
 
@@ -96,7 +96,7 @@ class Board:
             lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
             lines.extend(_samples(family, self._totals(family)))
         lines += [
-            "# HELP serve_silence_seconds Time for which a server process has owed a sign of life.",
+            "# HELP serve_silence_seconds Time since the least responsive server process was last seen healthy.",
             "# TYPE serve_silence_seconds gauge",
             f"serve_silence_seconds {self.silence():.3f}",
         ]
@@ -118,7 +118,7 @@ class Metrics:
         self._well = well
 
     def seen_well(self, when: float) -> None:
-        """Everything that this process began before `when` (`time.perf_counter`) has come to its end."""
+        """Record that everything this process started before `when` (`time.perf_counter`) has finished."""
         self._well[0] = when
 
     def add(self, family: Family, amount: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Requests into photos and options: content types, base64 JSON, JSON lines. Nothing here fetches or executes."""
+"""Parses requests into photos and options: content types, base64 JSON, JSON lines. Fetches and executes nothing."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _LIST_KEYS = ("instances", "images", "photos", "inputs")
 _URL_KEYS = ("url", "uri", "image_url", "s3", "s3_uri")
 
 _MOST_VALUES, _VALUES_PER_PHOTO = 100_000, 16
-"""JSON values beyond so many, or so many for each photo that may come, are refused unread: a megabyte of `{},{},`
-would take 25.
+"""Most JSON values in a request, and per photo allowed; beyond, it is refused unparsed: a megabyte of `{},{},` would
+take 25 MB.
 """
 _QUERY_FIELDS = 32
 
@@ -42,12 +42,13 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """What one request asks for.
+    """Options of one request.
 
-    :param top_k: classes per photo, best first; None for all.
-    :param explain: add a class-activation heat map.
-    :param target: the class to explain; None for the predicted one.
-    :param set: add the set of classes that holds the true one nine times in ten.
+    Args:
+        top_k: Classes per photo, best first; None for all.
+        explain: Add a class-activation heat map.
+        target: The class to explain; None for the predicted one.
+        set: Add the set of classes that holds the true one nine times in ten.
     """
 
     top_k: int | None = 5
@@ -58,9 +59,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A photo as base64 text, decoded when its turn comes: a thousand at once would hold up every other client.
+    """A photo as base64 text, decoded by a worker: decoding a thousand at once would block every other client.
 
-    :param where: what an error calls it.
+    Args:
+        where: Its name in error messages.
     """
 
     text: str
@@ -80,7 +82,7 @@ class Encoded:
         try:
             photo = _strict_base64(text)
         except ValueError:
-            try:  # wrapped lines and left-out padding are common and harmless
+            try:  # wrapped lines and missing padding are common and harmless
                 bare = text.translate(_NO_SPACE).rstrip("=")
                 photo = _strict_base64(bare + "=" * (-len(bare) % 4))
             except ValueError as error:
@@ -99,16 +101,17 @@ def _strict_base64(text: str) -> bytes:
 
 
 Photo = bytes | Encoded | HttpError
-"""A photo's file, as it came or in base64; the error where a line of a batch cannot be understood."""
+"""A photo's file, as received or in base64; the error if a line of a batch cannot be parsed."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """One /invocations request, understood.
+    """A parsed /invocations request.
 
-    :param photos: in order.
-    :param lines: the answer goes line by line, and a bad photo spoils its line only.
-    :param single: the request was one photo on its own.
+    Args:
+        photos: In the order of the request.
+        lines: True if the answer is line by line, where a bad photo fails only its line.
+        single: True if the request was a single photo.
     """
 
     photos: tuple[Photo, ...]
@@ -119,13 +122,15 @@ class Query:
 
 
 def read(request: Request, default_top_k: int, max_photos: int) -> Query:
-    """Understand a request.
+    """Parse a request.
 
     Raises:
         HttpError: 4xx, with what to send instead.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise HttpError(415, "content_encoding", "compressed bodies are not read: send the photo's own bytes")
+        raise HttpError(
+            415, "content_encoding", "compressed bodies are not supported: send the photo's own bytes"
+        )
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     options = _options(request, Options(top_k=default_top_k))
     accept = request.headers.get("accept", "")
@@ -149,10 +154,10 @@ def read(request: Request, default_top_k: int, max_photos: int) -> Query:
 
 
 def negotiate(accept: str, natural: Format, options: Options) -> Format:
-    """The best format of an Accept header (RFC 9110, section 12.5.1); `natural` where the client does not mind.
+    """The best format of an Accept header (RFC 9110, section 12.5.1); `natural` if the client accepts any.
 
     Raises:
-        HttpError: 406 when nothing fits.
+        HttpError: 406 if no format fits.
     """
     if not accept or accept == "*/*":
         return natural
@@ -198,7 +203,7 @@ def _options(request: Request, options: Options) -> Options:
     """Options of the query string, and of SageMaker's custom attributes: all that InvokeEndpoint passes on."""
     attributes = request.headers.get(CUSTOM_ATTRIBUTES)
     if attributes:
-        # The attributes are the client's free text: only what looks like one of our options counts.
+        # The attributes are free text of the client: only known options are used.
         pairs = (part.partition("=") for part in attributes.replace(";", ",").split(","))
         found = {key.strip(): value.strip() for key, sep, value in pairs if sep and key.strip() in _OPTIONS}
         options = with_options(options, found)
@@ -215,7 +220,7 @@ _OPTIONS = ("top_k", "explain", "class", "set")
 
 
 def with_options(options: Options, given: Mapping[str, Any]) -> Options:
-    """`options` with those of `given` that we know.
+    """`options` updated with the known options of `given`.
 
     Raises:
         HttpError: 400 when a value is out of range.
@@ -286,11 +291,11 @@ def _read_lines(body: bytes, max_photos: int) -> tuple[Encoded | HttpError, ...]
 
 
 _LINE = re.compile(rb"\S[^\n]*")
-"""A line that is not blank, without the space before it."""
+"""A line that is not blank, without leading space."""
 
 
 def _check_values(body: bytes, max_photos: int) -> None:
-    """Refuse what would only be found to be too much when it fills the memory."""
+    """Refuse a body that would exceed its limits only after filling the memory."""
     most = max(_MOST_VALUES, _VALUES_PER_PHOTO * max_photos)
     if body.count(b",") + body.count(b"{") + body.count(b"[") > most:
         raise HttpError(413, "too_many_values", f"more than {most} JSON values in one request: send several")

@@ -1,4 +1,4 @@
-"""What the worker threads call: photos to pixels within memory limits, batches to probabilities, heat maps."""
+"""The model behind the worker threads: photos to pixels within memory limits, batches to probabilities, heat maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model_code.serve.explain import Explainer
 from model_code.serve.http.messages import HttpError
 
 LARGE = 4_000_000
-"""Decoded pixels from which photos are decoded one at a time in a process, so that two bombs never meet."""
+"""Decoded pixels from which a process decodes photos one at a time, so that two decompression bombs never meet."""
 
 
 class ServedModel:
@@ -37,7 +37,7 @@ class ServedModel:
 
     @property
     def explains(self) -> bool:
-        """Whether heat maps can be had; if not, `no_explanation` says why."""
+        """True if heat maps are available; if not, `no_explanation` says why."""
         return self._explainer is not None
 
     def prepare(self, photo: bytes) -> Pixels:

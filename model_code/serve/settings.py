@@ -1,4 +1,4 @@
-"""Every setting of the server in one place, checked once, filled from arguments and SageMaker's environment."""
+"""Settings of the server, checked once, filled from arguments and SageMaker's environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve. `None` means: measure at start and choose."""
+    """Settings of the server. `None` means: measure at start and choose."""
 
     model: Path
     host: str = "127.0.0.1"
@@ -64,7 +64,7 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
         "--port",
         type=int,
         default=environment.get("SAGEMAKER_BIND_TO_PORT") or 8080,
-        help="0 takes a free one and prints it (environment: SAGEMAKER_BIND_TO_PORT)",
+        help="0 picks a free port and prints it (environment: SAGEMAKER_BIND_TO_PORT)",
     )
     parsed.add_argument(
         "--runtime", choices=tuple(RUNTIME_FILES), help="first runtime to try instead of the bundle's best"
@@ -72,7 +72,7 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
     measured = "instead of the number measured at start"
     parsed.add_argument("--processes", type=int, help=f"server processes {measured}")
     parsed.add_argument(
-        "--workers", type=int, help=f"photos (or batches) that one process works on at a time {measured}"
+        "--workers", type=int, help=f"photos (or batches) that one process handles at a time {measured}"
     )
     parsed.add_argument("--threads", type=int, help=f"threads that share the work on one batch {measured}")
     parsed.add_argument("--max-batch", type=int, help=f"most photos in one run of the network {measured}")
@@ -80,7 +80,7 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
         "--queue", type=int, help="photos that may wait in one process; then 503 (default: 2 s of work)"
     )
     parsed.add_argument(
-        "--top-k", type=int, default=5, help="classes in an answer when the request does not say"
+        "--top-k", type=int, default=5, help="classes in an answer unless the request says otherwise"
     )
     parsed.add_argument(
         "--explain",
@@ -108,10 +108,13 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
         "--read-timeout", type=float, default=limits.body_timeout, help="seconds for a request to arrive"
     )
     parsed.add_argument(
-        "--idle-timeout", type=float, default=limits.idle_timeout, help="seconds a connection may rest"
+        "--idle-timeout", type=float, default=limits.idle_timeout, help="seconds a connection may be idle"
     )
     parsed.add_argument(
-        "--drain-timeout", type=float, default=limits.drain_timeout, help="seconds after SIGTERM"
+        "--drain-timeout",
+        type=float,
+        default=limits.drain_timeout,
+        help="seconds to finish requests after SIGTERM",
     )
     parsed.add_argument(
         "--hang-timeout",

@@ -1,4 +1,4 @@
-"""The parent of the server processes: holds the port and the unpacked bundle, starts, restarts and stops them.
+"""The parent of the server processes: owns the port and the unpacked bundle; starts, restarts and stops them.
 
 It imports no numpy and starts no thread, so forking is safe and cheap.
 """
@@ -25,13 +25,13 @@ from model_code.serve.settings import MOST_PROCESSES, STOP_SIGNALS, Settings
 _SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
 _BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _HEALTHY_SECONDS = 10.0
-"""A process that lived this long starts with a clean record."""
+"""A process that ran this long resets the failure count."""
 _STOP_GRACE = 5.0
-"""Seconds beyond the drain time-out after which a process that is still there is stuck, and killed."""
+"""Seconds beyond the drain time-out after which a remaining process counts as stuck and is killed."""
 
 
 class ServeError(Exception):
-    """The server cannot start or go on; the message is one line that names the fix."""
+    """The server cannot start or continue; the message is one line that names the fix."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         if port and error.errno in (98, 48):  # EADDRINUSE on Linux and macOS
             raise ServeError(
-                f"port {port} is in use: choose another with --port, or stop what listens there"
+                f"port {port} is in use: choose another with --port, or stop the program that uses it"
             ) from error
         raise ServeError(
             f"cannot listen on {host}:{port} ({error.strerror or error}): check --host and --port"
@@ -70,7 +70,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def check_log(target: str) -> None:
-    """See that the access log can be written, before anything waits for a server that cannot start.
+    """Check that the access log can be written, before a client waits for a server that cannot start.
 
     Raises:
         ServeError: it cannot.
@@ -95,7 +95,7 @@ class Supervisor:
         self._arrangement: Arrangement | None = None
         self._announced = False
         self._stop_by: float | None = None
-        """When the stop is over, on the monotonic clock; None while nobody asked for one."""
+        """When the stop is over, on the monotonic clock; None before a stop was requested."""
 
     def run(self) -> int:
         """Serve; the exit status.
@@ -135,7 +135,7 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGKILL if again else signal.SIGTERM)
         if not again:
             self._stop_by = time.monotonic() + self._settings.limits.drain_timeout + _STOP_GRACE
-            # While any process holds the port open, the kernel takes connections that nobody will answer.
+            # While any process holds the port open, the kernel accepts connections that will never be answered.
             self._listener.close()
 
     def _loop(self) -> int:
@@ -144,7 +144,7 @@ class Supervisor:
                 if key.data == "signal":
                     os.read(key.fd, 4096)
                 else:
-                    self._hear(key.data)
+                    self._receive(key.data)
             self._reap()
             self._restart_due()
             if self._stop_by is not None and time.monotonic() >= self._stop_by and self._children:
@@ -154,8 +154,8 @@ class Supervisor:
 
     def _start(self, row: int) -> None:
         pipe, theirs = os.pipe()
-        # Until the child has its own handlers, a stop must not run ours in it; and one that comes while it is made
-        # has to find it among the children.
+        # Until the child has its own handlers, a stop must not run ours in it; and a stop during the fork has to find
+        # it among the children.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
         if pid == 0:
@@ -197,7 +197,7 @@ class Supervisor:
         finally:
             os._exit(status)
 
-    def _hear(self, child: Child) -> None:
+    def _receive(self, child: Child) -> None:
         data = os.read(child.pipe, 65536)
         if not data:
             self._selector.unregister(child.pipe)
@@ -205,9 +205,9 @@ class Supervisor:
             return
         child.heard += data
         if child.heard.endswith(b"\n"):
-            self._understand(child, json.loads(child.heard))
+            self._handle_message(child, json.loads(child.heard))
 
-    def _understand(self, child: Child, message: dict[str, Any]) -> None:
+    def _handle_message(self, child: Child, message: dict[str, Any]) -> None:
         if self._stop_by is not None:
             return
         if "error" in message:
@@ -231,7 +231,7 @@ class Supervisor:
             child = self._children.pop(pid, None)
             code = os.waitstatus_to_exitcode(status)
             if child is not None and self._stop_by is None:
-                self._mourn(child, code)
+                self._schedule_restart(child, code)
             elif code:
                 print(
                     f"warning: server process {pid} ended with {_how(code)} before its requests were answered",
@@ -239,8 +239,8 @@ class Supervisor:
                     flush=True,
                 )
 
-    def _mourn(self, child: Child, code: int) -> None:
-        """Restart a process that ended by itself, later and later; give up when none comes to life."""
+    def _schedule_restart(self, child: Child, code: int) -> None:
+        """Restart a process that ended by itself, with growing delays; give up if none becomes ready."""
         lived = time.monotonic() - child.started
         if child.ready and lived > _HEALTHY_SECONDS:
             self._failures = 0
@@ -256,7 +256,7 @@ class Supervisor:
         self._restarts.append((time.monotonic() + wait, child.row))
 
     def _next_deadline(self) -> float | None:
-        """Seconds until something has to be done that no process tells of."""
+        """Seconds until the next restart or kill is due."""
         dues = [due for due, _ in self._restarts] if self._stop_by is None else [self._stop_by]
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 

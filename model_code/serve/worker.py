@@ -1,4 +1,4 @@
-"""One server process: open the model, choose an arrangement if asked to, answer until told to stop."""
+"""One server process: opens the model, chooses an arrangement if needed, and answers until told to stop."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _SWEEP = 0.25
 _SETTLE = 0.1
 _DRAINED = 0.02
 _LOCK_FACTOR = 6
-"""Time that a photo takes under the reactor's lock over that of reading the request and writing the answer:
-0.16 and 0.026 ms on a saturated server, where the rest are system calls, parsing and waking threads.
+"""Ratio of a photo's time under the reactor's lock to that of parsing the request and formatting the answer: 0.16 and
+0.026 ms on a saturated server, where the rest are system calls, parsing and waking threads.
 """
-# glibc keeps an arena per thread and never gives a big freed block back once it has seen one: with photos of
-# all sizes that doubles the resident memory. mallopt(3): M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
+# glibc keeps an arena per thread and holds on to big freed blocks: with photos of all sizes that doubles the
+# resident memory. mallopt(3): M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
 _MALLOC = ((-8, 2), (-3, 4 << 20), (-1, 16 << 20))
 
 
@@ -59,7 +59,7 @@ class Worker:
         self, settings: Settings, directory: Path, listener: socket.socket, board: Board, row: int
     ) -> None:
         _tame_malloc()
-        # Threads hold the GIL for microseconds; waiting for it 5 ms, the default, would be a whole photo's time.
+        # Threads hold the GIL for microseconds; a wait of 5 ms, the default, would be a whole photo's time.
         sys.setswitchinterval(0.00005)
         self._settings = settings
         self._directory = directory
@@ -113,7 +113,7 @@ class Worker:
         return Predictor.open(self._directory, runtime=self._settings.runtime, threads=threads)
 
     def _handling_seconds(self, photo: bytes) -> float:
-        """Time to understand a request and write its answer, which one thread of a process can do at a time."""
+        """Seconds to parse a request and format its answer, which only one thread of a process can do at a time."""
         request = Request("POST", "/invocations", "", {"content-type": "image/jpeg"}, photo, True)
         classes = len(self._writer.classes)
         answer = Answer.of(np.full(classes, 1 / classes, np.float32))
@@ -124,14 +124,14 @@ class Worker:
         return (time.perf_counter() - started) / 20
 
     def serve(self, lifeline: int, ready: Callable[[], None]) -> None:
-        """Answer until SIGTERM, then finish what has begun. Ends at once when `lifeline`'s other end closes.
+        """Answer until SIGTERM, then finish running requests. Ends at once when the other end of `lifeline` closes.
 
-        SIGTERM and SIGINT have to be blocked. `ready` is called when the process accepts connections.
+        SIGTERM and SIGINT must be blocked. `ready` is called when the process accepts connections.
         """
-        # What start-up made lives for good: a full collection would walk it again and again, all threads waiting.
+        # Objects made at start-up live as long as the process: full collections should not traverse them.
         gc.collect()
         gc.freeze()
-        # A thread that ends leaves a server that answers ever less: the supervisor starts another process instead.
+        # Losing a thread degrades the server silently: end the process instead, and the supervisor starts another.
         threading.excepthook = _end_the_process
         log = AccessLog(self._settings.access_log)
         reactor = Reactor(report_trouble)
@@ -168,8 +168,7 @@ class Worker:
 
         with reactor.held():
             sweep()
-            # The supervisor never writes: readable means that it is gone, and nobody would stop this process any
-            # more.
+            # The supervisor never writes: readable means that it is gone, and can no longer stop this process.
             reactor.watch(lifeline, READ, lambda _: os._exit(1))
             listener.open()
         reactor.start(batcher, self._arrangement.workers, _SWEEP, sweep)
@@ -177,7 +176,7 @@ class Worker:
         signal.sigwait(STOP_SIGNALS)
         with reactor.held():
             listener.close()
-        # A request that came before the signal may still lie unread in its socket: its connection is not idle.
+        # A request received before the signal may still be unread in its socket: its connection is not idle.
         time.sleep(_SETTLE)
         with reactor.held():
             server.drain()
@@ -205,14 +204,14 @@ class Worker:
         return Capabilities(info, made.processes * made.workers * made.max_batch)
 
     def describe(self) -> str:
-        """One line for people."""
+        """A one-line description of model and arrangement."""
         made = self._arrangement
         cores = f"{made.processes} process(es) x {made.workers} worker(s) x {made.threads} thread(s)"
         return f"{self._predictor.card.name} with {self._predictor.runtime}: {cores}, batches up to {made.max_batch}"
 
 
 def provenance(predictor: Predictor, directory: Path) -> dict[str, object]:
-    """Model and data set of every answer; the model's version is the digest of its card, which seals its files."""
+    """Model and data set, included in every answer; the model's version is the digest of its card."""
     card = predictor.card
     version = hashlib.sha256((directory / CARD).read_bytes()).hexdigest()[:12]
     return {
@@ -222,7 +221,7 @@ def provenance(predictor: Predictor, directory: Path) -> dict[str, object]:
 
 
 def warm_up_photo(predictor: Predictor) -> bytes:
-    """A golden photo, or a grey one of the network's size where the bundle has none."""
+    """A golden photo, or a gray one of the network's size if the bundle has none."""
     if predictor.card.golden:
         return base64.b64decode(predictor.card.golden[0].photo)
     out = io.BytesIO()
@@ -231,7 +230,7 @@ def warm_up_photo(predictor: Predictor) -> bytes:
 
 
 def report(pipe: int, message: Mapping[str, object]) -> None:
-    """Tell the supervisor something: one JSON line."""
+    """Send the supervisor a message: one JSON line."""
     os.write(pipe, json.dumps(message).encode() + b"\n")
 
 

@@ -25,18 +25,18 @@ class CorruptCheckpoint(ValueError):
 
 
 def fingerprint(*identity: Any) -> str:
-    """Twelve hex digits that name a fit by what it is: recipe, data, stage (anything that JSON can hold)."""
+    """Twelve hex digits that identify a fit by its recipe, data and stage (anything that JSON can hold)."""
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings; lists, dicts of them) so that `path` is whole or absent."""
+    """Write `state` (tensors, numbers, strings; lists, dicts of them) so that `path` is either complete or absent."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     payload = buffer.getbuffer()
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One name for a folder: what a kill left half-written is overwritten by the next.
+    # One name per folder: the next write replaces what a kill left half-written.
     partial = path.with_name(".partial")
     with partial.open("wb") as file:
         file.write(_MAGIC)
@@ -74,15 +74,15 @@ class Checkpoints:
 
     SageMaker copies `/opt/ml/checkpoints` to S3 while the job runs and back when a spot job is restarted.
     It does not pass SIGTERM on to the script (sagemaker-training-toolkit issue 125), so saving goes by the
-    clock, never by a signal. Several fits may share one folder: a checkpoint of another recipe or data set
-    is never taken for one's own.
+    clock, never by a signal. Several fits may share one folder: a fit never resumes from
+    a checkpoint of another recipe or data set.
 
     Args:
         folder: Where checkpoints live, or None to keep none.
         identity: The fit's `fingerprint`.
-        seconds: The time budget: `due` is true when so many seconds have passed since the last save.
+        seconds: The time budget: `due` is true when this time has passed since the last save.
         writes: Whether this process saves; only rank 0 does.
-        clock: Seconds that only rise; for tests.
+        clock: Monotonic seconds; for tests.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class Checkpoints:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is a folder to save in."""
+        """True if there is a folder to save in."""
         return self._folder is not None
 
     def due(self) -> bool:
-        """Whether the time budget is spent. Ranks may differ: let rank 0's answer hold for all."""
+        """True if the time budget is spent. Ranks may differ: use rank 0's answer for all."""
         return self.enabled and self._clock() - self._saved_at >= self._seconds
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:

@@ -21,20 +21,20 @@ _CPU: Final = torch.device("cpu")
 
 
 class DistributedError(RuntimeError):
-    """An environment that does not describe one group of processes."""
+    """An environment that does not describe exactly one group of processes."""
 
 
 @dataclass(frozen=True)
 class Membership:
-    """This process's place in the group, and where the group meets.
+    """This process's rank in the group, and the address of rank 0.
 
     Args:
         rank: 0 .. size - 1. Rank 0 alone writes files and prints metrics.
-        size: How many processes train together.
-        local_rank: The rank on this machine: which accelerator to use.
+        size: Number of processes.
+        local_rank: The rank on this machine; selects the accelerator.
         address: The host of rank 0.
         port: The port on which rank 0 listens.
-        local_size: How many of the processes are on this machine.
+        local_size: Number of processes on this machine.
     """
 
     rank: int = 0
@@ -50,7 +50,7 @@ class Membership:
 
 
 def membership(environment: Mapping[str, str]) -> Membership:
-    """Read the place of this process from the environment.
+    """Read this process's membership from the environment.
 
     torchrun's RANK and WORLD_SIZE win; else SM_HOSTS (a JSON list) and SM_CURRENT_HOST, one process per
     host; else one process alone. MASTER_ADDR defaults to the first host, MASTER_PORT to 7777.
@@ -86,9 +86,9 @@ def membership(environment: Mapping[str, str]) -> Membership:
 
 @dataclass(frozen=True)
 class World:
-    """What one process may do with the others.
+    """Collective operations of the group, from one process's point of view.
 
-    Every method that talks is collective: all ranks call it, in the same order.
+    Every method that communicates is collective: all ranks call it, in the same order.
     """
 
     rank: int = 0
@@ -97,14 +97,13 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and prints metrics."""
+        """True on the rank that writes files and prints metrics."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This rank's part of a global batch of `count`: contiguous, even-sized starts, disjoint, together
-        all of it.
+        """This rank's part of a global batch of `count`: contiguous, disjoint, together the whole batch.
 
-        Starts are even so that mixup's neighbouring pairs (2k, 2k + 1) are never split over two ranks.
+        Starts are even so that mixup's neighboring pairs (2k, 2k + 1) are never split over two ranks.
         """
         pairs = (count + 1) // 2
         start = 2 * (pairs * self.rank // self.size)
@@ -136,7 +135,7 @@ class World:
         return items[0]
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients averaged over all ranks, from rank 0's weights on; itself where alone."""
+        """`model` with gradients averaged over all ranks, starting from rank 0's weights; unchanged if alone."""
         if self.size == 1:
             return model
         devices = [self.device.index] if self.device.type == "cuda" else None
@@ -180,9 +179,9 @@ def join(environment: Mapping[str, str] | None = None) -> Iterator[World]:
 
 
 def _choose_interface(environment: Mapping[str, str], address: str) -> None:
-    """Tell gloo and NCCL which network card to use.
+    """Choose the network interface of gloo and NCCL.
 
-    gloo would guess by resolving the host's name, which often fails; NCCL takes the first that is up.
+    By default gloo resolves the host's name, which often fails, and NCCL takes the first interface that is up.
     """
     interface = environment.get("SM_NETWORK_INTERFACE_NAME")
     if not interface and socket.gethostbyname(address).startswith("127."):

@@ -13,7 +13,7 @@ from model_code.embed.embeddings import Embeddings, EmbeddingsError, read_folder
 
 @dataclass(frozen=True)
 class Features:
-    """Photos with one or more embeddings (views) each; float16 as stored, half the memory and no loss.
+    """Photos with one or more embeddings (views) each, in float16 as stored.
 
     Args:
         rows: Embeddings, [rows, dim], a photo's views next to each other, the evaluation view first.
@@ -63,7 +63,7 @@ class Features:
             squares += wide.square().sum(0)
         mean = total / len(self.rows)
         deviation = (squares / len(self.rows) - mean.square()).clamp(min=0).sqrt()
-        # Activations that hardly ever fire would otherwise be blown up into noise.
+        # Activations that rarely fire would otherwise be amplified into noise.
         floor = 1e-2 * deviation.square().mean().sqrt()
         deviation = torch.where(deviation > 0, deviation.clamp(min=float(floor)), 1.0)
         return mean.float(), deviation.float()
@@ -72,7 +72,7 @@ class Features:
 def collect(batches: Sequence[Embeddings], classes: Sequence[str]) -> Features:
     """The photos of several embeddings files, with labels as indices into `classes`.
 
-    The order is that of the photos' keys, so that it does not depend on how photos were spread over shards.
+    Photos are sorted by key, so the order does not depend on how they were distributed over shards.
 
     Raises:
         EmbeddingsError: A class that is not one of `classes`, or files of different width.
@@ -104,7 +104,7 @@ def read(folder: Path, classes: Sequence[str]) -> Features:
 
 
 def join(left: Features, right: Features) -> Features:
-    """All photos of both."""
+    """Concatenate two sets of photos."""
     return Features(
         rows=torch.cat([left.rows, right.rows]),
         first=torch.cat([left.first, right.first + len(left.rows)]),

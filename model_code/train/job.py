@@ -1,4 +1,4 @@
-"""What a run of `train` is given, and what a strategy gives back."""
+"""Inputs of a run of `train`, and the results of a strategy."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from model_code.train.metrics import log_metrics
 
 @dataclass(frozen=True)
 class Folders:
-    """What a run reads and writes; each defaults to SageMaker's place for it. None: left out."""
+    """Folders that a run reads and writes; each defaults to SageMaker's path for it. None: not given."""
 
     train: Path
     valid: Path
@@ -42,22 +42,22 @@ class Job:
 
     @property
     def classes(self) -> int:
-        """How many classes the data set has."""
+        """Number of classes in the data set."""
         return len(self.manifest.classes)
 
     @property
     def final(self) -> bool:
-        """Whether the model will be exported."""
+        """True if the model will be exported."""
         return self.values["mode"] == Mode.FINAL
 
     def checkpoints(self, identity: str) -> Checkpoints:
-        """Where the fit with this fingerprint keeps its checkpoints."""
+        """The checkpoints of the fit with this fingerprint."""
         return Checkpoints(
             self.folders.checkpoints, identity, seconds=self.checkpoint_seconds, writes=self.world.is_main
         )
 
     def reporter(self, epochs: int) -> Report:
-        """A callback that prints the metrics of an epoch and how far the fit is."""
+        """Create a callback that prints the metrics of an epoch and the progress of the fit."""
         progress = Progress(epochs, "epochs")
 
         def report(metrics: Metrics) -> None:
@@ -89,7 +89,7 @@ class Refitted:
     """The same recipe refitted on training and validation photos, as whole networks on the CPU.
 
     Args:
-        model: The one to serve: normalised photos [n, 3, h, w] to logits.
+        model: The one to serve: normalized photos [n, 3, h, w] to logits.
         reference: The one fitted on the training photos alone, for judging what export does to accuracy.
         transform: How photos become its input.
         embedder_id: The id of the embeddings it was trained on, if any.

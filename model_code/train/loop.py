@@ -1,4 +1,4 @@
-"""The training loop: schedule, early stopping, resumption. What a step does is a task's business."""
+"""The training loop: schedule, early stopping, resumption. A task defines the step."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,16 +22,15 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a fit lasts and how its learning rate moves: a linear warm-up, then half a cosine to zero.
+    """Length and learning-rate schedule of a fit: a linear warm-up, then half a cosine to zero.
 
     Args:
         epochs: The length of the cosine.
-        steps: Optimiser steps per epoch.
+        steps: Optimizer steps per epoch.
         warmup: The fraction of all steps in which the rate rises.
-        patience: Stop after so many epochs without a better one; 0: never.
-        stop_after: Epochs that are really run, or None for all. A refit stops where its trial's best epoch
-        was, on
-            the same cosine, so that its weights have seen the same rates.
+        patience: Stop after this number of epochs without improvement; 0: never.
+        stop_after: Epochs to run, or None for all. A refit stops at its trial's best epoch on the same
+            cosine, so that its weights see the same rates.
     """
 
     epochs: int
@@ -59,7 +58,7 @@ class Schedule:
 
 
 class Task(Protocol):
-    """What is fitted. Randomness comes from (seed, epoch, step) alone, so that any step can be repeated."""
+    """A model being fitted. Randomness comes from (seed, epoch, step) alone, so that any step can be repeated."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -67,11 +66,11 @@ class Task(Protocol):
         ...
 
     def train_step(self, epoch: int, step: int) -> Tally:
-        """One optimiser step; this rank's loss, hits and photos."""
+        """One optimizer step; this rank's loss, hits and photos."""
         ...
 
     def validate(self) -> Tally | None:
-        """This rank's part of the validation photos, judged as they would be kept; None: no photos."""
+        """Judge this rank's part of the validation photos with the weights that would be kept; None: no photos."""
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -79,7 +78,7 @@ class Task(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Whatever `restore` needs to go on bit by bit: weights, averages, optimiser."""
+        """Everything `restore` needs to continue bit for bit: weights, averages, optimizer."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -89,7 +88,7 @@ class Task(Protocol):
 
 @dataclass
 class Progress:
-    """Where a fit is: all that the loop itself has to remember."""
+    """The progress of a fit: the complete state of the loop."""
 
     epoch: int = 0
     step: int = 0
@@ -118,7 +117,7 @@ class Fit:
             valid_loss and valid_accuracy.
         weights: Those of the epoch kept.
         history: The metrics of every epoch.
-        ran: Epochs that this process ran; those before the checkpoint that it went on from were another's.
+        ran: Epochs that this process ran, without those before the checkpoint it resumed from.
     """
 
     metrics: Metrics
@@ -128,7 +127,7 @@ class Fit:
 
     @property
     def epochs(self) -> int:
-        """How many epochs the kept weights have seen."""
+        """Epochs that the kept weights were trained for."""
         return int(self.metrics["epoch"])
 
 
@@ -139,6 +138,10 @@ def run(task: Task, schedule: Schedule, checkpoints: Checkpoints, world: World, 
     there are no validation photos.
 
     Args:
+        task: The model to fit.
+        schedule: Its length and learning rates.
+        checkpoints: Where to resume from and save to.
+        world: The ranks that share the work.
         report: Called on rank 0 with the metrics of each epoch as it ends.
 
     Raises:
@@ -161,7 +164,7 @@ def run(task: Task, schedule: Schedule, checkpoints: Checkpoints, world: World, 
 
 
 def _resume(task: Task, checkpoints: Checkpoints, world: World) -> Progress:
-    # Only rank 0 saves, and on some platforms only its folder survives, so all go by what rank 0 finds.
+    # Only rank 0 saves, and on some platforms only its folder survives, so all ranks use what rank 0 finds.
     state = world.from_main(checkpoints.latest() if world.is_main else None)
     if state is None:
         return Progress()
@@ -213,6 +216,6 @@ def _better(metrics: Metrics, kept: Metrics | None) -> bool:
 
 
 def _save(task: Task, schedule: Schedule, checkpoints: Checkpoints, progress: Progress) -> None:
-    # A finished fit only has to give its result again, not to go on.
+    # A finished fit only has to return its result again, not to continue.
     state = {"progress": progress.state(), "task": None if progress.done else task.state()}
     checkpoints.save(progress.epoch * schedule.steps + progress.step, state)

@@ -1,4 +1,4 @@
-"""Exact averages over batches of any size and over all ranks, and the log lines that SageMaker reads."""
+"""Exact averages over batches of any size and over all ranks, and the metric lines that SageMaker parses."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -14,9 +14,9 @@ _ALONE: Final = World()
 
 @dataclass
 class Tally:
-    """Loss and hits summed over photos, so that a short last batch weighs what it holds.
+    """Loss and hits summed over photos, so that a short last batch has its true weight.
 
-    The sums may be tensors on an accelerator: asking it for a number at every step would make it wait.
+    The sums may be tensors on an accelerator: reading a number at every step would stall it.
     """
 
     loss: float | Tensor = 0.0

@@ -1,6 +1,6 @@
-"""Mixup between neighbours of a batch, and the loss of mixed labels.
+"""Mixup between neighbors of a batch, and the loss of mixed labels.
 
-Photo i is mixed with photo i ^ 1. Batches are shuffled, so neighbours are as random as any pairing, and
+Photo i is mixed with photo i ^ 1. Batches are shuffled, so neighbors are as random as any pairing, and
 unlike a random permutation the pairs stay on one rank: one process or several mix the same photos.
 """
 
@@ -17,8 +17,8 @@ class Loss:
     """Cross-entropy over mixed labels.
 
     Args:
-        smoothing: Probability that is spread over all classes.
-        class_weights: [classes], with mean 1 over the training photos, or None where all count alike.
+        smoothing: Probability spread over all classes.
+        class_weights: [classes], with mean 1 over the training photos, or None to weigh all photos equally.
     """
 
     smoothing: float = 0.0
@@ -31,7 +31,7 @@ class Loss:
             logits: [n, classes].
             labels: Classes of the photos, [n].
             partners: Classes of the photos that they were mixed with, [n].
-            share: How much of each is itself, [n], 0.5 to 1.
+            share: Each photo's share of its mixture, [n], 0.5 to 1.
         """
         log_probability = functional.log_softmax(logits.float(), dim=1)
         own = self._negative(log_probability, labels)
@@ -45,13 +45,13 @@ class Loss:
 
 
 def partners(count: int, device: torch.device | None = None) -> Tensor:
-    """For each of `count` photos the index of its partner; the last of an odd number is its own."""
+    """Index of the partner of each of `count` photos; the last of an odd number is its own."""
     index = torch.arange(count, device=device) ^ 1
     return index.clamp_(max=max(count - 1, 0))
 
 
 def draw_shares(generator: np.random.Generator, count: int, alpha: float) -> Tensor:
-    """How much of each photo is itself: Beta(alpha, alpha) folded to 0.5 .. 1, the same within a pair."""
+    """Draw each photo's share of its mixture: Beta(alpha, alpha) folded to 0.5 .. 1, the same within a pair."""
     if alpha <= 0:
         return torch.ones(count)
     share = generator.beta(alpha, alpha, size=(count + 1) // 2).astype(np.float32)
@@ -59,7 +59,7 @@ def draw_shares(generator: np.random.Generator, count: int, alpha: float) -> Ten
 
 
 def cut(generator: np.random.Generator, side: int, alpha: float) -> tuple[tuple[int, int, int, int], float]:
-    """The patch that cutmix swaps (top, bottom, left, right), and how much of a photo stays itself."""
+    """Draw the patch that cutmix swaps (top, bottom, left, right), and the share of a photo that stays."""
     edge = round(side * float(np.sqrt(1 - generator.beta(alpha, alpha))))
     top, left = generator.integers(0, side - edge + 1, size=2).tolist()
     return (top, top + edge, left, left + edge), 1 - edge**2 / side**2
@@ -68,7 +68,7 @@ def cut(generator: np.random.Generator, side: int, alpha: float) -> tuple[tuple[
 def mix(
     photos: Tensor, partner: Tensor, share: Tensor, box: tuple[int, int, int, int] | None = None
 ) -> Tensor:
-    """Mix photos [n, 3, h, w] with their partners: a patch of them where there is a box, else all over."""
+    """Mix photos [n, 3, h, w] with their partners: within the box if there is one, else everywhere."""
     if box is None:
         return torch.lerp(photos[partner], photos, share[:, None, None, None])
     top, bottom, left, right = box
@@ -80,7 +80,7 @@ def mix(
 def balanced_weights(labels: Tensor, classes: int, strength: float) -> Tensor | None:
     """Weights [classes] against imbalance: 1 / frequency to the power `strength`, with mean 1 over `labels`.
 
-    A strength of 0 gives None: all photos count alike. A strength of 1 lets every class count alike.
+    A strength of 0 gives None: all photos weigh the same. A strength of 1 gives every class the same weight.
     """
     if strength <= 0:
         return None

@@ -20,7 +20,7 @@ SCHEMA_VERSION: Final = 1
 
 
 def run(job: Job) -> Judged:
-    """Fit, report, and write what the mode asks for into `model_dir`."""
+    """Fit, report, and write the mode's output to `model_dir`."""
     started = time.monotonic()
     judged, refit = _strategy(job)(job)
     seconds = time.monotonic() - started
@@ -29,23 +29,23 @@ def run(job: Job) -> Judged:
     if job.world.is_main:
         if not job.final:
             _write_trial(job, judged)
-        # SageMaker takes the last value of a metric, so the epoch kept is printed last.
+        # SageMaker keeps the last value of a metric, so the epoch kept is printed last.
         log_metrics(**judged.fit.metrics)
-        if judged.fit.ran > 0:  # a fit that had ended before it was interrupted has no rate
+        if judged.fit.ran > 0:  # a fit resumed after its last epoch has no rate
             log_metrics(photos_per_second=judged.photos * judged.fit.ran / max(seconds, 1e-9))
     return judged
 
 
 def judge(job: Job) -> Judged:
-    """Fit the job's recipe on the training photos and judge it on the validation photos; write nothing."""
+    """Fit the job's recipe on the training photos and judge it on the validation photos, without writing files."""
     judged, _ = _strategy(job)(job)
     return judged
 
 
 def data_identity(job: Job) -> tuple[str, ...]:
-    """Names what the job trains on and starts from, so that figures of other data are never taken for its own.
+    """Name the data and the weights of a job, so that results on other data are never reused for it.
 
-    What it reads for that stays in memory: trials in threads then find it there, instead of all reading it at once.
+    The data read for this stays cached, so that parallel trials do not all read it at once.
     """
     if job.values["strategy"] == Strategy.HEAD:
         from model_code.train.head.strategy import data_identity as of_head

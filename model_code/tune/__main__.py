@@ -1,7 +1,7 @@
 """Search hyperparameters inside one job: `python -m model_code.tune --help`.
 
-The same search space as SageMaker's tuning job, without its minutes of instance start-up per trial: for
-heads, whose trials are seconds of work.
+It searches the same space as SageMaker's tuning job, without minutes of instance start-up per trial: made for
+heads, whose trials take seconds.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from model_code.tune.search import Tuning, best_of
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    """The command line: that of `train`, and what concerns the search."""
+    """The command line: that of `train`, with the arguments of the search."""
     arguments = train.parser(environment)
     arguments.prog = "python -m model_code.tune"
     arguments.description = (
@@ -39,13 +39,13 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--parallel",
         type=int,
         default=None,
-        help="candidates at a time (default: 1 a core for heads, else 1)",
+        help="candidates in parallel (default: one per core for heads, else 1)",
     )
     group.add_argument(
         "--ranges",
         type=json.loads,
         default={},
-        help='ranges that replace the table\'s, as JSON: {"dropout": {"low": 0, "high": 0.5}, "mixup": null}',
+        help='JSON of ranges that replace the table\'s: {"dropout": {"low": 0, "high": 0.5}, "mixup": null}',
     )
     return arguments
 
@@ -67,12 +67,12 @@ def tuning_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -
 
 
 def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
-    """The command; the exit status: 0, or 1 with the reason on stderr."""
+    """Run the command. Returns the exit status: 0, or 1 with the reason on stderr."""
     environment = os.environ if environment is None else environment
     arguments = parser(environment).parse_args(argv)
     try:
         tuning = tuning_from(arguments, environment)
-        # Trials in threads, one core each: small matrices gain little from more.
+        # Trials run in threads, one core each: small matrices gain little from more.
         torch.set_num_threads(max(1, cores() // tuning.parallel))
         done = tuning.run()
     except train.FAILURES as error:
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | Non
         return 1
     best = best_of(done)
     print(f"best trial={best.number} of {len(done)}", flush=True)
-    # SageMaker takes the last value of a metric: that of the best.
+    # SageMaker keeps the last value of a metric: the best trial's.
     log_metrics(**best.metrics)
     return 0
 

@@ -13,19 +13,19 @@ import numpy as np
 from model_code.hyperparameters import OBJECTIVE, Hyperparameter, Kind, Scale, Value
 from model_code.train.loop import Metrics
 
-# Trials drawn at random before the model of the objective is believed.
+# Random trials before the model of the objective is used.
 _STARTUP: Final = 4
 
 
 class Search(StrEnum):
-    """How candidates are chosen; SageMaker's names, in lower case."""
+    """Strategy that chooses candidates; SageMaker's names, in lower case."""
 
     BAYESIAN = "bayesian"
     RANDOM = "random"
 
 
 class Status(StrEnum):
-    """How a trial ended; SageMaker's names."""
+    """Final status of a trial; SageMaker's names."""
 
     COMPLETED = "Completed"
     FAILED = "Failed"
@@ -33,15 +33,15 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate and what came of it.
+    """One candidate and its result.
 
     Args:
-        number: From 0, in the order of asking.
-        searched: The values that were chosen for it.
-        status: Whether it ended well.
-        metrics: Of the epoch kept; empty if it failed.
-        seconds: How long it took.
-        reason: Why it failed.
+        number: From 0, in the order proposed.
+        searched: The values chosen for it.
+        status: Completed or failed.
+        metrics: Metrics of the epoch kept; empty if it failed.
+        seconds: Duration.
+        reason: Cause of the failure.
     """
 
     number: int
@@ -53,16 +53,16 @@ class Trial:
 
     @property
     def objective(self) -> float:
-        """What the search maximises; minus infinity if it failed."""
+        """The value that the search maximizes; minus infinity for a failed trial."""
         return self.metrics.get(OBJECTIVE["MetricName"], float("-inf"))
 
 
 def propose(
     space: Mapping[str, Hyperparameter], done: Sequence[Trial], count: int, search: Search, seed: int
 ) -> list[dict[str, Value]]:
-    """The next `count` candidates, a pure function of what is known; the very first is the table's defaults.
+    """Propose the next `count` candidates, a pure function of the finished trials; the first is the table's defaults.
 
-    A restarted search therefore goes on as it would have.
+    A restarted search therefore continues as if it had not been interrupted.
     """
     first = [_defaults(space)] if not done else []
     wanted = count - len(first)
@@ -91,7 +91,7 @@ def _draw(row: Hyperparameter, draw: np.random.Generator) -> Value:
 def _by_optuna(
     space: Mapping[str, Hyperparameter], done: Sequence[Trial], count: int, seed: int
 ) -> list[dict[str, Value]]:
-    """Tree-structured Parzen estimator over all trials so far (Bergstra et al. 2011), as Optuna has it."""
+    """Tree-structured Parzen estimator over all trials so far (Bergstra et al. 2011), as implemented by Optuna."""
     try:
         import optuna
     except ImportError:  # SageMaker's own training image has no Optuna

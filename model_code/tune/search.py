@@ -33,13 +33,12 @@ class Tuning:
     """A search inside one job.
 
     Args:
-        job: What every trial has in common.
-        space: What is searched.
-        trials: How many candidates.
-        search: How they are chosen.
-        parallel: How many are tried at a time. Each round is chosen with the rounds before it known, so
-        that the
-            result does not depend on which trial of a round ends first.
+        job: Settings common to all trials.
+        space: The hyperparameters searched.
+        trials: Number of candidates.
+        search: Strategy that chooses them.
+        parallel: Trials per round. A round is chosen from the results of earlier rounds, so the result does not
+            depend on which trial of a round ends first.
     """
 
     job: Job
@@ -54,7 +53,7 @@ class Tuning:
         for name, row in self.space.items():
             if row.scale is Scale.REVERSE_LOGARITHMIC:
                 raise HyperparameterError(
-                    f"{name}: only SageMaker's tuning job knows {row.scale}; use Linear or Logarithmic here"
+                    f"{name}: {row.scale} exists only in SageMaker's tuning jobs; use Linear or Logarithmic here"
                 )
 
     @property
@@ -63,7 +62,7 @@ class Tuning:
         return self.job.folders.model_dir / "trials.json"
 
     def journal(self, data: Sequence[str]) -> Path | None:
-        """Where ended trials are kept for a restart, named after all that decides the search.
+        """The file that keeps finished trials for a restart, named after everything that determines the search.
 
         Args:
             data: The `train.data_identity` of the job.
@@ -78,10 +77,10 @@ class Tuning:
         return self.job.folders.checkpoints / f"trials-{identity}.json"
 
     def run(self) -> list[Trial]:
-        """Try all candidates; returns them in order.
+        """Run all trials and return them in order.
 
         Raises:
-            Diverged: Not one trial ended well.
+            Diverged: Every trial failed.
         """
         journal = self.journal(run.data_identity(self.job))
         done = _read(journal)[: self.trials]
@@ -132,12 +131,12 @@ class Tuning:
 
 
 def best_of(done: Sequence[Trial]) -> Trial:
-    """The highest objective; a few hundred photos often tie, and then the lower loss decides."""
+    """The trial with the highest objective; ties, common with few photos, go to the lower loss."""
     return max(done, key=lambda trial: (trial.objective, -trial.metrics.get("valid_loss", 0.0)))
 
 
 class _Quiet(Job):
-    """A job that prints no epochs: those of parallel trials would be mixed up."""
+    """A job that prints no epochs: the lines of parallel trials would be mixed up."""
 
     def reporter(self, epochs: int) -> Report:
         return lambda metrics: None

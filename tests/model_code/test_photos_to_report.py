@@ -63,7 +63,7 @@ def test_photos_become_a_bundle_that_is_judged_as_served(
     document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert document["accuracy"] > 0.8
     assert document["dataset"]["name"] == "toy"
-    assert "How it learned" in (tmp_path / "out" / "report.html").read_text()
+    assert "Learning curves" in (tmp_path / "out" / "report.html").read_text()
     printed = capsys.readouterr().out
     assert "progress done=24 total=24 unit=photos" in printed
     assert f"test_accuracy={document['accuracy']:.6g}" in printed

@@ -1,4 +1,4 @@
-"""The sections of report.html about classes: how each fares, what is taken for what, the worst mistakes."""
+"""The sections of report.html about classes: scores per class, confusion matrix, worst mistakes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from model_code.pages.charts import Series, percent
 from model_code.pages.markup import Html, figure, legend, meter, section, side_by_side, table
 
 NUMBERED = 24
-"""Up to so many classes, the confusion has numbers in its cells and every class its own bar."""
+"""Up to this number of classes, the confusion matrix has numbers in its cells and every class its own bar."""
 MAPPED = 150
-"""Up to so many classes, the confusion shows all; beyond, those that most mistakes are between."""
+"""Up to this number of classes, the confusion matrix shows all; beyond it, those with the most mistakes."""
 _SHOWN_OF_MANY = 60
 _EXTREMES = 12
 
@@ -27,8 +27,8 @@ def class_by_class(document: Mapping[str, Any]) -> str:
         (row for row in document["classes"] if row["photos"]), key=lambda row: (-row["recall"], row["name"])
     )
     intro = (
-        "Recall: of the photos of a class, the share that was recognised. Precision: of the answers that name it, the "
-        "share that was right."
+        "Recall: share of the photos of a class that are recognized. Precision: share of the answers naming the class "
+        "that are correct."
     )
     if len(rows) <= NUMBERED:
         return section("Class by class", intro, _class_table(rows, "All classes, best recall first"))
@@ -41,7 +41,7 @@ def class_by_class(document: Mapping[str, Any]) -> str:
     return section(
         "Class by class",
         intro,
-        figure(Html(chart), caption="Recall of every class. Point at a bar for its name."),
+        figure(Html(chart), caption="Recall of every class. Hover over a bar for its name."),
         side_by_side(
             _class_table(rows[::-1][:_EXTREMES], "Hardest classes"),
             _class_table(rows[:_EXTREMES], "Easiest classes"),
@@ -65,31 +65,31 @@ def _class_table(rows: Sequence[Mapping[str, Any]], caption: str) -> Html:
 
 
 def readable(name: str) -> str:
-    """A class's folder name as people write it."""
+    """A class's folder name, formatted for reading."""
     return name.replace("_", " ")
 
 
 def confusion_matrix(document: Mapping[str, Any]) -> str:
-    """A heat map of true classes against answers, ordered so that a mix-up shows as a block."""
+    """A heat map of true classes against predictions, ordered so that mix-ups form blocks."""
     names = [readable(row["name"]) for row in document["classes"]]
     matrix = dense(document["confusion"], len(names))
     chosen = np.arange(len(names))
-    remarks = ["Rows are the true classes, columns the answers."]
+    remarks = ["Rows are the true classes, columns the predictions."]
     if len(names) > MAPPED:
         chosen = busiest(matrix, _SHOWN_OF_MANY)
-        remarks.append(f"Of {len(names)} classes, the {len(chosen)} that most mistakes are between.")
+        remarks.append(f"The {len(chosen)} classes of {len(names)} with the most mistakes.")
     if len(chosen) > NUMBERED:
         chosen = chosen[seriation(matrix[np.ix_(chosen, chosen)])]
-        remarks.append("Classes that are taken for one another lie side by side.")
-    remarks.append("Point at a cell for its numbers.")
+        remarks.append("Classes that are confused with each other are placed side by side.")
+    remarks.append("Hover over a cell for its numbers.")
     shown = matrix[np.ix_(chosen, chosen)].tolist()
     cell = 40.0 if len(chosen) <= 10 else max(10.0, 760 / len(chosen))
     chart = charts.heat_map(
         shown, [names[at] for at in chosen], "Confusion matrix", len(chosen) <= NUMBERED, cell
     )
-    key = legend(Series("right", "first", ()), Series("mistaken", "second", ()))
+    key = legend(Series("correct", "first", ()), Series("wrong", "second", ()))
     return section(
-        "What it takes for what",
+        "Confusion matrix",
         figure(
             key,
             Html(f'<div class="scroll">{chart}</div>'),
@@ -108,7 +108,7 @@ def dense(cells: Sequence[Sequence[int]], classes: int) -> Integers:
 
 
 def busiest(matrix: Integers, count: int) -> Integers:
-    """The classes that take part in most mistakes, in their own order."""
+    """The classes with the most mistakes, in their original order."""
     wrong = matrix - np.diag(np.diagonal(matrix))
     return np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:count])
 
@@ -120,15 +120,15 @@ def seriation(matrix: Integers) -> Integers:
     """
     wrong = (matrix + matrix.T).astype(np.float64)
     np.fill_diagonal(wrong, 0)
-    wrong += 1e-3  # holds together classes that are never confused
+    wrong += 1e-3  # connects classes that are never confused
     laplacian = np.diag(wrong.sum(axis=1)) - wrong
     vector = np.linalg.eigh(laplacian)[1][:, 1]
-    # The sign of an eigenvector is arbitrary; fix it, so that the page is the same everywhere.
+    # The sign of an eigenvector is arbitrary; fix it, so that the page is reproducible.
     return np.argsort(vector * np.sign(vector[np.argmax(np.abs(vector))]), kind="stable")
 
 
 def mix_ups(document: Mapping[str, Any]) -> str:
-    """The commonest mistakes, as a table."""
+    """The most common mistakes, as a table."""
     support = {row["name"]: row["photos"] for row in document["classes"]}
     rows = [
         (
@@ -139,11 +139,15 @@ def mix_ups(document: Mapping[str, Any]) -> str:
         )
         for pair in document["confused"]
     ]
-    return section("Commonest mix-ups", table(["this", "was taken for", "", "#photos"], rows)) if rows else ""
+    return (
+        section("Most common confusions", table(["class", "predicted as", "", "#photos"], rows))
+        if rows
+        else ""
+    )
 
 
 def worst_mistakes(document: Mapping[str, Any], photos: Mapping[str, str]) -> str:
-    """The surest wrong answers that there is a thumbnail of."""
+    """The most confident wrong answers that have a thumbnail."""
     cards = "".join(
         _mistake(mistake, photos[mistake["key"]]) for mistake in document["worst"] if mistake["key"] in photos
     )
@@ -151,7 +155,7 @@ def worst_mistakes(document: Mapping[str, Any], photos: Mapping[str, str]) -> st
         return ""
     return section(
         "Worst mistakes",
-        "The surest wrong answers. Often the label is wrong, or the photo shows more than one thing: worth a look "
+        "The most confident wrong answers. Often the label is wrong, or the photo shows several objects: check them "
         "before the next training.",
         Html(f'<ul class="photos">{cards}</ul>'),
     )

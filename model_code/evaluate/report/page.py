@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing else, written from evaluation.json and the model card."""
+"""report.html: a self-contained page, generated from evaluation.json and the model card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from model_code.pages.style import STYLE
 
 @dataclass(frozen=True)
 class Report:
-    """What the page is made of.
+    """The inputs of the page.
 
     Args:
         document: evaluation.json.
@@ -65,17 +65,17 @@ def _header(document: Mapping[str, Any], card: ModelCard) -> str:
         f"version {dataset['version']} · served by {document['runtime']}"
     )
     lead = (
-        f"Right on <strong>{percent(document['accuracy'], 1)}</strong> of {document['photos']:,} test photos it never "
-        f"saw. Of all photos of the same kind it is right on between {percent(interval['low'], 1)} and "
-        f"{percent(interval['high'], 1)}: in 95 of 100 such tests, an interval like this holds the true share."
+        f"Correct on <strong>{percent(document['accuracy'], 1)}</strong> of {document['photos']:,} test photos that "
+        f"training never used (95 % confidence interval {percent(interval['low'], 1)} to "
+        f"{percent(interval['high'], 1)})."
     )
     notes = []
     if document["unknown_classes"]:
         photos = sum(document["unknown_classes"].values())
         names = ", ".join(sorted(document["unknown_classes"]))
-        notes.append(f"Photos of classes it was never taught ({names}), which count as wrong: {photos}.")
+        notes.append(f"Photos of classes unknown to the model ({names}), counted as wrong: {photos}.")
     if document["unreadable"]:
-        notes.append(f"Photos that could not be read, and count nowhere: {len(document['unreadable'])}.")
+        notes.append(f"Unreadable photos, excluded from all figures: {len(document['unreadable'])}.")
     remarks = "".join(note(remark).markup for remark in notes)
     return (
         f'<header>\n<h1>{escape(card.name)}</h1>\n<p class="soft">{escape(facts)}</p>\n'
@@ -89,21 +89,21 @@ def _tiles(document: Mapping[str, Any]) -> str:
     loss = document["log_loss"]
     before = percent(calibration["ece_before"], 1)
     tiles = [
-        ("Accuracy", percent(document["accuracy"], 1), "the likeliest class is the true one"),
-        ("Top 5", percent(document["top5_accuracy"], 1), "the true class is among the five likeliest"),
-        ("Macro F1", f"{document['macro_f1']:.3f}", f"{_range(low, high)}; classes count alike"),
+        ("Accuracy", percent(document["accuracy"], 1), "the most likely class is correct"),
+        ("Top 5", percent(document["top5_accuracy"], 1), "the true class is among the five most likely"),
+        ("Macro F1", f"{document['macro_f1']:.3f}", f"{_range(low, high)}; every class has equal weight"),
         ("Log loss", "none" if loss is None else f"{loss:.3f}", "lower is better, 0 is perfect"),
         ("Calibration error", percent(calibration["ece_after"], 1), f"{before} before temperature scaling"),
-        ("Unsure", percent(abstain["rate"], 1), _unsure(abstain)),
+        ("Abstained", percent(abstain["rate"], 1), _unsure(abstain)),
         (
-            "One photo",
+            "Latency",
             f"{latency['p50']:.1f} ms",
-            f"99 of 100 within {latency['p99']:.1f} ms, one core, no network",
+            f"99th percentile {latency['p99']:.1f} ms, one photo, one core, no network",
         ),
         (
             "Throughput",
             f"{document['photos_per_second']:,.0f}/s",
-            "photos on this job's cores, decoding included",
+            "photos on all cores of this job, decoding included",
         ),
     ]
     cells = "".join(
@@ -115,14 +115,15 @@ def _tiles(document: Mapping[str, Any]) -> str:
 
 
 def _range(low: float, high: float) -> str:
-    # Resampling answers that are all right, or all wrong, gives the same again: it tells nothing of other photos.
+    # Resampling answers that are all right, or all wrong, always gives the same value: no interval can be estimated.
     return f"{low:.3f} to {high:.3f}" if low < high else "no interval"
 
 
 def _unsure(abstain: Mapping[str, Any]) -> str:
     if abstain["accuracy_answered"] is None:
-        return f"below {percent(abstain['threshold'])} every time"
-    return f"below {percent(abstain['threshold'])}; the others are {percent(abstain['accuracy_answered'], 1)} right"
+        return f"confidence below {percent(abstain['threshold'])} on every photo"
+    answered = percent(abstain["accuracy_answered"], 1)
+    return f"confidence below {percent(abstain['threshold'])}; accuracy of the rest {answered}"
 
 
 def _against_champion(comparison: Mapping[str, Any]) -> str:
@@ -137,8 +138,9 @@ def _against_champion(comparison: Mapping[str, Any]) -> str:
     )
     chart = charts.interval_chart(mean, low, high, f"Accuracy against the champion: {points}")
     caption = (
-        "Difference in accuracy, in points, with its paired 95 % interval. Only this model is right on "
-        f"{comparison['only_challenger_right']:,} photos, only the champion on {comparison['only_champion_right']:,}."
+        "Difference in accuracy, in points, with its paired 95 % interval. Only this model is "
+        f"correct on {comparison['only_challenger_right']:,} photos, only the champion on "
+        f"{comparison['only_champion_right']:,}."
     )
     return section(
         "Against the champion",
@@ -149,21 +151,21 @@ def _against_champion(comparison: Mapping[str, Any]) -> str:
 
 
 def comparison_verdict(low: float, high: float) -> str:
-    """What the interval of a difference says."""
+    """The verdict that the interval of a difference supports."""
     if low > 0:
         return "Better than the champion."
     if high < 0:
         return "Worse than the champion."
-    return "No difference from the champion that these photos could show."
+    return "No significant difference from the champion."
 
 
 def _class_changes(comparison: Mapping[str, Any]) -> list[str]:
-    labels = {"classes_added": "New classes", "classes_removed": "Classes gone"}
+    labels = {"classes_added": "New classes", "classes_removed": "Removed classes"}
     changes = [f"{label}: {', '.join(comparison[key])}." for key, label in labels.items() if comparison[key]]
     common = comparison["common"]
     if changes and common["photos"]:
         changes.append(
-            f"On the {common['photos']:,} photos of classes that both know: "
+            f"On the {common['photos']:,} photos of classes known to both: "
             f"{percent(common['challenger_accuracy'], 1)} against {percent(common['champion_accuracy'], 1)}."
         )
     return changes
@@ -184,9 +186,9 @@ def _learning(metrics: Mapping[str, Any]) -> str:
     if not drawn:
         return ""
     return section(
-        "How it learned",
-        "Fitted on the training photos, judged after every epoch on the validation photos. The dashed line is the "
-        "epoch that was kept.",
+        "Learning curves",
+        "Fitted on the training photos, judged on the validation photos after every epoch. The dashed line marks the "
+        "epoch kept.",
         side_by_side(*drawn),
     )
 
@@ -219,17 +221,17 @@ def _calibration(document: Mapping[str, Any]) -> str:
     before = [Bin(**row) for row in calibration["bins_before"]]
     chart = charts.reliability_chart(before, after, "Reliability diagram")
     intro = (
-        "Of the answers given with 80 % confidence, 80 % should be right. As served, confidence and truth differ by "
-        f"{percent(calibration['ece_after'], 1)} on average; it was {percent(calibration['ece_before'], 1)} before "
-        f"dividing the logits by {calibration['temperature']:.2f}."
+        "Of the answers given with 80 % confidence, 80 % should be correct. The expected calibration error is "
+        f"{percent(calibration['ece_after'], 1)} as served, and was {percent(calibration['ece_before'], 1)} before "
+        f"temperature scaling (temperature {calibration['temperature']:.2f})."
     )
     caption = (
-        "Height: how often such answers are right. Bars are stronger where there are more photos. On the dashed line, "
-        "confidence means what it says."
+        "Height: accuracy of the answers in a bin. Darker bars hold more photos. On the dashed line, confidence equals "
+        "accuracy."
     )
     key = legend(Series("as served", "first", ()), Series("before temperature scaling", "second", ()))
     return section(
-        "Does it know what it knows?",
+        "Calibration",
         intro,
         side_by_side(figure(key, Html(chart), caption=caption), _confidence(after)),
     )
@@ -247,7 +249,7 @@ def _confidence(bins: Sequence[Bin]) -> Html:
         for part in reversed(bins)
         if part.photos
     ]
-    return table(["confidence", "", "#photos", "#right"], rows, "How sure, how often, how right")
+    return table(["confidence", "", "#photos", "#accuracy"], rows, "Answers by confidence")
 
 
 def _making(document: Mapping[str, Any], card: ModelCard) -> str:
@@ -262,17 +264,17 @@ def _making(document: Mapping[str, Any], card: ModelCard) -> str:
         )
     rows += [
         ("trained on", f"{card.dataset['name']}, version {card.dataset['version']}"),
-        ("starting weights", card.weights_sha256 or "none: the backbone began untrained"),
+        ("starting weights", card.weights_sha256 or "none: untrained backbone"),
         ("code version", card.code_version),
-        ("SHA-256 of model.tar.gz", document["model"]["sha256"] or "none: judged from a folder"),
+        ("SHA-256 of model.tar.gz", document["model"]["sha256"] or "none: evaluated from a folder"),
     ]
     cells = [(name, Html(f"<code>{escape(value)}</code>")) for name, value in rows]
     return section(
-        "How it was made",
+        "Model details",
         table(["", ""], cells),
         note(
-            "Intervals are of 95 %: Wilson's for the accuracy, Bonett and Price's for the difference of two models on "
-            "the same photos, the percentile bootstrap for macro F1. Latency and throughput are of the machine this "
-            "evaluation ran on."
+            "Intervals are 95 %: Wilson's for the accuracy, Bonett and Price's for the difference of two models on the "
+            "same photos, the percentile bootstrap for macro F1. Latency and throughput were measured on the machine "
+            "of this evaluation."
         ),
     )

@@ -1,4 +1,4 @@
-"""Small copies of photos, embedded in a page."""
+"""Thumbnails of photos, embedded in a page."""
 
 from __future__ import annotations
 

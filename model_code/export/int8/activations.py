@@ -1,4 +1,4 @@
-"""What a network's activations look like over training photos, and the ranges that int8 should resolve."""
+"""Statistics of a network's activations over training photos, and the ranges that int8 should resolve."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CUTS = np.linspace(0.3, 1.0, 15)
 
 
 class Calibration(StrEnum):
-    """How an activation's range is cut: a narrower one resolves finer and saturates more.
+    """Method that clips an activation's range: a narrower one resolves finer and saturates more.
 
     MEAN_SQUARED_ERROR is the range of least rounding error, the median over groups of eight photos.
     """
@@ -35,14 +35,14 @@ class Calibration(StrEnum):
 
 @dataclass(frozen=True)
 class Activations:
-    """What calibration saw of every activation, by tensor name: its extremes, and a sample of its values."""
+    """Statistics of every activation by tensor name: its extremes, and a sample of its values."""
 
     lowest: Mapping[str, float]
     highest: Mapping[str, float]
     sample: Mapping[str, Floats]
 
     def ranges(self, calibration: Calibration) -> Ranges:
-        """The range to quantise each activation in."""
+        """The range to quantize each activation in."""
         return {name: self._range(name, calibration) for name in self.sample}
 
     def _range(self, name: str, calibration: Calibration) -> tuple[float, float]:
@@ -86,7 +86,7 @@ def observe(model: Path, batches: Iterable[Floats], threads: int, operators: Col
     for name in _activation_names(graph, operators):
         if name not in present:
             graph.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    # Unoptimised: fusing would take away the tensors in question.
+    # Unoptimized: fusing would take away the tensors in question.
     runtime = open_onnx(graph.SerializeToString(), threads, optimize=False)
     outputs = [output.name for output in runtime.get_outputs()]
     draw = np.random.default_rng(0)

@@ -16,7 +16,7 @@ import numpy as np
 
 from model_code.export.int8.activations import Floats
 
-# Of the variance of a standardised feature, per photo. Among 0.03 to 1, this was nearest from 500 photos to 2,000.
+# Of the variance of a standardized feature, per photo. Among 0.03 to 1, this was nearest from 500 photos to 2,000.
 _PENALTY = 1.0
 
 

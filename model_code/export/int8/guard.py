@@ -3,10 +3,9 @@
 Rules, all on the same validation photos for int8 and float32:
 
 - Speed first: where int8 hardly gains time, it is left out before its accuracy is looked at.
-- A recipe passes if accuracy drops by at most `MAX_DROP`. The comparison is paired: photos that both answer alike
-  say nothing, only those lost (float32 alone is right) and gained (int8 alone is right) count. The drop's standard
-  error, sqrt(lost + gained) / photos, is a third of what two separate accuracies would have; it is stated, and not
-  added to the limit: the user was promised half a point of what was measured.
+- A recipe passes if accuracy drops by at most `MAX_DROP`. The comparison is paired: only photos lost (float32 alone is
+  right) and gained (int8 alone is right) count. The drop's standard error, sqrt(lost + gained) / photos, is a third of
+  that of two separate accuracies; it is reported, and not added to the limit.
 - Among the candidates that pass, the one whose logits are nearest to the float graph's is kept. A thousand photos tell
   them apart by distance, while their accuracies differ by luck, and taking the luckiest would flatter int8.
 - A candidate is a recipe as it is, or, for the two nearest, with its head corrected (see `correction`).
@@ -27,12 +26,12 @@ from numpy.typing import NDArray
 
 from model_code.export.int8.activations import Activations, Calibration, Floats, observe
 from model_code.export.int8.correction import Refit, fit
-from model_code.export.int8.quantize import LAST_RESORTS, OPERATORS, RECIPES, Recipe, quantise
+from model_code.export.int8.quantize import LAST_RESORTS, OPERATORS, RECIPES, Recipe, quantize
 from model_code.process.onnx import open_onnx
 from model_code.process.parallel import ordered_map
 
 Batches = Callable[[], Iterator[Floats]]
-"""A pass over photos, normalised, float32 [n, 3, h, w] a batch."""
+"""A pass over photos, normalized, float32 [n, 3, h, w] a batch."""
 Readout = Callable[[Floats], Floats]
 """Embeddings [n, dim] to logits [n, classes] of the model that is judged."""
 
@@ -50,8 +49,8 @@ class Attempt:
     """A candidate on the validation photos.
 
     Args:
-        recipe: How the graph was quantised.
-        refit: What is done to its embeddings before the head; None: nothing.
+        recipe: Recipe of the quantized graph.
+        refit: Correction of its embeddings before the head; None: no correction.
         logits: [photos, classes], of the reference model.
         distance: |logits - float logits| / |float logits|.
         lost: Photos that float32 alone gets right.
@@ -81,13 +80,13 @@ class Attempt:
 
     @property
     def passes(self) -> bool:
-        """Whether the drop is within the limit."""
+        """True if the drop is within the limit."""
         return self.drop <= MAX_DROP + 1e-9  # 1.0 - 0.995 is a little more than 0.005
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the guard decided and what it saw. Accuracies are of the reference model on the validation split.
+    """The guard's decision and its evidence. Accuracies are of the reference model on the validation split.
 
     `drops` and `distances` map each recipe tried to the accuracy it costs and to its distance from float logits.
     """
@@ -110,7 +109,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Kept:
-    """What passed: the int8 graph (its head not refitted yet), how it came about, logits of the validation photos."""
+    """The accepted int8 graph (head not corrected yet), its recipe, and its logits of the validation photos."""
 
     path: Path
     recipe: Recipe
@@ -143,7 +142,7 @@ def search(
     Args:
         model: float graph.
         folder: scratch space; the graph found is written here.
-        calibration: a pass over normalised training photos, in small batches: all activations of one are in
+        calibration: a pass over normalized training photos, in small batches: all activations of one are in
             memory at once.
         training: a pass over more of them, to refit the head with.
         valid: a pass over the validation photos.
@@ -158,7 +157,9 @@ def search(
     """
     bench = _Bench(model, folder, calibration, valid, labels, readout, workers)
     if not bench.pays(recipes[0]):
-        return Outcome(Verdict(False, "int8 is hardly faster than float32 here", None, len(labels)))
+        return Outcome(
+            Verdict(False, "int8 is not sufficiently faster than float32 on this machine", None, len(labels))
+        )
     attempts = [bench.attempt(recipe) for recipe in recipes]
     if readout is not None:
         exact = bench.answers(model, training)
@@ -172,7 +173,7 @@ def search(
     if chosen is None:
         return Outcome(verdict)
     if chosen.recipe in last_resorts and not bench.pays(chosen.recipe):
-        reason = f"int8 that costs little ({chosen}) is hardly faster than float32 here"
+        reason = f"int8 that costs little ({chosen}) is not sufficiently faster than float32 on this machine"
         return Outcome(replace(verdict, kept=False, reason=reason))
     return Outcome(verdict, Kept(bench.make(chosen.recipe), chosen.recipe, chosen.refit, chosen.logits))
 
@@ -214,18 +215,18 @@ class _Bench:
         """The graph of a recipe."""
         path = self._folder / recipe.file_name
         if not path.exists():
-            quantise(self._model, self._activations.ranges(recipe.calibration), recipe, path)
+            quantize(self._model, self._activations.ranges(recipe.calibration), recipe, path)
         return path
 
     def pays(self, recipe: Recipe) -> bool:
-        """Whether the graph of a recipe is enough faster than the float graph."""
+        """True if the graph of a recipe is sufficiently faster than the float graph."""
         path = self._folder / "timed.onnx"
-        quantise(self._model, self._glimpse.ranges(Calibration.MIN_MAX), recipe, path)
+        quantize(self._model, self._glimpse.ranges(Calibration.MIN_MAX), recipe, path)
         timed = next(self._valid())[:_TIMED_PHOTOS]
         return speed_up(self._model, path, timed) >= MIN_SPEED_UP
 
     def answers(self, path: Path, photos: Batches) -> Floats:
-        """What `readout` reads of a graph: embeddings, or without one the logits."""
+        """The input of `readout`: embeddings, or logits if there is no readout."""
         return infer(path, photos(), self._workers, "logits" if self._readout is None else "features")
 
     def attempt(self, recipe: Recipe, refit: Refit | None = None) -> Attempt:
@@ -235,7 +236,8 @@ class _Bench:
         found = self._found[recipe] if refit is None else refit(self._found[recipe])
         attempt = compare(recipe, self._head(found), self.reference, self._labels, refit)
         print(
-            f"int8 tried: {attempt}: {100 * attempt.drop:+.2f} points lost on {len(self._labels)} photos",
+            f"int8 candidate: {attempt}: {-100 * attempt.drop:+.2f} points against float32 "
+            f"on {len(self._labels)} photos",
             flush=True,
         )
         return attempt
@@ -247,7 +249,7 @@ class _Bench:
 def compare(
     recipe: Recipe, logits: Floats, reference: Floats, labels: NDArray[np.int64], refit: Refit | None = None
 ) -> Attempt:
-    """A candidate's logits beside the float graph's, [photos, classes] each, photo by photo."""
+    """A candidate's logits compared with the float graph's photo by photo, [photos, classes] each."""
     right, right_float = logits.argmax(1) == labels, reference.argmax(1) == labels
     return Attempt(
         recipe=recipe,
@@ -287,13 +289,13 @@ def judge(
     return verdict, chosen
 
 
-def speed_up(model: Path, quantised: Path, batch: Floats, rounds: int = 5) -> float:
-    """How many times faster the int8 graph answers `batch`, in processor time of one core.
+def speed_up(model: Path, quantized: Path, batch: Floats, rounds: int = 5) -> float:
+    """Speed-up of the int8 graph over the float graph on `batch`, in processor time of one core.
 
-    Other programs on the machine take turns, so the best of several rounds counts. The figure decides and is not
-    recorded: the same training must give the same bundle.
+    Other programs on the machine take turns, so the best of several rounds counts. The figure is used for
+    the decision but not recorded: the same training must give the same bundle.
     """
-    sessions = [open_onnx(path) for path in (model, quantised)]
+    sessions = [open_onnx(path) for path in (model, quantized)]
     best = [float("inf"), float("inf")]
     for _ in range(rounds):
         for at, runtime in enumerate(sessions):

@@ -1,4 +1,4 @@
-"""The int8 form of a bundle's network: which photos judge it, and on which model."""
+"""The int8 form of a bundle's network: choice of photos and of the model that judges it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from model_code.data.transform import Transform
 from model_code.export.int8.activations import Floats, observe
 from model_code.export.int8.correction import fit, fold
 from model_code.export.int8.guard import Readout, Verdict, infer, search
-from model_code.export.int8.quantize import OPERATORS, quantise
+from model_code.export.int8.quantize import OPERATORS, quantize
 from model_code.export.onnx_graph import export_onnx, has_features
 from model_code.networks.backbone import Classifier
 from model_code.process.cores import cores
@@ -30,7 +30,7 @@ from model_code.process.cores import cores
 CALIBRATION_PHOTOS = 96
 # Some 15 seconds of two cores for mobilenet_v2; more photos than a feature map has channels are wanted.
 REFIT_PHOTOS = 2000
-# 2,800 photos of 224 px: enough to tell half a point apart, and far from a job's 2 GB.
+# 2,800 photos of 224 px: enough to resolve half a point, far below a job's 2 GB.
 MAX_VALID_BYTES = 400 << 20
 
 _CALIBRATION_BATCH = (
@@ -41,9 +41,7 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Int8:
-    """The verdict and, where int8 was kept, its logits on the validation photos with their classes
-    [photos].
-    """
+    """The verdict and, where int8 was kept, its logits on the validation photos with their classes [photos]."""
 
     verdict: Verdict
     logits: Floats | None
@@ -58,10 +56,10 @@ def make_int8(
     calibration_shards: Sequence[Path],
     valid_shards: Sequence[Path],
 ) -> Int8:
-    """Write `model.int8.onnx` beside `model.onnx` in `output`, if the guard lets it pass.
+    """Write `model.int8.onnx` next to `model.onnx` in `output`, if it passes the guard.
 
     The guard judges `reference_model`, which has not seen the validation photos. With a frozen backbone both
-    models share every layer that is quantised, so one graph serves both; else the recipe found for the
+    models share every layer that is quantized, so one graph serves both; else the recipe found for the
     reference is applied to the model.
     """
     transform: Transform = card["transform"]
@@ -99,7 +97,7 @@ def make_int8(
                 shutil.copyfile(kept.path, int8)
             else:
                 ranges = observe(final, seen(), cores(), OPERATORS).ranges(kept.recipe.calibration)
-                quantise(final, ranges, kept.recipe, int8)
+                quantize(final, ranges, kept.recipe, int8)
                 if refit is not None:
                     embeddings = (infer(path, training(), cores(), "features") for path in (int8, final))
                     refit = fit(*embeddings)
@@ -109,7 +107,7 @@ def make_int8(
 
 
 def shares_backbone(model: nn.Module, other: nn.Module) -> bool:
-    """Whether two classifiers differ in their heads only, and the head works on the mean of a feature map."""
+    """True if two classifiers differ in their heads only, and the head takes the mean of a feature map."""
     if not (
         isinstance(model, Classifier) and isinstance(other, Classifier) and model.backbone.has_feature_map
     ):
@@ -141,9 +139,7 @@ def calibration_photos(shards: Sequence[Path], transform: Transform) -> list[Pix
 def valid_photos(
     shards: Sequence[Path], transform: Transform, classes: Sequence[str]
 ) -> tuple[list[Pixels], NDArray[np.int64]]:
-    """Validation photos, resized and cropped, and their classes [photos]; as many as `MAX_VALID_BYTES`
-    hold.
-    """
+    """Validation photos, resized and cropped, and their classes [photos], up to `MAX_VALID_BYTES`."""
     index = {name: number for number, name in enumerate(classes)}
     known = ((label, pixels) for label, pixels in _decoded(shards, transform) if label in index)
     photos = list(islice(known, MAX_VALID_BYTES // (3 * transform.crop**2)))
@@ -164,5 +160,5 @@ def _decoded(shards: Sequence[Path], transform: Transform) -> Iterator[tuple[str
                 yield sample.label, transform.pixels(sample.data)
             except (
                 PhotoError
-            ):  # upload lists unreadable photos; one that slipped through is no reason to fail
+            ):  # upload lists unreadable photos; one that slipped through must not fail the job
                 continue

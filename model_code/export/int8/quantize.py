@@ -1,4 +1,4 @@
-"""Static int8 quantisation (QDQ, per channel) of a graph by a recipe: how ranges are cut, which layers stay float."""
+"""Static int8 quantization (QDQ, per channel) of a graph by a recipe: how ranges are cut, which layers stay float."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from model_code.export.int8.activations import Calibration, Ranges
 
-# Elementwise and pooling operators ride along, so that a block stays in int8 from end to end. Softmax,
+# Elementwise and pooling operators are included, so that a block stays in int8 from end to end. Softmax,
 # norms and gates stay float: they cost int8 its accuracy, and take little of the time.
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "MaxPool", "Concat")
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -40,7 +40,7 @@ class Recipe:
 
     @property
     def file_name(self) -> str:
-        """Where `search` writes the graph."""
+        """File name of the graph in the scratch folder of `search`."""
         return f"{self.calibration}-{self.float_first}-{self.float_last}.onnx"
 
 
@@ -50,7 +50,7 @@ RECIPES = (
     Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=3),
     Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=3, float_last=3),
 )
-"""All about equally fast (within 6 % for mobilenet_v2). The first leaves least in float: it tells whether int8 pays."""
+"""About equally fast (within 6 % for mobilenet_v2). The first leaves least in float and decides whether int8 pays."""
 
 LAST_RESORTS = (
     Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=6, float_last=6),
@@ -59,7 +59,7 @@ LAST_RESORTS = (
 """A quarter slower and more; tried in order when the nearest of the others fail the guard."""
 
 
-def quantise(model: Path, ranges: Ranges, recipe: Recipe, output: Path) -> None:
+def quantize(model: Path, ranges: Ranges, recipe: Recipe, output: Path) -> None:
     """Write the int8 graph of `model` by `recipe`; `ranges` are those of its calibration."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
@@ -70,8 +70,8 @@ def quantise(model: Path, ranges: Ranges, recipe: Recipe, output: Path) -> None:
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in ranges.items()
     }
-    with tempfile.TemporaryDirectory(prefix="quantise-") as folder, _quiet():
-        # The documented way to hand in ranges of one's own.
+    with tempfile.TemporaryDirectory(prefix="quantize-") as folder, _quiet():
+        # The documented way to pass precomputed ranges.
         cache = Path(folder) / "ranges.json"
         save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), cache)
         quantize_static(
@@ -95,7 +95,7 @@ def excluded_nodes(graph: Any, recipe: Recipe) -> list[str]:
 
 
 def _head_nodes(graph: Any) -> set[str]:
-    """What comes after the feature map; without one, the last weighted node."""
+    """Nodes after the feature map; without one, the last weighted node."""
     outputs = {output.name for output in graph.output}
     if "features" not in outputs:
         return {[node.name for node in graph.node if node.op_type in _WEIGHTED][-1]}
@@ -109,7 +109,7 @@ def _head_nodes(graph: Any) -> set[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser advises, by the root logger, steps that make no difference here."""
+    """Silence the quantizer, which recommends steps that make no difference here."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -13,7 +13,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client may cost. Sizes in bytes, times in seconds."""
+    """Limits on what one client may use. Sizes in bytes, times in seconds."""
 
     head: int = 16 * 1024
     headers: int = 64

@@ -1,4 +1,4 @@
-"""The port of the server: accepts clients, and holds back when the process can have no more files."""
+"""The port of the server: accepts clients, and pauses when the process runs out of file descriptors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from model_code.serve.http.reactor import Reactor
 from model_code.serve.http.transport import Channel
 
 _AT_ONCE = 64
-"""Clients accepted in a row: what the others have sent waits meanwhile."""
+"""Clients accepted in a row, while existing clients wait."""
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _BREAK = 1.0
-"""Seconds after which it is tried again: the waiting client would be reported without end."""
+"""Seconds before the next attempt: the poller would report the waiting client without end."""
 
 
 class Listener:
-    """A listening socket that several processes may share. To be used under the reactor's lock."""
+    """A listening socket that several processes may share. Use under the reactor's lock."""
 
     def __init__(self, reactor: Reactor, port: socket.socket, connect: Callable[[Channel], None]) -> None:
         port.setblocking(False)
@@ -40,13 +40,13 @@ class Listener:
             self._reactor.watch(self._port.fileno(), READ * wanted, self._ready)
 
     def sweep(self) -> None:
-        """Accept again, when the time has come."""
+        """Resume accepting after a pause."""
         if self._resume is not None and time.monotonic() >= self._resume:
             self._resume = None
             self.open()
 
     def close(self) -> None:
-        """Accept those whose connection is complete already, and no more."""
+        """Accept the connections that are already complete, then close."""
         self._watch(False)
         while self._accept():
             pass

@@ -1,4 +1,4 @@
-"""HTTP messages: a request as the protocol hands it over, a response as it goes on the wire."""
+"""HTTP messages: parsed requests, and responses with their wire format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Request:
 
     @property
     def held(self) -> int:
-        """Bytes of memory that it takes while it waits, about: a client may send thousands without a body."""
+        """Approximate memory in bytes while it waits: a client may send thousands without a body."""
         return len(self.body) + _HEAD_BYTES
 
 
@@ -58,12 +58,12 @@ class Response:
 
 
 CLIENT_GONE = Response(499, reason="client_gone")
-"""What the log and the metrics are told when the client left before its answer; never sent (nginx's number)."""
+"""Recorded in log and metrics when the client left before its answer; never sent (nginx's status)."""
 
 
 @dataclass
 class HttpError(Exception):
-    """A request that is answered with an error: `reason` is a short code, `message` a line for people."""
+    """A request answered with an error: `reason` is a short code, `message` a readable line."""
 
     status: int
     reason: str

@@ -1,6 +1,6 @@
-"""The bytes of one connection into whole requests, within the limits of what a client may send.
+"""Parses the bytes of one connection into complete requests, within limits.
 
-httptools (llhttp) parses; what is counted here is what it keeps however long it grows.
+httptools (llhttp) parses; this module bounds the data that httptools buffers without limit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Budget:
         """Hold more.
 
         Raises:
-            HttpError: 503, the process holds as much as it may.
+            HttpError: 503, the process is at its limit.
         """
         if self.held + size > self._most:
             raise busy("too many bytes are waiting in this server")
@@ -48,7 +48,7 @@ class RequestReader:
     ) -> None:
         """Call `on_head` after the headers of each request, `on_request` when its body is there too.
 
-        A request counts in `budget` until whoever got it gives back what it `held`.
+        A request counts in `budget` until its receiver gives back the bytes `held`.
         """
         self._limits = limits
         self._budget = budget
@@ -80,16 +80,15 @@ class RequestReader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # the request itself is complete and gets its answer, after which the connection closes
+            pass  # the request itself is complete and is answered before the connection closes
         except httptools.HttpParserCallbackError as wrapped:
             cause = wrapped.__context__
             raise cause if isinstance(cause, HttpError) else _malformed(wrapped) from None
         except httptools.HttpParserError as error:
             raise _malformed(error) from None
         if self._progress == progress:
-            # httptools keeps an unfinished header or trailer line however long it grows, and what stands beside the
-            # length of a chunk is read for ever. A read that also holds the end or the beginning of a body does not
-            # count.
+            # httptools buffers an unfinished header or trailer line however long it grows, and never stops reading the
+            # extensions of a chunk's length. A read that also holds the end or the beginning of a body does not count.
             self._unfinished_bytes += len(data)
             if self._unfinished_bytes > 2 * self._limits.head:
                 raise self._too_long()
@@ -103,18 +102,21 @@ class RequestReader:
     # -- httptools callbacks -----------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        """Reset the state for a new request."""
         self._begin()
         self._progress += 1
         self._unfinished_bytes = 0
         self.receiving = self._in_head = True
 
     def on_url(self, url: bytes) -> None:
+        """Collect a piece of the URL."""
         self._url += url
         self._head_bytes += len(url)
         if self._head_bytes > self._limits.head:
             raise HttpError(414, "headers", "the URL is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header, or discard a trailer."""
         self._header_count += 1
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > self._limits.head:
@@ -125,6 +127,7 @@ class RequestReader:
             self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        """Check version and length before the body is read."""
         self._in_head = False
         version = self._parser.get_http_version()
         if version not in ("1.0", "1.1"):
@@ -136,6 +139,7 @@ class RequestReader:
         self._on_head()
 
     def on_body(self, data: bytes) -> None:
+        """Collect a piece of the body."""
         self._progress += 1
         self._unfinished_bytes = 0
         self._check_body(len(self._body) + len(data))
@@ -149,6 +153,7 @@ class RequestReader:
             self._body = bytearray(self._body) + data
 
     def on_message_complete(self) -> None:
+        """Hand over the request."""
         self.receiving = self.expects_continue = False
         path, _, query = self._url.partition(b"?")
         request = Request(

@@ -1,4 +1,4 @@
-"""Waiting for sockets, on several threads at a time."""
+"""Polls sockets from several threads at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Ready = Callable[[int], None]
 
 
 class Poller(Protocol):
-    """Watches files. `poll` waits without a lock, on any thread; everything else needs the caller's."""
+    """Watches files. `poll` waits without a lock, on any thread; everything else needs the caller's lock."""
 
     threads: int
     """Threads that may poll at a time."""
@@ -22,19 +22,19 @@ class Poller(Protocol):
         """Have `ready` called with READ, WRITE or both whenever `file` is ready for them; 0 stops watching it."""
 
     def poll(self, seconds: float) -> list[tuple[int, int]]:
-        """Wait for files that are ready: each with what `dispatch` has to be told."""
+        """Wait for ready files; each is returned with the flags for `dispatch`."""
 
     def dispatch(self, file: int, flags: int, call: Callable[[Ready, int], None]) -> None:
-        """`call` the function that is to be told. It may be told in vain."""
+        """`call` the registered function. The call may be spurious."""
 
 
 def best_poller() -> Poller:
-    """The best of this system."""
+    """The best poller of this system."""
     return EpollPoller() if hasattr(select, "epoll") else SelectorPoller()
 
 
 class EpollPoller:
-    """Linux: each event wakes one thread, of those that wait the one that came last, whose caches are warm.
+    """Linux: each event wakes one thread, the last that started waiting, whose caches are warm.
 
     A file that is ready is reported once (EPOLLONESHOT) and then armed again: without, epoll(7) would wake a second
     thread to look at it while the first is about to read.
@@ -70,7 +70,7 @@ class EpollPoller:
         watched = self._watched.get(file)
         if watched is None:
             return
-        # An error or a hang-up shows in whatever is tried next.
+        # An error or a hang-up shows in the next operation.
         call(watched[1], (flags & ~select.EPOLLOUT and READ) | (flags & ~select.EPOLLIN and WRITE))
         watched = self._watched.get(file)
         if watched is not None:
@@ -78,7 +78,7 @@ class EpollPoller:
 
 
 class SelectorPoller:
-    """Every other system, one thread at a time."""
+    """Other systems, one thread at a time."""
 
     threads = 1
 

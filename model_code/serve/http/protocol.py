@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection: keep-alive, pipelining, half-closed and slow peers, draining.
 
-`reading` parses; this module decides when a request may start and how long a client may take. Requests of one
-connection are answered one after another in order; while one is worked on, nothing more is read from that
+`parser` parses; this module decides when a request may start and how long a client may take. Requests of one
+connection are answered in order, one at a time; while one is being answered, nothing more is read from that
 connection.
 """
 
@@ -19,8 +19,8 @@ from model_code.serve.http.parser import Budget, RequestReader
 from model_code.serve.http.transport import Channel
 
 _LINGER = 2.0
-"""Seconds during which the rest of a refused request is read and thrown away, so that the peer gets to read
-the refusal instead of a connection reset (RFC 9112, section 9.6).
+"""Seconds during which the rest of a refused request is read and discarded, so that the peer reads the refusal
+instead of a connection reset (RFC 9112, section 9.6).
 """
 
 
@@ -36,12 +36,12 @@ class Exchange:
         self.started = time.perf_counter()
 
     def reply(self, response: Response) -> None:
-        """Send the answer, or only account for it when the client is gone; once."""
+        """Send the answer, or only account for it if the client is gone. Call once."""
         self._connection.answer(self, response)
 
 
 class Application(Protocol):
-    """What the protocol hands requests to."""
+    """Receives the requests of the protocol."""
 
     def handle(self, exchange: Exchange) -> None:
         """Answer `exchange` now or later. Must not raise."""
@@ -55,7 +55,7 @@ class Application(Protocol):
 
 @dataclass
 class Server:
-    """What the connections of one process share."""
+    """State shared by the connections of one process."""
 
     application: Application
     limits: Limits
@@ -66,17 +66,17 @@ class Server:
         self.budget = Budget(self.limits.buffered)
 
     def connect(self, channel: Channel) -> None:
-        """Speak with a new client."""
+        """Serve a new client."""
         Connection(self, channel).begin()
 
     def sweep(self) -> None:
-        """Close what ran out of time. Called a few times a second: cheaper than a timer per request."""
+        """Close connections past their deadline. Called a few times a second: cheaper than a timer per request."""
         now = time.monotonic()
         for connection in tuple(self.connections):
             connection.check_deadline(now)
 
     def drain(self) -> None:
-        """Finish what has begun, accept no further request, close idle connections."""
+        """Finish running requests, accept no further ones, close idle connections."""
         self.draining = True
         for connection in tuple(self.connections):
             connection.close_if_idle()
@@ -102,7 +102,7 @@ class Connection:
         self._answering = False
 
     def begin(self) -> None:
-        """Listen to the client, unless there are too many."""
+        """Read from the client, unless there are too many connections."""
         self._server.connections.add(self)
         self._channel.open(self)
         excess = len(self._server.connections) - self._limits.connections
@@ -114,17 +114,19 @@ class Connection:
     # -- channel.Owner -----------------------------------------------------------------------------------------------
 
     def lost(self) -> None:
+        """See `Owner`."""
         self._server.connections.discard(self)
         self._lost = True
         self._reader.discard()
         if self._current is not None:
-            # Its photo is still held by a worker: the answer, when it comes, gives its bytes back.
+            # A worker still holds its photo: the answer releases its bytes.
             self._current.cancelled = True
             self._current = None
         self._server.budget.give_back(sum(request.held for request in self._waiting))
         self._waiting.clear()
 
     def received(self, data: bytes) -> None:
+        """See `Owner`."""
         if self._closing or self._refusal is not None:
             return
         if self._current is not None or not self._writable:
@@ -139,6 +141,7 @@ class Connection:
             self._refuse(error)
 
     def ended(self) -> None:
+        """See `Owner`."""
         self._half_closed = True
         if self._closing:
             self._channel.close()
@@ -151,10 +154,12 @@ class Connection:
         # A client may close its sending side and still read: keep the connection until it has its answers.
 
     def full(self) -> None:
+        """See `Owner`."""
         self._writable = False
         self._deadline = time.monotonic() + self._limits.write_timeout
 
     def drained(self) -> None:
+        """See `Owner`."""
         self._writable = True
         self._next()
 
@@ -170,7 +175,7 @@ class Connection:
         self._next()
 
     def _invite(self) -> None:
-        """Ask for the body that the client holds back; never before the answers to earlier requests."""
+        """Ask for the body that the client holds back (100 Continue), after the answers to earlier requests."""
         if self._reader.expects_continue and not self._waiting:
             self._reader.expects_continue = False
             self._channel.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -178,7 +183,7 @@ class Connection:
     # -- requests and answers ----------------------------------------------------------------------------------------
 
     def _next(self) -> None:
-        """Start on the complete requests, in order, until one has to be waited for."""
+        """Start the complete requests in order, until one does not finish at once."""
         if self._answering:
             return
         self._answering = True
@@ -194,7 +199,7 @@ class Connection:
         return self._current is None and self._writable and not (self._closing or self._lost)
 
     def answer(self, exchange: Exchange, response: Response) -> None:
-        """Write the answer to `exchange` and go on with the next request."""
+        """Write the answer to `exchange` and start the next request."""
         request = exchange.request
         self._server.budget.give_back(request.held)
         if self._lost or exchange is not self._current:
@@ -212,7 +217,7 @@ class Connection:
             self._close()
 
     def _rest(self) -> None:
-        """Nothing to answer: wait for the rest of a request, or for the next one."""
+        """Wait for the rest of a request, or for the next one."""
         if self._refusal is not None:
             self._refuse(self._refusal)
         elif self._half_closed or (self._server.draining and not self._reader.receiving):
@@ -226,7 +231,7 @@ class Connection:
                 self._channel.pause(False)
 
     def _refuse(self, error: HttpError) -> None:
-        """Answer with an error, after the requests before it, and close, whatever the client still sends."""
+        """Answer with an error after earlier requests, then close, ignoring further input."""
         self._reader.discard()
         self._refusal = error
         if self._lost or self._current is not None or self._waiting:
@@ -251,7 +256,7 @@ class Connection:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def check_deadline(self, now: float) -> None:
-        """Close the connection, with 408 where a request was begun, when its time is over."""
+        """Close a connection whose deadline has passed, with 408 if a request had started."""
         if now < self._deadline or self._lost:
             return
         if self._closing or not self._writable:

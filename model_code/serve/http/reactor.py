@@ -1,12 +1,12 @@
-"""Threads that take turns: some wait for the network, some work on batches, the others sleep.
+"""Threads that take turns: some wait for the network, some process batches, the others sleep.
 
 The pattern is Leader/Followers (Schmidt et al., "Pattern-Oriented Software Architecture", volume 2, 2000): the thread
-that reads a request works on it itself and writes the answer. Nothing is handed from thread to thread on the way of a
-photo, where a hand-over costs system calls, a wait for a core and another for the GIL.
+that reads a request also processes it and writes the answer. No photo is handed from thread to thread: a hand-over
+costs system calls, a wait for a core and another for the GIL.
 
-While all that may work do, nobody listens for a moment: a thread that did would only take a core from one that works,
-to read what has to wait in any case. There is one thread more than may work at a time, which listens when the moment
-grows long. Everything but the work itself happens under one lock, so that nothing else here has to know of threads.
+While all workers are busy, no thread listens for a moment: it would take a core from a working thread to read
+requests that have to wait in any case. There is one thread more than may work at a time, which listens if the pause
+grows long. Everything but the work itself happens under one lock, so that no other class here has to be thread-safe.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from typing import Any, Protocol
 from model_code.serve.http.poller import Poller, Ready, best_poller
 
 _PATIENCE = 0.02
-"""Seconds for which nobody has to listen: what a client waits for the answer to its /ping at worst."""
+"""Longest time without a listening thread, in seconds: the worst-case wait for an answer to /ping."""
 _QUIET = 0.25
-"""Seconds between looks at whether somebody listens, on a server that hears nothing."""
+"""Seconds between checks for a listening thread on an idle server."""
 
 
 class Work(Protocol):
-    """What the threads do when they do not listen; `run` without the reactor's lock, the others with it."""
+    """Work for threads that do not listen; `run` is called without the reactor's lock, the others with it."""
 
     @property
     def waiting(self) -> bool:
-        """Whether there is something to do that may be begun now."""
+        """True if there is a task that may start now."""
 
     @property
     def room(self) -> bool:
-        """Whether something that comes may be begun at once."""
+        """True if a new task could start at once."""
 
     def take(self) -> Any:
-        """What is to be done, where something is `waiting`."""
+        """Take the next task, if one is `waiting`."""
 
     def run(self, task: Any) -> None:
-        """Do it. Must not raise."""
+        """Run a task. Must not raise."""
 
     def finish(self, task: Any) -> None:
-        """It is done. Must not raise."""
+        """Complete a finished task. Must not raise."""
 
 
 class Reactor:
-    """Listens to sockets and works, on as many threads as may work at a time and one more."""
+    """Listens to sockets and runs work, on one thread more than may work at a time."""
 
     def __init__(self, trouble: Callable[[Exception], None], poller: Poller | None = None) -> None:
-        """Tell `trouble` what callbacks raise; the threads go on."""
+        """Create the reactor; `trouble` is called with exceptions of callbacks, and the threads continue."""
         self._trouble = trouble
         self._lock = threading.Lock()
         self._poller = poller or best_poller()
         self._deferred: deque[Callable[[], None]] = deque()
         self._sleeping: list[threading.Lock] = []
-        """What sleeping threads wait for, locked; releasing one wakes its thread. The last to fall asleep, whose caches
+        """Locks that sleeping threads wait on; releasing one wakes its thread. The last to fall asleep, whose caches
         are the warmest, is the first to be woken. A `Condition` makes a new lock for every wait.
         """
         self._listeners = 0
         self._heard = time.monotonic()
-        """When somebody listened last."""
+        """When a thread last listened."""
         self._every = 1.0
         self._action: Callable[[], None] = lambda: None
         self._due = 0.0
@@ -70,17 +70,20 @@ class Reactor:
     def start(self, work: Work, workers: int, every: float, action: Callable[[], None]) -> None:
         """Start the threads.
 
-        :param workers: how many tasks `work` gives out at a time.
-        :param action: called every so many seconds.
+        Args:
+            work: The tasks.
+            workers: Tasks that `work` hands out at a time.
+            every: Seconds between calls of `action`.
+            action: Called periodically.
         """
         self._every, self._action = every, action
-        targets = [self._see_that_somebody_listens, *[lambda: self._take_turns(work)] * (workers + 1)]
+        targets = [self._ensure_listening, *[lambda: self._take_turns(work)] * (workers + 1)]
         for number, target in enumerate(targets):
             threading.Thread(target=target, name=f"serve-{number}", daemon=True).start()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The lock, for threads that are not the reactor's: under it they may call everything that follows."""
+        """Hold the lock on a thread outside the reactor; the methods below may be called under it."""
         with self._lock:
             yield
             self._run_deferred()
@@ -90,12 +93,12 @@ class Reactor:
     def watch(self, file: int, events: int, ready: Ready) -> None:
         """Have `ready` called with READ, WRITE or both whenever `file` is ready for them; 0 stops watching it.
 
-        It may be called in vain: another thread may have dealt with it.
+        The call may be spurious: another thread may have handled the event.
         """
         self._poller.watch(file, events, ready)
 
     def defer(self, action: Callable[[], None]) -> None:
-        """Call `action` before the lock is released: when whoever is calling now has come to an end."""
+        """Call `action` before the lock is released, after the current caller has returned."""
         self._deferred.append(action)
 
     def _run_deferred(self) -> None:
@@ -156,7 +159,7 @@ class Reactor:
             self._call(self._action)
         self._run_deferred()
 
-    def _see_that_somebody_listens(self) -> None:
+    def _ensure_listening(self) -> None:
         before = heard = self._heard
         while True:
             time.sleep(_QUIET if heard == before else _PATIENCE)

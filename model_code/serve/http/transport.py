@@ -1,4 +1,4 @@
-"""A client's socket that never blocks: what cannot be sent at once is sent when there is room."""
+"""A client's non-blocking socket: data that cannot be sent at once is sent when there is room."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from model_code.serve.http.reactor import Reactor
 
 _RECEIVE = 256 * 1024
 _HIGH, _LOW = 64 * 1024, 16 * 1024
-"""Unsent bytes from which the owner is asked to pause, and down to which they have to fall before it goes on."""
+"""Unsent bytes above which the owner is asked to pause, and below which it resumes."""
 
 
 class Owner(Protocol):
-    """Whom a channel tells. Every method is called under the reactor's lock."""
+    """Receives the events of a channel. Every method is called under the reactor's lock."""
 
     def received(self, data: bytes) -> None:
         """Bytes came."""
 
     def ended(self) -> None:
-        """The client sends nothing any more, and may still read."""
+        """The client has stopped sending, but may still read."""
 
     def full(self) -> None:
-        """Much is waiting to be sent."""
+        """The buffer of unsent bytes is full."""
 
     def drained(self) -> None:
-        """Little is, again."""
+        """The buffer of unsent bytes has drained."""
 
     def lost(self) -> None:
         """The channel is closed, by either side. The last call."""
 
 
 class Channel:
-    """A connected socket, used under the reactor's lock. Its owner hears nothing but `full` while it is calling."""
+    """A connected socket, used under the reactor's lock. While its owner calls it, it calls back only `full`."""
 
     def __init__(self, reactor: Reactor, client: socket.socket) -> None:
         client.setblocking(False)
@@ -50,17 +50,17 @@ class Channel:
         self._watched = 0
 
     def open(self, owner: Owner) -> None:
-        """Begin to read."""
+        """Start reading."""
         self._owner = owner
         self._watch()
 
     @property
     def paused(self) -> bool:
-        """Whether reading waits."""
+        """True while reading is paused."""
         return self._paused
 
     def pause(self, paused: bool) -> None:
-        """Leave what comes in the kernel's buffer, or read on."""
+        """Pause reading, leaving data in the kernel's buffer, or resume."""
         self._paused = paused
         self._watch()
 
@@ -81,18 +81,18 @@ class Channel:
         self._watch()
 
     def end(self) -> None:
-        """Send no more than what has been written; still read."""
+        """Send what has been written, then shut down the sending side; keep reading."""
         self._end_wanted = True
         self._finish()
 
     def close(self) -> None:
-        """Read no more; close when all is sent."""
+        """Stop reading; close once everything is sent."""
         self._closing = True
         self._finish()
         self._watch()
 
     def abort(self) -> None:
-        """Close now; what is unsent is lost."""
+        """Close now and drop unsent data."""
         if self._closed:
             return
         self._closed = True
@@ -129,7 +129,7 @@ class Channel:
             else:
                 self._watch()
                 self._owner.ended()
-        except Exception:  # whatever state its owner is in now, nobody else may suffer from it
+        except Exception:  # its owner may be in any state; other connections must not be affected
             self.abort()
             raise
 
@@ -149,7 +149,7 @@ class Channel:
             return 0
 
     def _finish(self) -> None:
-        """Do what was to be done once all is sent."""
+        """Complete a pending close or shutdown once everything is sent."""
         if self._unsent or self._closed:
             return
         if self._closing:

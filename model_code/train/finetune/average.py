@@ -11,11 +11,10 @@ from torch import nn
 
 
 class Average:
-    """An exponential moving average of parameters, warmed up so that a short fit is not held back by its
-    start.
+    """An exponential moving average of parameters, warmed up so that it forgets the start of a short fit.
 
     Args:
-        parameters: What to average.
+        parameters: The parameters to average.
         decay: Per step, once warm; 0 keeps no average.
     """
 
@@ -50,7 +49,7 @@ class Average:
             shadow.copy_(kept)
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, on the CPU."""
+        """The state that `restore` takes, on the CPU."""
         return {"steps": self._steps, "shadow": [shadow.cpu() for shadow in self._shadow]}
 
     @torch.no_grad()

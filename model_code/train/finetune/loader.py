@@ -1,8 +1,8 @@
-"""Photos of shards in training order: which photo comes when, and processes that decode ahead of the trainer.
+"""Photos of shards in training order: the order of photos, and processes that decode ahead of the trainer.
 
-A shard is read through an index of its tar, so any batch can be fetched again without reading what came
-before it: that is what lets an interrupted run go on at a step, and several ranks take exact parts of one
-batch. The order is that of the shards, stirred in a window, so that reads stay close together on disk.
+A shard is read through an index of its tar, so any batch can be fetched without reading the photos before it: an
+interrupted run resumes at a step, and several ranks take exact parts of one batch. Photos are shuffled within a window
+of the shard order, so that reads stay close together on disk.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from model_code.networks.torchvision_compat import torchvision  # noqa: F401  (b
 from model_code.process.cores import cores
 from model_code.train.distributed import World
 
-# Photos move by up to so many places: 4,096 photos of 224 pixels are some 60 MB of reads.
+# Photos move by up to this many places: 4,096 photos of 224 pixels are about 60 MB of reads.
 WINDOW: Final = 4096
 # A process may often have no more than 1,024 files open, and each decoder holds its own.
 _OPEN_SHARDS: Final = 64
@@ -42,7 +42,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class PhotoIndex:
-    """Where the photos of some shards are.
+    """The position of every photo in a set of shards.
 
     Args:
         shards: The tar files.
@@ -69,14 +69,14 @@ class PhotoIndex:
         return os.pread(shard.descriptor, int(self.size[photo]), int(self.offset[photo]))
 
     def digest(self) -> str:
-        """Names the photos and labels, so that a checkpoint is never resumed on other data."""
+        """Identifies the photos and labels, so that a checkpoint is never resumed on other data."""
         names = hashlib.sha256("\n".join(self.keys).encode())
         names.update(self.labels.tobytes())
         return names.hexdigest()[:16]
 
 
 class _Opened:
-    """An open shard; closed when nobody holds it any more, so never under a thread that reads from it."""
+    """An open shard; closed with its last reference, so never while a thread reads from it."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY)
@@ -97,7 +97,7 @@ def _opened(path: Path) -> _Opened:
 def index_shards(folders: tuple[Path, ...], classes: tuple[str, ...]) -> PhotoIndex:
     """Index every shard below `folders` by its headers; no photo is read.
 
-    Kept in memory, because the trials of a packed search all read the same.
+    Cached, because all trials of a packed search read the same files.
 
     Raises:
         ShardError: No shards, a damaged one, or a class that is not one of `classes`.
@@ -128,11 +128,11 @@ def index_shards(folders: tuple[Path, ...], classes: tuple[str, ...]) -> PhotoIn
 
 
 class Plan:
-    """Which photos each rank takes in each step; a pure function of (seed, epoch, step).
+    """Assigns photos to ranks and steps; a pure function of (seed, epoch, step).
 
     Where every rank holds the same shards, each global batch is the same whatever the number of ranks, and
-    they share it. Where SageMaker gave each its own (ShardedByS3Key), each fills its part of every batch from
-    those.
+    they share it. Where SageMaker gave each rank its own shards (ShardedByS3Key), each fills its part of every batch
+    from those.
 
     Args:
         index: This rank's photos.
@@ -160,13 +160,13 @@ class Plan:
     def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
         """This rank's photos, as numbers in its index."""
         if self._cached[0] != epoch:
-            # Even cuts: a batch is never a photo or two whose gradient is noise.
+            # Even cuts: no batch has only a photo or two, whose gradient would be noise.
             self._cached = (epoch, np.array_split(self._order(epoch), self.steps))
         batch = self._cached[1][step]
         return batch[self._world.share(len(batch))] if self.replicated else batch
 
     def batch_photos(self, step: int) -> int:
-        """How many photos the global batch of a step holds."""
+        """Photos in the global batch of a step."""
         if self.replicated:
             return _part(self.photos, self.steps, step)
         return sum(_part(held, self.steps, step) for held in self.photos_held)
@@ -190,8 +190,7 @@ def _part(total: int, parts: int, number: int) -> int:
 
 
 class Photos(Dataset[Any]):
-    """Decoded photos for a `DataLoader`: whole batches at a time, uint8 [n, h, w, 3], a quarter of
-    float32's bytes.
+    """Decoded photos for a `DataLoader`: whole batches, uint8 [n, h, w, 3], a quarter of float32's bytes.
 
     Args:
         index: Where the photos are.
@@ -243,9 +242,9 @@ def _policy(augmentation: str) -> Any:
 
 
 def decoders_for_gpu() -> int:
-    """How many decoders to start where a GPU trains: the cores that the trainer's own threads leave.
+    """Decoders to start when training on a GPU: the cores that the trainer's own threads leave.
 
-    Those are the forward pass, the backward pass and the pinning of batches. Beside an H100 on 16 cores, 13 decoders
+    Those are the forward pass, the backward pass and the pinning of batches. With an H100 on 16 cores, 13 decoders
     gave 0.94 of the rate that resnet50 has without any, and 15 gave 0.87.
     """
     return max(1, cores() - 1 - cores() // 8)
@@ -256,7 +255,7 @@ def _whole(batch: Any) -> Any:
 
 
 def _step_back(worker: int) -> None:
-    """A decoder takes the cores that the trainer leaves: a GPU must not wait for its next kernel behind a decoder."""
+    """Lower a decoder's priority, so that a GPU never waits for its next kernel behind a decoder."""
     del worker
     os.nice(10)
 
@@ -293,8 +292,8 @@ class TrainingStream:
     """Batches of a plan in order, decoded ahead by worker processes; the workers run through epoch ends.
 
     Args:
-        dataset: What to decode.
-        plan: Which photos when.
+        dataset: The photos to decode.
+        plan: The plan to follow.
         epochs: Where the stream ends.
         workers: Processes that decode; 0: this one.
         pinned: Whether batches go to a GPU.
@@ -307,7 +306,7 @@ class TrainingStream:
         self._batches: Iterator[Batch] = iter(())
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """This rank's part of a batch: pixels uint8 [n, h, w, 3], labels [n]. Fast when asked in order."""
+        """This rank's part of a batch: pixels uint8 [n, h, w, 3], labels [n]. Fast if called in order."""
         if self._next != (epoch, step):
             self._batches = _load(
                 self._dataset, _Positions(self._plan, epoch, step, self._epochs), self._workers, self._pinned

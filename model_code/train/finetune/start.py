@@ -28,7 +28,7 @@ from model_code.train.head.task import HeadRecipe, fit_head
 from model_code.train.job import Job
 from model_code.train.loop import Metrics
 
-# Enough to start from: fine-tuning moves the head anyway, and this bounds the memory of its features.
+# Enough for a starting point, since fine-tuning moves the head anyway; it bounds the memory of the features.
 _HEAD_PHOTOS: Final = 50_000
 _WORTH_CONVERTING: Final = 1000
 
@@ -88,7 +88,7 @@ class Start:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the network is trained on a GPU."""
+        """True if the network is trained on a GPU."""
         return self.job.world.device.type == "cuda"
 
     @property
@@ -108,7 +108,7 @@ class Start:
 def _starting_head(
     job: Job, recipe: FinetuneRecipe, origin: Origin, dim: int, train: PhotoIndex, valid: PhotoIndex
 ) -> Head:
-    """The best head on frozen features: features computed once, by all ranks; fitted by rank 0."""
+    """Fit the best head on frozen features: all ranks compute the features once, rank 0 fits."""
     shared = ("hidden", "dropout", "label_smoothing", "mixup", "class_weighting", "seed")
     values = resolve({"strategy": Strategy.HEAD, **{name: getattr(recipe, name) for name in shared}})
     head_recipe = HeadRecipe.of(values)
@@ -133,7 +133,7 @@ def _starting_head(
 
 
 def _silent(metrics: Metrics) -> None:
-    # Only the fine-tuning's own epochs may be read as the job's metrics.
+    # Only epochs of the fine-tuning itself may be parsed as the job's metrics.
     del metrics
 
 

@@ -57,7 +57,7 @@ class FinetuneRecipe:
 
 
 class Network(nn.Module):
-    """A backbone and the head on it, both trained: normalised photos [n, 3, h, w] to logits [n, classes]."""
+    """A backbone and the head on it, both trained: normalized photos [n, 3, h, w] to logits [n, classes]."""
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
@@ -99,12 +99,12 @@ def pick_precision(wanted: str, device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True)
 class PhotoSource:
-    """Where a fine-tuning task gets its photos; pixels are uint8 [n, h, w, 3].
+    """The photos of a fine-tuning task; pixels are uint8 [n, h, w, 3].
 
     Args:
         steps: Steps per epoch.
         batch: This rank's part of the batch of (epoch, step).
-        batch_photos: How many photos the global batch of a step holds.
+        batch_photos: Photos in the global batch of a step.
         replicated: Whether ranks share one batch, or each fills its own part.
         valid: This rank's validation photos, in batches; None where there are none.
     """
@@ -121,8 +121,8 @@ class FinetuneTask:
 
     Args:
         recipe: The hyperparameters.
-        network: Where it starts; it is changed.
-        transform: Gives mean and deviation; photos are normalised on the device, not by the decoders.
+        network: The initial network; modified in place.
+        transform: Gives mean and deviation; photos are normalized on the device, not by the decoders.
         source: The photos.
         class_weights: [classes], or None.
         world: The ranks that share each batch.
@@ -166,10 +166,10 @@ class FinetuneTask:
         return Schedule(recipe.epochs, self._source.steps, recipe.warmup, recipe.patience, stop_after)
 
     def train_step(self, epoch: int, step: int) -> Tally:
-        """One optimiser step on this rank's part of the global batch, in `accumulate` pieces."""
+        """One optimizer step on this rank's part of the global batch, in `accumulate` pieces."""
         pixels, labels = self._source.batch(epoch, step)
         total = self._source.batch_photos(step)
-        # A replicated batch draws for the whole of it and takes its share, so that ranks do what one would.
+        # Draw for the whole of a replicated batch and take a share, so that several ranks compute the same as one.
         mine = self._world.share(total) if self._source.replicated else slice(0, len(labels))
         rank = 0 if self._source.replicated else self._world.rank
         generator = np.random.default_rng([self._recipe.seed, epoch, step, 1, rank])
@@ -180,7 +180,7 @@ class FinetuneTask:
         tally = Tally()
         pieces = _pieces(len(labels), self._recipe.accumulate)
         for number, piece in enumerate(pieces):
-            with self._synchronised(number == len(pieces) - 1):
+            with self._synchronized(number == len(pieces) - 1):
                 losses = self._losses(
                     pixels[piece], labels[piece], shares[mine][piece], box, tuple(m[piece] for m in masks)
                 )
@@ -198,7 +198,7 @@ class FinetuneTask:
     def _draw_mix(
         self, generator: np.random.Generator, photos: int, side: int
     ) -> tuple[Tensor, tuple[int, int, int, int] | None]:
-        """How much of each photo is itself, and the patch that cutmix swaps where it is cutmix's turn."""
+        """Draw each photo's share of its mixture, and the patch to swap if this step uses cutmix."""
         recipe = self._recipe
         takes_turns = recipe.mixup > 0 and recipe.cutmix > 0
         if recipe.cutmix > 0 and not (takes_turns and generator.random() < 0.5):
@@ -215,7 +215,7 @@ class FinetuneTask:
         masks: tuple[Tensor, ...],
     ) -> Tensor:
         device = self._world.device
-        photos = self._normalised(pixels)
+        photos = self._normalized(pixels)
         labels, shares = labels.to(device, non_blocking=True), shares.to(device, non_blocking=True)
         partner = partners(len(labels), device)
         if self._recipe.mixup > 0 or self._recipe.cutmix > 0:
@@ -224,18 +224,18 @@ class FinetuneTask:
             logits = self._model(photos, tuple(mask.to(device, non_blocking=True) for mask in masks))
         return self._loss(logits, labels, labels[partner], shares)
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
+    def _normalized(self, pixels: Tensor) -> Tensor:
         # Pixels arrive with channels last and stay so: permute only renames the axes.
         photos = pixels.to(self._world.device, non_blocking=True).permute(0, 3, 1, 2)
         return torch.addcmul(self._shift, photos.float(), self._scale)
 
-    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
+    def _synchronized(self, last: bool) -> AbstractContextManager[None]:
         if last or not isinstance(self._model, nn.parallel.DistributedDataParallel):
             return nullcontext()
         return self._model.no_sync()
 
     def _train_mode(self) -> None:
-        """Train mode in the trained blocks alone, never for batch norm: its statistics are kept."""
+        """Set train mode in the trained blocks only, never for batch norm, whose statistics are kept."""
         self.network.eval()
         for module in self._trained_modules:
             module.train()
@@ -258,11 +258,11 @@ class FinetuneTask:
         with self._average.applied():
             self.network.eval()
             for pixels, labels in batches:
-                yield self.network(self._normalised(pixels)), labels.to(self._world.device)
+                yield self.network(self._normalized(pixels)), labels.to(self._world.device)
         self._train_mode()
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the averaged weights of what is trained, on the CPU. The rest has not changed."""
+        """A copy of the averaged weights of what is trained, on the CPU. All other weights are unchanged."""
         with self._average.applied():
             return {name: parameter.detach().cpu().clone() for name, parameter in self._trained.items()}
 
@@ -273,13 +273,13 @@ class FinetuneTask:
             parameter.copy_(weights[name])
 
     def settle(self, weights: Mapping[str, Tensor]) -> None:
-        """Take the weights of a finished fit: averages already, there is no other from here on."""
+        """Load the weights of a finished fit, which are averages already, and stop averaging."""
         self.load(weights)
         self._average = Average([], 0.0)
         self.network.eval()
 
     def state(self) -> dict[str, Any]:
-        """Weights, average, optimiser and loss scale; all else follows from the step's number."""
+        """Weights, average, optimizer and loss scale; everything else follows from the step number."""
         return {
             "trained": {name: parameter.detach().cpu() for name, parameter in self._trained.items()},
             "average": self._average.state(),
@@ -296,7 +296,7 @@ class FinetuneTask:
 
 
 def _pieces(count: int, wanted: int) -> list[slice]:
-    """Cut a batch in at most `wanted` pieces that begin at even places, because neighbours are mixed."""
+    """Cut a batch in at most `wanted` pieces that begin at even places, because neighbors are mixed."""
     pairs = (count + 1) // 2
     pieces = max(1, min(wanted, pairs))
     cuts = [2 * (pairs * number // pieces) for number in range(pieces)] + [count]

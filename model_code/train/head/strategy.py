@@ -1,4 +1,4 @@
-"""`train --strategy head`: embeddings in, a fitted head out; the backbone is only needed for export."""
+"""`train --strategy head`: embeddings in, a fitted head out; the backbone is needed only for export."""
 
 import hashlib
 from functools import lru_cache
@@ -65,7 +65,7 @@ def data_identity(job: Job) -> tuple[str, ...]:
 
 
 def _channels(job: Job) -> tuple[Features, Features, Embedder]:
-    """Training and validation photos, which one embedder must have embedded."""
+    """Training and validation photos, embedded by the same embedder."""
     folders = job.folders
     train, embedder = read_features(folders.train, job.manifest.classes, Split.TRAIN)
     valid, other = read_features(folders.valid, job.manifest.classes, Split.VALID)
@@ -80,12 +80,12 @@ def _channels(job: Job) -> tuple[Features, Features, Embedder]:
 
 @lru_cache(maxsize=4)
 def read_features(folder: Path, classes: tuple[str, ...], split: Split) -> tuple[Features, Embedder]:
-    """The features of a channel and what computed them.
+    """The features of a channel and their embedder.
 
-    Kept in memory, because the trials of a packed search all read the same.
+    Cached, because all trials of a packed search read the same files.
 
     Raises:
-        EmbeddingsError: Nothing there, photos of another split, or files that do not belong together.
+        EmbeddingsError: No files, photos of another split, or files of different embedders.
     """
     batches = read_folder(folder)
     if others := sorted({batch.split for batch in batches} - {split}):
@@ -96,7 +96,7 @@ def read_features(folder: Path, classes: tuple[str, ...], split: Split) -> tuple
 
 
 def digest(features: Features) -> str:
-    """Names the photos and labels, so that a checkpoint is never resumed on other data."""
+    """Identifies the photos and labels, so that a checkpoint is never resumed on other data."""
     names = hashlib.sha256("\n".join(features.keys).encode())
     names.update(features.labels.numpy().tobytes())
     names.update(features.views.numpy().tobytes())

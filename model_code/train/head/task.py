@@ -19,8 +19,7 @@ from model_code.train.metrics import Tally
 from model_code.train.mixing import Loss, balanced_weights, draw_shares, partners
 from model_code.train.optimizer import decayed
 
-# Up to this size all rows are kept as standardised float32; beyond, each batch is converted when it is
-# needed.
+# Up to this size all rows are kept as standardized float32; beyond it, each batch is converted on demand.
 _TABLE_BYTES: Final = 512 * 2**20
 
 
@@ -48,13 +47,13 @@ class HeadRecipe:
 
 
 class HeadTask:
-    """Fits a head on features that are all in memory: batches are slices, so there is no loader to wait for.
+    """Fits a head on features that are all in memory: batches are slices, without a loader.
 
     Args:
         recipe: The hyperparameters.
         train: Training photos; each epoch draws one view of each.
         valid: Validation photos, or None.
-        classes: How many.
+        classes: Number of classes.
         world: The ranks that share each batch. Every rank holds all features.
     """
 
@@ -69,7 +68,7 @@ class HeadTask:
         ).to(world.device)
         self._table: Tensor | None = None
         if 4 * self._train.rows.numel() <= _TABLE_BYTES:
-            self._table = self.head.standardise(self._train.rows.float())
+            self._table = self.head.standardize(self._train.rows.float())
         self._model = world.wrap(self.head)
         self.optimizer = torch.optim.AdamW(
             decayed(self.head, recipe.weight_decay, recipe.learning_rate), lr=recipe.learning_rate, fused=True
@@ -103,7 +102,7 @@ class HeadTask:
         rows, labels, partner_labels, share = self._mixed(
             photos, draws[mine].to(device), shares[mine].to(device)
         )
-        logits = self._model(rows, tuple(mask[mine].to(device) for mask in masks), standardised=True)
+        logits = self._model(rows, tuple(mask[mine].to(device) for mask in masks), standardized=True)
         losses = self._loss(logits, labels, partner_labels, share)
         # DDP averages gradients over ranks: scale so that the result is the mean over the global batch.
         loss = losses.sum() * (self._world.size / len(batch))
@@ -115,13 +114,13 @@ class HeadTask:
     def _batch(self, epoch: int, step: int) -> np.ndarray:
         if epoch != self._epoch:
             order = np.random.default_rng([self._recipe.seed, epoch]).permutation(len(self._train))
-            # Even cuts: a batch is never a photo or two whose gradient is noise.
+            # Even cuts: no batch has only a photo or two, whose gradient would be noise.
             self._batches = np.array_split(order, self.steps)
             self._epoch = epoch
         return self._batches[step]
 
     def _mixed(self, photos: Tensor, draws: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Standardised rows, mixed with their partners', then labels, partners' labels and shares."""
+        """Standardized rows, mixed with their partners', then labels, partners' labels and shares."""
         train = self._train
         labels = train.labels[photos]
         rows = train.first[photos] + draws % train.views[photos]
@@ -139,7 +138,7 @@ class HeadTask:
     def _rows(self, rows: Tensor) -> Tensor:
         if self._table is not None:
             return self._table.index_select(0, rows)
-        return self.head.standardise(self._train.rows.index_select(0, rows).float())
+        return self.head.standardize(self._train.rows.index_select(0, rows).float())
 
     @torch.no_grad()
     def validate(self) -> Tally | None:
@@ -155,7 +154,7 @@ class HeadTask:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.head.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
-        """Weights and optimiser; all else follows from the step's number."""
+        """Weights and optimizer; everything else follows from the step number."""
         return {"head": self.weights(), "optimizer": self.optimizer.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:

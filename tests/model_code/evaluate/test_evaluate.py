@@ -264,7 +264,7 @@ def test_help_explains_itself() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "model_code.evaluate", "--help"], capture_output=True, text=True, check=True
     )
-    assert "worst mistakes shown as small photos" in done.stdout
+    assert "number of worst mistakes shown as thumbnails" in done.stdout
     assert "/opt/ml/processing/input/model" in done.stdout
 
 

@@ -199,7 +199,7 @@ def test_every_architecture_is_served_in_every_runtime(tmp_path: Path, architect
     exported = colours.export(tmp_path, architecture, Transform(side, side), per_class=(6, 4, 4))
     card = Bundle.open(exported.folder).card
     assert "onnx" in card.runtimes
-    assert "quantisation failed" not in card.metrics["int8"]["reason"]
+    assert "quantization failed" not in card.metrics["int8"]["reason"]
     photos = [sample.data for sample in read_shard(exported.shards[Split.TEST])]
     answers = {
         runtime: Predictor.open(exported.folder, runtime=runtime, threads=1).predict(photos)

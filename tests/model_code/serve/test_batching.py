@@ -203,5 +203,5 @@ def test_a_server_that_is_in_use_is_looked_at_often(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("model_code.serve.http.reactor.time.sleep", nap)
     with pytest.raises(End):
-        watched._see_that_somebody_listens()
+        watched._ensure_listening()
     assert naps == [reactor._QUIET, *[reactor._PATIENCE] * 4, *[reactor._QUIET] * 2]

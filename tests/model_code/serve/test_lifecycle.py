@@ -71,7 +71,7 @@ def test_port_of_sagemaker_is_taken_from_the_environment(tmp_path: Path) -> None
     assert done.returncode == 1
     assert (
         done.stderr
-        == f"error: port {port} is in use: choose another with --port, or stop what listens there\n"
+        == f"error: port {port} is in use: choose another with --port, or stop the program that uses it\n"
     )
 
 

@@ -175,7 +175,7 @@ def test_a_scale_that_only_sagemaker_knows_is_refused(
 ) -> None:
     ranges = '{"dropout": {"low": 0, "high": 0.5, "scale": "ReverseLogarithmic"}}'
     assert tune.main([*argv, "--ranges", ranges], {}) == 1
-    assert "dropout: only SageMaker's tuning job knows ReverseLogarithmic" in capsys.readouterr().err
+    assert "dropout: ReverseLogarithmic exists only in SageMaker's tuning jobs" in capsys.readouterr().err
 
 
 def test_wrong_ranges_are_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,10 +94,10 @@ def test_page_is_whole_at_any_number_of_classes(card: ModelCard, classes: int, p
     assert "nan" not in re.sub(r"<style>.*?</style>", "", markup, flags=re.S).lower().replace("finance", "")
     assert len(markup) < 1_500_000
     for heading in (
-        "How it learned",
-        "Does it know what it knows?",
+        "Learning curves",
+        "Calibration",
         "Class by class",
-        "What it takes for what",
+        "Confusion matrix",
     ):
         assert heading in page.text
 
@@ -116,8 +116,8 @@ def test_all_right_is_not_called_certain(card: ModelCard) -> None:
     judgement = Judgement([f"{n:020d}" for n in range(30)], outcomes, [], {}, [], Latency(3, 9, 99), 400.0)
     document = evaluation.evaluate(evaluation.Subject(card, "onnx", None, None), judgement)
     text = Page(render(Report(document, card, {}))).text.replace("\N{NO-BREAK SPACE}", " ")
-    assert "right on between 88.6 % and 100.0 %" in text
-    assert "no interval; classes count alike" in text
+    assert "95 % confidence interval 88.6 % to 100.0 %" in text
+    assert "no interval; every class has equal weight" in text
 
 
 def test_same_evaluation_gives_the_same_page(card: ModelCard) -> None:
@@ -151,7 +151,7 @@ def test_without_thumbnails_no_photo_is_in_the_page(card: ModelCard) -> None:
 def test_card_without_history_has_no_curves(card: ModelCard) -> None:
     bare = dataclasses.replace(card, metrics={"history": [{"epoch": 1, "train_loss": float("nan")}]})
     markup = render(Report(document_of(bare, 60), bare, {}))
-    assert "How it learned" not in markup
+    assert "Learning curves" not in markup
     Page(markup)
 
 
@@ -162,13 +162,13 @@ def test_unknown_classes_and_unreadable_photos_are_said(card: ModelCard) -> None
         "unreadable": [{"key": "k", "reason": "r"}],
     }
     text = Page(render(Report(document, card, {}))).text
-    assert "never taught (violet), which count as wrong: 3" in text
-    assert "could not be read, and count nowhere: 1" in text
+    assert "unknown to the model (violet), counted as wrong: 3" in text
+    assert "Unreadable photos, excluded from all figures: 1" in text
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
-    [(0.01, 0.02, "Better"), (-0.02, -0.01, "Worse"), (-0.01, 0.01, "No difference")],
+    [(0.01, 0.02, "Better"), (-0.02, -0.01, "Worse"), (-0.01, 0.01, "No significant difference")],
 )
 def test_verdict_on_the_champion(low: float, high: float, verdict: str) -> None:
     assert comparison_verdict(low, high).startswith(verdict)
