@@ -26,11 +26,12 @@ from model_code.hyperparameters.row import (
     Strategy,
     Value,
 )
-from model_code.hyperparameters.table import TABLE
+from model_code.hyperparameters.table import TABLE, WITHOUT_PRIOR
 
 __all__ = [
     "OBJECTIVE",
     "TABLE",
+    "WITHOUT_PRIOR",
     "Hyperparameter",
     "HyperparameterError",
     "Kind",

@@ -19,6 +19,7 @@ from model_code.predict.sessions import Floats
 from model_code.predict.unknown import Unknown
 from model_code.serve.http.messages import HttpError, Response
 from model_code.serve.payload import Format, Options, Query
+from model_code.serve.settings import Refusals
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,29 @@ class Writer:
         abstain_threshold: An answer whose best probability is below is flagged `abstain`.
         provenance: Model and data set, included in every JSON answer.
         unknown: Scores how unlike every class a photo is; None for a model of an older release.
+        refusals: Form of the answer to a photo that cannot be read.
     """
 
     classes: tuple[str, ...]
     abstain_threshold: float
     provenance: dict[str, Any]
     unknown: Unknown | None = None
+    refusals: Refusals = Refusals.STATUS
 
     def response(self, query: Query, outcomes: Sequence[Outcome]) -> Response:
         """The response to a whole request.
 
         A photo that cannot be read fails the request, except in JSON lines, where it fails only its own line as
-        long as another line succeeds.
+        long as another line succeeds, and except with `Refusals.ROW`, where its reason takes the place of its answer.
         """
         errors = [
             (n, refusal(outcome)) for n, outcome in enumerate(outcomes) if isinstance(outcome, Exception)
         ]
-        if errors and (not query.lines or len(errors) == len(outcomes)):
+        failed = next((error for error in errors if error[1].status >= 500), None)
+        if errors and self.refusals is Refusals.ROW:
+            if failed is not None:
+                return _failure(query, *failed)
+        elif errors and (not query.lines or len(errors) == len(outcomes)):
             return _failure(query, *errors[0])
         if query.format is Format.PNG:
             return self._png(outcomes)
@@ -82,7 +89,7 @@ class Writer:
         ]
         response = Response(200, write(outcomes, query.options), str(query.format), photos=len(outcomes))
         if errors:
-            response.reason = f"{len(errors)} lines refused"
+            response.reason = f"{len(errors)} photos refused"
         return response
 
     def _top(self, names: Sequence[str], answer: Answer, top_k: int | None) -> list[tuple[str, float]]:

@@ -15,9 +15,9 @@ from model_code.serve.batching import Batcher, Job
 from model_code.serve.http.messages import CLIENT_GONE, HttpError, Request, Response
 from model_code.serve.http.protocol import Exchange
 from model_code.serve.metrics import Board, Metrics
-from model_code.serve.payload import Format
+from model_code.serve.payload import Format, Options, Query
 from model_code.serve.served_model import ServedModel
-from model_code.serve.settings import Settings
+from model_code.serve.settings import Refusals, Settings
 
 _INFERENCE_ID = "x-amzn-sagemaker-inference-id"
 _ECHOED = {
@@ -128,7 +128,7 @@ class Application:
 
     def _invoke(self, exchange: Exchange) -> None:
         request = exchange.request
-        query = payload.read(request, self._settings.top_k, self._settings.limits.photos)
+        query = self._query(request)
         if query.format is Format.PNG and not (query.options.explain and query.single):
             raise HttpError(406, "accept", "image/png is the answer to explain=true for one photo")
         if query.options.explain and not self._model.explains:
@@ -148,6 +148,17 @@ class Application:
         self._batcher.submit(
             Job(query.photos, done, query.options.explain, query.options.target, lambda: exchange.cancelled)
         )
+
+    def _query(self, request: Request) -> Query:
+        """Parse a request; where refusals are rows, a body without a usable photo becomes a photo with its reason."""
+        try:
+            return payload.read(request, self._settings.top_k, self._settings.limits.photos)
+        except HttpError as error:
+            if self._settings.refusals is not Refusals.ROW or error.reason not in ("empty", "content_type"):
+                raise
+            accept = request.headers.get("accept", "")
+            options = Options(self._settings.top_k)
+            return Query((error,), options, payload.negotiate(accept, Format.JSON, options), single=True)
 
     def _scrape(self, exchange: Exchange) -> None:
         body = self._board.render(self._capabilities.info)

@@ -18,7 +18,8 @@ from safetensors.numpy import load_file
 from model_code.bundle.card import SAFETENSORS
 from model_code.data.photos import Pixels
 from model_code.predict.predictor import Predictor
-from model_code.predict.sessions import Floats
+from model_code.predict.runtimes import open_session
+from model_code.predict.sessions import Floats, Runtime, Session, SessionError
 from model_code.serve.http.messages import HttpError
 
 _OPACITY = 0.5
@@ -102,7 +103,7 @@ def _linear_head(predictor: Predictor) -> Floats:
     if not path.is_file():
         raise ValueError(f"the bundle has no {SAFETENSORS}, which holds the linear head")
     photo = predictor.pixels(base64.b64decode(predictor.card.golden[0].photo))
-    logits, features = predictor.features_of([photo])
+    logits, features = _float_session(predictor).features(predictor.transform.normalise(photo[None]))
     pooled = features[0].mean(axis=(1, 2))
     try:
         tensors = load_file(path)
@@ -118,8 +119,24 @@ def _linear_head(predictor: Predictor) -> Floats:
     raise ValueError("the network does not end in one linear layer on the mean of its feature map")
 
 
+def _float_session(predictor: Predictor) -> Session:
+    """The session to check the head with: for int8, that of the float graph it was made of.
+
+    The head of an int8 graph may be corrected for the rounding of its features, by an amount that depends on the
+    model. Both graphs have the same layers, so the float one tells exactly whether the network ends in the head.
+    """
+    if predictor.runtime is not Runtime.ONNX_INT8 or Runtime.ONNX not in predictor.card.runtimes:
+        return predictor.session
+    try:
+        return open_session(predictor.directory, Runtime.ONNX, predictor.card, threads=1)
+    except SessionError as error:
+        raise ValueError(
+            f"the float network cannot be opened to check the heat map's weights: {error}"
+        ) from error
+
+
 def _agree(ours: Floats, logits: Floats) -> bool:
-    """True if two rows of logits agree up to int8 rounding."""
+    """True if two rows of logits agree up to the rounding of a runtime."""
     if float(ours.std()) == 0 or float(logits.std()) == 0:
         return False
     return float(np.corrcoef(ours, logits)[0, 1]) > 0.98

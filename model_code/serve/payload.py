@@ -12,11 +12,17 @@ from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
 
+from model_code.data.limits import SNIFFED_BYTES, sniff
 from model_code.serve.http.messages import HttpError, Request
 
-IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "application/x-image"})
-# What clients send when they say nothing: SageMaker's own default, and none at all. The bytes decide.
-UNTYPED = frozenset({"", "application/octet-stream"})
+# Sent by clients that do not declare a type: SageMaker's own default, and none at all.
+UNTYPED = frozenset(
+    {"", "application/octet-stream", "application/x-image", "application/x-www-form-urlencoded"}
+)
+JSON_TYPES = frozenset({"application/json", "text/json"})
+LINES_TYPES = frozenset(
+    {"application/jsonlines", "application/x-jsonlines", "application/jsonl", "application/x-ndjson"}
+)
 CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 ALL = "all"
 
@@ -136,21 +142,21 @@ def read(request: Request, default_top_k: int, max_photos: int) -> Query:
     accept = request.headers.get("accept", "")
     if not request.body:
         raise HttpError(400, "empty", "the body is empty: send a photo, or JSON holding base64 photos")
-    if media in IMAGE_TYPES or media in UNTYPED:
+    # The bytes decide, not the media type: neither JSON nor JSON lines can begin like a photo.
+    if media.startswith("image/") or media in UNTYPED or sniff(request.body[:SNIFFED_BYTES]):
         return Query((request.body,), options, negotiate(accept, Format.JSON, options), single=True)
-    if media == "application/json":
+    if media in JSON_TYPES:
         photos, options = _read_json(request.body, options, max_photos)
         return Query(photos, options, negotiate(accept, Format.JSON, options), single=len(photos) == 1)
-    if media in (
-        "application/jsonlines",
-        "application/x-jsonlines",
-        "application/jsonl",
-        "application/x-ndjson",
-    ):
+    if media in LINES_TYPES:
         lines = _read_lines(request.body, max_photos)
         return Query(lines, options, negotiate(accept, Format.JSONLINES, options), lines=True)
-    known = ", ".join(sorted(IMAGE_TYPES)) + ", application/json, application/jsonlines"
-    raise HttpError(415, "content_type", f"content type {media[:100]!r} is not read: send {known}")
+    raise HttpError(
+        415,
+        "content_type",
+        f"the body is not a photo, and content type {media[:100]!r} is not supported: send the photo's own bytes, "
+        "application/json or application/jsonlines",
+    )
 
 
 def negotiate(accept: str, natural: Format, options: Options) -> Format:

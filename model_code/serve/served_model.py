@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 
 from model_code.data import photos
-from model_code.data.limits import MAX_PIXELS
 from model_code.data.photos import PhotoError, PhotoReason, Pixels
 from model_code.predict.predictor import Predictor
 from model_code.predict.sessions import Floats
@@ -47,14 +46,13 @@ class ServedModel:
             PhotoError: unreadable, or too large to be decoded here.
         """
         try:
-            height, width = photos.size(photo)
+            height, width = photos.size(photo, max_pixels=self._max_pixels)
             small = _decodes_small(photo)
-            limit = MAX_PIXELS if small else self._max_pixels
             shrink = photos.scale_factor(min(height, width), self.predictor.transform.resize) if small else 1
             if height * width < LARGE * shrink**2:
-                return self.predictor.pixels(photo, limit)
+                return self.predictor.pixels(photo, self._max_pixels)
             with self._large:
-                return self.predictor.pixels(photo, limit)
+                return self.predictor.pixels(photo, self._max_pixels)
         except PhotoError:
             raise
         except Exception as error:  # whatever a decoder throws at hostile bytes, the bytes are to blame

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from model_code.bundle.card import RUNTIME_FILES
@@ -14,6 +15,13 @@ from model_code.serve.http.limits import MIB, Limits, SettingsError
 
 MOST_PROCESSES = 64
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Refusals(StrEnum):
+    """Form of the answer to a photo that cannot be read."""
+
+    STATUS = "status"
+    ROW = "row"
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class Settings:
     queue: int | None = None
     top_k: int = 5
     explain: bool = False
+    refusals: Refusals = Refusals.STATUS
     access_log: str = "-"
     limits: Limits = field(default_factory=Limits)
 
@@ -89,6 +98,14 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
         help="answer requests for class-activation heat maps (environment: SERVE_EXPLAIN=true)",
     )
     parsed.add_argument(
+        "--refusals",
+        type=Refusals,
+        choices=tuple(Refusals),
+        default=environment.get("SERVE_REFUSALS") or Refusals.STATUS,
+        help="answer to a photo that cannot be read: a 4xx status, or a 200 whose row holds the reason, so that a "
+        "batch transform goes on (environment: SERVE_REFUSALS)",
+    )
+    parsed.add_argument(
         "--access-log", default="-", metavar="FILE", help="JSON lines: a file, - for stdout, or off"
     )
     parsed.add_argument(
@@ -102,7 +119,7 @@ def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
         "--max-megapixels",
         type=float,
         default=limits.pixels / 1e6,
-        help="largest photo that must be decoded whole; baseline JPEGs may have 89",
+        help="largest photo; the default is the limit of training and evaluation",
     )
     parsed.add_argument(
         "--read-timeout", type=float, default=limits.body_timeout, help="seconds for a request to arrive"
@@ -157,6 +174,7 @@ def from_arguments(arguments: Sequence[str] | None = None) -> Settings:
         queue=given.queue,
         top_k=given.top_k,
         explain=given.explain,
+        refusals=given.refusals,
         access_log=given.access_log,
         limits=limits,
     )

@@ -84,6 +84,7 @@ class Worker:
             predictor.card.abstain_threshold,
             provenance(predictor, self._directory),
             predictor.unknown,
+            settings.refusals,
         )
         photo = warm_up_photo(predictor)
         if arrangement is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from model_code.embed.embeddings import Embeddings, EmbeddingsError, read_folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Features:
     """Photos with one or more embeddings (views) each, in float16 as stored.
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from model_code.hyperparameters import OBJECTIVE, Hyperparameter, Kind, Scale, Value
+from model_code.hyperparameters import OBJECTIVE, WITHOUT_PRIOR, Hyperparameter, Kind, Scale, Value
 from model_code.train.loop import Metrics
 
 # Random trials before the model of the objective is used.
@@ -60,11 +60,11 @@ class Trial:
 def propose(
     space: Mapping[str, Hyperparameter], done: Sequence[Trial], count: int, search: Search, seed: int
 ) -> list[dict[str, Value]]:
-    """Propose the next `count` candidates, a pure function of the finished trials; the first is the table's defaults.
+    """Propose the next `count` candidates, a pure function of the finished trials; see `_first` for the first.
 
     A restarted search therefore continues as if it had not been interrupted.
     """
-    first = [_defaults(space)] if not done else []
+    first = _first(space)[len(done) : len(done) + count]
     wanted = count - len(first)
     if search is Search.BAYESIAN and len(done) + len(first) >= _STARTUP:
         return first + _by_optuna(space, done, wanted, seed)
@@ -72,8 +72,24 @@ def propose(
     return first + [{name: _draw(row, draw) for name, row in space.items()} for _ in range(wanted)]
 
 
-def _defaults(space: Mapping[str, Hyperparameter]) -> dict[str, Value]:
-    return {name: row.default for name, row in space.items()}
+def _first(space: Mapping[str, Hyperparameter]) -> list[dict[str, Value]]:
+    """Candidates that every search tries: the defaults and, if the prior is searched, the best recipe without it.
+
+    The choice on validation photos thus includes a head that ignores the pretrained classifier.
+    """
+    defaults = {name: row.default for name, row in space.items()}
+    if "prior" not in space or not _allows(space["prior"], 0.0):
+        return [defaults]
+    plain = {
+        name: value for name, value in WITHOUT_PRIOR.items() if name in space and _allows(space[name], value)
+    }
+    return [defaults, {**defaults, **plain}]
+
+
+def _allows(row: Hyperparameter, value: float) -> bool:
+    if row.search is None or row.kind is Kind.CHOICE:
+        return row.search is not None and value in row.search
+    return float(row.search[0]) <= value <= float(row.search[1])
 
 
 def _draw(row: Hyperparameter, draw: np.random.Generator) -> Value:

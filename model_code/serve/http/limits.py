@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model_code.data.limits import MAX_PIXELS
+
 MIB = 1 << 20
 
 
@@ -21,8 +23,8 @@ class Limits:
     buffered: int = 128 * MIB
     """Requests held by one process at a time, over all connections: past it the answer is 503."""
     photos: int = 1024
-    pixels: int = 24_000_000
-    """Pixels of a photo that has to be decoded whole (a baseline JPEG is decoded at reduced scale instead)."""
+    pixels: int = MAX_PIXELS
+    """Largest photo; by default as in training and evaluation."""
     connections: int = 1024
     head_timeout: float = 10.0
     body_timeout: float = 30.0

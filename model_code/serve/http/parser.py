@@ -13,6 +13,8 @@ from model_code.process.errors import first_line
 from model_code.serve.http.limits import Limits
 from model_code.serve.http.messages import HttpError, Request, busy
 
+_CHUNKED_PIECE = 64 * 1024
+
 
 class Budget:
     """Bytes of requests that a process holds, over all its connections."""
@@ -70,7 +72,7 @@ class RequestReader:
         self._body: bytes | bytearray = b""
         self.expects_continue = False
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Parse what was received.
 
         Raises:
@@ -92,6 +94,19 @@ class RequestReader:
             self._unfinished_bytes += len(data)
             if self._unfinished_bytes > 2 * self._limits.head:
                 raise self._too_long()
+
+    def next_piece(self, data: memoryview) -> int:
+        """Bytes of `data` that hold at most one request's head, or the rest of its body.
+
+        Fed in such pieces, a client that pipelines thousands of requests is parsed one request at a time.
+        """
+        if self.receiving and not self._in_head:
+            length = self._headers.get("content-length", "")
+            rest = int(length) - len(self._body) if length.isdecimal() else _CHUNKED_PIECE
+            return max(1, min(rest, len(data)))
+        start = bytes(data[: self._limits.head])
+        end = start.find(b"\r\n\r\n")
+        return end + 4 if end >= 0 else len(start)
 
     def discard(self) -> None:
         """Forget the body received so far."""

@@ -92,6 +92,8 @@ class Connection:
         self._lost = False
         self._reader = RequestReader(self._limits, server.budget, self._head_arrived, self._arrived)
         self._waiting: deque[Request] = deque()
+        self._unparsed = b""
+        self._resuming = False
         self._current: Exchange | None = None
         self._deadline = time.monotonic() + self._limits.head_timeout
         self._refusal: HttpError | None = None
@@ -124,21 +126,35 @@ class Connection:
             self._current = None
         self._server.budget.give_back(sum(request.held for request in self._waiting))
         self._waiting.clear()
+        self._unparsed = b""
 
     def received(self, data: bytes) -> None:
         """See `Owner`."""
         if self._closing or self._refusal is not None:
             return
-        if self._current is not None or not self._writable:
-            # Only a pipelining client gets here: let it wait in the kernel's buffer, not in ours.
-            self._channel.pause(True)
         if self._idle:
             self._idle = False
             self._deadline = time.monotonic() + self._limits.head_timeout
+        self._unparsed += data
+        self._parse()
+        if self._waiting or self._unparsed:
+            self._next()
+
+    def _parse(self) -> None:
+        """Parse until a request is complete, and leave the rest for a later turn."""
+        data = memoryview(self._unparsed)
         try:
-            self._reader.feed(data)
+            while data and self._may_start() and not self._waiting:
+                piece = data[: self._reader.next_piece(data)]
+                data = data[len(piece) :]
+                self._reader.feed(piece)
         except HttpError as error:
             self._refuse(error)
+            return
+        self._unparsed = bytes(data)
+        if self._unparsed:
+            # Only a pipelining client gets here: let it wait in the kernel's buffer, not in ours.
+            self._channel.pause(True)
 
     def ended(self) -> None:
         """See `Owner`."""
@@ -149,7 +165,7 @@ class Connection:
             self._refuse(
                 HttpError(400, "incomplete", "the connection was closed before the request was complete")
             )
-        elif self._current is None and not self._waiting:
+        elif self._current is None and not self._waiting and not self._unparsed:
             self._close()
         # A client may close its sending side and still read: keep the connection until it has its answers.
 
@@ -172,7 +188,6 @@ class Connection:
 
     def _arrived(self, request: Request) -> None:
         self._waiting.append(request)
-        self._next()
 
     def _invite(self) -> None:
         """Ask for the body that the client holds back (100 Continue), after the answers to earlier requests."""
@@ -183,17 +198,29 @@ class Connection:
     # -- requests and answers ----------------------------------------------------------------------------------------
 
     def _next(self) -> None:
-        """Start the complete requests in order, until one does not finish at once."""
+        """Start the next complete request; if it is answered at once, go on after others have had their turn."""
         if self._answering:
             return
-        self._answering = True
-        while self._waiting and self._may_start():
+        if self._waiting and self._may_start():
+            self._answering = True
             self._current = exchange = Exchange(self, self._waiting.popleft())
             self._deadline = math.inf
             self._server.application.handle(exchange)
-        self._answering = False
-        if self._may_start():
+            self._answering = False
+        if not self._may_start():
+            return
+        if not (self._waiting or self._unparsed) or self._refusal is not None:
             self._rest()
+        elif not self._resuming:
+            self._resuming = True
+            self._channel.later(self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = False
+        if self._may_start() and self._refusal is None and not self._waiting:
+            self._parse()
+        if not self._lost:
+            self._next()
 
     def _may_start(self) -> bool:
         return self._current is None and self._writable and not (self._closing or self._lost)
@@ -206,7 +233,7 @@ class Connection:
             self._server.application.answered(exchange, CLIENT_GONE, 0)
             return
         self._current = None
-        last = self._half_closed and not self._waiting
+        last = self._half_closed and not (self._waiting or self._unparsed)
         keep = request.keep_alive and not self._server.draining and not last
         payload = response.encode(keep, with_body=request.method != "HEAD")
         self._channel.write(payload)
@@ -233,6 +260,7 @@ class Connection:
     def _refuse(self, error: HttpError) -> None:
         """Answer with an error after earlier requests, then close, ignoring further input."""
         self._reader.discard()
+        self._unparsed = b""
         self._refusal = error
         if self._lost or self._current is not None or self._waiting:
             return

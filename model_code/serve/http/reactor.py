@@ -25,6 +25,9 @@ _PATIENCE = 0.02
 _QUIET = 0.25
 """Seconds between checks for a listening thread on an idle server."""
 
+_COURTESY = 1e-4
+"""Seconds without the lock before an action that gives way to others."""
+
 
 class Work(Protocol):
     """Work for threads that do not listen; `run` is called without the reactor's lock, the others with it."""
@@ -56,6 +59,7 @@ class Reactor:
         self._lock = threading.Lock()
         self._poller = poller or best_poller()
         self._deferred: deque[Callable[[], None]] = deque()
+        self._later: list[Callable[[], None]] = []
         self._sleeping: list[threading.Lock] = []
         """Locks that sleeping threads wait on; releasing one wakes its thread. The last to fall asleep, whose caches
         are the warmest, is the first to be woken. A `Condition` makes a new lock for every wait.
@@ -101,6 +105,10 @@ class Reactor:
         """Call `action` before the lock is released, after the current caller has returned."""
         self._deferred.append(action)
 
+    def later(self, action: Callable[[], None]) -> None:
+        """Call `action` after other events have had their turn, with the lock released in between."""
+        self._later.append(action)
+
     def _run_deferred(self) -> None:
         while self._deferred:
             self._call(self._deferred.popleft())
@@ -118,10 +126,14 @@ class Reactor:
         alarm.acquire()
         with self._lock:
             while True:
+                if self._later:
+                    self._take_later()
                 if work.waiting:
                     self._do(work)
                     if work.waiting and not self._listeners:
                         self._listen(0)
+                elif self._later:
+                    continue
                 elif self._listeners < self._poller.threads:
                     self._listen(max(0.0, self._due - time.monotonic()))
                 else:
@@ -137,6 +149,16 @@ class Reactor:
         work.run(task)
         self._lock.acquire()
         work.finish(task)
+        self._run_deferred()
+
+    def _take_later(self) -> None:
+        turn, self._later = self._later, []
+        self._lock.release()
+        # Locks are not fair: without a pause this thread would take it again before a waiting one has woken.
+        time.sleep(_COURTESY)
+        self._lock.acquire()
+        for action in turn:
+            self._call(action)
         self._run_deferred()
 
     def _sleep(self, alarm: threading.Lock) -> None:

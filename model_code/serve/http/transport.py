@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 from model_code.serve.http.poller import READ, WRITE
@@ -79,6 +80,10 @@ class Channel:
             self._full = True
             self._owner.full()
         self._watch()
+
+    def later(self, action: Callable[[], None]) -> None:
+        """Call `action` after other connections have had their turn."""
+        self._reactor.later(action)
 
     def end(self) -> None:
         """Send what has been written, then shut down the sending side; keep reading."""

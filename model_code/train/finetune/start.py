@@ -24,6 +24,7 @@ from model_code.train.distributed import World
 from model_code.train.features import Features
 from model_code.train.finetune.loader import PhotoIndex, Photos, Plan, decoders_for_gpu
 from model_code.train.finetune.task import FinetuneRecipe, Network
+from model_code.train.head.strategy import class_rows
 from model_code.train.head.task import HeadRecipe, fit_head
 from model_code.train.job import Job
 from model_code.train.loop import Metrics
@@ -109,7 +110,7 @@ def _starting_head(
     job: Job, recipe: FinetuneRecipe, origin: Origin, dim: int, train: PhotoIndex, valid: PhotoIndex
 ) -> Head:
     """Fit the best head on frozen features: all ranks compute the features once, rank 0 fits."""
-    shared = ("hidden", "dropout", "label_smoothing", "mixup", "class_weighting", "seed")
+    shared = ("hidden", "dropout", "label_smoothing", "mixup", "class_weighting", "prior", "seed")
     values = resolve({"strategy": Strategy.HEAD, **{name: getattr(recipe, name) for name in shared}})
     head_recipe = HeadRecipe.of(values)
     identity = (vars(head_recipe), *origin.id, train.digest(), valid.digest())
@@ -122,8 +123,11 @@ def _starting_head(
         head = None
         if job.world.is_main:
             alone = Checkpoints(None, "")
+            rows = None
+            if head_recipe.prior and not head_recipe.hidden and origin.weights is not None:
+                rows = class_rows(origin.weights.path, train_features, job.classes)
             head, _ = fit_head(
-                head_recipe, train_features, valid_features, job.classes, World(), alone, _silent
+                head_recipe, train_features, valid_features, job.classes, World(), alone, _silent, rows=rows
             )
         saved = job.world.from_main({"head": head.state_dict()} if head else None)
         checkpoints.save(0, saved)

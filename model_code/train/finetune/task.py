@@ -43,6 +43,7 @@ class FinetuneRecipe:
     hidden: int
     warmup: float
     class_weighting: float
+    prior: float
     blocks: int
     augmentation: str
     ema: float

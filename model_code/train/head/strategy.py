@@ -10,6 +10,7 @@ from torch import nn
 from model_code.data.shards import Split
 from model_code.embed.embeddings import NO_WEIGHTS, Embedder, EmbeddingsError, read_folder
 from model_code.networks.backbone import attach_head, build_backbone
+from model_code.networks.classes import ClassRows, assign_rows, pretrained_rows
 from model_code.networks.head import Head
 from model_code.networks.weights import find_weights
 from model_code.train.checkpoints import fingerprint
@@ -22,6 +23,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
     """Fit a head on the training embeddings; the returned call refits it on training and validation."""
     train, valid, embedder = _channels(job)
     recipe = HeadRecipe.of(job.values)
+    rows = _rows(job, embedder, train) if recipe.prior and not recipe.hidden else None
     named = (vars(recipe), *data_identity(job), job.classes)
     head, fit = fit_head(
         recipe,
@@ -31,6 +33,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
         job.world,
         job.checkpoints(fingerprint("fit", *named)),
         job.reporter(recipe.epochs),
+        rows=rows,
     )
     with torch.no_grad():
         logits = head(valid.evaluation())
@@ -46,6 +49,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
             job.checkpoints(fingerprint("refit", fit.epochs, *named)),
             job.reporter(fit.epochs),
             stop_after=fit.epochs,
+            rows=rows,
         )
         return Refitted(
             model=_whole(embedder, job.folders.weights, refitted),
@@ -76,6 +80,29 @@ def _channels(job: Job) -> tuple[Features, Features, Embedder]:
             "embed both with the same weights and settings"
         )
     return train, valid, embedder
+
+
+def _rows(job: Job, embedder: Embedder, train: Features) -> ClassRows | None:
+    """The pretrained classifier's rows for the classes of the data set, or None where the weights bring none."""
+    weights = job.folders.weights
+    if embedder.weights_sha256 == NO_WEIGHTS or weights is None:
+        if embedder.weights_sha256 != NO_WEIGHTS and job.world.is_main:
+            print("no --weights: the head starts without the pretrained classifier's rows", flush=True)
+        return None
+    return class_rows(weights, train, job.classes)
+
+
+@lru_cache(maxsize=4)
+def class_rows(weights: Path, train: Features, classes: int) -> ClassRows | None:
+    """Mix the pretrained classifier's rows for the classes of `train`; None where the weights bring no rows.
+
+    Cached, because all trials of a packed search start from the same rows.
+    """
+    found = find_weights(weights)
+    pretrained = pretrained_rows(found.path, train.dim) if found is not None else None
+    if pretrained is None:
+        return None
+    return assign_rows(pretrained, train.evaluation(), train.labels, classes)
 
 
 @lru_cache(maxsize=4)

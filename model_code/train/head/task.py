@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model_code.hyperparameters import Value
+from model_code.networks.classes import ClassRows
 from model_code.networks.head import Head
 from model_code.train.checkpoints import Checkpoints
 from model_code.train.distributed import World
@@ -38,6 +39,7 @@ class HeadRecipe:
     hidden: int
     warmup: float
     class_weighting: float
+    prior: float
     seed: int
 
     @classmethod
@@ -55,10 +57,18 @@ class HeadTask:
         valid: Validation photos, or None.
         classes: Number of classes.
         world: The ranks that share each batch. Every rank holds all features.
+        rows: A classifier of the same classes that the weights bring along. With `recipe.prior` above 0, a linear
+            head starts from it and weight decay pulls towards it: the fit learns a correction.
     """
 
     def __init__(
-        self, recipe: HeadRecipe, train: Features, valid: Features | None, classes: int, world: World
+        self,
+        recipe: HeadRecipe,
+        train: Features,
+        valid: Features | None,
+        classes: int,
+        world: World,
+        rows: ClassRows | None = None,
     ) -> None:
         self._recipe = recipe
         self._world = world
@@ -69,9 +79,14 @@ class HeadTask:
         self._table: Tensor | None = None
         if 4 * self._train.rows.numel() <= _TABLE_BYTES:
             self._table = self.head.standardize(self._train.rows.float())
+        self._prior = (
+            self._set_prior(rows) if rows is not None and recipe.prior and not recipe.hidden else None
+        )
         self._model = world.wrap(self.head)
+        # AdamW decays towards zero; a decay towards the prior is done by hand.
+        decay = recipe.weight_decay if self._prior is None else 0.0
         self.optimizer = torch.optim.AdamW(
-            decayed(self.head, recipe.weight_decay, recipe.learning_rate), lr=recipe.learning_rate, fused=True
+            decayed(self.head, decay, recipe.learning_rate), lr=recipe.learning_rate, fused=True
         )
         weights = balanced_weights(train.labels, classes, recipe.class_weighting)
         self._loss = Loss(recipe.label_smoothing, None if weights is None else weights.to(world.device))
@@ -83,6 +98,22 @@ class HeadTask:
         self.steps = max(1, round(len(train) / recipe.batch_size))
         self._epoch = -1
         self._batches: list[np.ndarray] = []
+
+    @torch.no_grad()
+    def _set_prior(self, rows: ClassRows) -> Tensor:
+        """Start the head from `rows`; returns their weights on standardized embeddings, [classes, dim].
+
+        What all classes share does not change an answer, and is taken out.
+        """
+        head, strength = self.head, self._recipe.prior
+        device = head.scale.device
+        weight, bias = (
+            rows.weight.to(device) / head.scale,
+            rows.bias.to(device) + rows.weight.to(device) @ head.mean,
+        )
+        head.output.weight.copy_(strength * (weight - weight.mean(0)))
+        head.output.bias.copy_(strength * (bias - bias.mean()))
+        return head.output.weight.detach().clone()
 
     def schedule(self, stop_after: int | None = None) -> Schedule:
         """The schedule of the recipe; see `Schedule.stop_after`."""
@@ -108,6 +139,10 @@ class HeadTask:
         loss = losses.sum() * (self._world.size / len(batch))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._prior is not None:
+            rate = min(1.0, self._recipe.weight_decay * self.optimizer.param_groups[0]["lr"])
+            with torch.no_grad():
+                self.head.output.weight.lerp_(self._prior, rate)
         self.optimizer.step()
         return Tally(float(losses.detach().sum()), 0.0, len(photos))
 
@@ -172,9 +207,10 @@ def fit_head(
     checkpoints: Checkpoints,
     report: Report,
     stop_after: int | None = None,
+    rows: ClassRows | None = None,
 ) -> tuple[Head, Fit]:
-    """Fit a head and return it, on the CPU, with the weights of the best epoch. See `fitting.run`."""
-    task = HeadTask(recipe, train, valid, classes, world)
+    """Fit a head and return it, on the CPU, with the weights of the best epoch. See `HeadTask` and `loop.run`."""
+    task = HeadTask(recipe, train, valid, classes, world, rows)
     fit = run(task, task.schedule(stop_after), checkpoints, world, report)
     head = task.head.cpu()
     head.load_state_dict(fit.weights)

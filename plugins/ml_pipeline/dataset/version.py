@@ -93,7 +93,7 @@ def training_channels(
         dataset: The version to train on.
         strategy: "head" reads embeddings, "finetune" photos.
         embeddings_uri: Folder with train.manifest and valid.manifest of this version; for "head".
-        weights_uri: The backbone's weights, or None for an untrained one.
+        weights_uri: The backbone's weights, whose classifier is the prior of a head; None for an untrained one.
         final: The final job also reads photos, to calibrate and evaluate what it exports.
 
     Raises:
@@ -109,7 +109,7 @@ def training_channels(
     else:
         channels = [dataset.photos_channel(split, split) for split in ("train", "valid")]
     channels.append(dataset.channel())
-    if weights_uri and (final or strategy != "head"):
+    if weights_uri:
         channels.append(Channel("weights", weights_uri))
     if final:
         channels += [dataset.calibration_channel(), dataset.photos_channel("valid_photos", "valid")]

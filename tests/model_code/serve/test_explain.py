@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_code.bundle.archive import write_card
 from model_code.predict.predictor import Predictor
 from model_code.serve.explain import Explainer, activation
 from tests.model_code.serve.running import FIXED, Server
@@ -79,8 +80,6 @@ def test_a_network_without_a_final_map_says_so(tmp_path: Path) -> None:
 def test_weights_that_do_not_lead_to_the_logits_are_not_believed(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
-    from model_code.bundle.archive import write_card
-
     toy = write_toy(tmp_path / "toy")
     predictor = Predictor.open(toy, threads=1)
     Explainer(predictor)
@@ -95,3 +94,24 @@ def test_activation_is_scaled_and_never_negative() -> None:
     features = np.array([[[1.0, 2.0]], [[4.0, 0.0]]], np.float32)
     np.testing.assert_allclose(activation(features, np.array([1.0, -1.0], np.float32)), [[0.0, 1.0]])
     assert not activation(features, np.array([-1.0, 0.0], np.float32)).any()
+
+
+def test_an_int8_head_that_was_corrected_is_explained_all_the_same(tmp_path: Path) -> None:
+    corrected = np.array([[8.0, 3.0, 0.0], [0.0, 8.0, 3.0], [3.0, 0.0, 8.0]])
+    toy = write_toy(tmp_path / "toy", int8_head=corrected, golden=True)
+    predictor = Predictor.open(toy, runtime="onnx", threads=1)
+    answers = predictor.predict([photo(name, kind="PNG") for name in ("red", "lime", "blue")])
+    own = Predictor.open(toy, runtime="onnx-int8", threads=1, on_fallback=lambda _: None)
+    assert own.runtime == "onnx"  # it contradicts the golden answers of the uncorrected graph
+    fields = predictor.card.to_json()
+    scaled = np.exp(corrected @ np.eye(3) / 2).T
+    rows = scaled / scaled.sum(1, keepdims=True)
+    for item, row in zip(fields["golden"], rows.tolist(), strict=True):
+        item["runtime"] = {"onnx-int8": row}
+    write_card(toy, {name: fields[name] for name in fields if name not in ("files", "schema_version")})
+    int8 = Predictor.open(toy, runtime="onnx-int8", threads=1)
+    assert int8.runtime == "onnx-int8"
+    assert not np.allclose(int8.predict([RED]), answers[:1], atol=0.02)
+    logits, png = Explainer(int8).explain(int8.pixels(left_red_right_blue()), "blue")
+    assert logits.shape == (3,)
+    assert heat(png)[1] < heat(png)[0]
