@@ -125,7 +125,7 @@ def _starting_head(
             alone = Checkpoints(None, "")
             rows = None
             if head_recipe.prior and not head_recipe.hidden and origin.weights is not None:
-                rows = class_rows(origin.weights.path, train_features, job.classes)
+                rows = class_rows(origin.weights, train_features, job.classes)
             head, _ = fit_head(
                 head_recipe, train_features, valid_features, job.classes, World(), alone, _silent, rows=rows
             )

@@ -12,7 +12,7 @@ from model_code.embed.embeddings import NO_WEIGHTS, Embedder, EmbeddingsError, r
 from model_code.networks.backbone import attach_head, build_backbone
 from model_code.networks.classes import ClassRows, assign_rows, pretrained_rows
 from model_code.networks.head import Head
-from model_code.networks.weights import find_weights
+from model_code.networks.weights import Weights, find_weights
 from model_code.train.checkpoints import fingerprint
 from model_code.train.features import Features, collect, join
 from model_code.train.head.task import HeadRecipe, fit_head
@@ -84,22 +84,37 @@ def _channels(job: Job) -> tuple[Features, Features, Embedder]:
 
 def _rows(job: Job, embedder: Embedder, train: Features) -> ClassRows | None:
     """The pretrained classifier's rows for the classes of the data set, or None where the weights bring none."""
-    weights = job.folders.weights
-    if embedder.weights_sha256 == NO_WEIGHTS or weights is None:
+    if job.folders.weights is None:
         if embedder.weights_sha256 != NO_WEIGHTS and job.world.is_main:
             print("no --weights: the head starts without the pretrained classifier's rows", flush=True)
         return None
-    return class_rows(weights, train, job.classes)
+    weights = _weights(embedder, job.folders.weights)
+    return class_rows(weights, train, job.classes) if weights is not None else None
+
+
+def _weights(embedder: Embedder, folder: Path | None) -> Weights | None:
+    """The weights that made the embeddings.
+
+    Raises:
+        EmbeddingsError: `folder` holds others.
+    """
+    weights = find_weights(folder)
+    found = NO_WEIGHTS if weights is None else weights.sha256
+    if found != embedder.weights_sha256:
+        raise EmbeddingsError(
+            f"the embeddings were made with weights {embedder.weights_sha256[:12]}, not with {found[:12]} "
+            f"({folder or 'no --weights'}); give the same weights"
+        )
+    return weights
 
 
 @lru_cache(maxsize=4)
-def class_rows(weights: Path, train: Features, classes: int) -> ClassRows | None:
+def class_rows(weights: Weights, train: Features, classes: int) -> ClassRows | None:
     """Mix the pretrained classifier's rows for the classes of `train`; None where the weights bring no rows.
 
     Cached, because all trials of a packed search start from the same rows.
     """
-    found = find_weights(weights)
-    pretrained = pretrained_rows(found.path, train.dim) if found is not None else None
+    pretrained = pretrained_rows(weights.path, train.dim)
     if pretrained is None:
         return None
     return assign_rows(pretrained, train.evaluation(), train.labels, classes)
@@ -140,14 +155,8 @@ def _check(embedder: Embedder, architecture: str, folder: Path) -> None:
 
 def _whole(embedder: Embedder, weights: Path | None, head: Head) -> nn.Module:
     """The backbone that made the embeddings, with the head on it."""
-    found_weights = find_weights(weights)
-    found = NO_WEIGHTS if found_weights is None else found_weights.sha256
-    if found != embedder.weights_sha256:
-        raise EmbeddingsError(
-            f"the embeddings were made with weights {embedder.weights_sha256[:12]}, not with {found[:12]} "
-            f"({weights or 'no --weights'}); give the same weights"
-        )
-    backbone = build_backbone(embedder.architecture, found_weights.path if found_weights else None)
+    found = _weights(embedder, weights)
+    backbone = build_backbone(embedder.architecture, found.path if found else None)
     if backbone.dim != head.dim:
         raise EmbeddingsError(
             f"{embedder.architecture} gives {backbone.dim} numbers per photo, not {head.dim} as the embeddings "

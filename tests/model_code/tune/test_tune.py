@@ -9,8 +9,10 @@ import torch
 
 import model_code
 from model_code.data.shards import Split
-from model_code.embed.embeddings import Embeddings, file_name, write_embeddings
-from model_code.hyperparameters import HyperparameterError, search_space
+from model_code.data.transform import Transform
+from model_code.embed.embeddings import Embedder, Embeddings, file_name, write_embeddings
+from model_code.hyperparameters import WITHOUT_PRIOR, HyperparameterError, search_space
+from model_code.process.files import sha256_of
 from model_code.train import run
 from model_code.train.finetune import start
 from model_code.train.head import strategy as train_head
@@ -53,6 +55,49 @@ def test_candidates_are_in_range_and_follow_from_what_is_known(search: Search) -
 def test_the_first_candidate_is_the_table() -> None:
     first, _ = propose(SPACE, [], 2, Search.BAYESIAN, 0)
     assert first == {name: row.default for name, row in SPACE.items()}
+
+
+def test_the_second_candidate_ignores_the_pretrained_classifier() -> None:
+    first, second = propose(SPACE, [], 2, Search.BAYESIAN, 0)
+    assert float(first["prior"]) > 0
+    assert {name: second[name] for name in WITHOUT_PRIOR} == WITHOUT_PRIOR
+    assert [second] == propose(SPACE, done(1), 1, Search.RANDOM, 0)
+    always = search_space("head", {"prior": {"low": 0.5, "high": 1.0}})
+    assert float(propose(always, [], 2, Search.RANDOM, 0)[1]["prior"]) >= 0.5
+
+
+def test_classes_that_the_weights_do_not_know_never_lose_by_their_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drawn embeddings, and a pretrained classifier that is noise: what the search picks is no worse for it."""
+    draw = torch.Generator().manual_seed(3)
+    junk = {"classifier.weight": 3 * torch.randn(50, 16, generator=draw), "classifier.bias": torch.zeros(50)}
+    torch.save(junk, tmp_path / "junk.pth")
+    embedder = Embedder("squeezenet1_1", sha256_of(tmp_path / "junk.pth"), Transform(32, 32), views=2)
+    folder = tmp_path / "channels"
+    for split in (Split.TRAIN, Split.VALID):
+        batch = toys.embeddings(split, 12, noise=3.0, embedder=embedder)
+        (folder / split).mkdir(parents=True)
+        write_embeddings(folder / split / file_name(batch.shard), batch)
+    channels = {
+        "train": folder / "train",
+        "valid": folder / "valid",
+        "dataset": toys.manifest(folder / "dataset"),
+    }
+    best = {}
+    channels |= {"weights": tmp_path / "junk.pth"}
+    common = ["--architecture", "squeezenet1_1", "--epochs", "8", "--trials", "4", "--parallel", "2"]
+    for name, extra in (("with", []), ("without", ["--prior", "0"])):
+        argv = [*toys.arguments({**channels, "model_dir": tmp_path / name}), *common, *extra]
+        assert tune.main(argv, {}) == 0, capsys.readouterr().err
+        trials = json.loads((tmp_path / name / "trials.json").read_text())
+        best[name] = trials["best"]["metrics"]["valid_accuracy"]
+        if name == "with":
+            plain = trials["trials"][1]
+            assert plain["searched"]["prior"] == 0
+            assert best[name] >= plain["metrics"]["valid_accuracy"]
+    assert best["with"] >= best["without"] - 1e-9
+    capsys.readouterr()
 
 
 def test_bayesian_search_goes_where_it_was_good() -> None:

@@ -8,6 +8,7 @@ import torch
 from model_code.data.shards import Split
 from model_code.embed.embeddings import EmbeddingsError
 from model_code.hyperparameters import resolve
+from model_code.networks.classes import ClassRows
 from model_code.networks.head import Head
 from model_code.train.checkpoints import Checkpoints
 from model_code.train.distributed import World
@@ -22,10 +23,12 @@ VALID = collect([toys.embeddings(Split.VALID)], toys.CLASSES)
 
 
 def fit(train: Features = TRAIN, valid: Features | None = VALID, stop_after: int | None = None,
-        **values: object) -> tuple[Head, Fit]:  # fmt: skip
+        rows: ClassRows | None = None, **values: object) -> tuple[Head, Fit]:  # fmt: skip
     recipe = HeadRecipe.of(resolve({"epochs": 8, "batch_size": 16, "weight_decay": 0.1, **values}))
     checkpoints = Checkpoints(None, "")
-    return fit_head(recipe, train, valid, len(toys.CLASSES), World(), checkpoints, lambda _: None, stop_after)
+    return fit_head(
+        recipe, train, valid, len(toys.CLASSES), World(), checkpoints, lambda _: None, stop_after, rows
+    )
 
 
 @pytest.mark.parametrize("values", [{}, {"hidden": 32}, {"mixup": 0, "dropout": 0, "label_smoothing": 0}])
@@ -38,6 +41,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     weights = [fit(seed=seed, hidden=8)[1].weights for seed in (1, 1, 2)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not torch.equal(weights[0]["output.weight"], weights[2]["output.weight"])
+
+
+def test_decay_pulls_a_head_towards_its_prior_not_to_zero() -> None:
+    rows = ClassRows(
+        torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 2.0, 3.0])
+    )
+    head, _ = fit(rows=rows, prior=1.0, weight_decay=100, learning_rate=1e-2, epochs=40)
+    wanted, found = rows(VALID.evaluation()), head(VALID.evaluation())
+    center = (wanted - wanted.mean(1, keepdim=True), found - found.mean(1, keepdim=True))
+    torch.testing.assert_close(center[0], center[1], atol=0.35, rtol=0.05)
+
+
+@pytest.mark.parametrize("values", [{"prior": 0.0}, {"hidden": 8}])
+def test_no_prior_or_a_hidden_layer_ignores_the_rows(values: dict[str, Any]) -> None:
+    rows = ClassRows(torch.ones(3, 16), torch.ones(3))
+    with_rows, without = fit(rows=rows, **values)[1], fit(**values)[1]
+    assert all(torch.equal(with_rows.weights[name], without.weights[name]) for name in without.weights)
 
 
 @pytest.mark.parametrize("hidden", [0, 8])
