@@ -22,10 +22,10 @@ RUN := $(BIN)/python -m launcher
 export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME GPU
 
 .DEFAULT_GOAL := help
-.PHONY: help setup any-setup run up status predict notebook stop clean check docs test test-slow bench lock
+.PHONY: help setup any-setup run up status predict notebook stop clean check docs test test-slow test-matrix wheels bench lock
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "settings, as in make run TRIALS=20:"
 	@awk '/^#@ / {name = $$2; $$1 = $$2 = ""; printf "  %-32s%s\n", name, $$0}' $(MAKEFILE_LIST)
 
@@ -72,6 +72,12 @@ test: setup ## run the tests, under 12 minutes on 2 cores
 
 test-slow: setup ## run the slow tests: crash matrix, containers, clean installs
 	@$(BIN)/python -m pytest tests -m slow -n 2 --dist loadfile --timeout=1200
+
+test-matrix: setup ## run the wheels on every Python that is installed (before a release)
+	@MATRIX=1 $(BIN)/python -m pytest tests/packages -m "slow or not slow" --timeout=1500
+
+wheels: setup ## build the wheels of the three distributions into dist/
+	@$(BIN)/python -m tools.wheels
 
 bench: setup ## run every program in benchmarks/, or ONLY=<name>
 	@$(BIN)/python -m benchmarks $(ONLY)
