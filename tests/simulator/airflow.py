@@ -133,10 +133,7 @@ class Scheduler:
             self.world.faults = 0.0
         self.at_work.append((run, task))
         try:
-            if resume is None:
-                result = operator.execute(context)
-            else:
-                result = operator.resume_execution(*resume, context)
+            result = operator.resume_execution(*resume, context) if resume else operator.execute(context)
         except TaskDeferred as deferred:
             task.state = "deferred"
             return deferred
