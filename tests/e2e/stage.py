@@ -7,8 +7,8 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -128,6 +128,23 @@ class Stage:
         """Its jobs whose program runs."""
         return [job for job in self.running(run_id, task) if job.working]
 
+    def stopping(self, run_id: str, task: str) -> bool:
+        """Return True once each of its jobs was asked to stop."""
+        return all(job.status in ("Stopping", "Stopped") for job in self.jobs(run_id, task))
+
+    @contextmanager
+    def frozen(self, job: Job) -> Iterator[None]:
+        """Suspend the processes of a training job. A tuning job lasts long enough by itself."""
+        found = [process for process in psutil.process_iter() if _is_of_job(process, job.name)]
+        for process in found:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in found:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+
     def state(self, run_id: str) -> str:
         return self.airflow.run_state(DAG_ID, run_id)
 
@@ -183,6 +200,13 @@ class Stage:
         )["TrainingJobSummaries"]
         working = any(trial["TrainingJobStatus"] == "InProgress" for trial in trials)
         return Job(name, found["HyperParameterTuningJobStatus"], found["CreationTime"], working)
+
+
+def _is_of_job(process: psutil.Process, name: str) -> bool:
+    try:
+        return process.environ().get("TRAINING_JOB_NAME") == name
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return False
 
 
 def _lives(process: psutil.Process) -> bool:
