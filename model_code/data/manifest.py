@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from model_code.data.changes import ChangeKind, ClassChange, Move, class_changes
 from model_code.data.records import Fractions, Photo, Rejected, rank
 from model_code.data.shards import Split, pack, tar_bytes
+from model_code.data.versions.changes import ChangeKind, ClassChange, Move, class_changes
 
 # 2: lineage, moves and changes.
 SCHEMA_VERSION = 2

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from model_code.data import color, jpeg, limits
+from model_code.data import limits
+from model_code.data.codec import color, jpeg
 from model_code.data.limits import MAX_JPEG_SCANS, MAX_PIXELS, MAX_SCANNED_PIXELS, SNIFFED_BYTES, sniff
 from model_code.process.errors import first_line
 

@@ -14,6 +14,7 @@ from model_code.data.layout import Layout, check_classes
 from model_code.data.limits import MAX_FILE_BYTES, has_photo_ending
 from model_code.data.records import Photo, Rejected
 from model_code.data.source import Candidate, Folder, Foldered, Source, _unreadable
+from model_code.data.tables import LocalTable, is_table
 from model_code.process.cores import cores
 from model_code.process.parallel import ordered_map
 
@@ -34,26 +35,34 @@ class Summary:
         return sum(self.counts.values())
 
 
+def local_source(address: Path | str) -> Folder | LocalTable:
+    """The source at a path: a table by its ending, else a folder."""
+    path = Path(address).expanduser()
+    return LocalTable(path) if is_table(path.name) and not path.is_dir() else Folder(path)
+
+
 def preflight(folder: Path | str) -> Summary:
-    """Check a folder before anything long starts, reading only the first bytes of each file.
+    """Check a folder or a table before anything long starts, reading only the first bytes of each file.
 
     Raises:
         DatasetError: No classifier can be made of it; the message names the fix.
     """
-    source = Folder(Path(folder))
+    source = local_source(folder)
     usable: dict[str, int] = defaultdict(int)
     rejected: list[Rejected] = []
     layout = Layout()
     size = 0
     for candidate in source.candidates():
-        layout.add(candidate.path)
+        if isinstance(source, Foldered):
+            layout.add(candidate.path)
         usable[candidate.label] += 0
         if reason := source.fault(candidate.path):
             rejected.append(Rejected(candidate.path, reason))
         else:
             usable[candidate.label] += 1
             size += candidate.bytes
-    check_classes(source, usable, layout, source.folders(), rejected)
+    folders = source.folders() if isinstance(source, Foldered) else ()
+    check_classes(source, usable, layout, folders, rejected)
     return Summary(dict(usable), size, tuple(rejected))
 
 
@@ -148,7 +157,8 @@ def look(source: Source, known: Known, workers: int | None = None, progress: Pro
     readable: list[Photo] = []
     layout = Layout()
     for done, candidate in enumerate(candidates, start=1):
-        layout.add(candidate.path)
+        if isinstance(source, Foldered):
+            layout.add(candidate.path)
         found = known[candidate.path][1] if _is_known(candidate, known) else next(results)
         if isinstance(found, Photo):
             readable.append(found)

@@ -108,7 +108,7 @@ class Folder:
                 subfolders[:] = sorted(name for name in subfolders if visible(name) and name not in links)
                 for name in sorted(filter(visible, names + links)):
                     path = Path(folder, name)
-                    size, stamp = _stamp(path)
+                    size, stamp = file_stamp(path)
                     yield Candidate(path.relative_to(self.root).as_posix(), class_name(label), size, stamp)
 
     def folders(self) -> list[str]:
@@ -124,17 +124,8 @@ class Folder:
         return (self.root / path).read_bytes()
 
     def fault(self, path: str) -> str | None:
-        """The reason why a file cannot be a photo, by its first bytes; None where they are those of one."""
-        try:
-            with (self.root / path).open("rb") as file:
-                start = file.read(SNIFFED_BYTES)
-        except OSError as error:
-            return _unreadable(error)
-        try:
-            photos.kind_of(start)
-        except photos.PhotoError as error:
-            return str(error)
-        return None
+        """See `fault`."""
+        return fault(self.root / path)
 
     def _entries(self) -> list[os.DirEntry[str]]:
         if not self.root.exists():
@@ -149,6 +140,18 @@ class Folder:
             _unlisted(error)
 
 
+def fault(file: Path) -> str | None:
+    """The reason why a file cannot be a photo, by its first bytes; None where they are those of one."""
+    try:
+        with file.open("rb") as opened:
+            photos.kind_of(opened.read(SNIFFED_BYTES))
+    except OSError as error:
+        return _unreadable(error)
+    except photos.PhotoError as error:
+        return str(error)
+    return None
+
+
 def _unlisted(error: OSError) -> NoReturn:
     raise DatasetError(
         f"folder {error.filename!r} cannot be listed ({error.strerror}); make it readable, or remove it"
@@ -161,7 +164,7 @@ def _unreadable(error: OSError) -> str:
     return str(error) if error.errno is None and str(error) else "cannot be read"
 
 
-def _stamp(path: Path) -> tuple[int, str]:
+def file_stamp(path: Path) -> tuple[int, str]:
     """Size in bytes, and a stamp of size, time of change and inode."""
     try:
         found = path.stat()

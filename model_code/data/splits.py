@@ -115,20 +115,23 @@ def _groups(
 
 @dataclass
 class _ClassFill:
-    """How full the splits of a class are: photos it has and wants, and groups that have no split yet."""
+    """How full the splits of a class are: photos it has and wants, and its waiting groups."""
 
     photos: int
     targets: dict[Split, int]
     have: Counter[Split] = field(default_factory=Counter)
-    waiting: int = 0
+    waiting: Counter[int] = field(default_factory=Counter)
+    """Sizes of the groups that have no split yet."""
 
     def wanted(self, size: int) -> Split:
         """The split for the next group, of `size` photos."""
-        spare = self.waiting > 1 or self.have[Split.TRAIN] > 0
+        spare = self.waiting.total() > 1 or self.have[Split.TRAIN] > 0
         for split in (Split.TEST, Split.VALID):
-            fits = self.have[split] + size <= self.targets[split]
-            # Better too many than none, where photos come in bursts of one picture.
-            first = self.targets[split] > 0 and not self.have[split] and 2 * size <= self.photos
+            target = self.targets[split]
+            fits = self.have[split] + size <= target
+            # Better too many than none, where all photos come in bursts of one picture.
+            bursts = not any(count and waiting <= target for waiting, count in self.waiting.items())
+            first = target > 0 and not self.have[split] and 2 * size <= self.photos and bursts
             if spare and (fits or first):
                 return split
         return Split.TRAIN
@@ -156,11 +159,11 @@ def _fill(
     for index in fresh:
         first_members.setdefault(id(groups[index]), index)
     for index in first_members.values():
-        fills[photos[index].label].waiting += 1
+        fills[photos[index].label].waiting[len(groups[index].members)] += 1
     for index in first_members.values():
-        fill = fills[photos[index].label]
-        put(groups[index], fill.wanted(len(groups[index].members)))
-        fill.waiting -= 1
+        fill, size = fills[photos[index].label], len(groups[index].members)
+        put(groups[index], fill.wanted(size))
+        fill.waiting[size] -= 1
     return splits
 
 

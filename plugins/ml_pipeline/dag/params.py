@@ -253,7 +253,8 @@ def _photos() -> dict[str, Param]:
                 type="string",
                 title="Photos",
                 description_md=(
-                    "A folder on this machine, or `s3://bucket/prefix`, with one folder of photos per class."
+                    "A folder on this machine or `s3://bucket/prefix`, with one folder of photos per class; or a table "
+                    "of photos and labels (`.csv`, `.jsonl`, `.manifest`)."
                 ),
             ),
             "dataset_name": Param(

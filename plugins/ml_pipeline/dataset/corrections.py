@@ -18,6 +18,7 @@ from ml_pipeline.aws import s3 as objects
 
 if TYPE_CHECKING:
     from model_code.data.records import Photo, Rejected
+    from model_code.data.versions.make import Corrected
 
 SCHEMA_VERSION = 1
 _LOST_RACE = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
@@ -68,15 +69,6 @@ class Correction:
 
 
 @dataclass(frozen=True)
-class Corrected:
-    """Photos with the log applied: those that stay, those left out, and the number of corrections that counted."""
-
-    photos: list[Photo]
-    rejected: list[Rejected]
-    count: int
-
-
-@dataclass(frozen=True)
 class Log:
     """All corrections of a data set, oldest first."""
 
@@ -89,6 +81,7 @@ class Log:
     def apply(self, photos: Sequence[Photo]) -> Corrected:
         """Relabel and leave out photos. Entries that say what the source says do not count."""
         from model_code.data.records import Rejected
+        from model_code.data.versions.make import Corrected
 
         newest = self.newest()
         kept: list[Photo] = []
@@ -106,6 +99,11 @@ class Log:
             else:
                 kept.append(photo)
         return Corrected(kept, rejected, count)
+
+
+def to_line(entry: Correction) -> str:
+    """A correction as one line of JSON."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(entry)}, ensure_ascii=False)
 
 
 def now() -> str:
@@ -135,10 +133,7 @@ def append(s3: Any, bucket: str, name: str, entries: Iterable[Correction]) -> st
     """
     from botocore.exceptions import ClientError
 
-    body = "".join(
-        json.dumps({"schema_version": SCHEMA_VERSION, **asdict(entry)}, ensure_ascii=False) + "\n"
-        for entry in entries
-    )
+    body = "".join(f"{to_line(entry)}\n" for entry in entries)
     if not body:
         raise CorrectionError("no correction to write")
     uri = _folder(bucket, name)

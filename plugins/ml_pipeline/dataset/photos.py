@@ -9,7 +9,7 @@ from pathlib import Path
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset.sources import source_of
 
-# What `check_name` of upload accepts.
+# What `model_code.data.versions.store.check_name` accepts.
 _LONGEST_NAME = 40
 
 
@@ -27,15 +27,18 @@ def dataset_name_of(data: str) -> str:
     last = data.rstrip("/").removeprefix("s3://").rpartition("/")[2]
     if last in ("", ".", "..", "~"):
         last = Path(data).expanduser().resolve().name
-    last = re.sub(r"\.(csv|tsv|jsonl?|parquet)$", "", last.lower())
+    last = re.sub(r"\.(csv|tsv|jsonl?|ndjson|manifest)$", "", last.lower())
     return re.sub("[^a-z0-9]+", "-", last).strip("-")[:_LONGEST_NAME].rstrip("-") or "photos"
 
 
 def count_photos(data: str, s3: Client) -> int:
     """Count the files below the class folders that may be photos by their names; nothing is opened."""
     from model_code.data.limits import has_no_ending, has_photo_ending
+    from model_code.data.tables import is_table
 
     paths = (candidate.path for candidate in source_of(s3, data).candidates())
+    if is_table(data):
+        return sum(1 for _ in paths)
     return sum(has_photo_ending(path) or has_no_ending(path) for path in paths)
 
 

@@ -124,6 +124,74 @@ class S3Folder:
         ]
 
 
+@dataclass(frozen=True)
+class S3Table:
+    """A table in S3 of photos in S3; relative addresses start at its prefix. A `model_code.data.source.Source`.
+
+    Attributes:
+        s3: A boto3 client.
+        uri: The table.
+        requests: Most requests in flight.
+    """
+
+    s3: Any
+    uri: str
+    requests: int = REQUESTS
+    _limit: AdaptiveLimit = field(default_factory=lambda: AdaptiveLimit(REQUESTS), compare=False)
+
+    def describe(self) -> str:
+        """The address, for messages."""
+        return self.uri
+
+    def candidates(self) -> Iterator[Candidate]:
+        """The photos of the table, in its order. Those that S3 does not list are found missing when they are read.
+
+        Raises:
+            DatasetError: There is no such table, or its lines are wrong.
+        """
+        from model_code.data.source import Candidate, DatasetError
+        from model_code.data.tables import read_table
+
+        if not objects.exists(self.s3, self.uri):
+            raise DatasetError(f"{self.uri} does not exist; point DATA at a table or a prefix of photos")
+        rows = read_table(self.uri, objects.read(self.s3, self.uri))
+        if foreign := next(
+            (row for row in rows if "://" in row.path and not row.path.startswith("s3://")), None
+        ):
+            raise DatasetError(
+                f"{self.uri}, line {foreign.line}: {foreign.path} is not in S3; upload it first"
+            )
+        stamps = self._stamps({self._address(row.path).rpartition("/")[0] + "/" for row in rows})
+        for row in rows:
+            size, stamp = stamps.get(self._address(row.path), (0, ""))
+            yield Candidate(row.path, row.label, size, stamp)
+
+    def stray(self) -> list[str]:
+        """A table has nothing outside its classes."""
+        return []
+
+    def read(self, path: str) -> bytes:
+        """The bytes of one object; see `S3Folder.read`."""
+        return read_patiently(self.s3, self._address(path), self._limit)
+
+    def _address(self, path: str) -> str:
+        return path if "://" in path else f"{self.uri.rpartition('/')[0]}/{path.lstrip('/')}"
+
+    def _stamps(self, folders: set[str]) -> dict[str, tuple[int, str]]:
+        """Size and stamp of the objects of some folders, by address: a request per thousand, not one each."""
+        found = {}
+        for folder in sorted(folders):
+            bucket, prefix = objects.split_uri(folder)
+            pages = self.s3.get_paginator("list_objects_v2").paginate(
+                Bucket=bucket, Prefix=prefix, Delimiter="/"
+            )
+            for page in pages:
+                for item in page.get("Contents", []):
+                    tag = item.get("ETag", "").strip('"')
+                    found[f"s3://{bucket}/{item['Key']}"] = (item["Size"], f"{item['Size']}:{tag}")
+        return found
+
+
 def read_patiently(s3: Any, uri: str, limit: AdaptiveLimit) -> bytes:
     """Read an object under a shared limit, waiting and slowing down where S3 throttles.
 
@@ -185,7 +253,10 @@ class Spooled:
 
 
 def source_of(s3: Any, data: str) -> Source:
-    """The source at an address: an s3:// prefix or a local folder."""
-    from model_code.data.source import Folder
+    """The source at an address: a folder or a table, on disk or in S3."""
+    from model_code.data.scan import local_source
+    from model_code.data.tables import is_table
 
-    return S3Folder(s3, data) if data.startswith("s3://") else Folder(Path(data).expanduser())
+    if not data.startswith("s3://"):
+        return local_source(data)
+    return S3Table(s3, data) if is_table(data) else S3Folder(s3, data)

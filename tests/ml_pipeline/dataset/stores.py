@@ -50,11 +50,11 @@ class Store:
         ].read()
         return body
 
-    def manifest(self, result: Mapping[str, Any]) -> Manifest:
+    def manifest(self, result: Any) -> Manifest:
         """The manifest of an upload."""
         return Manifest.from_json(self.read(result["manifest_uri"]))
 
-    def rows(self, result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    def rows(self, result: Any) -> dict[str, dict[str, Any]]:
         """The lines of photos.jsonl by SHA-256."""
         text = self.read(result["manifest_uri"].replace("manifest.json", "photos.jsonl")).decode()
         return {row["sha256"]: row for row in map(json.loads, text.splitlines())}

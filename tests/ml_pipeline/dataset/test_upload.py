@@ -12,7 +12,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from ml_pipeline.dataset import upload as uploads
+from ml_pipeline.dataset.place import Place
 from ml_pipeline.dataset.upload import upload
 from model_code.data.manifest import Manifest
 from model_code.data.shards import Split, read_shard
@@ -45,11 +45,11 @@ def text(s3: Any, key: str) -> str:
     return str(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read().decode())
 
 
-def manifest_of(s3: Any, result: dict[str, Any]) -> Manifest:
+def manifest_of(s3: Any, result: Any) -> Manifest:
     return Manifest.from_json(text(s3, result["manifest_uri"].removeprefix(f"s3://{BUCKET}/")))
 
 
-def splits_of(s3: Any, result: dict[str, Any]) -> dict[str, str]:
+def splits_of(s3: Any, result: Any) -> dict[str, str]:
     lines = text(s3, f"datasets/{result['name']}/versions/{result['version']}/photos.jsonl").splitlines()
     return {row["sha256"]: row["split"] for row in map(json.loads, lines)}
 
@@ -150,15 +150,15 @@ def test_an_upload_that_is_cut_off_leaves_no_version_and_loses_no_work(
     s3: Any, pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = upload(s3, BUCKET, "whole", str(pets))
-    put = uploads.Place.put
+    put = Place.put
 
-    def dies(place: uploads.Place, key: str, body: str | bytes) -> int:
+    def dies(place: Place, key: str, body: bytes) -> None:
         if key.endswith("manifest.json"):
             raise KeyboardInterrupt
-        return put(place, key, body)
+        put(place, key, body)
 
     with monkeypatch.context() as dying:
-        dying.setattr(uploads.Place, "put", dies)
+        dying.setattr(Place, "put", dies)
         with pytest.raises(KeyboardInterrupt):
             upload(s3, BUCKET, "pets", str(pets))
     assert "datasets/pets/latest.json" not in keys(s3)

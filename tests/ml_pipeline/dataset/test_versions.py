@@ -13,9 +13,9 @@ from ml_pipeline.aws import s3 as objects
 from ml_pipeline.dataset import sources
 from ml_pipeline.dataset.place import ConcurrentUpload, Place
 from ml_pipeline.dataset.upload import upload
-from model_code.data.changes import ChangeKind
 from model_code.data.shards import Split
 from model_code.data.source import DatasetError
+from model_code.data.versions.changes import ChangeKind
 from tests.ml_pipeline.dataset.stores import BUCKET, Store, bucket, sha, shapes
 from tests.model_code.photo_files import encoded, photo, picture
 
@@ -28,7 +28,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         yield Store(s3)
 
 
-def make(store: Store, files: dict[str, bytes], **options: Any) -> dict[str, Any]:
+def make(store: Store, files: dict[str, bytes], **options: Any) -> Any:
     return upload(store.s3, BUCKET, "pets", store.source("pets", files), **options)
 
 
@@ -230,3 +230,22 @@ def test_the_limit_holds_and_recovers() -> None:
         thread.join()
     assert most <= 4
     assert limit.limit == 4
+
+
+def test_a_table_in_s3(store: Store) -> None:
+    files = shapes()
+    uri = store.source("pets", files)
+    lines = [
+        f"{uri}{path},{path.split('/')[0]}" if n % 2 else f"pets/{path},{path.split('/')[0]}"
+        for n, path in enumerate(files)
+    ]
+    table = "\n".join(["source,label", *lines, "pets/circle/gone.jpg,circle"]).encode()
+    store.s3.put_object(Bucket=BUCKET, Key="in/labels.csv", Body=table)
+    address = f"s3://{BUCKET}/in/labels.csv"
+    result: Any = upload(store.s3, BUCKET, "pets", address)
+    assert (sum(result["counts"].values()), result["read"]) == (16, 17)
+    assert [item["path"] for item in result["rejected_examples"]] == ["pets/circle/gone.jpg"]
+    again: Any = upload(store.s3, BUCKET, "pets", address)
+    assert (again["changed"], again["read"]) == (False, 1)
+    with pytest.raises(DatasetError, match="does not exist"):
+        upload(store.s3, BUCKET, "pets", f"s3://{BUCKET}/in/nowhere.csv")

@@ -6,8 +6,8 @@ import gzip
 
 import pytest
 
-from model_code.data import looks
 from model_code.data.records import Photo, Rejected
+from model_code.data.versions import looks
 
 FOUND: dict[str, tuple[str, Photo | Rejected]] = {
     "cat/1.jpg": ("10:1:2", Photo("cat/1.jpg", "cat", "ab" * 32, 5, 10, "jpg")),

@@ -1,0 +1,244 @@
+"""The next version of a data set: look at a source, split, pack into shards, publish."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+from model_code.data import duplicates, photos, scan, splits
+from model_code.data.manifest import (
+    Manifest,
+    PhotoRow,
+    ShardPlan,
+    ShardRow,
+    Version,
+    make_version,
+    photo_rows,
+    plan_shards,
+)
+from model_code.data.records import Fractions, Photo, Rejected
+from model_code.data.shards import Sample, Split, write_shard
+from model_code.data.source import DatasetError, Source
+from model_code.data.versions.store import Store, check_name
+from model_code.process.parallel import ordered_map
+
+_EXAMPLES = 20
+# Photos read at once while a shard is written: twice as many are in memory.
+_READERS = 16
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Photos after corrections: those that stay, those left out, and the number of corrections that counted."""
+
+    photos: list[Photo]
+    rejected: list[Rejected]
+    count: int
+
+
+Correct = Callable[[Sequence[Photo]], Corrected]
+
+
+class Example(TypedDict):
+    """A file that was left out, and the reason."""
+
+    path: str
+    reason: str
+
+
+class Made(TypedDict):
+    """The summary of a version: JSON-ready and small.
+
+    `counts` are photos per split, `rejected` a number, `changes` sentences about renamed and merged classes, `moved`
+    photos that ever changed their split, `corrected` labels from the log, `read` files whose bytes were read.
+    """
+
+    name: str
+    version: str
+    parent: str | None
+    manifest_uri: str
+    classes: list[str]
+    counts: dict[str, int]
+    rejected: int
+    rejected_examples: list[Example]
+    changes: list[str]
+    moved: int
+    corrected: int
+    total_bytes: int
+    new_shards: int
+    uploaded_bytes: int
+    read: int
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a version.
+
+    Attributes:
+        seed: Shuffles the split of a new data set; an existing one keeps its splits.
+        fractions: Of validation and test.
+        group_lookalikes: Keep photos that show the same picture in one split.
+        force: Read every file again.
+        workers: Threads that decode; None: this machine's cores.
+    """
+
+    seed: int = 0
+    fractions: Fractions = field(default_factory=Fractions)
+    group_lookalikes: bool = True
+    force: bool = False
+    workers: int | None = None
+
+
+def _uncorrected(found: Sequence[Photo]) -> Corrected:
+    return Corrected(list(found), [], 0)
+
+
+def make(
+    store: Store,
+    source: Source,
+    options: Options,
+    correct: Correct = _uncorrected,
+    progress: Progress | None = None,
+) -> Made:
+    """Make the version of a data set that holds the photos of a source, and store what is missing of it.
+
+    Files that did not change since the last version are not read. Shards go first and the pointer to the newest
+    version last, so an interrupted run leaves no half version, and the next one stores only the rest.
+
+    Args:
+        store: The data set.
+        source: Its photos.
+        options: Settings.
+        correct: Applies the log of corrections.
+        progress: Called with (done, total, unit) now and then.
+
+    Raises:
+        DatasetError: No data set can be made of the source; the message names the fix.
+        ConcurrentUpload: Another upload of this data set finished first.
+    """
+    check_name(store.name)
+    say = progress or (lambda done, total, unit: None)
+    parent, tag = store.newest()
+    known = {} if options.force else store.looks(parent)
+    looked = scan.look(source, known, options.workers, lambda done, total: say(done, total, "photos"))
+    corrected = correct(looked.photos)
+    with tempfile.TemporaryDirectory(prefix="ml-pipeline-shards-") as folder:
+        making = _Making(store, source, Path(folder), parent, options, say)
+        kept, split_of, left_out = making.split(corrected.photos)
+        plans = plan_shards(kept, split_of, options.seed, parent)
+        shards, rows, sent, new = making.pack(plans)
+    rejected = looked.rejected + corrected.rejected + left_out
+    version = make_version(
+        store.name, options.seed, options.fractions, shards, rows, rejected, parent, corrected.count
+    )
+    changed = parent is None or version.manifest.version != parent.manifest.version
+    sent += store.publish(version, tag) if changed else 0
+    if changed or looked.read or len(known) != len(looked.looks):
+        store.keep_looks(version, looked.looks)
+    listed = parent.manifest if parent and not changed else version.manifest
+    return _summary(store, listed, rejected, (new, sent, looked.read), changed)
+
+
+@dataclass(frozen=True)
+class _Making:
+    """The photos of one version on their way from the source to the store."""
+
+    store: Store
+    source: Source
+    folder: Path
+    parent: Version | None
+    options: Options
+    say: Progress
+
+    def split(self, found: list[Photo]) -> tuple[list[Photo], dict[str, Split], list[Rejected]]:
+        """Split the photos; returns those that stay, their splits by SHA-256, and those left out."""
+        known = self.parent.known_splits() if self.parent else {}
+        pairs: duplicates.Pairs = []
+        contradicting: list[Rejected] = []
+        if self.options.group_lookalikes:
+            new = [photo.sha256 not in known for photo in found]
+            pairs = duplicates.same_pictures(
+                [photo.phash for photo in found],
+                lambda index: self.source.read(found[index].path),
+                lambda one, other: new[one] or new[other],
+                self.options.workers,
+            )
+            out, contradicting = splits.without_contradictions(found, pairs)
+            place = {index: at for at, index in enumerate(i for i in range(len(found)) if i not in out)}
+            found = [photo for index, photo in enumerate(found) if index not in out]
+            pairs = [(place[one], place[other]) for one, other in pairs if one in place and other in place]
+        split_of, ambiguous = splits.assign(found, known, self.options.seed, self.options.fractions, pairs)
+        return found, split_of, contradicting + ambiguous
+
+    def pack(self, plans: list[ShardPlan]) -> tuple[list[ShardRow], list[PhotoRow], int, int]:
+        """Write missing shards; returns the rows of all shards and photos, bytes stored, and number of new shards."""
+        shards: list[ShardRow] = []
+        rows: list[PhotoRow] = []
+        stored = new = 0
+        for done, plan in enumerate(plans, start=1):
+            shard = plan.kept
+            if shard is None:
+                shard, sent = self._write(plan)
+                stored += sent
+                new += 1
+            shards.append(shard)
+            rows += photo_rows(plan, shard.sha256)
+            self.say(done, len(plans), "shards")
+        return shards, rows, stored, new
+
+    def _write(self, plan: ShardPlan) -> tuple[ShardRow, int]:
+        path = self.folder / "shard.tar"
+        workers = min(self.source.requests, _READERS)
+        info = write_shard(path, plan.split, ordered_map(self._sample, plan.photos, workers, 2 * workers))
+        key = f"shards/{info.sha256}.tar"
+        row = ShardRow(info.sha256, self.store.key(key), plan.split, info.photos, info.bytes)
+        sent = 0
+        if not self.store.exists(key):
+            self.store.put_file(key, path)
+            sent = info.bytes
+        path.unlink(missing_ok=True)
+        return row, sent
+
+    def _sample(self, photo: Photo) -> Sample:
+        try:
+            data = self.source.read(photo.path)
+        except OSError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != photo.sha256:
+            raise DatasetError(
+                f"{photo.path} in {self.source.describe()} changed during the upload; run it again when it rests"
+            )
+        kept, suffix = photos.stored(data)
+        return Sample(photo.key, photo.label, kept, suffix)
+
+
+def _summary(
+    store: Store, listed: Manifest, rejected: list[Rejected], stored: tuple[int, int, int], changed: bool
+) -> Made:
+    examples = sorted(rejected, key=lambda item: item.path)[:_EXAMPLES]
+    new_shards, uploaded_bytes, read = stored
+    return {
+        "name": listed.name,
+        "version": listed.version,
+        "parent": listed.parent,
+        "manifest_uri": store.uri(f"versions/{listed.version}/manifest.json"),
+        "classes": list(listed.classes),
+        "counts": {split: sum(found.values()) for split, found in listed.counts.items()},
+        "rejected": len(rejected),
+        "rejected_examples": [{"path": item.path, "reason": item.reason} for item in examples],
+        "changes": [str(change) for change in listed.changes[:_EXAMPLES]],
+        "moved": len(listed.moves),
+        "corrected": listed.corrected,
+        "total_bytes": listed.total_bytes,
+        "new_shards": new_shards,
+        "uploaded_bytes": uploaded_bytes,
+        "read": read,
+        "changed": changed,
+    }

@@ -1,0 +1,208 @@
+"""Where the versions of a data set are kept: what is common to a folder and S3, and the folder."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_code.data.manifest import Manifest, Version, photos_jsonl, read_photos_jsonl
+from model_code.data.scan import Known
+from model_code.data.shards import Split
+from model_code.data.versions import looks
+
+_POINTER = "latest.json"
+
+
+class ConcurrentUpload(RuntimeError):
+    """Another version of the data set was published between this one's start and its end."""
+
+
+class Store(ABC):
+    """The versions of one data set. Keys are relative to it."""
+
+    name: str
+
+    @abstractmethod
+    def uri(self, key: str) -> str:
+        """The address of `key`, for people and jobs."""
+
+    @abstractmethod
+    def key(self, key: str) -> str:
+        """`key` as the manifest lists it: relative to the bucket."""
+
+    @abstractmethod
+    def read(self, key: str) -> tuple[bytes, str] | None:
+        """The bytes at `key` and a tag that changes with them; None where there is nothing."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Tell whether there is something at `key`."""
+
+    @abstractmethod
+    def put(self, key: str, body: bytes) -> None:
+        """Write a small object, whole or not at all."""
+
+    @abstractmethod
+    def swap(self, key: str, body: bytes, tag: str | None) -> bool:
+        """Write a small object in place of the one with `tag` (None: in place of nothing); False if it is another."""
+
+    @abstractmethod
+    def put_file(self, key: str, path: Path) -> None:
+        """Write the file at `path`, whole or not at all."""
+
+    def channels(self, manifest: Manifest) -> dict[str, bytes]:
+        """Files next to the manifest through which jobs read the shards, by name."""
+        return {}
+
+    def newest(self) -> tuple[Version | None, str | None]:
+        """Read the newest version and the tag of the pointer to it; None and None for a new data set.
+
+        Raises:
+            ManifestError: It is damaged or from a newer release.
+        """
+        found = self.read(_POINTER)
+        if found is None:
+            return None, None
+        folder = f"versions/{json.loads(found[0])['version']}"
+        version = Version(
+            manifest=Manifest.from_json(self._there(f"{folder}/manifest.json")),
+            photos=read_photos_jsonl(self._there(f"{folder}/photos.jsonl")),
+            retired={
+                sha256: Split(split)
+                for sha256, split in json.loads(self._there(f"{folder}/retired.json")).items()
+            },
+        )
+        return version, found[1]
+
+    def looks(self, version: Version | None) -> Known:
+        """Read the findings of the look that made a version; none for versions of earlier releases."""
+        found = self.read(_looks(version)) if version else None
+        return looks.from_bytes(found[0]) if found else {}
+
+    def keep_looks(self, version: Version, known: Known) -> None:
+        """Write the findings of the look that made a version, for the next look."""
+        self.put(_looks(version), looks.to_bytes(known))
+
+    def publish(self, version: Version, tag: str | None) -> int:
+        """Write the version's files, the manifest and the pointer last; returns their bytes.
+
+        Args:
+            version: The version.
+            tag: Tag of the pointer to the version that it grew from.
+
+        Raises:
+            ConcurrentUpload: The pointer has changed since.
+        """
+        retired = json.dumps(dict(version.retired), sort_keys=True)
+        files = {
+            "photos.jsonl": photos_jsonl(version.photos),
+            "retired.json": retired.encode(),
+            **self.channels(version.manifest),
+            "manifest.json": version.manifest.to_json().encode(),
+        }
+        for name, body in files.items():
+            self.put(f"versions/{version.manifest.version}/{name}", body)
+        pointer = json.dumps({"version": version.manifest.version}).encode()
+        if not self.swap(_POINTER, pointer, tag):
+            raise ConcurrentUpload(
+                f"another upload of data set {self.name!r} finished meanwhile; run this one again: it uploads only "
+                "what is missing"
+            )
+        return sum(map(len, files.values())) + len(pointer)
+
+    def _there(self, key: str) -> bytes:
+        found = self.read(key)
+        if found is None:
+            raise FileNotFoundError(
+                f"{self.uri(key)} is missing; restore it, or start a data set of another name"
+            )
+        return found[0]
+
+
+def _looks(version: Version) -> str:
+    return f"versions/{version.manifest.version}/looks.jsonl.gz"
+
+
+def check_name(name: str) -> None:
+    """Refuse a data set name that S3 keys, SageMaker names and URLs do not all accept.
+
+    Raises:
+        ValueError: With a name that works.
+    """
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", name):
+        raise ValueError(
+            f"{name!r} is not a data set name: use 1 to 40 lower-case letters, digits and inner hyphens, "
+            "like 'dog-breeds'"
+        )
+
+
+@dataclass(frozen=True)
+class FolderStore(Store):
+    """Versions in a local folder, laid out as in the bucket."""
+
+    root: Path
+    name: str
+
+    def uri(self, key: str) -> str:
+        """The path of `key`."""
+        return str(self.root / self.key(key))
+
+    def key(self, key: str) -> str:
+        """`key` relative to the folder."""
+        return f"datasets/{self.name}/{key}"
+
+    def read(self, key: str) -> tuple[bytes, str] | None:
+        """The bytes at `key` and their digest."""
+        try:
+            data = (self.root / self.key(key)).read_bytes()
+        except FileNotFoundError:
+            return None
+        return data, hashlib.sha256(data).hexdigest()
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is a file."""
+        return (self.root / self.key(key)).exists()
+
+    def put(self, key: str, body: bytes) -> None:
+        """Write a file; it appears when it is on disk."""
+        path = self._place(key)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
+            try:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    def swap(self, key: str, body: bytes, tag: str | None) -> bool:
+        """Write a file under a lock that other processes honor."""
+        with self._place(f".{key}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            found = self.read(key)
+            if (found[1] if found else None) != tag:
+                return False
+            self.put(key, body)
+            return True
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Move a file here, across file systems if need be."""
+        target = self._place(key)
+        part = target.with_name(f".part-{target.name}")
+        shutil.move(path, part)
+        os.replace(part, target)
+
+    def _place(self, key: str) -> Path:
+        path = self.root / self.key(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
