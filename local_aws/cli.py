@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from local_aws.execution import images
+from local_aws.execution.isolation import Support
 from local_aws.gateway.doors import addresses
 from local_aws.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_REGION, Settings, StartupError, parse_quota
 from local_aws.state import folder as state_folder
@@ -137,6 +138,9 @@ def _start(arguments: argparse.Namespace) -> None:
     _start_in_background(settings)
     print(f"local_aws answers at {_url(settings.state)} (log: {settings.state / state_folder.LOG})")
     print(credentials_line(settings))
+    isolation = Support[(_ask(settings.state, "health") or {}).get("isolation", "NONE")]
+    if isolation not in (Support.OWN_USERS, Support.OWN_FILES):
+        print(f"jobs, endpoints and instances are not isolated ({isolation.value}); see docs/security.md")
 
 
 def credentials_line(settings: Settings) -> str:

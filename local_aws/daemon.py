@@ -14,7 +14,7 @@ from local_aws import services
 from local_aws.context import ANY_KEY, Context
 from local_aws.execution import images
 from local_aws.execution.capacity import Capacity
-from local_aws.execution.processes import end_orphans
+from local_aws.execution.processes import end_orphans, support
 from local_aws.gateway.router import Router
 from local_aws.gateway.server import HttpServer
 from local_aws.iam.credentials import root_key
@@ -77,6 +77,7 @@ def _serve(settings: Settings, server: HttpServer, router: Router, context: Cont
     replace(settings.state / URL, context.url)
     replace(settings.state / PORT, str(server.port))
     logger.info("listening on %s, %d cores, state in %s", context.url, settings.cores, settings.state)
+    logger.info("jobs, endpoints and instances: %s", support().value)
     logger.info("signatures are %s", "verified" if settings.verifies else "not verified: any credentials do")
     done.wait()
     router.stop()

@@ -12,6 +12,7 @@ from local_aws.cloudwatch.alarms import Monitoring
 from local_aws.context import Context
 from local_aws.ec2.service import Ec2
 from local_aws.ec2.ssm import Ssm
+from local_aws.execution.processes import support
 from local_aws.gateway.doors import Doors
 from local_aws.gateway.router import Router, Service
 from local_aws.iam.authentication import Authentication, verify_form
@@ -98,4 +99,5 @@ def health(context: Context) -> dict[str, Any]:
         "region": context.settings.region,
         "cores": context.capacity.cores,
         "free_cores": context.capacity.free,
+        "isolation": support().name,
     }

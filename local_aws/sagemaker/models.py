@@ -8,6 +8,7 @@ from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.operations import list_query, operation, summaries
 from local_aws.sagemaker.packages import package_containers
 from local_aws.sagemaker.records import Records
+from local_aws.sagemaker.s3_data import check_model
 
 KIND = "model"
 RECORDS = Records(
@@ -41,6 +42,7 @@ def _check_container(call: Call, container: Document) -> None:
         inner = package_containers(call.context, call.region, container["ModelPackageName"])
     else:
         inner = [container]
+    role = call.params.get("ExecutionRoleArn", "")
     for part in inner:
         uri = part.get("Image")
         if not uri:
@@ -50,6 +52,10 @@ def _check_container(call: Call, container: Document) -> None:
                 f"local_aws cannot serve the image {uri}: no entry of {call.context.images.path.name} with the "
                 f'contract "server" matches it. Its patterns: {call.context.images.patterns}'
             )
+        source = part.get("ModelDataSource", {}).get("S3DataSource", {})
+        url = part.get("ModelDataUrl") or source.get("S3Uri")
+        if url:
+            check_model(call.context, call.region, role, url)
 
 
 @operation("DescribeModel")

@@ -37,6 +37,14 @@ _SORT_COLUMNS = {
 }
 
 
+_OLDEST_FIRST = frozenset(
+    {"training-job", "hyper-parameter-tuning-job", "processing-job", "model-package", "model-package-group"}
+)
+"""Kinds whose List operations sort in ascending order by default; the others list the newest first."""
+_BY_NAME = frozenset({"hyper-parameter-tuning-job"})
+"""Kinds that are sorted by name by default; the others by creation time."""
+
+
 def status_member(kind: str) -> str:
     """Return the document member that holds a kind's status; "" for kinds without one."""
     return STATUS_MEMBERS.get(kind, "")
@@ -50,10 +58,11 @@ def request_tags(call: Call) -> dict[str, str]:
 def list_query(call: Call, kind: str, **more: Any) -> Query:
     """Build the Query of a List request from the members that List operations share; `more` overrides.
 
-    SageMaker sorts by creation time and lists the newest first by default.
+    The default order is that of the kind, as the service model documents it.
     """
     params = call.params
-    sort_by = params.get("SortBy", "CreationTime")
+    sort_by = params.get("SortBy", "Name" if kind in _BY_NAME else "CreationTime")
+    order = params.get("SortOrder", "Ascending" if kind in _OLDEST_FIRST else "Descending")
     values: dict[str, Any] = {
         "name_contains": params.get("NameContains", ""),
         "status": params.get("StatusEquals", ""),
@@ -62,7 +71,7 @@ def list_query(call: Call, kind: str, **more: Any) -> Query:
         "modified_after": params.get("LastModifiedTimeAfter"),
         "modified_before": params.get("LastModifiedTimeBefore"),
         "sort_by": _SORT_COLUMNS.get(sort_by, "created"),
-        "descending": params.get("SortOrder", "Descending") == "Descending",
+        "descending": order == "Descending",
         "limit": params.get("MaxResults", 10),
         "token": params.get("NextToken", ""),
     }

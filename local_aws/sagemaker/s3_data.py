@@ -6,16 +6,18 @@ import json
 import mimetypes
 import posixpath
 import random
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local_aws.context import Context
 from local_aws.errors import validation_error
-from local_aws.sagemaker import s3_data
 
 TRANSFERS = 8
 CHUNK_BYTES = 2**20
@@ -203,11 +205,12 @@ def _relative(key: str, prefix: str) -> str:
     return key[prefix.rfind("/") + 1 :]
 
 
-def _nothing_found(uri: str, bucket: str) -> str:
+def _nothing_found(uri: str, bucket: str, region: str = "", role: str = "") -> str:
+    where, owner = (f" ({region})" if region else ""), (f' "{role}"' if role else "")
     return (
         f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that the bucket exists in '
-        'the selected region, that objects exist under that S3 prefix, and that the role has "s3:ListBucket" '
-        f'permissions on bucket "{bucket}".'
+        f"the selected region{where}, that objects exist under that S3 prefix, and that the role{owner} has "
+        f'"s3:ListBucket" permissions on bucket "{bucket}".'
     )
 
 
@@ -224,6 +227,67 @@ def check_output(uri: str) -> None:
         AwsError: ValidationException.
     """
     try:
-        s3_data.parse_uri(uri)
+        parse_uri(uri)
     except DataError as error:
         raise validation_error(f"Invalid S3 URI: {error}") from error
+
+
+def check_input(context: Context, region: str, role: str, uri: str) -> None:
+    """Check that objects exist under a URI, as AWS does when a job is created.
+
+    Raises:
+        AwsError: ValidationException.
+    """
+    check_output(uri)
+    bucket, prefix = parse_uri(uri)
+    try:
+        found = context.client("s3", region, role).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    except (ClientError, BotoCoreError) as error:
+        text = f"{_nothing_found(uri, bucket, region, role)} Error message from S3: {_s3_message(error)}"
+        raise validation_error(text) from error
+    if not found.get("KeyCount"):
+        raise validation_error(_nothing_found(uri, bucket, region, role))
+
+
+_STYLES = (
+    re.compile(
+        r"^https://(?P<bucket>[^/]+)\.s3[.-](?:dualstack\.)?(?:[a-z0-9-]+\.)?amazonaws\.com(?:\.cn)?/(?P<key>.+)$"
+    ),
+    re.compile(
+        r"^https://s3[.-](?:dualstack\.)?(?:[a-z0-9-]+\.)?amazonaws\.com(?:\.cn)?/(?P<bucket>[^/]+)/(?P<key>.+)$"
+    ),
+)
+
+
+def model_uri(url: str) -> str:
+    """Return the S3 URI of a ModelDataUrl, which may be an https address of S3.
+
+    Raises:
+        DataError: It is neither an S3 URI nor an address of an object in S3.
+    """
+    if not url.lower().startswith("https://"):
+        parse_uri(url)
+        return url
+    for style in _STYLES:
+        match = style.match(url)
+        if match:
+            return f"s3://{match['bucket']}/{unquote(match['key'])}"
+    raise DataError(f"{url!r} is not the address of an object in S3")
+
+
+def check_model(context: Context, region: str, role: str, url: str) -> None:
+    """Check that model data exist, as AWS does when a model is created.
+
+    Raises:
+        AwsError: ValidationException.
+    """
+    try:
+        bucket, key = parse_uri(model_uri(url))
+        found = context.client("s3", region, role).list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        absent = not found.get("KeyCount")
+    except DataError as error:
+        raise validation_error(f"Invalid model data URL: {error}") from error
+    except (ClientError, BotoCoreError):
+        absent = True
+    if absent:
+        raise validation_error(f"Could not find model data at {url}.")

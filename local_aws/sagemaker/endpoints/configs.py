@@ -17,6 +17,9 @@ RECORDS = Records(
     dated=False,
 )
 
+SERVERLESS_MEMORY = range(1024, 6145, 1024)
+"""Memory sizes of serverless variants in MB (ProductionVariantServerlessConfig)."""
+
 _REFUSED = {
     "ShadowProductionVariants": "Shadow variants are",
     "ExplainerConfig": "Explainers (Clarify) are",
@@ -85,6 +88,12 @@ def _check_variants(call: Call, variants: list[Document]) -> None:
             raise validation_error(
                 f"Variant {variant['VariantName']} needs either InstanceType with InitialInstanceCount, or "
                 "ServerlessConfig."
+            )
+        memory = variant.get("ServerlessConfig", {}).get("MemorySizeInMB", SERVERLESS_MEMORY[0])
+        if memory not in SERVERLESS_MEMORY:
+            raise validation_error(
+                f"MemorySizeInMB of variant {variant['VariantName']} is {memory}; it must be one of "
+                f"{', '.join(map(str, SERVERLESS_MEMORY))}."
             )
         if not serverless and "InitialInstanceCount" not in variant:
             raise validation_error(f"Variant {variant['VariantName']} needs InitialInstanceCount.")

@@ -33,14 +33,14 @@ def prepare(context: Context, region: str, container: Document, opt_ml: Path) ->
     if url:
         s3 = context.client("s3", region, container.get(ROLE, ""))
         if source and source.get("CompressionType") == "None":
-            s3_data.download(s3, s3_data.list_prefix(s3, url), model)
+            s3_data.download(s3, s3_data.list_prefix(s3, s3_data.model_uri(url)), model)
         else:
             _download_archive(s3, url, opt_ml / "model.tar.gz", model)
     marker.touch()
 
 
 def _download_archive(s3: object, url: str, archive: Path, model: Path) -> None:
-    bucket, key = s3_data.parse_uri(url)
+    bucket, key = s3_data.parse_uri(s3_data.model_uri(url))
     try:
         s3_data.download(s3, [s3_data.S3Object(bucket, key, archive.name)], archive.parent)
     except DataError as error:

@@ -14,7 +14,7 @@ from local_aws.sagemaker.jobs.machines import instance_groups
 from local_aws.sagemaker.jobs.metrics import check_definitions
 from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.sagemaker.records import Records
-from local_aws.sagemaker.s3_data import check_output
+from local_aws.sagemaker.s3_data import check_input, check_output
 from local_aws.sagemaker.training import warm_pools
 from local_aws.sagemaker.training.job import KIND, TrainingJob, note_end
 from local_aws.sagemaker.training.transitions import transition
@@ -68,7 +68,7 @@ def create(
     Raises:
         AwsError: As CreateTrainingJob answers.
     """
-    image = check_request(context, params)
+    image = check_request(context, region, params)
     quotas.check(context, region, KIND, params, _instances)
     defaults = {
         "EnableNetworkIsolation": False,
@@ -87,7 +87,7 @@ def create(
     return resource
 
 
-def check_request(context: Context, params: Document) -> Image:
+def check_request(context: Context, region: str, params: Document) -> Image:
     """Check what the service model cannot express.
 
     Returns:
@@ -122,7 +122,10 @@ def check_request(context: Context, params: Document) -> Image:
             raise validation_error(
                 f"{launcher} is not supported by local_aws: use sagemaker_torch_distributed_enabled."
             )
-    return find_image(context, params["AlgorithmSpecification"])
+    image = find_image(context, params["AlgorithmSpecification"])
+    for channel in params.get("InputDataConfig", []):
+        check_input(context, region, params["RoleArn"], channel["DataSource"]["S3DataSource"]["S3Uri"])
+    return image
 
 
 def find_image(context: Context, specification: Document) -> Image:
@@ -213,6 +216,8 @@ def _check_resources(resources: Document) -> None:
             raise validation_error(
                 "InstanceGroups cannot be given together with InstanceType and InstanceCount."
             )
+        for group in resources["InstanceGroups"]:
+            _check_count(group["InstanceCount"], f"instance group {group['InstanceGroupName']}")
         return
     preferences = resources.get("InstancePreferences")
     if "InstanceType" not in resources and preferences:
@@ -220,6 +225,12 @@ def _check_resources(resources: Document) -> None:
         resources.setdefault("InstanceCount", preferences[0].get("InstanceCount", 1))
     if "InstanceType" not in resources or "InstanceCount" not in resources:
         raise validation_error("InstanceType and InstanceCount must be given in ResourceConfig.")
+    _check_count(resources["InstanceCount"], "ResourceConfig")
+
+
+def _check_count(count: int, where: str) -> None:
+    if count < 1:
+        raise validation_error(f"InstanceCount of {where} must be at least 1, and is {count}.")
 
 
 def _instances(document: Document) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ from local_aws.sagemaker.jobs import quotas
 from local_aws.sagemaker.jobs.job import Jobs
 from local_aws.sagemaker.operations import list_query, operation, summaries
 from local_aws.sagemaker.records import Records
-from local_aws.sagemaker.s3_data import check_output
+from local_aws.sagemaker.s3_data import check_input, check_output
 from local_aws.sagemaker.transform.batches import BatchPlan
 from local_aws.sagemaker.transform.job import KIND, TransformJob
 
@@ -27,7 +27,7 @@ def create_transform_job(call: Call) -> Document:
     """Check the request, store the record, start the job."""
     params = call.params
     container = _container(call, params["ModelName"])
-    _check(params)
+    _check(call, container[models.ROLE])
     quotas.check(call.context, call.region, KIND, params, _instances)
     resource = RECORDS.create_from(call, TransformJobStatus="InProgress")
     call.context.part(Jobs).begin(TransformJob(call.context, resource, container))
@@ -46,11 +46,12 @@ def _container(call: Call, name: str) -> Document:
     return container
 
 
-def _check(params: Document) -> None:
+def _check(call: Call, role: str) -> None:
+    params = call.params
     source = params["TransformInput"]["DataSource"].get("S3DataSource")
     if source is None:
         raise validation_error("local_aws reads transform input from S3 only: give S3DataSource.")
-    check_output(source["S3Uri"])
+    check_input(call.context, call.region, role, source["S3Uri"])
     check_output(params["TransformOutput"]["S3OutputPath"])
     BatchPlan.of(params)
 

@@ -70,7 +70,7 @@ def check_request(call: Call, params: Document) -> None:
     if config["Strategy"] != "Hyperband" and config.get("StrategyConfig", {}).get("HyperbandStrategyConfig"):
         raise validation_error("HyperbandStrategyConfig is for the Hyperband strategy only.")
     for definition in definitions({**params, "CreationTime": 0}, seed=0):
-        training.check_request(call.context, trial_request(definition, "check", {}))
+        training.check_request(call.context, call.region, trial_request(definition, "check", {}))
 
 
 def _check_definition(document: Document, config: Document, several: bool) -> None:
