@@ -100,6 +100,18 @@ def _parser() -> argparse.ArgumentParser:
     logs = _verb(verbs, "logs", _logs, "print its own log, or a job's")
     logs.add_argument("name", nargs="?", help="name of a job or endpoint")
     logs.add_argument("--follow", "-f", action="store_true")
+    env = _verb(verbs, "env", _env, 'print the exports for a shell: eval "$(local-aws env --state DIR)"')
+    env.add_argument("--region", default=DEFAULT_REGION)
+    run = _verb(
+        verbs,
+        "run",
+        _run,
+        "run a command against local_aws: local-aws run --state DIR -- COMMAND",
+    )
+    run.add_argument("--region", default=DEFAULT_REGION)
+    run.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command and its arguments"
+    )
     interrupt = _verb(verbs, "interrupt", _interrupt, "interrupt a managed spot training job, as AWS may")
     interrupt.add_argument("name", help="a training job")
     return parser
@@ -128,6 +140,8 @@ def _start(arguments: argparse.Namespace) -> None:
         origins=frozenset(arguments.allow_origin),
     )
     if arguments.foreground:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]  # a profile of a real account that is not there would fail the imports
         from local_aws.daemon import run
 
         logging.basicConfig(
@@ -259,6 +273,29 @@ def _logs(arguments: argparse.Namespace) -> int:
     if arguments.name:
         return print_job(state, arguments.name, follow=arguments.follow)
     return print_file(state / state_folder.LOG, follow=arguments.follow)
+
+
+def _env(arguments: argparse.Namespace) -> None:
+    from local_aws.clients import environment
+
+    print(
+        environment.exports(environment.variables(arguments.state.absolute(), arguments.region, os.environ))
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from local_aws.clients import environment
+
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        raise StartupError(
+            "no command: write it after --, for example: local-aws run --state DIR -- python train.py"
+        )
+    values = environment.variables(arguments.state.absolute(), arguments.region, os.environ)
+    try:
+        os.execvpe(command[0], command, environment.for_command(values, os.environ))
+    except OSError as error:
+        raise StartupError(f"{command[0]} cannot be started: {error.strerror}") from error
 
 
 def _interrupt(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import functools
 import shutil
+import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from local_aws.errors import validation_error
 from local_aws.settings import StartupError
 
 SCHEMA_VERSION = 1
@@ -31,13 +34,20 @@ class Contract(enum.Enum):
 
 @dataclass(frozen=True)
 class Image:
-    """One entry of the images file. `interpreter` is an absolute path; `argv` is the command of a server."""
+    """One entry of the images file.
+
+    Attributes:
+        interpreter: An absolute path.
+        argv: The command of a server.
+        requires: Packages without which the image is refused.
+    """
 
     name: str
     pattern: str
     contracts: frozenset[Contract]
     interpreter: str
     argv: tuple[str, ...]
+    requires: tuple[str, ...] = ()
 
     def command(self, argv: list[str] | tuple[str, ...]) -> list[str]:
         """`argv` with a leading python of any version replaced by this image's interpreter."""
@@ -53,21 +63,41 @@ class Images:
     path: Path
     entries: tuple[Image, ...]
 
-    def find(self, uri: str) -> Image | None:
-        """Return the first entry whose pattern matches the image URI."""
-        return next((image for image in self.entries if fnmatchcase(uri, image.pattern)), None)
+    def require(self, uri: str, *contracts: Contract) -> Image:
+        """Return the first entry whose pattern matches the image URI, by order of `contracts`.
 
-    def find_for(self, uri: str, contract: Contract) -> Image | None:
-        """Return the first entry whose pattern matches and that allows `contract`."""
-        return next(
-            (i for i in self.entries if contract in i.contracts and fnmatchcase(uri, i.pattern)),
-            None,
+        Raises:
+            AwsError: ValidationException: no entry matches, or its interpreter lacks packages; the message lists what
+                is known.
+        """
+        for contract in contracts:
+            for image in self.entries:
+                if contract in image.contracts and fnmatchcase(uri, image.pattern):
+                    missing = missing_packages(image.interpreter, image.requires)
+                    if missing:
+                        raise validation_error(
+                            f"local_aws cannot run the image {uri}: {', '.join(missing)} is not installed in "
+                            f"{image.interpreter}, which runs it ([images.{image.name}])."
+                        )
+                    return image
+        names = " or ".join(f'"{contract.value}"' for contract in contracts)
+        raise validation_error(
+            f"local_aws does not know the image {uri} with the contract {names}. It knows: "
+            f"{', '.join(i.pattern for i in self.entries if not i.contracts.isdisjoint(contracts))}. Add an entry to "
+            f"{self.path.name} to have it run by an interpreter of this machine."
         )
 
-    @property
-    def patterns(self) -> str:
-        """All patterns, for an error message."""
-        return ", ".join(image.pattern for image in self.entries)
+
+@functools.cache
+def missing_packages(interpreter: str, packages: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the packages that an interpreter cannot import; looked up once per process."""
+    if not packages:
+        return ()
+    script = "import importlib.util as u, sys; print(*(p for p in sys.argv[1:] if u.find_spec(p) is None))"
+    found = subprocess.run(
+        [interpreter, "-I", "-c", script, *packages], capture_output=True, text=True, timeout=60
+    )
+    return tuple(found.stdout.split()) if found.returncode == 0 else packages
 
 
 def load(path: Path) -> Images:
@@ -90,7 +120,9 @@ def load(path: Path) -> Images:
     tables = document.get("images", {})
     if not isinstance(tables, dict) or not tables:
         raise StartupError(f"images file {path} has no [images.<name>] table: jobs would have nothing to run")
-    return Images(path=path, entries=tuple(_entry(path, name, table) for name, table in tables.items()))
+    entries = tuple(_entry(path, name, table) for name, table in tables.items())
+    known = () if path == CATALOGUE else load(CATALOGUE).entries
+    return Images(path=path, entries=(*entries, *known))
 
 
 def _entry(path: Path, name: str, table: Any) -> Image:
@@ -107,6 +139,9 @@ def _entry(path: Path, name: str, table: Any) -> Image:
     argv = table.get("argv", [])
     if not isinstance(argv, list) or not all(isinstance(a, str) for a in argv):
         raise StartupError(f"{where}: argv must be a list of strings")
+    requires = table.get("requires", [])
+    if not isinstance(requires, list) or not all(isinstance(package, str) for package in requires):
+        raise StartupError(f"{where}: requires must be a list of package names")
     if Contract.SERVER.value in contracts and not argv:
         raise StartupError(f"{where}: a server needs argv, the command that starts it")
     return Image(
@@ -115,6 +150,7 @@ def _entry(path: Path, name: str, table: Any) -> Image:
         contracts=frozenset(Contract(c) for c in contracts),
         interpreter=_interpreter(where, table.get("interpreter", "python")),
         argv=tuple(argv),
+        requires=tuple(requires),
     )
 
 

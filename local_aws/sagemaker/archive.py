@@ -29,7 +29,7 @@ COMPRESSION_LEVEL = 1
 MOST_ENTRIES = 200_000
 LARGEST_HEADER = 2**20
 """Bytes that tarfile reads at once, which bounds extended headers; content is read in smaller pieces."""
-SPARE_BYTES = 256 * 2**20
+SPARE_BYTES = 2**20
 """Free disk space that unpacking leaves."""
 CHUNK = 2**18
 

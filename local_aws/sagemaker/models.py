@@ -47,11 +47,7 @@ def _check_container(call: Call, container: Document) -> None:
         uri = part.get("Image")
         if not uri:
             raise validation_error("A container needs an Image or a ModelPackageName.")
-        if call.context.images.find_for(uri, Contract.SERVER) is None:
-            raise validation_error(
-                f"local_aws cannot serve the image {uri}: no entry of {call.context.images.path.name} with the "
-                f'contract "server" matches it. Its patterns: {call.context.images.patterns}'
-            )
+        call.context.images.require(uri, Contract.SERVER)
         source = part.get("ModelDataSource", {}).get("S3DataSource", {})
         url = part.get("ModelDataUrl") or source.get("S3Uri")
         if url:

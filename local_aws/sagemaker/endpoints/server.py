@@ -15,6 +15,7 @@ from pathlib import Path
 import urllib3
 
 from local_aws.context import Context
+from local_aws.errors import AwsError
 from local_aws.execution.images import Contract
 from local_aws.execution.isolation import Isolation, confined
 from local_aws.execution.processes import ProcessGroup, opt_ml_seen_at
@@ -82,9 +83,10 @@ class ServerSpec:
         Raises:
             ServerFailed: No image serves the container.
         """
-        image = context.images.find_for(container["Image"], Contract.SERVER)
-        if image is None:
-            raise ServerFailed(f"no server image matches {container['Image']}")
+        try:
+            image = context.images.require(container["Image"], Contract.SERVER)
+        except AwsError as error:
+            raise ServerFailed(error.message) from error
         program, *arguments = image.command(image.argv)
         safe = {"PYTHONSAFEPATH": "1"} if arguments[:1] == ["-m"] else {}
         for folder in (WORK, "tmp"):

@@ -9,6 +9,12 @@ from local_aws.execution.images import Image
 from local_aws.sagemaker.jobs.script_mode import HostPlace
 from local_aws.state.resources import Document
 
+SHIMS = "shims"
+NO_MPI = """#!/bin/sh
+echo "MPI is not installed on this machine: run the script with torchrun (distribution Torchrun)" >&2
+exit 127
+"""
+
 
 def instance_groups(resources: Document) -> list[tuple[str, str, int]]:
     """Return (group, instance type, count) of a ResourceConfig; one type makes one `homogeneousCluster`."""
@@ -18,11 +24,21 @@ def instance_groups(resources: Document) -> list[tuple[str, str, int]]:
     return [("homogeneousCluster", resources["InstanceType"], resources.get("InstanceCount", 1))]
 
 
+def install_shims(folder: Path) -> None:
+    """Write an mpirun that says that there is none; the PATH has it last, so a real one comes first."""
+    shims = folder / SHIMS
+    shims.mkdir(exist_ok=True)
+    for name in ("mpirun", "mpiexec", "orted"):
+        (shims / name).write_text(NO_MPI)
+        (shims / name).chmod(0o755)
+
+
 def machine_environment(place: HostPlace, image: Image, port: int) -> dict[str, str]:
     """Build the variables that depend on this machine: threads per core share, rendezvous, temporary folders."""
     threads = str(place.cores)
     return {
-        "PATH": f"{Path(image.interpreter).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": f"{Path(image.interpreter).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:"
+        f"/sbin:/bin:{place.root}/{SHIMS}",
         "PYTHONPATH": f"{place.root}/code:{place.root}/packages",
         "HOME": f"{place.root}/tmp",
         "TMPDIR": f"{place.root}/tmp",

@@ -64,14 +64,10 @@ def find_image(context: Context, specification: Document) -> Image:
     Raises:
         AwsError: ValidationException for an unknown image.
     """
-    uri = specification["ImageUri"]
-    image = context.images.find_for(uri, Contract.PROCESSING)
-    if image is None:
-        raise validation_error(
-            f"local_aws cannot run the image {uri}: no entry of {context.images.path.name} with the contract "
-            f'"processing" matches it. Its patterns: {context.images.patterns}'
-        )
-    if not specification.get("ContainerEntrypoint") and not image.argv:
+    image = context.images.require(specification["ImageUri"], Contract.PROCESSING)
+    if not specification.get("ContainerEntrypoint") and (
+        not image.argv or Contract.SERVER in image.contracts
+    ):
         raise validation_error(
             "local_aws knows no entrypoint of the image: give AppSpecification.ContainerEntrypoint."
         )

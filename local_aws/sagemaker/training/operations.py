@@ -120,7 +120,7 @@ def check_request(context: Context, region: str, params: Document) -> Image:
     for launcher in _UNSUPPORTED_LAUNCHERS:
         if params.get("HyperParameters", {}).get(launcher, "").strip('"').lower() == "true":
             raise validation_error(
-                f"{launcher} is not supported by local_aws: use sagemaker_torch_distributed_enabled."
+                f"{launcher} is not supported by local_aws, which has no MPI: use sagemaker_torch_distributed_enabled."
             )
     image = find_image(context, params["AlgorithmSpecification"])
     for channel in params.get("InputDataConfig", []):
@@ -139,15 +139,8 @@ def find_image(context: Context, specification: Document) -> Image:
         raise validation_error(
             "local_aws runs training images only: give AlgorithmSpecification.TrainingImage (not AlgorithmName)."
         )
-    image = context.images.find_for(uri, Contract.SCRIPT)
-    if image is None and specification.get("ContainerEntrypoint"):
-        image = context.images.find_for(uri, Contract.PROCESSING)
-    if image is None:
-        raise validation_error(
-            f"local_aws cannot run the training image {uri}: no entry of {context.images.path.name} with the contract "
-            f'"script" matches it. Its patterns: {context.images.patterns}'
-        )
-    return image
+    more = [Contract.PROCESSING] if specification.get("ContainerEntrypoint") else []
+    return context.images.require(uri, Contract.SCRIPT, *more)
 
 
 def check_channels(channels: list[Document], default_mode: str) -> None:

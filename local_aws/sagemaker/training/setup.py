@@ -13,7 +13,7 @@ from local_aws.context import Context
 from local_aws.execution.images import Image
 from local_aws.execution.processes import opt_ml_seen_at
 from local_aws.sagemaker import archive, s3_data
-from local_aws.sagemaker.jobs import requirements, script_mode
+from local_aws.sagemaker.jobs import machines, requirements, script_mode
 from local_aws.sagemaker.jobs.checkpoints import CheckpointSync
 from local_aws.sagemaker.jobs.hosts import HostCommand, log_stream
 from local_aws.sagemaker.jobs.job import JobFailed, cut
@@ -92,6 +92,7 @@ class TrainingSetup:
             self._download(channel, place, folder)
         self._download_checkpoints(folder)
         self._write_config(folder, place, config)
+        machines.install_shims(folder)
         return self._command(place, folder, config)
 
     def _download(self, channel: Document, place: HostPlace, folder: Path) -> None:

@@ -138,7 +138,7 @@ def test_traffic_adds_servers_and_silence_removes_them(cloud: Cloud) -> None:
 
     eventually(lambda: servers() == 2)
     deployment.settled()
-    assert len({deployment.ask()["pid"] for _ in range(8)}) == 2
+    assert len({deployment.ask()["process"] for _ in range(8)}) == 2
     activity = scaling.describe_scaling_activities(ServiceNamespace="sagemaker")["ScalingActivities"][0]
     assert activity["StatusCode"] == "Successful"
     policy["TargetValue"] = 10_000.0

@@ -106,16 +106,16 @@ def test_a_job_has_its_roles_rights_and_no_others(account: Account, airflow: Acc
     ) in lines
 
 
-def test_a_role_that_may_read_nothing_fails_its_job(account: Account) -> None:
-    name = unique("job")
+def test_a_job_whose_role_may_read_nothing_is_refused(account: Account) -> None:
     account.s3.put_object(Bucket=BUCKET, Key="datasets/dogs/a", Body=b"a")
     code = account.put_code(BUCKET, train="print('never')")
-    request = ours(training_request(name, BUCKET, code), role="nobody")
+    request = ours(training_request(unique("job"), BUCKET, code), role="nobody")
     request["InputDataConfig"] = [channel("train", f"s3://{BUCKET}/datasets/dogs")]
-    account.sagemaker.create_training_job(**request)
-    job = account.training_ended(name)
-    assert job["FailureReason"].startswith("ClientError: Data download failed:")
-    assert "no identity-based policy allows the s3:ListBucket action" in job["FailureReason"]
+    with pytest.raises(ClientError) as refused:
+        account.sagemaker.create_training_job(**request)
+    message = refused.value.response["Error"]["Message"]
+    assert message.startswith("No S3 objects found under S3 URL")
+    assert "no identity-based policy allows the s3:ListBucket action" in message
 
 
 def test_what_airflow_may_not_do_it_is_told_in_awss_words(account: Account, airflow: Account) -> None:

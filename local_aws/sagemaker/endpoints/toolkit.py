@@ -1,0 +1,181 @@
+"""The server of AWS's inference images: serves `code/inference.py` of a model as sagemaker-inference-toolkit does.
+
+Run by an image's interpreter in the sandbox of an endpoint. The script defines model_fn(model_dir), and input_fn,
+predict_fn and output_fn or transform_fn where the defaults do not fit: JSON, CSV and NumPy bodies, `model(data)` for
+PyTorch and `model.predict(data)` for anything else. The defaults need numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import io
+import json
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+DEFAULT_TYPE = "application/json"
+NPY = "application/x-npy"
+TORCHSCRIPT = "model.pt"
+
+
+class UnsupportedType(Exception):
+    """A content type that the default functions do not read or write; answered with 415."""
+
+
+class Handlers:
+    """The functions of a model's script, with the toolkit's defaults where it defines none."""
+
+    def __init__(self, model_dir: Path, script: ModuleType | None) -> None:
+        self._script = script
+        self.model = self._call("model_fn", load, str(model_dir))
+
+    def answer(self, body: bytes, content_type: str, accept: str) -> tuple[bytes, str]:
+        """Return the answer to a request and its content type."""
+        transform = getattr(self._script, "transform_fn", None)
+        if transform is not None:
+            result = _with_context(transform, self.model, body, content_type, accept)
+        else:
+            data = self._call("input_fn", decode, body, content_type)
+            prediction = self._call("predict_fn", predict, data, self.model)
+            result = self._call("output_fn", encode, prediction, accept)
+        content, kind = result if isinstance(result, tuple) else (result, accept)
+        return content.encode() if isinstance(content, str) else bytes(content), str(kind)
+
+    def _call(self, name: str, default: Callable[..., Any], *arguments: Any) -> Any:
+        return _with_context(getattr(self._script, name, default), *arguments)
+
+
+def _with_context(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function that may also take the toolkit's context, which is None here."""
+    takes = [p for p in inspect.signature(function).parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    return function(*arguments, *([None] if len(takes) == len(arguments) + 1 else []))
+
+
+def load(model_dir: str) -> Any:
+    """Load model.pt, a TorchScript model. Raises FileNotFoundError for a model without script and without it."""
+    path = Path(model_dir, TORCHSCRIPT)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"the model has no code/inference.py that defines model_fn, and no {TORCHSCRIPT} in TorchScript"
+        )
+    torch: Any = importlib.import_module("torch")
+    return torch.jit.load(str(path), map_location="cpu").eval()
+
+
+def decode(body: bytes, content_type: str) -> Any:
+    """Read a JSON, CSV or NumPy body as an array."""
+    import numpy as np
+
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == DEFAULT_TYPE:
+        return np.array(json.loads(body), dtype=np.float32)
+    if kind == "text/csv":
+        return np.genfromtxt(io.BytesIO(body), dtype=np.float32, delimiter=",", ndmin=2)
+    if kind == NPY:
+        return np.load(io.BytesIO(body), allow_pickle=False)
+    raise UnsupportedType(f"Content type {content_type} is not supported by the default input_fn.")
+
+
+def predict(data: Any, model: Any) -> Any:
+    """Predict with a PyTorch module or anything that has `predict`."""
+    if not hasattr(model, "state_dict"):
+        return model.predict(data)
+    torch: Any = importlib.import_module("torch")
+    with torch.no_grad():
+        return model(torch.as_tensor(data)).numpy()
+
+
+def encode(prediction: Any, accept: str) -> tuple[bytes, str]:
+    """Write a prediction as JSON, CSV or NumPy."""
+    import numpy as np
+
+    array = np.asarray(prediction)
+    kind = accept.partition(";")[0].strip().lower()
+    if kind in ("", "*/*", DEFAULT_TYPE):
+        return json.dumps(array.tolist()).encode(), DEFAULT_TYPE
+    target = io.BytesIO()
+    if kind == "text/csv":
+        np.savetxt(target, np.atleast_2d(array), delimiter=",", fmt="%.9g")
+    elif kind == NPY:
+        np.save(target, array)
+    else:
+        raise UnsupportedType(f"Accept type {accept} is not supported by the default output_fn.")
+    return target.getvalue(), kind
+
+
+def script_of(model_dir: Path) -> ModuleType | None:
+    """Import the model's script: SAGEMAKER_PROGRAM (inference.py) of code/. None where there is none."""
+    program = os.environ.get("SAGEMAKER_PROGRAM") or "inference.py"
+    given = os.environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://")
+    code = Path(given) if given.startswith("/") and Path(given).is_dir() else model_dir / "code"
+    path = code / program
+    if not path.exists():
+        return None
+    sys.path.insert(0, str(code))
+    spec = importlib.util.spec_from_file_location(Path(program).stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a python script")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def handler_of(handlers: Handlers) -> type[BaseHTTPRequestHandler]:
+    """Build the request handler."""
+    lock = threading.Lock()  # models are not expected to be thread-safe
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._send(200 if self.path == "/ping" else 404, b"", "text/plain")
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            accept = self.headers.get("Accept") or os.environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")
+            accept = DEFAULT_TYPE if accept in ("", "*/*") else accept
+            try:
+                with lock:
+                    content, kind = handlers.answer(
+                        body, self.headers.get("Content-Type") or DEFAULT_TYPE, accept
+                    )
+            except UnsupportedType as error:
+                self._send(415, str(error).encode(), "text/plain")
+            except Exception as error:
+                traceback.print_exc()
+                self._send(500, f"{type(error).__name__}: {error}".encode(), "text/plain")
+            else:
+                self._send(200, content, kind)
+
+        def _send(self, status: int, body: bytes, kind: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            return
+
+    return Handler
+
+
+def main() -> None:
+    """Load the model and serve it on SAGEMAKER_BIND_TO_PORT (8080)."""
+    model_dir = Path(os.environ.get("SM_MODEL_DIR", "/opt/ml/model"))
+    handlers = Handlers(model_dir, script_of(model_dir))
+    port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
+    ThreadingHTTPServer(("127.0.0.1", port), handler_of(handlers)).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
