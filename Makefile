@@ -11,7 +11,9 @@ RUN := $(BIN)/python -m launcher
 #@ TRIALS=12                trials of the hyperparameter search, 1 to 500
 #@ CONF={"strategy":"finetune"}  params of train_and_deploy as JSON
 #@ IMAGE=photo.jpg          the photo of make predict
-#@ ENDPOINT=name            the endpoint of make predict; default: the last run's, or the only one
+#@ ENDPOINT=name            the endpoint of make predict, deploy and rollback; default: the last run's, or the only one
+#@ VERSION=3                the model version of make deploy; default: the newest approved
+#@ DATASET=name             the data set of make deploy and rollback; default: the only one with a model
 #@ ONLY=name                the program of make bench; default: all
 #@ AIRFLOW_PORT=8080        port of Airflow on 127.0.0.1
 #@ LOCAL_AWS_PORT=4566      port of local_aws on 127.0.0.1
@@ -22,7 +24,7 @@ RUN := $(BIN)/python -m launcher
 export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME GPU
 
 .DEFAULT_GOAL := help
-.PHONY: help setup any-setup run up status predict notebook stop clean check docs test test-slow test-matrix wheels bench lock
+.PHONY: help setup any-setup run up status predict deploy rollback notebook stop clean check docs test test-slow test-matrix wheels bench lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +49,12 @@ status: any-setup ## show the services and the result of the last run
 
 predict: setup ## classify IMAGE=photo.jpg with the deployed endpoint
 	@$(RUN) predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
+
+deploy: setup ## deploy model version VERSION= from the registry
+	@$(RUN) deploy "$(VERSION)" --dataset "$(DATASET)" --endpoint "$(ENDPOINT)"
+
+rollback: setup ## deploy the model version before the one in service
+	@$(RUN) rollback --dataset "$(DATASET)" --endpoint "$(ENDPOINT)"
 
 notebook: setup ## open JupyterLab on 127.0.0.1 with the notebooks, ready for local_aws
 	@$(RUN) notebook

@@ -26,6 +26,12 @@ def parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="classify a photo with the deployed endpoint")
     predict.add_argument("image", type=Path, help="a photo")
     predict.add_argument("--endpoint", help="endpoint name; by default the last run's, or the only one")
+    deploy = commands.add_parser("deploy", help="deploy a model version from the registry")
+    deploy.add_argument("version", nargs="?", default="", help="its number; by default the newest approved")
+    rollback = commands.add_parser("rollback", help="deploy the model version before the one in service")
+    for command in (deploy, rollback):
+        command.add_argument("--dataset", default="", help="data set; by default the only one with a model")
+        command.add_argument("--endpoint", default="", help="endpoint; by default the data set's")
     commands.add_parser("notebook", help="start JupyterLab with the project's notebooks")
     commands.add_parser("stop", help="stop every process of the run; nothing finished is lost")
     commands.add_parser("clean", help="stop, then remove everything a run made")
@@ -86,6 +92,14 @@ def _predict(settings: Settings, console: Console, chosen: argparse.Namespace) -
     return predict(settings, console, chosen.image, chosen.endpoint)
 
 
+def _deploy(settings: Settings, console: Console, chosen: argparse.Namespace) -> int:
+    from launcher.deploy import deploy
+
+    version = "previous" if chosen.command == "rollback" else chosen.version
+    names = {"dataset_name": chosen.dataset, "endpoint_name": chosen.endpoint}
+    return deploy(settings, console, {"version": version, **names})
+
+
 def _notebook(settings: Settings, console: Console, _: argparse.Namespace) -> int:
     from launcher.notebook import notebook
 
@@ -112,7 +126,7 @@ def _clean(settings: Settings, console: Console, _: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "run": _run, "up": _up, "status": _status, "predict": _predict,
+    "run": _run, "up": _up, "status": _status, "predict": _predict, "deploy": _deploy, "rollback": _deploy,
     "notebook": _notebook, "stop": _stop, "clean": _clean,
 }  # fmt: skip
 

@@ -230,7 +230,7 @@ def run_conf(settings: Settings, chosen: inputs.Inputs) -> dict[str, object]:
     }
 
 
-def check_conf(client: AirflowClient, conf: Mapping[str, object]) -> None:
+def check_conf(client: AirflowClient, conf: Mapping[str, object], dag_id: str = DAG_ID) -> None:
     """Refuse names that are not params of the DAG, before a run exists.
 
     Raises:
@@ -239,7 +239,7 @@ def check_conf(client: AirflowClient, conf: Mapping[str, object]) -> None:
     from ml_pipeline.costs.checks import refuse_unknown
 
     try:
-        refuse_unknown(conf, client.param_names(DAG_ID), DAG_ID)
+        refuse_unknown(conf, client.param_names(dag_id), dag_id)
     except ValueError as error:
         raise RunError(f"CONF: {error}") from None
 
@@ -309,15 +309,17 @@ def _counts(client: AirflowClient, run_id: str, tasks: list[dict[str, Any]]) -> 
     return counts
 
 
-def explain_failure(client: AirflowClient, settings: Settings, run_id: str, console: Console) -> None:
+def explain_failure(
+    client: AirflowClient, settings: Settings, run_id: str, console: Console, dag_id: str = DAG_ID
+) -> None:
     """Say which task failed, why, and where its log is."""
-    for task in client.task_instances(DAG_ID, run_id):
+    for task in client.task_instances(dag_id, run_id):
         if state_of(task) not in FINISHED or state_of(task) != "failed":
             continue
-        lines = [line for line in client.log(DAG_ID, run_id, task) if line.strip()]
+        lines = [line for line in client.log(dag_id, run_id, task) if line.strip()]
         reasons = [line for line in lines if "Error" in line or "Exception" in line] or lines
         name, reason = task["task_id"], reasons[-1] if reasons else "no log was written"
-        folder = settings.airflow_home / "logs" / f"dag_id={DAG_ID}" / f"run_id={run_id}" / f"task_id={name}"
+        folder = settings.airflow_home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={name}"
         console.print(f"\n[red]task {name} failed[/]: {escape(reason)}", soft_wrap=True)
         console.print(f"its log: {folder}/attempt={task['try_number']}.log", soft_wrap=True)
 

@@ -52,6 +52,7 @@ def test_every_file_imports(bag: DagBag) -> None:
         "batch_predict",
         "janitor",
         "teardown",
+        "deploy",
     }
 
 
@@ -88,6 +89,7 @@ def test_only_the_branch_loosens_the_trigger_rule(bag: DagBag) -> None:
     [
         ("train_and_deploy", {"report", "stop_leftovers", "ec2.terminate"}),
         ("batch_predict", {"stop_leftovers"}),
+        ("deploy", {"stop_leftovers"}),
         ("scheduled_retraining", set()),
     ],
 )

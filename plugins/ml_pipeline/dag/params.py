@@ -43,6 +43,11 @@ Deletes an endpoint with its config, models, alarms and scaling. Data sets, embe
 artifacts stay, so `train_and_deploy` or a deployment of the newest package brings it back.
 """
 
+DEPLOY_DOC = """\
+Deploys a model version from the registry, or rolls back to the one before (`version`: `previous`), with the same lock,
+canary and smoke test as `train_and_deploy`. The version that serves becomes the champion.
+"""
+
 RETRAINING_DOC = """\
 Compares the photos at `data` with the version that the champion was trained on. If they are the same it skips and says
 so, else it starts `train_and_deploy` with `conf` and waits for it.
@@ -165,6 +170,51 @@ def teardown() -> dict[str, Param]:
     )
 
 
+def deploy() -> dict[str, Param]:
+    """Return the params of `deploy`."""
+    service = _service()
+    optional = {
+        name: Param(
+            None,
+            **{**service[name].schema, "type": [service[name].schema["type"], "null"]},
+        )
+        for name in ("endpoint_instance_type", "endpoint_instance_count", "endpoint_max_count")
+    }
+    for param in optional.values():
+        param.schema["description_md"] = "Empty: as the endpoint has it."
+    return _with_defaults(
+        {
+            "dataset_name": Param(
+                "",
+                type="string",
+                pattern=_DATASET,
+                title="Data set",
+                description_md="Empty: the only data set with a model.",
+            ),
+            "version": Param(
+                "",
+                type=["string", "integer"],
+                title="Version",
+                description_md=(
+                    "Number of the model version in the registry, `previous` to roll back, or empty for the newest "
+                    "approved one."
+                ),
+            ),
+            "endpoint_name": service["endpoint_name"],
+            "replace_endpoint": Param(
+                False,
+                type="boolean",
+                title="Replace the endpoint",
+                description_md="Take over an endpoint that serves another data set.",
+            ),
+            **optional,
+            "canary_percent": service["canary_percent"],
+            "bake_seconds": service["bake_seconds"],
+            "max_outage_hours": _outage(),
+        }
+    )
+
+
 def scheduled_retraining() -> dict[str, Param]:
     """Return the params of `scheduled_retraining`."""
     return _with_defaults(
@@ -189,6 +239,7 @@ def forms() -> dict[str, Callable[[], dict[str, Param]]]:
         "batch_predict": batch_predict,
         "janitor": janitor,
         "teardown": teardown,
+        "deploy": deploy,
         "scheduled_retraining": scheduled_retraining,
     }
 

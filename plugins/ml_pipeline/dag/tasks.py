@@ -12,6 +12,7 @@ from airflow.sdk import task
 
 from ml_pipeline.aws.clients import AwsAccess, Client
 from ml_pipeline.requests.types import (
+    Chosen,
     Deployed,
     Evaluated,
     Params,
@@ -130,7 +131,9 @@ def choose(train_on: str) -> str:
 
 
 @task
-def smoke_test(dataset: Uploaded, evaluation: Evaluated, deployment: Deployed) -> SmokeTested:
+def smoke_test(
+    dataset: Uploaded | Chosen, evaluation: Evaluated | Chosen, deployment: Deployed
+) -> SmokeTested:
     """Send test photos to the endpoint and compare its answers with the evaluation's.
 
     When it passes, the config before is removed; when it fails, that config goes back into service.
@@ -215,6 +218,39 @@ def decide(
         "dataset_name": dataset["name"],
         "force": force,
     }
+
+
+@task(multiple_outputs=True)
+def choose_version(params: Params | None = None) -> Chosen:
+    """Choose the model version, and refuse what cannot be deployed."""
+    from ml_pipeline.dag import params as form
+    from ml_pipeline.deployment import choice
+
+    params = params or {}
+    form.check_names("deploy", params)
+    chosen = choice.choose(
+        client("sagemaker"), client("s3"), client("application-autoscaling"), Settings.load(), params
+    )
+    log.info(
+        "version %(version)d of %(dataset_name)s goes to endpoint %(endpoint_name)s, %(instance_count)d x "
+        "%(instance_type)s",
+        chosen,
+    )
+    return chosen
+
+
+@task
+def keep_champion(chosen: Chosen) -> dict[str, list[int]]:
+    """Make the version that serves the champion: approved versions newer than it are rejected, until deployed again."""
+    from ml_pipeline.deployment import choice
+    from ml_pipeline.registry import packages as registry
+
+    sagemaker = client("sagemaker")
+    known = registry.packages(sagemaker, chosen["dataset_name"])
+    replaced = choice.newer(known, chosen["model_package_arn"])
+    for package in replaced:
+        registry.reject(sagemaker, package.arn, f"version {chosen['version']} was deployed instead")
+    return {"rejected": [choice.version_of(package) for package in replaced]}
 
 
 @task

@@ -18,6 +18,15 @@ def scale(client: Client, serving: Serving) -> None:
     client.put_scaling_policy(**policy)
 
 
+def limits(client: Client, endpoint_name: str) -> tuple[int, int] | None:
+    """Return the smallest and the largest number of instances, or None if nothing scales the endpoint."""
+    target = endpoint.scalable_target(endpoint_name)
+    found = client.describe_scalable_targets(
+        ServiceNamespace=target["ServiceNamespace"], ResourceIds=[target["ResourceId"]]
+    )["ScalableTargets"]
+    return (int(found[0]["MinCapacity"]), int(found[0]["MaxCapacity"])) if found else None
+
+
 def remove(client: Client, endpoint_name: str) -> bool:
     """Keep the number of instances as it is from now on. Return False if nothing scaled it."""
     target = endpoint.scalable_target(endpoint_name)

@@ -15,7 +15,7 @@ from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.dataset.version import DatasetVersion
 from ml_pipeline.errors import is_transient
-from ml_pipeline.requests.types import Deployed, Evaluated, SmokeTested, TopClass, Uploaded
+from ml_pipeline.requests.types import Chosen, Deployed, Evaluated, SmokeTested, TopClass, Uploaded
 
 # Same bytes, same transform, same runtime: only the arithmetic of the processor differs, most of all with int8.
 TOLERANCE = 0.02
@@ -48,7 +48,7 @@ class Answer:
 
 
 def run(
-    s3: Client, runtime: Client, upload: Uploaded, evaluation: Evaluated, endpoint_name: str
+    s3: Client, runtime: Client, upload: Uploaded | Chosen, evaluation: Evaluated | Chosen, endpoint_name: str
 ) -> SmokeTested:
     """Send PHOTOS test photos, or all if there are fewer.
 

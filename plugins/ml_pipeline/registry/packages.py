@@ -25,6 +25,7 @@ class Package:
         model_uri: model.tar.gz.
         image: Serving image.
         metadata: CustomerMetadataProperties: dataset_version, evaluation_uri, model_sha256, ...
+        approval: Who or what decided on the status.
     """
 
     arn: str
@@ -32,6 +33,14 @@ class Package:
     model_uri: str
     image: str
     metadata: Mapping[str, str]
+    approval: str = ""
+
+    @property
+    def deployable(self) -> bool:
+        """True if it is approved, or only a deployment took it out of service: no person rejected it."""
+        return self.status == "Approved" or (
+            self.status == "Rejected" and self.approval.startswith(_NOT_IN_SERVICE)
+        )
 
 
 def package_group(name: str, description: str) -> Document:
@@ -141,4 +150,5 @@ def describe(client: Client, arn: str) -> Package:
         model_uri=container["ModelDataUrl"],
         image=container["Image"],
         metadata=description.get("CustomerMetadataProperties", {}),
+        approval=description.get("ApprovalDescription", ""),
     )

@@ -147,6 +147,19 @@ class Registered(TypedDict):
     status: str
 
 
+class Chosen(Registered):
+    """Result of the choose task of `deploy`: the version, its endpoint and instances, and its evaluation."""
+
+    version: int
+    dataset_name: str
+    endpoint_name: str
+    instance_type: str
+    instance_count: int
+    max_count: int
+    manifest_uri: str
+    predictions_uri: str
+
+
 class Approved(TypedDict):
     """Result of approve."""
 
