@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from model_code.check import page, run
 from model_code.check.material import CheckError, collect, read_paths
 from model_code.data.manifest import ManifestError, read_dataset, read_manifest
-from model_code.data.shards import ShardError
+from model_code.data.shards import ShardError, shards_in
 from model_code.embed import __main__ as embed
 from model_code.embed.embeddings import EmbeddingsError
 from model_code.process.cores import cores
@@ -60,9 +61,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return check(arguments, options)
     folders = ["--shards", str(arguments.shards), "--output", str(arguments.embeddings)]
     status = embed.main([*folders, *others])
-    if status == 0:
+    if status == 0 and _is_whole(arguments):
         check(arguments, options)
     return status
+
+
+def _is_whole(arguments: argparse.Namespace) -> bool:
+    """Return True unless the manifest lists shards that this job did not get."""
+    with suppress(FileNotFoundError, ManifestError):
+        listed = {shard.sha256 for shard in read_manifest(arguments.dataset).shards}
+        if missing := listed - {path.stem for path in shards_in(arguments.shards)}:
+            print(
+                f"{len(missing)} shards are embedded already: the check is left to a job that has all",
+                flush=True,
+            )
+            return False
+    return True
 
 
 def check(arguments: argparse.Namespace, options: argparse.ArgumentParser) -> int:

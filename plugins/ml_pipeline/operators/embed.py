@@ -20,8 +20,8 @@ from model_code.data.manifest import ShardRow
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-# The test split is never embedded: only the served runtime sees it.
-EMBEDDED_SPLITS = ("train", "valid")
+# The test split is embedded for the data check alone, which looks for copies across splits: nothing trains on it.
+EMBEDDED_SPLITS = ("train", "valid", "test")
 
 
 class EmbedOperator(SageMakerJobOperator[Embedded]):
@@ -92,6 +92,7 @@ class EmbedOperator(SageMakerJobOperator[Embedded]):
             architecture=self.architecture,
             weights_uri=self.weights["uri"],
             views=self.views,
+            version=self._version(),
             compute=Compute(self.instance_type, int(self.instance_count), max_runtime_seconds=6 * 3600),
         )
 
@@ -169,6 +170,11 @@ def missing_manifest(settings: Settings, name: str) -> str:
     return settings.s3(f"jobs/{name}/shards.manifest")
 
 
+def check_folder(version: DatasetVersion, embedder_id: str) -> str:
+    """Return the s3:// prefix of the findings of the data check of `version`."""
+    return f"{version.folder}check/{embedder_id}/"
+
+
 def embed_request(
     name: str,
     tags: Tags,
@@ -179,14 +185,25 @@ def embed_request(
     architecture: str,
     weights_uri: str | None,
     views: int,
+    version: DatasetVersion,
     compute: Compute,
 ) -> Document:
     """Build the CreateProcessingJob request of an embed job."""
     channels = [
         Channel("shards", missing_manifest(settings, name), DataType.MANIFEST, Distribution.SHARDED),
     ]
-    arguments = ["--architecture", architecture, "--views", str(views)]
-    arguments += ["--shards", f"{INPUT}/shards", "--output", f"{OUTPUT}/embeddings"]
+    arguments = ["--architecture", architecture, "--views", str(views), "--shards", f"{INPUT}/shards"]
+    outputs = [Output("embeddings", embeddings_uri, continuous=True)]
+    checks = compute.instance_count == 1
+    if checks:
+        # The job has photos and embeddings at hand: it checks the data too, if these are all of the version's.
+        channels.append(version.channel())
+        arguments += ["--embed", "--embeddings", f"{OUTPUT}/embeddings", "--output", f"{OUTPUT}/check"]
+        arguments += ["--dataset", f"{INPUT}/dataset"]
+        embedder = embeddings_uri.rstrip("/").rpartition("/")[2]
+        outputs.append(Output("check", check_folder(version, embedder)))
+    else:
+        arguments += ["--output", f"{OUTPUT}/embeddings"]
     if weights_uri:
         channels.append(Channel("weights", weights_uri))
         arguments += ["--weights", f"{INPUT}/weights"]
@@ -194,10 +211,10 @@ def embed_request(
         image=images.training_image(settings, compute.instance_type),
         role_arn=settings.role_arn,
         network=settings.network,
-        module="embed",
+        module="check" if checks else "embed",
         code_uri=code_uri,
         channels=channels,
-        outputs=[Output("embeddings", embeddings_uri, continuous=True)],
+        outputs=outputs,
         compute=compute,
         arguments=arguments,
     )

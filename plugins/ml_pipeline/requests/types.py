@@ -21,6 +21,30 @@ class RejectedPhoto(TypedDict):
     reason: str
 
 
+class Checked(TypedDict, total=False):
+    """Result of check_data; empty with strategy "finetune", for which nothing is embedded.
+
+    Attributes:
+        check_uri: s3:// prefix of check.json, findings.jsonl and data_report.html.
+        suspects: Photos whose label is probably wrong; `suspect_share` of all, 0 to 1.
+        near_duplicates: Pairs of the same picture; those with two labels, and those in two splits.
+        too_small: Classes with too few photos to be judged.
+        job_name: Job that ran; None where the embed job had checked the data.
+    """
+
+    check_uri: str
+    report_uri: str
+    report_url: str
+    photos: int
+    suspects: int
+    suspect_share: float
+    near_duplicates: int
+    across_classes: int
+    across_splits: int
+    too_small: int
+    job_name: str | None
+
+
 class Uploaded(TypedDict):
     """Result of upload: `classes` is their number, `counts` are photos per split.
 

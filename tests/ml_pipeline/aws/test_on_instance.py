@@ -95,7 +95,7 @@ def test_an_embed_job_is_done_only_while_its_embeddings_are_there(aws: Any) -> N
         architecture="resnet18",
     )  # fmt: skip
     operator._clients["s3"] = s3
-    for split, usable in (("train", False), ("valid", True)):
+    for split, usable in (("train", False), ("valid", False), ("test", True)):
         key = f"embeddings/{operator._embedder_id()}/{split}.safetensors"
         assert not operator.is_usable(settings, "embed-1")
         put(s3, key, b"e")

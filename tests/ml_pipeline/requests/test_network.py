@@ -35,7 +35,7 @@ def test_a_private_network_is_asked_for_everywhere() -> None:
         assert job["ResourceConfig"]["VolumeKmsKeyId"] == "alias/ml-pipeline"
     embed = embed_request(
         "embed-1", [], settings=settings, code_uri=CODE, embeddings_uri="s3://b/e/", architecture="resnet18",
-        weights_uri=None, views=1, compute=Compute("ml.m5.xlarge"),
+        weights_uri=None, views=1, version=VERSION, compute=Compute("ml.m5.xlarge"),
     )  # fmt: skip
     evaluate = evaluate_request(
         "evaluate-1", [], settings=settings, code_uri=CODE, version=VERSION, model_uri="s3://b/m.tar.gz",
