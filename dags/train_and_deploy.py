@@ -18,6 +18,7 @@ from ml_pipeline.dag.defaults import dag_defaults
 from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.dag.tasks import choose, plan, report, smoke_test, upload, weights
 from ml_pipeline.operators.approve import ApproveModelOperator
+from ml_pipeline.operators.check import CheckDataOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
 from ml_pipeline.operators.ec2 import CreateInstanceOperator, Ec2TrainingOperator, TerminateInstanceOperator
 from ml_pipeline.operators.embed import EmbedOperator
@@ -60,6 +61,13 @@ with DAG(
         force=p("force"),
         instance_type=p("embed_instance_type"),
         instance_count=p("embed_instance_count"),
+    )
+    check_data = CheckDataOperator(
+        task_id="check_data",
+        dataset=dataset,
+        embeddings=embed.output,
+        max_suspect_share=p("max_suspect_share"),
+        instance_type=p("embed_instance_type"),
     )
     material = {"dataset": dataset, "weights": pretrained, "embeddings": embed.output, "recipe": recipe}
     tune = HyperparameterTuningOperator(
@@ -154,6 +162,7 @@ with DAG(
     ).as_teardown()
 
     planned >> [dataset, pretrained]
+    check_data >> tune
     tune >> choose(p("train_on")) >> [train, create]
     # The result of terminate is the bill of the instance.
     train_on_ec2 >> terminate >> bill

@@ -13,9 +13,20 @@ from airflow.sdk import DAG, TriggerRule
 ROOT = Path(__file__).parents[2]
 EDGES = {
     "plan": {"upload", "weights"},
-    "upload": {"embed", "tune", "train", "ec2.train", "evaluate", "gate", "register", "smoke_test"},
+    "upload": {
+        "embed",
+        "check_data",
+        "tune",
+        "train",
+        "ec2.train",
+        "evaluate",
+        "gate",
+        "register",
+        "smoke_test",
+    },
     "weights": {"embed", "tune", "train", "ec2.train"},
-    "embed": {"tune", "train", "ec2.train"},
+    "embed": {"check_data", "tune", "train", "ec2.train"},
+    "check_data": {"tune"},
     "tune": {"choose", "train", "ec2.train"},
     "choose": {"train", "ec2.create"},
     "train": {"evaluate"},

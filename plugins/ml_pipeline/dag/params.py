@@ -23,9 +23,9 @@ DOC = """\
 **Photos in, a served classifier out.** Set `data` to a folder (or an `s3://` prefix) with one folder of photos per
 class; everything else has a default.
 
-`upload` -> `embed` -> `tune` -> `train` -> `evaluate` -> `gate` -> `register` -> `approve` -> `deploy` ->
-`smoke_test`. `plan` estimates the cost, `report` is the bill. A task that is cleared or retried finds its job again; a
-task that is killed stops it.
+`upload` -> `embed` -> `check_data` -> `tune` -> `train` -> `evaluate` -> `gate` -> `register` -> `approve` ->
+`deploy` -> `smoke_test`. `plan` estimates the cost, `report` is the bill. A task that is cleared or retried finds its
+job again; a task that is killed stops it.
 """
 
 BATCH_DOC = """\
@@ -526,6 +526,16 @@ def _service() -> dict[str, Param]:
     return _section(
         "Service",
         {
+            "max_suspect_share": Param(
+                None,
+                type=["null", "number"],
+                minimum=0,
+                maximum=1,
+                title="Most wrong labels",
+                description_md=(
+                    "Stop before tuning if a larger share of the labels looks wrong; empty: only report them."
+                ),
+            ),
             "min_accuracy": Param(
                 None,
                 type=["number", "null"],

@@ -171,7 +171,7 @@ def report(params: Params | None = None, ti: TaskInstance | None = None) -> Repo
     assert params is not None
     settings = Settings.load()
     prices, s3 = Prices.load(settings), client("s3")
-    steps = ("embed", "tune", "train", "ec2.train", "ec2.terminate", "evaluate")
+    steps = ("embed", "check_data", "tune", "train", "ec2.train", "ec2.terminate", "evaluate")
     results = {step: ti.xcom_pull(task_ids=step) for step in steps}
     made = bill.make(client("sagemaker"), prices, results)
     for rate in bill.measured(client("logs"), settings, made["steps"], results, params):
