@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
+from ml_pipeline.console import PREFIX, Console
 from ml_pipeline.operators.links import LogLink, ReportLink, SageMakerLink
 
 
 class MlPipelinePlugin(AirflowPlugin):
-    """Registers the operator links, so that the API server may show them."""
+    """Register the console, and the operator links so that the api-server may show them."""
 
     name = "ml_pipeline"
     operator_extra_links: ClassVar[list[object]] = [SageMakerLink(), LogLink(), ReportLink()]
+    fastapi_apps: ClassVar[list[dict[str, Any]]] = [
+        {"app": Console(), "url_prefix": PREFIX, "name": "ML pipeline console"}
+    ]
+    external_views: ClassVar[list[dict[str, Any]]] = [
+        {
+            "name": "ML pipeline",
+            "href": f"{PREFIX.removeprefix('/')}/",
+            "destination": "nav",
+            "category": "browse",
+            "url_route": "ml-pipeline",
+        }
+    ]

@@ -1,0 +1,264 @@
+"""Data page: versions of a data set, what was found in them, and their photos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ml_pipeline.console import models
+from ml_pipeline.console.store import Absent, Store
+from ml_pipeline.requests.types import Document
+
+PAGE = 60
+# 100,000 lines of photos.jsonl have 25 MB.
+_MOST_BYTES = 512 * 2**20
+
+
+class Photo(NamedTuple):
+    """A line of photos.jsonl."""
+
+    key: str
+    sha256: str
+    label: str
+    split: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The photos that a page asks for; None and "" leave all.
+
+    Attributes:
+        found: A kind of finding: "suspect", "near_duplicate", "blurred", ...
+        evaluation: Address of the predictions that `prediction` and `mistakes` speak of.
+    """
+
+    label: str | None = None
+    split: str | None = None
+    found: str | None = None
+    prediction: str | None = None
+    mistakes: bool = False
+    evaluation: str = ""
+
+
+def names(store: Store) -> list[str]:
+    """Return the names of the data sets."""
+    uri = store.settings.s3("datasets/")
+    return store.brief("datasets", lambda: sorted(store.folders(uri)))
+
+
+def versions(store: Store, name: str) -> list[Document]:
+    """Return the versions of a data set, newest first, each with what changed against its parent."""
+    folder = store.settings.s3(f"datasets/{name}/versions/")
+    found = store.brief(("versions", name), lambda: store.folders(folder))
+    if not found:
+        raise Absent(f"there is no data set {name}")
+    read = store.every(lambda version: manifest(store, name, version), found)
+    known = {document["version"]: document for document in read if document is not None}
+    rows = [_version(document, known.get(document["parent"])) for document in _newest_first(known)]
+    missing = sorted(set(found) - set(known))
+    return rows + [
+        {"version": version, "missing": "its manifest.json is gone or damaged"} for version in missing
+    ]
+
+
+def _newest_first(known: dict[str, Document]) -> list[Document]:
+    """Sort versions so that each comes before its parent; manifests have no time."""
+    depth: dict[str, int] = {}
+    for version in known:
+        chain: list[str] = []
+        at: str | None = version
+        while at in known and at not in depth and at not in chain:
+            chain.append(at)
+            at = known[at]["parent"]
+        start = depth.get(at or "", -1)
+        for steps, link in enumerate(reversed(chain), start=1):
+            depth[link] = start + steps
+    return sorted(known.values(), key=lambda document: -depth[document["version"]])
+
+
+def manifest(store: Store, name: str, version: str) -> Document:
+    """Return a version's manifest.
+
+    Raises:
+        Absent: It is gone, damaged, or of a newer release.
+    """
+    uri = store.settings.s3(f"datasets/{name}/versions/{version}/manifest.json")
+
+    def read() -> Document:
+        document: Document = store.json_at(uri)
+        if not isinstance(document, dict) or not {"version", "classes", "counts"} <= set(document):
+            raise Absent(f"{uri} is of another release")
+        return document
+
+    return store.lasting(("manifest", uri), read)
+
+
+def _version(document: Document, parent: Document | None) -> Document:
+    counts = {split: sum(classes.values()) for split, classes in document["counts"].items()}
+    photos = sum(counts.values())
+    change = None
+    if parent is not None:
+        before = set(parent["classes"])
+        change = {
+            "photos": photos - sum(sum(classes.values()) for classes in parent["counts"].values()),
+            "added": sorted(set(document["classes"]) - before),
+            "removed": sorted(before - set(document["classes"])),
+        }
+    return {
+        "version": document["version"],
+        "parent": document.get("parent"),
+        "photos": photos,
+        "counts": counts,
+        "classes": len(document["classes"]),
+        "rejected": len(document.get("rejected", [])),
+        "change": change,
+        "missing": None,
+    }
+
+
+def details(store: Store, name: str, version: str) -> Document:
+    """Return a version's classes, rejected files and the data report.
+
+    Raises:
+        Absent: The version is gone.
+    """
+    document = manifest(store, name, version)
+    try:
+        report, missing = check(store, name, version), None
+    except Absent as absent:
+        report, missing = None, str(absent)
+    classes = [
+        {"name": label, **{split: counts.get(label, 0) for split, counts in document["counts"].items()}}
+        for label in document["classes"]
+    ]
+    return {
+        **_version(document, None),
+        "class_counts": classes,
+        "rejects": document.get("rejected", [])[:500],
+        "check": report,
+        "check_missing": missing,
+    }
+
+
+def check(store: Store, name: str, version: str) -> Document:
+    """Return check.json of a version.
+
+    Raises:
+        Absent: Nothing checked it yet.
+    """
+    document: Document = store.lasting(
+        ("check", name, version), lambda: store.json_at(f"{_check_folder(store, name, version)}check.json")
+    )
+    return document
+
+
+def _check_folder(store: Store, name: str, version: str) -> str:
+    uri = store.settings.s3(f"datasets/{name}/versions/{version}/check/")
+    embedders = store.folders(uri)
+    if not embedders:
+        raise Absent("the data of this version was not checked yet: check_data does it")
+    return f"{uri}{embedders[-1]}/"
+
+
+def photos(store: Store, name: str, version: str, wanted: Filter, offset: int = 0) -> Document:
+    """Return a page of the photos that pass a filter, and their number.
+
+    Raises:
+        Absent: The list of photos, or what the filter needs, is gone.
+    """
+    answers = models.answers(store, wanted.evaluation) if wanted.evaluation else {}
+    found = findings(store, name, version) if wanted.found else {}
+    passes = _passes(wanted, found, answers)
+    chosen = [photo for photo in rows(store, name, version) if passes(photo)]
+    shown = chosen[offset : offset + PAGE]
+    every = found or _findings_or_none(store, name, version)
+    return {
+        "total": len(chosen),
+        "offset": offset,
+        "page": PAGE,
+        "photos": [
+            {
+                **photo._asdict(),
+                "findings": every.get(photo.key, []),
+                "prediction": answers[photo.key][1] if photo.key in answers else None,
+            }
+            for photo in shown
+        ],
+    }
+
+
+def _passes(
+    wanted: Filter, found: dict[str, list[Document]], answers: dict[str, tuple[str, str]]
+) -> Callable[[Photo], bool]:
+    def passes(photo: Photo) -> bool:
+        label, prediction = answers.get(photo.key, ("", ""))
+        return (
+            (not wanted.label or photo.label == wanted.label)
+            and (not wanted.split or photo.split == wanted.split)
+            and (not wanted.found or any(one["kind"] == wanted.found for one in found.get(photo.key, ())))
+            and (not wanted.prediction or prediction == wanted.prediction)
+            and (not wanted.mistakes or (photo.key in answers and label != prediction))
+        )
+
+    return passes
+
+
+def rows(store: Store, name: str, version: str) -> list[Photo]:
+    """Return the photos of a version.
+
+    Raises:
+        Absent: photos.jsonl is gone, or too large to show.
+    """
+    uri = store.settings.s3(f"datasets/{name}/versions/{version}/photos.jsonl")
+    return store.table(("photos", uri), lambda: list(_photos(store.bytes_at(uri, _MOST_BYTES))))
+
+
+def _photos(data: bytes) -> Iterator[Photo]:
+    interned: dict[str, str] = {}
+    for line in data.splitlines():
+        row = json.loads(line)
+        label, split = row["class"], row["split"]
+        yield Photo(
+            row["key"],
+            row["sha256"],
+            interned.setdefault(label, label),
+            interned.setdefault(split, split),
+            row.get("path") or "",
+        )
+
+
+def findings(store: Store, name: str, version: str) -> dict[str, list[Document]]:
+    """Return what the data check found, by the photo's key.
+
+    Raises:
+        Absent: Nothing checked the version yet.
+    """
+
+    def read() -> dict[str, list[Document]]:
+        text = store.bytes_at(f"{_check_folder(store, name, version)}findings.jsonl")
+        return {row["key"]: row["findings"] for row in map(json.loads, text.splitlines())}
+
+    return store.table(("findings", name, version), read)
+
+
+def _findings_or_none(store: Store, name: str, version: str) -> dict[str, list[Document]]:
+    try:
+        return findings(store, name, version)
+    except Absent:
+        return {}
+
+
+def thumbnail(store: Store, name: str, sha256: str) -> bytes:
+    """Return a photo's thumbnail, a JPEG that a job made.
+
+    Raises:
+        Absent: There is none: the version is of an older release.
+    """
+    uri = store.settings.s3(f"datasets/{name}/thumbnails/{sha256}.jpg")
+    data = store.bytes_at(uri, limit=256 * 2**10)
+    if not data.startswith(b"\xff\xd8\xff"):
+        raise Absent(f"{uri} is no JPEG")
+    return data

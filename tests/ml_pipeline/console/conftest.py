@@ -1,0 +1,193 @@
+"""The console as the api-server mounts it, on a real S3 and SageMaker of moto, with Airflow's simple auth manager."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from moto import mock_aws
+
+BUCKET = "ml-pipeline"
+EVIL = "<img src=x onerror=alert(1)>"
+VERSION = "0123456789abcdef"
+
+
+@dataclass
+class Console:
+    """The mounted application, its store, and headers of a viewer and an administrator."""
+
+    app: FastAPI
+    client: TestClient
+    store: Any
+    viewer: dict[str, str]
+    admin: dict[str, str]
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Ask as a viewer."""
+        return self.client.get(f"/ml-pipeline/api/{path}", params=query, headers=self.viewer)
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An Airflow database with its auth manager; no server, no scheduler."""
+    home = tmp_path_factory.mktemp("airflow")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "admin:admin,viewer:viewer")
+    patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(home / "passwords.json"))
+    patch.setenv(
+        "AIRFLOW__API_AUTH__JWT_SECRET", "a-secret-for-tests-that-is-long-enough-for-hs512-signatures-here!"
+    )
+    from airflow.api_fastapi.app import create_auth_manager, purge_cached_app
+    from airflow.utils.db import initdb
+
+    purge_cached_app()
+    initdb()
+    manager = create_auth_manager()
+    manager.init()
+    yield manager
+    purge_cached_app()
+    patch.undo()
+
+
+def put(s3: Any, key: str, body: Any) -> None:
+    """Write an object; what is not bytes is written as JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    s3.put_object(Bucket=BUCKET, Key=key, Body=data)
+
+
+def evaluation(accuracy: float) -> dict[str, Any]:
+    """An evaluation.json as small as the pages need it."""
+    return {
+        "accuracy": accuracy,
+        "accuracy_interval": {"low": accuracy - 0.1, "high": accuracy + 0.05},
+        "top5_accuracy": 1.0,
+        "macro_f1": accuracy,
+        "log_loss": 0.4,
+        "photos": 4,
+        "runtime": "onnx-int8",
+        "photos_per_second": 100.0,
+        "latency": {"p50": 3.2, "p99": 5.0},
+        "calibration": {"ece_after": 0.02},
+        "classes": [
+            {"name": EVIL, "photos": 2, "recall": accuracy, "precision": 1.0},
+            {"name": "cat", "photos": 2, "recall": 1.0, "precision": 0.5},
+        ],
+        "confusion": [[0, 0, 1], [0, 1, 1], [1, 1, 2]],
+        "dataset": {"name": "dogs", "version": VERSION},
+        "comparison": None,
+    }
+
+
+def fill(s3: Any, sagemaker: Any) -> None:
+    """A data set version with findings, and two model versions of it."""
+    folder = f"datasets/dogs/versions/{VERSION}/"
+    put(
+        s3,
+        f"{folder}manifest.json",
+        {
+            "schema_version": 1,
+            "name": "dogs",
+            "version": VERSION,
+            "parent": None,
+            "classes": [EVIL, "cat"],
+            "counts": {"train": {EVIL: 1, "cat": 1}, "valid": {}, "test": {EVIL: 2, "cat": 0}},
+            "rejected": [{"path": EVIL, "reason": "empty file"}],
+        },
+    )
+    rows = [
+        {
+            "key": f"{n:020x}",
+            "sha256": f"{n:064x}",
+            "class": EVIL if n % 2 else "cat",
+            "split": "test" if n > 1 else "train",
+            "shard": "s",
+            "phash": None,
+            "path": f"{EVIL}/{n}.jpg",
+        }
+        for n in range(4)
+    ]
+    put(s3, f"{folder}photos.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    check = {
+        "suspects": {"count": 1, "share": 0.25},
+        "near_duplicates": {"pairs": 0, "across_classes": 0, "across_splits": 0},
+        "cannot_be_told_apart": [],
+    }
+    put(s3, f"{folder}check/e1/check.json", check)
+    found = {"key": rows[1]["key"], "findings": [{"kind": "suspect", "suggestion": "cat", "odds": 9.0}]}
+    put(s3, f"{folder}check/e1/findings.jsonl", (json.dumps(found) + "\n").encode())
+    put(s3, f"datasets/dogs/thumbnails/{1:064x}.jpg", b"\xff\xd8\xff\xe0jpeg")
+    put(s3, f"datasets/dogs/thumbnails/{2:064x}.jpg", b"<script>alert(1)</script>")
+    sagemaker.create_model_package_group(ModelPackageGroupName="dogs", ModelPackageGroupDescription="d")
+    for number, accuracy in ((1, 0.5), (2, 0.75)):
+        put(s3, f"jobs/e{number}/evaluation.json", evaluation(accuracy))
+        answers = [
+            {
+                "key": rows[n]["key"],
+                "label": rows[n]["class"],
+                "prediction": "cat" if number == 1 else rows[n]["class"],
+                "probabilities": [0.5, 0.5],
+            }
+            for n in (2, 3)
+        ]
+        put(
+            s3,
+            f"jobs/e{number}/predictions.jsonl",
+            "".join(json.dumps(row) + "\n" for row in answers).encode(),
+        )
+        sagemaker.create_model_package(
+            ModelPackageGroupName="dogs",
+            ModelApprovalStatus="Approved",
+            InferenceSpecification={
+                "Containers": [{"Image": "i", "ModelDataUrl": f"s3://{BUCKET}/m{number}.tar.gz"}],
+                "SupportedContentTypes": ["image/jpeg"],
+                "SupportedResponseMIMETypes": ["application/json"],
+            },
+            CustomerMetadataProperties={
+                "evaluation_uri": f"s3://{BUCKET}/jobs/e{number}/evaluation.json",
+                "dataset_version": VERSION,
+                "predictions_uri": f"s3://{BUCKET}/jobs/e{number}/predictions.jsonl",
+                "dataset_name": "dogs",
+                "run_id": "r1",
+            },
+        )
+
+
+@pytest.fixture
+def console(airflow: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
+    """The console on filled AWS services."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    from ml_pipeline.console.app import create
+    from ml_pipeline.console.store import Store, store
+    from ml_pipeline.settings import Settings
+
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket=BUCKET)
+        fill(s3, boto3.client("sagemaker"))
+        settings = Settings(BUCKET, "arn:aws:iam::123456789012:role/job", "us-east-1", aws_conn_id="")
+        found = Store(settings)
+        inner = create()
+        inner.dependency_overrides[store] = lambda: found
+        app = FastAPI()
+        app.mount("/ml-pipeline", inner)
+        tokens = {
+            role: {
+                "Authorization": f"Bearer {airflow.generate_jwt(SimpleAuthManagerUser(username=role, role=role))}"
+            }
+            for role in ("viewer", "admin")
+        }
+        yield Console(inner, TestClient(app), found, tokens["viewer"], tokens["admin"])

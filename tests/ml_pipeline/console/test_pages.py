@@ -1,0 +1,149 @@
+"""What the pages are made of, and what they say when a part of it is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from tests.ml_pipeline.console.conftest import BUCKET, EVIL, VERSION, Console
+
+
+def test_versions_with_their_figures_newest_first(console: Console) -> None:
+    versions = console.get("models/versions", group="dogs").json()["versions"]
+    assert [version["version"] for version in versions] == [2, 1]
+    figures = versions[0]["figures"]
+    assert figures["accuracy"] == 0.75
+    assert figures["interval"] == {"low": pytest.approx(0.65), "high": pytest.approx(0.8)}
+    assert figures["latency_ms"] == 3.2
+
+
+def test_a_version_whose_evaluation_is_gone_is_still_listed(console: Console) -> None:
+    console.store.client("s3").delete_object(Bucket=BUCKET, Key="jobs/e2/evaluation.json")
+    newest, older = console.get("models/versions", group="dogs").json()["versions"]
+    assert newest["figures"] is None
+    assert "is gone" in newest["missing"]
+    assert older["figures"]["accuracy"] == 0.5
+
+
+def test_an_evaluation_of_another_release_is_named(console: Console) -> None:
+    console.store.client("s3").put_object(
+        Bucket=BUCKET, Key="jobs/e2/evaluation.json", Body=b'{"accuracy": 0.7}'
+    )
+    newest = console.get("models/versions", group="dogs").json()["versions"][0]
+    assert "of another release" in newest["missing"]
+
+
+def test_two_versions_compared(console: Console) -> None:
+    found = console.get("models/compare", group="dogs", left=1, right=2).json()
+    assert found["changed"] == [{"name": EVIL, "before": 0.5, "after": 0.75, "photos": 2}]
+    assert [(row["before"], row["after"]) for row in found["flipped"]] == [("cat", EVIL)]
+    console.store.client("s3").delete_object(Bucket=BUCKET, Key="jobs/e1/predictions.jsonl")
+    console.store._tables.clear()
+    found = console.get("models/compare", group="dogs", left=1, right=2).json()
+    assert found["changed"]
+    assert "is gone" in found["flips_missing"]
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("models/versions", {"group": "cats"}),
+        ("models/compare", {"group": "dogs", "left": 1, "right": 9}),
+        ("data/versions", {"name": "cats"}),
+        ("data/version", {"name": "dogs", "version": "0" * 16}),
+        ("data/photos", {"name": "dogs", "version": VERSION, "model": 9}),
+        ("endpoints/one", {"name": "none"}),
+        ("runs/one", {"run_id": "none"}),
+        ("runs/trials", {"run_id": "none"}),
+        ("runs/log", {"run_id": "none", "task_id": "train"}),
+    ],
+)
+def test_what_is_not_there_is_named(console: Console, path: str, query: dict[str, Any]) -> None:
+    answer = console.get(path, **query)
+    assert answer.status_code == 404
+    assert len(answer.json()["detail"]) > 10
+
+
+def test_a_version_with_its_findings(console: Console) -> None:
+    found = console.get("data/version", name="dogs", version=VERSION).json()
+    assert found["photos"] == 4
+    assert found["rejects"] == [{"path": EVIL, "reason": "empty file"}]
+    assert found["check"]["suspects"]["count"] == 1
+
+
+def test_an_unchecked_version_shows_the_rest(console: Console) -> None:
+    for key in ("check.json", "findings.jsonl"):
+        console.store.client("s3").delete_object(
+            Bucket=BUCKET, Key=f"datasets/dogs/versions/{VERSION}/check/e1/{key}"
+        )
+    found = console.get("data/version", name="dogs", version=VERSION).json()
+    assert found["check"] is None
+    assert "not checked yet" in found["check_missing"]
+    assert found["photos"] == 4
+    assert console.get("data/photos", name="dogs", version=VERSION).json()["total"] == 4
+
+
+@pytest.mark.parametrize(
+    ("query", "keys"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"label": "cat"}, [0, 2]),
+        ({"split": "test"}, [2, 3]),
+        ({"finding": "suspect"}, [1]),
+        ({"finding": "blurred"}, []),
+        ({"mistakes": True, "model": 1}, [3]),
+        ({"label": EVIL, "prediction": "cat", "model": 1}, [3]),
+        ({"mistakes": True, "model": 2}, []),
+        ({"offset": 3}, [3]),
+    ],
+)
+def test_photos_by_class_split_finding_and_mistake(
+    console: Console, query: dict[str, Any], keys: list[int]
+) -> None:
+    found = console.get("data/photos", name="dogs", version=VERSION, **query).json()
+    assert [int(photo["key"], 16) for photo in found["photos"]] == keys
+    assert all(photo["path"].startswith(EVIL) for photo in found["photos"])
+
+
+def test_a_thumbnail_is_a_jpeg_or_nothing(console: Console) -> None:
+    good = console.get("data/thumbnail", name="dogs", sha256=f"{1:064x}")
+    assert good.headers["content-type"] == "image/jpeg"
+    assert good.content.startswith(b"\xff\xd8\xff")
+    assert console.get("data/thumbnail", name="dogs", sha256=f"{2:064x}").status_code == 404  # a script
+    assert console.get("data/thumbnail", name="dogs", sha256=f"{3:064x}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("data/version", {"name": "../../etc", "version": VERSION}),
+        ("data/version", {"name": "dogs", "version": "../x"}),
+        ("data/thumbnail", {"name": "dogs", "sha256": "../../secret"}),
+        ("data/photos", {"name": "dogs", "version": VERSION, "offset": -1}),
+        ("endpoints/one", {"name": "e", "hours": 0}),
+    ],
+)
+def test_names_that_are_no_names_are_refused(console: Console, path: str, query: dict[str, Any]) -> None:
+    assert console.get(path, **query).status_code == 422
+
+
+def test_aws_out_of_reach_is_said_in_one_line(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise EndpointConnectionError(endpoint_url="https://s3.example")
+
+    monkeypatch.setattr(console.store, "client", refuse)
+    for path, query in (("models", {}), ("data/versions", {"name": "dogs"}), ("endpoints", {})):
+        answer = console.get(path, **query)
+        assert answer.status_code == 502
+        assert "https://s3.example" in answer.json()["detail"]
+
+
+def test_a_photo_is_bounded_before_it_is_sent(console: Console) -> None:
+    headers = {**console.admin, "Content-Type": "application/octet-stream"}
+    for body in (b"", b"x" * (6 * 2**20 + 1)):
+        answer = console.client.post(
+            "/ml-pipeline/api/endpoints/ask", params={"name": "e"}, content=body, headers=headers
+        )
+        assert answer.status_code in (413, 422)
