@@ -13,8 +13,7 @@ from rich.table import Table
 FEW_PHOTOS = 20
 TASKS = (
     "plan", "upload", "weights", "embed", "check_data", "tune", "train", "evaluate", "gate", "register", "approve",
-    "deploy",
-    "smoke_test", "report",
+    "deploy", "smoke_test", "report",
 )  # fmt: skip
 
 
