@@ -1,7 +1,7 @@
 """The model bundle: `model.tar.gz`, or the same files in a folder, described and sealed by `model.json`.
 
-Writing: fill a folder, `write_card` into it, `pack` it. Reading: `Bundle.open`, which believes nothing it has
-not checked. Nothing here imports torch, so Airflow and the server's front process can read a card cheaply.
+Writing: fill a folder, `write_card` into it, `pack` it. Reading: `Bundle.open`, which checks everything it
+returns. Nothing here imports torch, so Airflow and the server's front process can read a card cheaply.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
     "write_card",
 ]
 
-# A ViT-L bundle (weights twice, in torch's format and ONNX's) stays under 3 GB; these are brakes, not quotas.
+# A ViT-L bundle (weights twice, in torch's format and ONNX's) stays under 3 GB; these limits only stop abuse.
 MAX_UNPACKED_BYTES = 8 << 30
 MAX_MEMBERS = 10_000
 MAX_CARD_BYTES = 64 << 20
@@ -235,7 +235,7 @@ def _verify(path: Path, expected: FileEntry) -> None:
 
 
 def _refuse_foreign_code(directory: Path, card: ModelCard) -> None:
-    # The container puts code/ on its path, so a file nobody vouched for would be imported.
+    # The container puts code/ on its path, so an unlisted file would be imported.
     for name in _listing(directory / CODE):
         if f"{CODE}/{name}" not in card.files:
             raise BundleError(f"{directory / CODE / name} is not listed in {CARD}: do not use it")

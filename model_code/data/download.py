@@ -1,4 +1,4 @@
-"""Download one file over HTTP: with time-outs, a checksum and a size limit, whole or not at all."""
+"""Download one file over HTTP with time-outs, a checksum and a size limit, completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import requests
 
 CONNECT_SECONDS = 5.0
 STALL_SECONDS = 20.0
-# A server that drips a byte now and then never stalls: this ends it.
+# Ends downloads from a server that sends a byte now and then and so never stalls.
 TOTAL_SECONDS = 3600.0
 MAX_BYTES = 8 * 2**30
 _CHUNK = 2**18
@@ -46,7 +46,8 @@ class Checksum:
     def parse(cls, text: str) -> Checksum:
         """From `algorithm:hex`.
 
-        :raises ValueError: for anything else.
+        Raises:
+            ValueError: The text has another form.
         """
         algorithm, _, digits = text.partition(":")
         return cls(algorithm.strip(), digits.strip().lower())
@@ -63,11 +64,23 @@ def download(
     total_seconds: float = TOTAL_SECONDS,
     max_bytes: int = MAX_BYTES,
 ) -> str:
-    """Download `url` to `path`; the file appears only when it is whole and its checksum is right.
+    """Download `url` to `path`; the file appears only when it is complete and its checksum matches.
 
-    :param progress: called with (bytes so far, bytes in all or 0 where the server does not say).
-    :return: the file's SHA-256.
-    :raises DownloadError: on any failure; nothing is left behind.
+    Args:
+        url: Address of the file.
+        path: Where to store it.
+        checksum: Expected digest.
+        progress: Called with (bytes so far, total bytes or 0 where the server does not say).
+        connect_seconds: Time-out of the connection.
+        stall_seconds: Longest wait for the next bytes.
+        total_seconds: Longest duration of the download.
+        max_bytes: Largest size.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        DownloadError: On any failure; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".download-", delete=False) as file:

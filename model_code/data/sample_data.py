@@ -50,10 +50,17 @@ def fetch_imagewoof(
 
     The archive's own train and val folders are put together: the pipeline splits the photos itself.
 
-    :param checksum: `md5:<hex>` or `sha256:<hex>` of the archive, or None to trust what arrives.
-    :param progress: called with (bytes so far, bytes in all).
-    :return: `dest`, which appears only when it is complete.
-    :raises FetchError: when the archive cannot be had, is not the expected one, or is no such archive.
+    Args:
+        dest: The folder to make.
+        url: Address of the archive.
+        checksum: `md5:<hex>` or `sha256:<hex>` of the archive, or None to trust what arrives.
+        progress: Called with (bytes so far, total bytes).
+
+    Returns:
+        `dest`, which appears only when it is complete.
+
+    Raises:
+        FetchError: The archive cannot be downloaded, is not the expected one, or holds no photos.
     """
     dest.parent.mkdir(parents=True, exist_ok=True)
     expected = Checksum.parse(checksum) if checksum else None
@@ -74,7 +81,7 @@ def fetch_imagewoof(
 
 
 def _unpack(archive: Path, folder: Path) -> int:
-    """Photos of the archive to `folder`/<class>/; only plain files, only under names of our own making."""
+    """Photos of the archive to `folder`/<class>/; only plain files, only under names that we choose."""
     count = size = 0
     with tarfile.open(archive, "r:gz") as tar:
         for member in tar:
@@ -99,12 +106,17 @@ def _unpack(archive: Path, folder: Path) -> int:
 def draw(dest: Path, photos: int = 60, seed: int = 0, classes: int | None = None) -> Path:
     """Draw a small data set of shapes, the same for the same arguments.
 
-    Hue, size, place, background and noise vary inside a class, so that it takes some looking to tell them
-    apart.
+    Hue, size, place, background and noise vary inside a class, so that telling them apart takes some
+    learning.
 
-    :param photos: per class.
-    :param classes: how many of the classes there are (8); default all.
-    :return: `dest`, with a folder per class.
+    Args:
+        dest: The folder to draw into.
+        photos: Photos per class.
+        seed: Of the drawing.
+        classes: Number of classes, at most 8; default: all.
+
+    Returns:
+        `dest`, with a folder per class.
     """
     for position, (label, shape) in enumerate(list(_SHAPES.items())[:classes]):
         folder = dest / label
@@ -128,7 +140,7 @@ def _picture(shape: Draw, hue: float, source: random.Random) -> Image.Image:
 
 
 def _background(width: int, height: int, source: random.Random) -> Image.Image:
-    """Soft patches of near-grey under grain: no two alike, also for a perceptual hash."""
+    """Soft patches of near-grey under grain: each different, also for a perceptual hash."""
     numbers = np.random.default_rng(source.getrandbits(32))
     grey = numbers.uniform(85, 170, (5, 5, 1)) + numbers.uniform(-8, 8, (5, 5, 3))
     patches = Image.fromarray(grey.astype(np.uint8)).resize((width, height))

@@ -115,7 +115,7 @@ def _groups(
 
 @dataclass
 class _ClassFill:
-    """How full the splits of a class are: photos it has and wants, and its waiting groups."""
+    """The fill level of a class: photos that its splits have and want, and its waiting groups."""
 
     photos: int
     targets: dict[Split, int]

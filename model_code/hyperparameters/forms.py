@@ -47,7 +47,7 @@ METRICS: Final = (
     "photos_per_second",
 )
 
-# SageMaker adds these to a job's hyperparameters for its own toolkit; they are not ours to judge.
+# SageMaker adds these to a job's hyperparameters for its own toolkit; they are not checked here.
 _FOREIGN_PREFIXES: Final = ("sagemaker_", "_tuning_objective_metric")
 
 
@@ -65,7 +65,7 @@ def resolve(values: Mapping[str, Any]) -> dict[str, Value]:
     """Check `values` (strings or typed) and fill in the defaults of their strategy.
 
     SageMaker's own entries (`sagemaker_*`) are dropped. A name that belongs only to the other strategy is an
-    error, because it would be ignored in silence.
+    error, because it would be silently ignored.
 
     Raises:
         HyperparameterError: An unknown name, or a value of the wrong type or out of bounds.
@@ -176,7 +176,7 @@ def _overridden(row: Hyperparameter, override: Mapping[str, Any]) -> Hyperparame
     low, high = row.parse(override.get("low", low)), row.parse(override.get("high", high))
     if not float(low) < float(high):
         raise HyperparameterError(f"{row.name}: low={low} must be below high={high}")
-    # A tuner's first candidate is the default: it must be one that may be asked for.
+    # A tuner's first candidate is the default: it must be inside the range.
     default = row.parse(min(max(float(row.default), float(low)), float(high)))
     return Hyperparameter(**{**changes, "search": (low, high), "default": default})
 
@@ -208,7 +208,7 @@ def static_hyperparameters(
     """SageMaker's StaticHyperParameters: `values` with their strategy's defaults, checked, as strings.
 
     Args:
-        values: What is fixed; `strategy` chooses the table.
+        values: Fixed values; `strategy` chooses the table.
         ranges: SageMaker's ParameterRanges; their names are left out, because the tuner sets them.
     """
     tuned = {entry["Name"] for entries in (ranges or {}).values() for entry in entries}

@@ -13,14 +13,14 @@ class HyperparameterError(ValueError):
 
 
 class Mode(StrEnum):
-    """What one run of `train` is for."""
+    """Purpose of one run of `train`."""
 
     TRIAL = "trial"  # fit on train, judge on valid, print the objective, export nothing
     FINAL = "final"  # fit, calibrate on valid, refit on train + valid, export the model
 
 
 class Strategy(StrEnum):
-    """Which weights are trained, and so what a job reads."""
+    """The weights that are trained, which decides what a job reads."""
 
     HEAD = "head"  # the backbone is frozen: train a head on stored embeddings
     FINETUNE = "finetune"  # train the last blocks, or all of them, on the photos
@@ -36,7 +36,7 @@ class Kind(StrEnum):
 
 
 class Scale(StrEnum):
-    """How a tuner spaces its candidates: the ScalingType of SageMaker's ranges."""
+    """Spacing of a tuner's candidates: the ScalingType of SageMaker's ranges."""
 
     AUTO = "Auto"
     LINEAR = "Linear"
@@ -63,7 +63,7 @@ class Hyperparameter:
         choices: The valid values of a choice.
         search: The range that a tuner searches unless told otherwise: (low, high) of a number, the candidates
             of a choice. None means it is not tuned by default.
-        scale: How a tuner spaces its candidates.
+        scale: Spacing of a tuner's candidates.
         strategies: The strategies that it means something to.
     """
 
@@ -88,7 +88,7 @@ class Hyperparameter:
 
     @property
     def tunable(self) -> bool:
-        """Whether a tuner searches it unless told otherwise."""
+        """True where a tuner searches it by default."""
         return self.search is not None
 
     def check(self, value: Value) -> Value:

@@ -30,13 +30,13 @@ TABLE: Final[tuple[Hyperparameter, ...]] = (
     Hyperparameter(
         "epochs", Kind.INTEGER, 6, "passes over the training photos", low=1, high=1000, strategies=FINETUNE
     ),
-    # A head is at its best when the rate has fallen: stopping where it stagnates at a high rate has cost two points of
-    # accuracy (stanford-dogs, one view). The epoch kept is the best on validation all the same.
+    # A head is best after the learning rate has decayed: stopping on a plateau at a high rate cost two points of
+    # accuracy (stanford-dogs, one view). The epoch kept is still the best on validation.
     Hyperparameter(
         "patience",
         Kind.INTEGER,
         0,
-        "stop after so many epochs without a better validation accuracy; 0: never",
+        "stop after this number of epochs without a better validation accuracy; 0: never",
         low=0,
         high=1000,
         strategies=HEAD,
@@ -45,7 +45,7 @@ TABLE: Final[tuple[Hyperparameter, ...]] = (
         "patience",
         Kind.INTEGER,
         3,
-        "stop after so many epochs without a better validation accuracy; 0: never",
+        "stop after this number of epochs without a better validation accuracy; 0: never",
         low=0,
         high=1000,
         strategies=FINETUNE,
@@ -176,13 +176,18 @@ TABLE: Final[tuple[Hyperparameter, ...]] = (
         "warmup", Kind.FLOAT, 0.1, "fraction of the steps in which the rate rises", low=0.0, high=0.9
     ),
     Hyperparameter(
-        "class_weighting", Kind.FLOAT, 0.0, "0: photos count alike; 1: classes count alike", low=0.0, high=1.0
+        "class_weighting",
+        Kind.FLOAT,
+        0.0,
+        "0: each photo has the same weight; 1: each class",
+        low=0.0,
+        high=1.0,
     ),
     Hyperparameter(
         "blocks",
         Kind.INTEGER,
         2,
-        "how many of the last blocks are trained; 0: all",
+        "number of last blocks to train; 0: all",
         low=0,
         high=1000,
         strategies=FINETUNE,
@@ -202,7 +207,7 @@ TABLE: Final[tuple[Hyperparameter, ...]] = (
         "augmentation",
         Kind.CHOICE,
         "trivial",
-        "how training photos are varied",
+        "augmentation of training photos",
         choices=("none", "flip", "trivial", "rand"),
         strategies=FINETUNE,
     ),

@@ -30,11 +30,12 @@ class Block(NamedTuple):
 class Backbone(nn.Module):
     """A torchvision classifier without its last linear layer.
 
-    :param architecture: torchvision's name.
-    :param network: the torchvision module, its last linear layer already taken away.
-    :param dim: numbers per embedding.
-    :param trunk: gives the activations [n, dim, h, w] whose spatial mean is the embedding, where the
-        architecture has such.
+    Args:
+        architecture: torchvision's name.
+        network: The torchvision module without its last linear layer.
+        dim: Numbers per embedding.
+        trunk: Gives the activations [n, dim, h, w] whose spatial mean is the embedding, where the
+            architecture has such.
     """
 
     def __init__(
@@ -52,13 +53,14 @@ class Backbone(nn.Module):
 
     @property
     def has_feature_map(self) -> bool:
-        """Whether a linear head on this backbone has an exact class-activation map."""
+        """True where a linear head on this backbone has an exact class-activation map."""
         return self._trunk is not None
 
     def feature_map(self, photos: Tensor) -> Tensor:
         """Normalised photos [n, 3, h, w] to activations [n, dim, h', w'] whose spatial mean is the embedding.
 
-        :raises ArchitectureError: where `has_feature_map` is false.
+        Raises:
+            ArchitectureError: `has_feature_map` is false.
         """
         if self._trunk is None:
             raise ArchitectureError(
@@ -111,7 +113,7 @@ def attach_head(backbone: Backbone, head: nn.Module) -> Classifier:
 def build(
     architecture: str, classes: int | None = None, weights: Path | None = None, seed: int = 0
 ) -> Backbone | Classifier:
-    """A backbone (`classes` None), or a classifier with a fresh linear head for that many classes.
+    """Build a backbone (`classes` None), or a classifier with a fresh linear head for `classes` classes.
 
     See `build_backbone` for the rest.
     """
@@ -124,12 +126,15 @@ def build(
 
 
 def build_backbone(architecture: str, weights: Path | None = None, seed: int = 0) -> Backbone:
-    """A torchvision classification model by name, without its last linear layer, in eval mode.
+    """Build a torchvision classification model by name, without its last linear layer, in eval mode.
 
-    :param weights: a state_dict file of the whole torchvision model (`load_state_dict`), or None: drawn from
-        `seed`.
-    :raises ArchitectureError: for an unknown name, weights that do not fit, or a model without a linear
-        classifier.
+    Args:
+        architecture: torchvision's name.
+        weights: A state_dict file of the whole torchvision model (`load_state_dict`), or None: drawn from `seed`.
+        seed: Of untrained weights.
+
+    Raises:
+        ArchitectureError: The name is unknown, the weights do not fit, or the model has no linear classifier.
     """
     network = _torchvision_model(architecture, seed)
     if weights is not None:
@@ -163,7 +168,7 @@ def _torchvision_model(architecture: str, seed: int) -> nn.Module:
 def _settle_norms(network: nn.Module, side: int, seed: int) -> None:
     """Give the batch norms of an untrained network the statistics of cloudy noise.
 
-    With those that they are born with, activations fade from layer to layer until every photo has the same
+    With their initial statistics, activations fade from layer to layer until every photo has the same
     embedding.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -230,7 +235,7 @@ def _head_names(network: nn.Module) -> Iterator[str]:
 
 
 def _drop_auxiliary(network: nn.Module) -> None:
-    """GoogLeNet and Inception answer with their training-time side heads; we never want those."""
+    """Remove the side heads with which GoogLeNet and Inception answer during training."""
     if isinstance(network, torchvision.models.GoogLeNet):
         network.aux1 = network.aux2 = None
         network.aux_logits = False
@@ -296,7 +301,7 @@ def _trunk_of(network: nn.Module) -> Callable[[nn.Module, Tensor], Tensor] | Non
 
 
 def _drop_head(network: nn.Module) -> int:
-    """Take the classifier away from a network with a trunk; returns its input size."""
+    """Remove the classifier of a network with a trunk; returns its input size."""
     for name in ("fc", "classifier", "head"):
         head = getattr(network, name, None)
         if isinstance(head, nn.Module):

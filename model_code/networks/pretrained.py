@@ -1,4 +1,4 @@
-"""Where torchvision publishes an architecture's weights: `python -m model_code.networks.pretrained mobilenet_v2`.
+"""The address of an architecture's weights at torchvision: `python -m model_code.networks.pretrained mobilenet_v2`.
 
 A program of its own, so that a process that must not load torch can ask it.
 """
@@ -13,11 +13,14 @@ from model_code.networks.torchvision_compat import torchvision
 
 
 def weights_url(architecture: str, name: str = "DEFAULT") -> str:
-    """The URL of a torchvision weights file; the digits before its suffix are the start of its SHA-256
-    (torch.hub).
+    """The URL of a torchvision weights file; the digits before its suffix are the start of its SHA-256 (torch.hub).
 
-    :param name: a member of the architecture's weights enum, like IMAGENET1K_V1, or DEFAULT.
-    :raises ValueError: for an unknown architecture or name, listing what there is.
+    Args:
+        architecture: torchvision's name.
+        name: A member of the architecture's weights enum, like IMAGENET1K_V1, or DEFAULT.
+
+    Raises:
+        ValueError: The architecture or the name is unknown; the message lists the known ones.
     """
     models = torchvision.models
     names = models.list_models(module=models)

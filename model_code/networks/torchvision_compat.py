@@ -1,9 +1,9 @@
 """Import torchvision from here.
 
-torchvision's wheel from PyPI is built for CUDA torch. Beside a CPU build of torch its compiled operators do
-not load, and the import dies on registering shape functions ("operator torchvision::nms does not exist").
+torchvision's wheel from PyPI is built for CUDA torch. With a CPU build of torch its compiled operators do
+not load, and the import fails on registering shape functions ("operator torchvision::nms does not exist").
 Declaring the two operator schemas first lets models and transforms work; boxes, which we do not use, would
-still fail. Where torchvision is whole this does nothing.
+still fail. Where torchvision is complete this does nothing.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ def _compiled_operators_load() -> bool:
 
 
 def import_torchvision() -> ModuleType:
-    """The torchvision module with `models` and `transforms` usable, whatever build of torch it stands beside.
+    """Import torchvision with `models` and `transforms` usable, whatever build of torch is installed.
 
-    :raises ModuleNotFoundError: when torchvision is not installed.
+    Raises:
+        ModuleNotFoundError: torchvision is not installed.
     """
     global _library
     if _library is None and not _compiled_operators_load():
         _library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for schema in _SCHEMAS:
-            with contextlib.suppress(RuntimeError):  # already there: nothing to declare
+            with contextlib.suppress(RuntimeError):  # declared already
                 _library.define(schema)  # type: ignore[no-untyped-call]
     return importlib.import_module("torchvision")
 

@@ -22,13 +22,13 @@ class ArchitectureError(ValueError):
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file or a torch state_dict file (`weights_only`: nothing in it is
-    executed).
+    """Read tensors by name from a safetensors file or a torch state_dict file (`weights_only`: nothing is executed).
 
     A training checkpoint is unwrapped (`state_dict`, `model`, ...), and the prefixes that DataParallel (`module.`),
     torch.compile (`_orig_mod.`) and averaging put before every name are removed.
 
-    :raises ArchitectureError: when the file is neither.
+    Raises:
+        ArchitectureError: The file is neither.
     """
     try:
         with path.open("rb") as file:

@@ -144,7 +144,7 @@ class ConfidenceBin(Protocol):
 
 
 def reliability_chart(before: Sequence[ConfidenceBin], after: Sequence[ConfidenceBin], title: str) -> str:
-    """How often answers of each confidence are right; on the diagonal they are right as often as they claim."""
+    """Reliability diagram: accuracy per confidence; on the diagonal, answers are right as often as they claim."""
     height = 330.0
     plane = _Plane((0, 1), (0, 1), height)
     quarter = [0, 0.25, 0.5, 0.75, 1]

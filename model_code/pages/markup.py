@@ -53,7 +53,7 @@ def meter(share: float, style: str = "first") -> Html:
 
 
 def legend(*entries: Series) -> Html:
-    """What the colours mean."""
+    """The legend of the colors."""
     spans = "".join(f'<span class="{entry.style}">{escape(entry.name)}</span>' for entry in entries)
     return Html(f'<div class="legend">{spans}</div>')
 

@@ -1,4 +1,4 @@
-"""Which code made a model: a hash of this package's sources, the same in a repository, a tar or an image."""
+"""The version of the code that makes a model: a hash of this package, the same in a repository, tar or image."""
 
 import hashlib
 from functools import cache

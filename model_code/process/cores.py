@@ -1,4 +1,4 @@
-"""This process's share of the machine, for all that starts threads or processes: training, embedding, serving."""
+"""This process's share of the machine's cores, for training, embedding and serving."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 def cores() -> int:
     """The cores this process may use: SM_NUM_CPUS, else OMP_NUM_THREADS, else what it is bound to.
 
-    torchrun's processes on one machine share its cores. For several it sets OMP_NUM_THREADS to 1, which says how
-    torch should compute, not how many cores there are to decode with.
+    torchrun's processes on one machine share its cores. For several it sets OMP_NUM_THREADS to 1, which limits
+    torch, not the number of cores for decoding.
     """
     ranks = _positive("LOCAL_WORLD_SIZE") or 1
     given = _positive("SM_NUM_CPUS") or (_positive("OMP_NUM_THREADS") if ranks == 1 else 0)

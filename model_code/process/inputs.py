@@ -1,4 +1,4 @@
-"""Inputs that may be left out. One that a person named and that is not there is an error, never left out in silence."""
+"""Optional inputs. A missing input is an error if a user named it, never silently ignored."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 
 def optional(arguments: argparse.Namespace, parser: argparse.ArgumentParser, name: str) -> Path | None:
-    """The path of input `name`; None where it is the parser's default, SageMaker's place for it, and nothing is there.
+    """The path of input `name`; None where it is the parser's default (SageMaker's path) and nothing is there.
 
-    :raises FileNotFoundError: when it is another path, and there is nothing.
+    Raises:
+        FileNotFoundError: It is another path, and nothing is there.
     """
     path: Path = getattr(arguments, name)
     if path.exists():

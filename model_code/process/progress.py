@@ -1,4 +1,4 @@
-"""Progress of a job: lines that triggers and `make run` read, or a bar where a person watches."""
+"""Progress of a job: lines that triggers and `make run` parse, or a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ _BAR = 30
 
 
 class Progress:
-    """Counts work done and says so, at most every `every` seconds.
+    """Counts units of work and reports them, at most every `every` seconds.
 
     To a terminal it draws one bar; anywhere else it prints `progress done=<n> total=<n> unit=<unit>` lines
     (docs/contracts.md, "Log lines").
 
-    :param total: units in all.
-    :param unit: photos, epochs, shards or trials.
+    Args:
+        total: Number of units.
+        unit: photos, epochs, shards or trials.
+        every: Least seconds between two reports.
+        stream: Where to report; default: stdout.
     """
 
     def __init__(self, total: int, unit: str, every: float = 1.0, stream: TextIO | None = None) -> None:

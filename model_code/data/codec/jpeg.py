@@ -18,7 +18,7 @@ _ICC = b"ICC_PROFILE\0"
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What a decoder has to know before it starts.
+    """The facts that a decoder needs before it starts.
 
     Attributes:
         height: Rows as stored, before any rotation.

@@ -1,4 +1,4 @@
-"""Where the versions of a data set are kept: what is common to a folder and S3, and the folder."""
+"""Stores of a data set's versions: the part common to folders and S3, and the folder."""
 
 from __future__ import annotations
 
