@@ -29,6 +29,8 @@ EXECUTED = {
     "make docs": "tests/tools/test_reference.py",
     "python docker/new_env.py": "tests/docker/test_entrypoint.py",
     "python -m local_aws start": "tests/tools/test_commands.py",
+    "python -m local_aws run": "tests/local_aws/clients/test_environment.py",
+    'eval "$(python -m local_aws env': "tests/local_aws/clients/test_environment.py",
     "TOKEN=$(curl": "tests/e2e/test_main_job.py",
     'curl -s -X POST "$AIRFLOW_URL/api/v2/dags/train_and_deploy/dagRuns"': "tests/e2e/test_main_job.py",
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-CONFTEST = 'pytest_plugins = ["local_aws.clients.pytest_plugin"]\n'
+PAGE = Path(__file__).parents[3] / "docs/local-aws.md"
 TESTS = """
 import os
 import boto3
@@ -30,7 +31,12 @@ def test_without_the_fixture():
 
 
 def test_another_project_uses_the_fixtures(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(CONFTEST)
+    example = re.search(
+        r"```python\n# conftest.py\n(.*?)# test_training.py\n(.*?)```", PAGE.read_text(), re.DOTALL
+    )
+    assert example is not None
+    (tmp_path / "conftest.py").write_text(example[1])
+    (tmp_path / "test_training.py").write_text(example[2])
     (tmp_path / "test_it.py").write_text(TESTS)
     own = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTEST"))}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--local-aws-cores", "2"]
@@ -41,4 +47,4 @@ def test_another_project_uses_the_fixtures(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
