@@ -75,8 +75,17 @@ class Draw:
         return Basis(photos.probabilities, labels, np.array(pairs))
 
 
+_DRAWN: dict[tuple[int, int], Draw] = {}
+
+
 def draw(world: World, seed: int, unknown: int = 0) -> Draw:
-    """Draw photos and, if asked for, breeds to leave out, and fit a shrinkage LDA head on the rest."""
+    """Draw photos and, if asked for, breeds to leave out, and fit a shrinkage LDA head on the rest; once per seed."""
+    if (seed, unknown) not in _DRAWN:
+        _DRAWN[seed, unknown] = _drawn(world, seed, unknown)
+    return _DRAWN[seed, unknown]
+
+
+def _drawn(world: World, seed: int, unknown: int) -> Draw:
     generator = np.random.default_rng([seed, unknown])
     left_out = np.sort(generator.choice(world.breeds, unknown, replace=False))
     known = np.setdiff1d(np.arange(world.breeds), left_out)
@@ -106,11 +115,11 @@ def discriminant(
     embeddings: NDArray[np.floating], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weights [dim, classes] and bias [classes] of a linear discriminant with a shrunk covariance."""
-    rows = embeddings.astype(np.float64)
+    rows = embeddings.astype(np.float32)
     classes = int(labels.max()) + 1
     means = np.stack([rows[labels == label].mean(axis=0) for label in range(classes)])
     spread = rows - means[labels]
-    covariance = spread.T @ spread / len(rows)
+    covariance = (spread.T @ spread).astype(np.float64) / len(rows)
     ridge = _SHRINK * np.trace(covariance) / len(covariance)
     shrunk = (1 - _SHRINK) * covariance + ridge * np.eye(len(covariance))
     weights = np.linalg.solve(shrunk, means.T)

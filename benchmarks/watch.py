@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import time
@@ -260,17 +261,13 @@ def main() -> int:
     _load(options)
     seeds, started = range(options.seeds), time.monotonic()
     parts = options.parts.split(",")
-    with ProcessPoolExecutor(options.workers, initializer=_load, initargs=(options,)) as pool:
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("fork")) as pool:
 
         def each(function: Callable[..., Any], *more: Any, count: int | None = None) -> list[Any]:
             chosen = seeds if count is None else range(count)
             return list(pool.map(partial(_run, function), chosen, *([value] * len(chosen) for value in more)))
 
         figures: dict[str, Any] = {}
-        if "quiet" in parts:
-            figures["quiet"] = _quiet("no shift", each(quiet_years, options.windows, None), options)
-        if "bursts" in parts:
-            figures["bursts"] = _quiet("bursts", each(quiet_years, options.windows, "bursts"), options)
         if "shifts" in parts:
             figures["shifts"] = _shifts(each(shifted, DRAWS_A_SHIFT // options.seeds))
         if "estimates" in parts:
@@ -281,6 +278,10 @@ def main() -> int:
             figures["conformal"] = _conformal(each(coverage))
         if "queue" in parts:
             figures["queue"] = _queue(each(queue_gain))
+        if "quiet" in parts:
+            figures["quiet"] = _quiet("no shift", each(quiet_years, options.windows, None), options)
+        if "bursts" in parts:
+            figures["bursts"] = _quiet("bursts", each(quiet_years, options.windows, "bursts"), options)
     share = figures.get("shifts", {}).get("share", 0.0)
     bounded = all(figures[part]["bounded"] for part in ("quiet", "bursts") if part in figures)
     figure = share if bounded else 0.0

@@ -151,6 +151,8 @@ with DAG(
         max_count=p("endpoint_max_count"),
         canary_percent=p("canary_percent"),
         bake_seconds=p("bake_seconds"),
+        capture_percent=p("capture_percent"),
+        capture_days=p("capture_days"),
         outlets=[assets.endpoint()],
         on_success_callback=PipelineNotifier("deployed"),
     )

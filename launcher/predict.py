@@ -71,7 +71,12 @@ def _invoke(settings: Settings, endpoint: str, image: Path) -> dict[str, Any]:
     kind = mimetypes.guess_type(image.name)[0] or "application/x-image"
     try:
         answer = _client("sagemaker-runtime", settings).invoke_endpoint(
-            EndpointName=endpoint, ContentType=kind, Accept="application/json", Body=image.read_bytes()
+            EndpointName=endpoint,
+            ContentType=kind,
+            Accept="application/json",
+            # Not traffic: `watch` leaves it out.
+            InferenceId="ml-pipeline-test/predict",
+            Body=image.read_bytes(),
         )
     except ClientError as error:
         raise RunError(f"{endpoint} refused {image}: {error.response['Error']['Message']}") from None

@@ -226,6 +226,8 @@ def run_conf(settings: Settings, chosen: inputs.Inputs) -> dict[str, object]:
         "weights": chosen.weights,
         "architecture": settings.architecture,
         "trials": settings.trials,
+        "capture_percent": 100,
+        "capture_days": 7,
         **settings.conf,
     }
 

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 _ALONE: Final = 0.99
 """Share of reference photos that must not be taken for the burst of another one."""
+_UNRELATED: Final = 0.9
+"""The same share of a window's photos, for photos far apart: sources may come back."""
+_LONGEST: Final = 25
+"""Photos of one burst, about."""
 _BLOCK: Final = 512
 
 
@@ -27,11 +31,19 @@ class Bursts:
         """Cosine from which two photos count as one."""
 
     def first_of_each(self, embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Rows of the photos that count: the first of each burst, in order."""
+        """Rows of the photos that count: the first of each burst, in order.
+
+        A camera that fails makes all photos alike, and those are not one burst: photos far apart in the window do not
+        belong together, so what hardly any two of them are, counts as near.
+
+        Args:
+            embeddings: In the order of time, [n, dim].
+        """
         rows = self._directions(embeddings)
+        near = max(self.similarity, _far_apart(rows))
         kept: list[int] = []
         for number, row in enumerate(rows):
-            if not kept or float((rows[kept] @ row).max()) < self.similarity:
+            if not kept or float((rows[kept] @ row).max()) < near:
                 kept.append(number)
         return np.array(kept, np.int64)
 
@@ -39,6 +51,16 @@ class Bursts:
         rows = embeddings.astype(np.float32) - self._mean
         length = np.linalg.norm(rows, axis=1, keepdims=True)
         return np.asarray(rows / np.where(length > 0, length, 1), np.float32)
+
+
+def _far_apart(rows: NDArray[np.float32]) -> float:
+    """The similarity that hardly any photo has with one far from it in the order of `rows`; -1 in a short window."""
+    if len(rows) <= 2 * _LONGEST:
+        return -1.0
+    similarity = rows @ rows.T
+    place = np.arange(len(rows))
+    similarity[np.abs(place[:, None] - place) < _LONGEST] = -1
+    return float(np.quantile(similarity.max(axis=1), _UNRELATED))
 
 
 def _nearest(rows: NDArray[np.float32], start: int) -> NDArray[np.float32]:

@@ -64,12 +64,14 @@ def test_every_file_imports(bag: DagBag) -> None:
         "janitor",
         "teardown",
         "deploy",
+        "watch",
+        "retraining_proposal",
     }
 
 
 def test_only_what_starts_by_itself_waits_to_be_switched_on(bag: DagBag) -> None:
     paused = {name for name, found in bag.dags.items() if found.is_paused_upon_creation}
-    assert paused == {"scheduled_retraining"}
+    assert paused == {"scheduled_retraining", "watch"}
 
 
 def test_there_are_no_plugin_errors() -> None:
@@ -192,3 +194,16 @@ def test_no_heavy_module_and_no_network_at_import() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_a_proposal_is_a_run_of_its_own_that_the_next_look_does_not_wait_for(bag: DagBag) -> None:
+    watch, proposal = dag(bag, "watch"), dag(bag, "retraining_proposal")
+    assert watch.task_dict["begin"].downstream_task_ids == {"look"}
+    assert "conclude" in watch.task_dict["look"].downstream_task_ids
+    assert watch.max_active_runs == 1
+    propose = watch.task_dict["propose"].partial_kwargs
+    assert propose["trigger_dag_id"] == "retraining_proposal"
+    assert propose["skip_when_already_exists"] is True
+    assert not propose.get("wait_for_completion")
+    assert proposal.task_dict["ask"].downstream_task_ids == {"conf"}
+    assert proposal.task_dict["train"].trigger_dag_id == "train_and_deploy"

@@ -23,6 +23,7 @@ from model_code.data.manifest import (
 from model_code.data.records import Fractions, Photo, Rejected
 from model_code.data.shards import Sample, Split, write_shard
 from model_code.data.source import DatasetError, Source
+from model_code.data.versions.reviewed import for_training
 from model_code.data.versions.store import Store, check_name
 from model_code.process.parallel import ordered_map
 
@@ -174,8 +175,10 @@ class _Making:
             place = {index: at for at, index in enumerate(i for i in range(len(found)) if i not in out)}
             found = [photo for index, photo in enumerate(found) if index not in out]
             pairs = [(place[one], place[other]) for one, other in pairs if one in place and other in place]
-        split_of, ambiguous = splits.assign(found, known, self.options.seed, self.options.fractions, pairs)
-        return found, split_of, contradicting + ambiguous
+        found, pairs, joined = for_training(found, pairs, known)
+        fixed = {**known, **joined.splits}
+        split_of, ambiguous = splits.assign(found, fixed, self.options.seed, self.options.fractions, pairs)
+        return found, split_of, contradicting + joined.rejected + ambiguous
 
     def pack(self, plans: list[ShardPlan]) -> tuple[list[ShardRow], list[PhotoRow], int, int]:
         """Write missing shards; returns the rows of all shards and photos, bytes stored, and number of new shards."""

@@ -24,3 +24,8 @@ def photos() -> Asset:
 def endpoint() -> Asset:
     """Return the endpoint that train_and_deploy brings into service."""
     return Asset("ml-pipeline-endpoint")
+
+
+def looks() -> Asset:
+    """What watch has found at an endpoint; the page is in the event's task."""
+    return Asset("ml-pipeline-looks")

@@ -10,6 +10,7 @@ from airflow.sdk import Param
 
 from ml_pipeline.registry.approval import Approval
 from ml_pipeline.registry.gate import Burden
+from ml_pipeline.requests.endpoint import CAPTURE_DAYS
 from ml_pipeline.requests.job import DEFAULT_HOURS, LONGEST_HOURS
 from ml_pipeline.requests.recipe import APART
 from ml_pipeline.requests.search import TuneMode
@@ -234,6 +235,8 @@ def scheduled_retraining() -> dict[str, Param]:
 
 def forms() -> dict[str, Callable[[], dict[str, Param]]]:
     """Return the function that makes the params of each DAG, by its id."""
+    from ml_pipeline.dag import watch_params
+
     return {
         "train_and_deploy": train_and_deploy,
         "batch_predict": batch_predict,
@@ -241,6 +244,8 @@ def forms() -> dict[str, Callable[[], dict[str, Param]]]:
         "teardown": teardown,
         "deploy": deploy,
         "scheduled_retraining": scheduled_retraining,
+        "watch": watch_params.watch,
+        "retraining_proposal": watch_params.retraining_proposal,
     }
 
 
@@ -620,6 +625,24 @@ def _service() -> dict[str, Param]:
                 maximum=3600,
                 title="Bake time (s)",
                 description_md="An alarm within this time rolls an update back; empty: 120 on AWS, 2 on local_aws.",
+            ),
+            "capture_percent": Param(
+                100,
+                type="integer",
+                minimum=1,
+                maximum=100,
+                title="Capture (%)",
+                description_md="Share of requests that is kept for `watch`, where a retention is set.",
+            ),
+            "capture_days": Param(
+                None,
+                type=["integer", "null"],
+                enum=[None, *CAPTURE_DAYS],
+                title="Keep captures (days)",
+                description_md=(
+                    "Photos and answers are kept for so long, for `watch` to look at; empty: nothing is kept. They may "
+                    "show people: docs/security.md."
+                ),
             ),
         },
     )

@@ -44,7 +44,7 @@ def upload(
         DatasetError: No data set can be made of `data`; the message names the fix.
         ConcurrentUpload: Another upload of this data set finished first.
     """
-    from ml_pipeline.dataset import corrections, sources
+    from ml_pipeline.dataset import corrections, reviewed, sources
     from ml_pipeline.dataset.place import Place
     from model_code.data.records import Fractions
     from model_code.data.source import DatasetError, Folder
@@ -59,9 +59,10 @@ def upload(
             "runs, in ML_PIPELINE_DEFAULTS"
         )
     options = Options(seed, fractions or Fractions(), group_lookalikes, force, workers)
-    log = corrections.load(s3, bucket, name)
+    correct = reviewed.correct(corrections.load(s3, bucket, name), reviewed.denied(s3, bucket, name))
     with tempfile.TemporaryDirectory(prefix="ml-pipeline-upload-") as folder:
         source = sources.source_of(s3, data)
         if not isinstance(source, Folder):
             source = sources.Spooled(source, Path(folder))
-        return make(Place(s3, bucket, name), source, options, log.apply, progress)
+        source = reviewed.with_reviewed(s3, bucket, name, source)
+        return make(Place(s3, bucket, name), source, options, correct, progress)

@@ -1,4 +1,4 @@
-"""Approve a registered model, by the gate alone or by a person."""
+"""Ask a person: may a registered model serve, shall a changed endpoint get a new one."""
 
 from __future__ import annotations
 
@@ -56,3 +56,24 @@ class ApproveModelOperator(ApprovalOperator):
             context["ti"].xcom_push(key="return_value", value=result)
         super().execute_complete(context, event)
         return {"approved": True, "by": user}
+
+
+class ApproveRetrainingOperator(ApprovalOperator):
+    """Ask a person whether to train again; a rejection skips the training. With retrain="auto", no person is asked.
+
+    Args:
+        retrain: "ask" or "auto".
+    """
+
+    template_fields = ("subject", "body", "retrain")
+
+    def __init__(self, *, retrain: Templated, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.retrain = retrain
+
+    def execute(self, context: Context) -> Any:
+        """Ask, unless training starts by itself."""
+        if self.retrain == "auto":
+            self.log.info("retrain=auto: nothing to ask")
+            return None
+        return super().execute(context)

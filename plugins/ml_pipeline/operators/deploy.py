@@ -46,6 +46,7 @@ class DeployEndpointOperator(AwsOperator):
         instance_type, instance_count: Instances that serve.
         max_count: Above instance_count, the endpoint scales up to this with its load.
         canary_percent, bake_seconds: See `requests.endpoint.Serving`.
+        capture_percent, capture_days: Share of requests that is kept, and for how long; None: nothing is.
         wait_timeout: Longest wait for a rollout; by itself it takes up to three hours, an hour of them watched.
     """
 
@@ -59,6 +60,8 @@ class DeployEndpointOperator(AwsOperator):
         "max_count",
         "canary_percent",
         "bake_seconds",
+        "capture_percent",
+        "capture_days",
     )
 
     def __init__(
@@ -72,6 +75,8 @@ class DeployEndpointOperator(AwsOperator):
         max_count: Templated = 1,
         canary_percent: Templated = 25,
         bake_seconds: Templated = None,
+        capture_percent: Templated = 100,
+        capture_days: Templated = None,
         wait_timeout: timedelta = timedelta(hours=4),
         **kwargs: Any,
     ) -> None:
@@ -84,6 +89,8 @@ class DeployEndpointOperator(AwsOperator):
         self.max_count = max_count
         self.canary_percent = canary_percent
         self.bake_seconds = bake_seconds
+        self.capture_percent = capture_percent
+        self.capture_days = capture_days
         self.wait_timeout = wait_timeout
 
     def execute(self, context: Context) -> Deployed:
@@ -227,6 +234,9 @@ class DeployEndpointOperator(AwsOperator):
             max_count=int(self.max_count),
             canary_percent=int(self.canary_percent),
             bake_seconds=settings.bake_seconds if self.bake_seconds is None else int(self.bake_seconds),
+            capture=endpoint.capture_of(
+                settings.bucket, self.capture_percent, self.capture_days, settings.network.volume_key
+            ),
         )
 
     def _ensure_parts(self, serving: Serving, tags: Tags) -> None:

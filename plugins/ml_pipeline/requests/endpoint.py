@@ -21,6 +21,54 @@ _START_SECONDS = 3600
 
 
 @dataclass(frozen=True)
+class Capture:
+    """What an endpoint keeps of its requests and answers (SageMaker data capture).
+
+    Attributes:
+        percent: Share of requests, 1-100.
+        uri: Prefix under which SageMaker writes `<endpoint>/<variant>/yyyy/mm/dd/hh/*.jsonl`.
+        key: KMS key; None: the bucket's own.
+    """
+
+    percent: int
+    uri: str
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.percent <= 100:
+            raise ValueError(f"capture_percent is {self.percent}; SageMaker takes 1 to 100, and 0 is off")
+
+    def config(self) -> Document:
+        """Return DataCaptureConfig. Photos are bytes, so no content type is named as text."""
+        return {
+            "EnableCapture": True,
+            "InitialSamplingPercentage": self.percent,
+            "DestinationS3Uri": self.uri,
+            "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+            **({"KmsKeyId": self.key} if self.key else {}),
+        }
+
+
+CAPTURE_DAYS = (7, 30, 90)
+"""Retentions that infra/storage.yaml has a rule for: captures of the same retention share a prefix."""
+
+
+def capture_of(
+    bucket: str, percent: int | str, days: int | str | None, key: str | None = None
+) -> Capture | None:
+    """Return the capture that the params ask for; without a retention, None.
+
+    Raises:
+        ValueError: No rule of the bucket deletes after that number of days.
+    """
+    if days in (None, "", "None"):
+        return None
+    if int(days) not in CAPTURE_DAYS:  # type: ignore[arg-type]
+        raise ValueError(f"capture_days is {days}; choose one of {', '.join(map(str, CAPTURE_DAYS))}")
+    return Capture(int(percent), f"s3://{bucket}/captures/{int(days)}d", key)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
 class Serving:
     """A model, and the instances that serve it.
 
@@ -33,6 +81,7 @@ class Serving:
         latency_alarm_ms: p99 model latency that rolls an update back.
         error_alarm: 5xx answers within a minute that roll an update back.
         network: See `Network`.
+        capture: What is kept of requests and answers; None: nothing.
     """
 
     endpoint_name: str
@@ -47,6 +96,7 @@ class Serving:
     latency_alarm_ms: int = 2000
     error_alarm: int = 5
     network: Network = OPEN
+    capture: Capture | None = None
 
     def __post_init__(self) -> None:
         if names.slug(self.endpoint_name, names.LIMIT) != self.endpoint_name.lower():
@@ -68,7 +118,9 @@ class Serving:
     @property
     def config_name(self) -> str:
         """The endpoint config's name, hashed from the model and its instances."""
-        parts = (self.model_name, self.instance_type, self.instance_count, self.network.volume_key)
+        parts = [self.model_name, self.instance_type, self.instance_count, self.network.volume_key]
+        if self.capture:  # without it, the names of endpoints that exist stay as they are
+            parts += [self.capture.percent, self.capture.uri, self.capture.key]
         return names.content_name(self.endpoint_name, *parts)
 
     @property
@@ -115,6 +167,7 @@ def endpoint_config(serving: Serving, tags: Tags = ()) -> Document:
         ],
         "Tags": list(tags),
         **serving.network.volume(serving.instance_type, "KmsKeyId"),
+        **({"DataCaptureConfig": serving.capture.config()} if serving.capture else {}),
     }
 
 

@@ -76,3 +76,9 @@ def test_a_burst_counts_once(drift) -> None:
     burst = singles[4] + 0.02 * np.random.default_rng(2).normal(size=(15, 16))
     kept = Bursts(reference).first_of_each(np.concatenate([singles, burst]))
     assert kept.tolist() == list(range(20))
+
+
+def test_a_camera_that_fails_is_not_one_burst() -> None:
+    reference = np.random.default_rng(0).normal(size=(300, 16))
+    black = np.ones(16) + 1e-3 * np.random.default_rng(1).normal(size=(80, 16))
+    assert len(Bursts(reference).first_of_each(black)) > 40

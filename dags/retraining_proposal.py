@@ -1,0 +1,44 @@
+"""Asks a person whether to train again after the photos have changed, then starts train_and_deploy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, task
+
+from ml_pipeline.dag import watch_params as params
+from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.operators.approve import ApproveRetrainingOperator
+from ml_pipeline.operators.retrain import TrainingRunOperator
+
+with DAG(
+    "retraining_proposal",
+    dag_display_name="Retraining proposal",
+    description=__doc__,
+    doc_md=params.PROPOSAL_DOC,
+    schedule=None,
+    params=params.retraining_proposal(),
+    **dag_defaults(),
+) as dag:
+    p = dag.param
+
+    @task
+    def conf(data: str, dataset_name: str, endpoint_name: str, conf: Any) -> dict[str, Any]:
+        """Return the params of the training run."""
+        return {**conf, "data": data, "dataset_name": dataset_name, "endpoint_name": endpoint_name}
+
+    ask = ApproveRetrainingOperator(
+        task_id="ask",
+        subject="Train {{ params.dataset_name }} again for {{ params.endpoint_name }}?",
+        body=params.PROPOSAL_BODY,
+        retrain=p("retrain"),
+    )
+    made = conf(p("data"), p("dataset_name"), p("endpoint_name"), p("conf"))
+    ask >> made
+    TrainingRunOperator(
+        task_id="train",
+        trigger_dag_id="train_and_deploy",
+        trigger_run_id="{{ run_id }}",
+        conf=made,
+        poke_interval=10,
+    )

@@ -1,0 +1,156 @@
+"""The page of a look: what changed, in numbers and in photos side by side."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model_code.data.photos import PhotoError, decode
+from model_code.pages.charts import percent
+from model_code.pages.markup import Html, meter, note, section, table
+from model_code.pages.style import STYLE
+from model_code.watch.look import Found
+
+SIDE = 160
+_SHOWN = 12
+_MEANING = {
+    "embedding": "what the photos show",
+    "probabilities": "how the model answers",
+    "classes": "the mix of classes",
+    "confidence": "how sure the model is",
+    "photo": "brightness, contrast, sharpness",
+    "file": "size and format of the files (shown only)",
+}
+
+
+def thumbnail(photo: bytes) -> bytes | None:
+    """A JPEG whose shorter side is `SIDE`, re-encoded, so that no metadata of the photo comes along."""
+    try:
+        image = Image.fromarray(decode(photo, min_side=SIDE))
+    except PhotoError:
+        return None
+    scale = min(1.0, SIDE / min(image.size))
+    stream = io.BytesIO()
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image.resize(size, Image.Resampling.LANCZOS).save(stream, "JPEG", quality=80)
+    return stream.getvalue()
+
+
+def render(found: Found, classes: Sequence[str], title: str) -> str:
+    """The page; the same look gives the same bytes."""
+    document = found.document
+    parts = [
+        _header(document, title),
+        _tests(document),
+        _figures(document),
+        _answers(document),
+        _photos(found, classes),
+    ]
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(document: Mapping[str, Any], title: str) -> str:
+    if not document["tests"]:
+        lead = f"Too few photos to compare: {document['photos']} different ones."
+    elif document["p"] <= document["level"]:
+        changed = [_MEANING[name] for name, test in document["tests"].items() if test["alarms"]]
+        lead = f"The photos have changed: {', '.join(changed) or 'several things a little'}."
+    else:
+        lead = "No change beyond what chance gives."
+    left_out = ", ".join(f"{count} {reason}" for reason, count in document["left_out"].items())
+    facts = (
+        f"{document['captured']} captured, {document['looked_at']} looked at, {document['photos']} counted "
+        f"(a burst once), {document['unreadable']} unreadable; {document['first']} to {document['last']}"
+    )
+    remark = note(f"Left out: {left_out}.").markup if left_out else ""
+    return (
+        f'<header>\n<h1>{escape(title)}</h1>\n<p class="soft">{escape(facts)}</p>\n'
+        f'<p class="lead">{escape(lead)}</p>{remark}\n</header>'
+    )
+
+
+def _tests(document: Mapping[str, Any]) -> str:
+    if not document["tests"]:
+        return ""
+    rows = [
+        [_MEANING[name], f"{test['p']:.5f}", f"{test['distance']:.1f}", "alarm" if test["alarms"] else ""]
+        for name, test in document["tests"].items()
+    ]
+    return section(
+        "What changed",
+        f"Share of quiet windows that look at least so different, of {document['reference']['photos']} reference "
+        f"photos. All tests together ring falsely with a probability of {document['level']:.5f}.",
+        table(["Compared", "#p", "#distance", ""], rows),
+    )
+
+
+def _figures(document: Mapping[str, Any]) -> str:
+    rows: list[list[Html | str]] = []
+    for name, key in (("estimated accuracy", "accuracy"), ("true accuracy, where labels came back", "truth")):
+        if value := document[key]:
+            span = f"{percent(value['low'], 1)} to {percent(value['high'], 1)}"
+            rows.append([name, percent(value["value"], 1), span, meter(value["value"])])
+    if unknown := document["unknown"]:
+        span = f"{percent(unknown['low'], 1)} to {percent(unknown['high'], 1)}"
+        rows.append(
+            [
+                "photos of no known class",
+                percent(unknown["share"], 1),
+                span,
+                meter(unknown["share"], "second"),
+            ]
+        )
+    if low := document["low_confidence"]:
+        span = f"reference {percent(low['reference'], 1)}"
+        rows.append(["answers that abstain", percent(low["window"], 1), span, meter(low["window"], "second")])
+    if not rows:
+        return ""
+    reference = percent(document["reference"]["accuracy"], 1)
+    return section(
+        "What it costs",
+        f"On its reference photos the model is right on {reference}. An estimate says nothing about photos of no known "
+        "class.",
+        table(["", "#value", "#interval", ""], rows),
+    )
+
+
+def _answers(document: Mapping[str, Any]) -> str:
+    answers = document.get("answers") or {}
+    rows = [[name, str(entry["photos"]), f"{entry['expected']:.1f}"] for name, entry in answers.items()]
+    return section("Classes answered", table(["Class", "#photos", "#expected"], rows)) if rows else ""
+
+
+def _photos(found: Found, classes: Sequence[str]) -> str:
+    if not len(found.counted):
+        return ""
+    confidence = found.seen.photos.probabilities.max(axis=1)
+    rows = found.counted[np.argsort(confidence[found.counted], kind="stable")]
+    least, most = _gallery(found, rows[:_SHOWN], classes), _gallery(found, rows[::-1][:_SHOWN], classes)
+    return section("Least certain", Html(least)) + section("Most certain", Html(most))
+
+
+def _gallery(found: Found, rows: NDArray[np.integer], classes: Sequence[str]) -> str:
+    items = []
+    for row in rows.tolist():
+        small = thumbnail(found.served[row].data)
+        if small is None:
+            continue
+        answer = found.seen.photos.probabilities[row]
+        best = int(answer.argmax())
+        picture = f"data:image/jpeg;base64,{base64.b64encode(small).decode('ascii')}"
+        text = f"{escape(classes[best])} {percent(float(answer[best]))}"
+        items.append(f'<li><img alt="" src="{picture}">{text}</li>')
+    return f'<ul class="photos">{"".join(items)}</ul>'

@@ -1,0 +1,150 @@
+"""The reference of a model: photos it was not trained on, as it sees them, to compare served photos with.
+
+It is made of test photos at the first look at a model, and kept: the test split is not seen before a model is judged,
+so a bundle cannot hold it; a model of any earlier release gets one all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from model_code.data.shards import Sample, read_shard
+from model_code.process.progress import Progress
+from model_code.watch.drift import Photos
+from model_code.watch.estimate import Basis
+from model_code.watch.model import WatchedModel
+from model_code.watch.simulate import FAULTS
+
+SCHEMA_VERSION: Final = 1
+FILE: Final = "reference.safetensors"
+MOST_PHOTOS: Final = 3000
+"""Photos of a reference: beyond, a window's own chance is what limits a test."""
+SIMULATED: Final = 400
+LEAST_PHOTOS: Final = 20
+
+
+class WatchError(RuntimeError):
+    """A look that cannot be taken; the text is one line that names the fix."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What windows are compared with.
+
+    Args:
+        photos: As the model sees them.
+        labels: Their classes, by the model's numbers, [m].
+        simulated: See `estimate.Basis`.
+        model: Digest of the model.
+    """
+
+    photos: Photos
+    labels: NDArray[np.int64]
+    simulated: NDArray[np.float64]
+    model: str
+
+    @property
+    def basis(self) -> Basis:
+        """What it says about confidence."""
+        return Basis(self.photos.probabilities, self.labels, self.simulated)
+
+    @property
+    def accuracy(self) -> float:
+        """The model's, on these photos."""
+        return float(self.basis.hits.mean())
+
+
+def build(model: WatchedModel, shards: Sequence[Path]) -> Reference:
+    """Make the reference of a model from test shards, whose photos are in the order of a hash.
+
+    Raises:
+        WatchError: There are too few photos of classes that the model knows.
+    """
+    known = {name: number for number, name in enumerate(model.predictor.classes)}
+    samples = _first(shards, known)
+    if len(samples) < LEAST_PHOTOS:
+        raise WatchError(
+            f"only {len(samples)} test photos of the model's classes, a reference needs {LEAST_PHOTOS}: "
+            "give --test the shards of the data set that the model was evaluated on"
+        )
+    faulty = samples[:SIMULATED]
+    progress = Progress(len(samples) + len(FAULTS) * len(faulty), "photos")
+    seen = model.see([sample.data for sample in samples], advance=progress.advance)
+    labels = np.array([known[samples[number].label] for number in seen.readable.tolist()], np.int64)
+    basis = Basis(seen.photos.probabilities, labels, np.empty((0, 2)))
+    pairs = [(float(basis.probabilities.max(axis=1).mean()), float(basis.hits.mean()))]
+    for fault in FAULTS.values():
+        again = model.see(
+            [sample.data for sample in faulty],
+            lambda pixels, number, fault=fault: fault(pixels, np.random.default_rng(number)),  # type: ignore[misc]
+            progress.advance,
+        )
+        truth = np.array([known[faulty[number].label] for number in again.readable.tolist()], np.int64)
+        answers = again.photos.probabilities
+        pairs.append((float(answers.max(axis=1).mean()), float((answers.argmax(axis=1) == truth).mean())))
+    return Reference(seen.photos, labels, np.array(pairs), model.digest)
+
+
+def save(reference: Reference, folder: Path) -> None:
+    """Write the reference into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    photos = reference.photos
+    tensors = {
+        "embeddings": photos.embeddings.astype(np.float16),
+        "probabilities": photos.probabilities.astype(np.float32),
+        "looks": photos.looks.astype(np.float32),
+        "files": photos.files.astype(np.float32),
+        "labels": reference.labels.astype(np.int32),
+        "simulated": reference.simulated.astype(np.float64),
+    }
+    metadata = {
+        "schema_version": str(SCHEMA_VERSION),
+        "model": reference.model,
+        "faults": json.dumps([*FAULTS]),
+    }
+    save_file({name: np.ascontiguousarray(part) for name, part in tensors.items()}, folder / FILE, metadata)
+
+
+def load(folder: Path, model: str) -> Reference | None:
+    """The reference in a folder; None where there is none.
+
+    Raises:
+        WatchError: It is damaged, of a newer release, or of another model.
+    """
+    path = folder / FILE if folder.is_dir() else folder
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise WatchError(f"{path} is damaged ({error}): delete it, the next look makes another") from error
+    if int(metadata.get("schema_version", 0)) > SCHEMA_VERSION:
+        raise WatchError(f"{path} was written by a newer release: update ml-pipeline")
+    if metadata.get("model") != model:
+        raise WatchError(f"{path} is the reference of model {metadata.get('model')}, not of {model}")
+    photos = Photos(
+        tensors["embeddings"].astype(np.float32), tensors["probabilities"], tensors["looks"], tensors["files"]
+    )
+    return Reference(photos, tensors["labels"].astype(np.int64), tensors["simulated"], model)
+
+
+def _first(shards: Sequence[Path], known: dict[str, int]) -> list[Sample]:
+    samples: list[Sample] = []
+    for shard in shards:
+        for sample in read_shard(shard):
+            if sample.label in known:
+                samples.append(sample)
+            if len(samples) == MOST_PHOTOS:
+                return samples
+    return samples

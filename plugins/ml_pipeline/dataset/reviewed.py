@@ -1,0 +1,101 @@
+"""Reviewed photos of an endpoint's traffic join the photos of the source, and forgotten ones never do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ml_pipeline.aws import s3 as objects
+from ml_pipeline.dataset import corrections
+from ml_pipeline.dataset.corrections import Action, Log
+
+if TYPE_CHECKING:
+    from model_code.data.records import Photo, Rejected
+    from model_code.data.source import Candidate, Source
+    from model_code.data.versions.make import Correct, Corrected
+
+_FOLDER = "reviewed/"  # as `model_code.data.versions.reviewed` knows them
+
+
+def reviewed(s3: Any, bucket: str, name: str) -> dict[str, str]:
+    """Class by SHA-256 of reviewed photos that belong to the data set."""
+    answers = {key.removesuffix(".json") for key in objects.keys(s3, _reviews(bucket, name) + "answers/")}
+    if not answers:
+        return {}
+    newest = corrections.load(s3, bucket, name).newest()
+    entries = [newest[sha256] for sha256 in sorted(answers) if sha256 in newest]
+    return {entry.sha256: entry.label for entry in entries if entry.action is Action.LABEL and entry.label}
+
+
+def denied(s3: Any, bucket: str, name: str) -> frozenset[str]:
+    """The list of forgotten photos, which must not come back: the SHA-256 of each photo's SHA-256 in hex."""
+    return frozenset(objects.keys(s3, f"s3://{bucket}/datasets/{name}/forgotten/"))
+
+
+def hidden(sha256: str) -> str:
+    """The entry of a photo in that list; no photo can be told from it."""
+    return hashlib.sha256(sha256.encode()).hexdigest()
+
+
+def without_denied(photos: Sequence[Photo], gone: frozenset[str]) -> tuple[list[Photo], list[Rejected]]:
+    """Photos without those that were forgotten, and these as left out."""
+    from model_code.data.records import Rejected
+
+    kept = [photo for photo in photos if hidden(photo.sha256) not in gone] if gone else list(photos)
+    left = {photo.path for photo in kept}
+    reason = "forgotten on request; take it out of the source"
+    return kept, [Rejected(photo.path, reason) for photo in photos if photo.path not in left]
+
+
+def correct(log: Log, gone: frozenset[str]) -> Correct:
+    """Return the step that takes forgotten photos out and applies the log of corrections."""
+
+    def apply(photos: Sequence[Photo]) -> Corrected:
+        kept, forgotten = without_denied(photos, gone)
+        corrected = log.apply(kept)
+        return replace(corrected, rejected=forgotten + corrected.rejected)
+
+    return apply
+
+
+def with_reviewed(s3: Any, bucket: str, name: str, source: Source) -> Source:
+    """A source with the reviewed photos added."""
+    labels = reviewed(s3, bucket, name)
+    return _WithReviewed(s3, _reviews(bucket, name), source, labels) if labels else source
+
+
+class _WithReviewed:
+    """See `with_reviewed`."""
+
+    def __init__(self, s3: Any, folder: str, source: Source, labels: Mapping[str, str]) -> None:
+        self._s3 = s3
+        self._folder = folder
+        self._source = source
+        self._labels = labels
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def candidates(self) -> Iterable[Candidate]:
+        """Files of the source, then reviewed photos."""
+        yield from self._source.candidates()
+        yield from self._reviewed()
+
+    def read(self, path: str) -> bytes:
+        """The bytes of one file."""
+        sha256 = path.rpartition("/")[2]
+        if path.startswith(_FOLDER) and sha256 in self._labels:
+            return objects.read(self._s3, f"{self._folder}photos/{sha256}")
+        return self._source.read(path)
+
+    def _reviewed(self) -> Iterator[Candidate]:
+        from model_code.data.source import Candidate
+
+        for sha256, label in sorted(self._labels.items()):
+            yield Candidate(f"{_FOLDER}{label}/{sha256}", label, 0, sha256)
+
+
+def _reviews(bucket: str, name: str) -> str:
+    return f"s3://{bucket}/datasets/{name}/reviews/"

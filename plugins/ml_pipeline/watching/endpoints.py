@@ -1,0 +1,100 @@
+"""The endpoints that can be watched: what serves there, of which data set, and whether its photos are captured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ml_pipeline.registry import packages as registry
+from ml_pipeline.registry.packages import Package
+from ml_pipeline.requests.endpoint import ENDPOINT_TAG
+from ml_pipeline.requests.names import PROJECT_TAG
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An endpoint of this project.
+
+    Attributes:
+        dataset: Name of its data set; None where no package of the registry holds its model.
+        captures_uri: Prefix under which SageMaker writes what it captured, with a trailing slash; None: capture is off.
+        since: When the present configuration was created.
+    """
+
+    name: str
+    status: str
+    model_uri: str
+    package: Package | None
+    dataset: str | None
+    captures_uri: str | None
+    instance_type: str | None
+    since: datetime
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot be watched, in a line that names the fix; None: it can."""
+        if self.status not in ("InService", "Updating", "SystemUpdating", "RollingBack"):
+            return f"it is {self.status}: nothing serves there"
+        if self.captures_uri is None:
+            return "its photos are not captured: deploy it again with capture_percent and capture_days"
+        if self.package is None:
+            return "no model package of the registry holds its model: deploy it with train_and_deploy"
+        return None
+
+
+def watched(sagemaker: Any, wanted: str = "") -> Iterator[Watched]:
+    """The project's endpoints, or the one called `wanted`; one that is deleted meanwhile is passed over."""
+    from botocore.exceptions import ClientError
+
+    for name in [wanted] if wanted else list(_names(sagemaker)):
+        try:
+            yield describe(sagemaker, name)
+        except ClientError as error:
+            if "Could not find" not in str(error) and "does not exist" not in str(error):
+                raise
+
+
+def describe(sagemaker: Any, name: str) -> Watched:
+    """One endpoint.
+
+    Raises:
+        ClientError: There is none of this name.
+    """
+    endpoint = sagemaker.describe_endpoint(EndpointName=name)
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+    variant = config["ProductionVariants"][0]
+    model = sagemaker.describe_model(ModelName=variant["ModelName"])
+    uri = model["PrimaryContainer"]["ModelDataUrl"]
+    group, package = _package(sagemaker, uri)
+    capture = config.get("DataCaptureConfig") or {}
+    folder = capture.get("DestinationS3Uri", "").rstrip("/")
+    return Watched(
+        name=name,
+        status=endpoint["EndpointStatus"],
+        model_uri=uri,
+        package=package,
+        dataset=group,
+        captures_uri=f"{folder}/{name}/{variant['VariantName']}/" if capture.get("EnableCapture") else None,
+        instance_type=variant.get("InstanceType"),
+        since=config["CreationTime"],
+    )
+
+
+def _names(sagemaker: Any) -> Iterator[str]:
+    for page in sagemaker.get_paginator("list_endpoints").paginate():
+        for endpoint in page["Endpoints"]:
+            tags = sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
+            found = {tag["Key"]: tag["Value"] for tag in tags}
+            if found.get(PROJECT_TAG[0]) == PROJECT_TAG[1] and ENDPOINT_TAG in found:
+                yield endpoint["EndpointName"]
+
+
+def _package(sagemaker: Any, model_uri: str) -> tuple[str | None, Package | None]:
+    for page in sagemaker.get_paginator("list_model_package_groups").paginate():
+        for group in page["ModelPackageGroupSummaryList"]:
+            name = group["ModelPackageGroupName"]
+            if package := registry.find(sagemaker, name, model_uri):
+                return name, package
+    return None, None
