@@ -14,6 +14,7 @@ RUN := $(BIN)/python -m launcher
 #@ ENDPOINT=name            the endpoint of make predict, deploy and rollback; default: the last run's, or the only one
 #@ VERSION=3                the model version of make deploy; default: the newest approved
 #@ DATASET=name             the data set of make deploy and rollback; default: the only one with a model
+#@ SERVICE=name             the service of make logs; default: all
 #@ ONLY=name                the program of make bench; default: all
 #@ AIRFLOW_PORT=8080        port of Airflow on 127.0.0.1
 #@ LOCAL_AWS_PORT=4566      port of local_aws on 127.0.0.1
@@ -24,7 +25,7 @@ RUN := $(BIN)/python -m launcher
 export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME GPU
 
 .DEFAULT_GOAL := help
-.PHONY: help setup any-setup run up status predict deploy rollback notebook stop clean check docs test test-slow test-matrix wheels bench lock
+.PHONY: help setup any-setup run up status predict deploy rollback notebook logs open doctor stop clean check docs test test-slow test-matrix wheels mwaa bench lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +60,15 @@ rollback: setup ## deploy the model version before the one in service
 notebook: setup ## open JupyterLab on 127.0.0.1 with the notebooks, ready for local_aws
 	@$(RUN) notebook
 
+logs: any-setup ## follow the logs of the services, or SERVICE=scheduler
+	@$(RUN) logs --service "$(SERVICE)"
+
+open: any-setup ## open Airflow in the browser
+	@$(RUN) open
+
+doctor: any-setup ## show what is missing for local use and for AWS, and how to fix it
+	@$(RUN) doctor
+
 stop: any-setup ## stop every process; finished work is kept
 	@$(RUN) stop
 
@@ -86,6 +96,9 @@ test-matrix: setup ## run the wheels on every Python that is installed (before a
 
 wheels: setup ## build the wheels of the three distributions into dist/
 	@$(BIN)/python -m tools.wheels
+
+mwaa: setup ## build plugins.zip, requirements.txt and dags.zip for Amazon MWAA into dist/mwaa/
+	@$(BIN)/python -m tools.mwaa
 
 bench: setup ## run every program in benchmarks/, or ONLY=<name>
 	@$(BIN)/python -m benchmarks $(ONLY)

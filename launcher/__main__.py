@@ -1,4 +1,4 @@
-"""`python -m launcher run|up|status|predict|notebook|stop|clean`: what the Makefile calls."""
+"""The commands of the Makefile: `python -m launcher run | up | status | logs | open | doctor | ...`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ def parser() -> argparse.ArgumentParser:
     for command in (deploy, rollback):
         command.add_argument("--dataset", default="", help="data set; by default the only one with a model")
         command.add_argument("--endpoint", default="", help="endpoint; by default the data set's")
+    logs = commands.add_parser("logs", help="follow the logs of the services")
+    logs.add_argument("--service", default="", help="one of them, such as scheduler; default: all")
+    commands.add_parser("open", help="open Airflow in the browser")
+    commands.add_parser("doctor", help="show what is missing for local use and for AWS, and how to fix it")
     commands.add_parser("notebook", help="start JupyterLab with the project's notebooks")
-    commands.add_parser("stop", help="stop every process of the run; nothing finished is lost")
-    commands.add_parser("clean", help="stop, then remove everything a run made")
+    commands.add_parser("stop", help="stop every process of the run; finished work is kept")
+    commands.add_parser("clean", help="stop, then remove everything that runs wrote")
     return arguments
 
 
@@ -106,6 +110,24 @@ def _notebook(settings: Settings, console: Console, _: argparse.Namespace) -> in
     return notebook(settings, console)
 
 
+def _logs(settings: Settings, _: Console, chosen: argparse.Namespace) -> int:
+    from launcher.doctor import logs
+
+    return logs(settings, chosen.service)
+
+
+def _open(settings: Settings, console: Console, _: argparse.Namespace) -> int:
+    from launcher.doctor import open_airflow
+
+    return open_airflow(settings, console)
+
+
+def _doctor(settings: Settings, console: Console, _: argparse.Namespace) -> int:
+    from launcher.doctor import print_findings
+
+    return print_findings(settings, console)
+
+
 def _stop(settings: Settings, console: Console, _: argparse.Namespace) -> int:
     was_up = supervisor.read_state(settings.home) is not None
     with console.status("stopping"):
@@ -127,6 +149,7 @@ def _clean(settings: Settings, console: Console, _: argparse.Namespace) -> int:
 
 _COMMANDS = {
     "run": _run, "up": _up, "status": _status, "predict": _predict, "deploy": _deploy, "rollback": _deploy,
+    "logs": _logs, "open": _open, "doctor": _doctor,
     "notebook": _notebook, "stop": _stop, "clean": _clean,
 }  # fmt: skip
 

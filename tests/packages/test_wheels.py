@@ -30,6 +30,13 @@ def interpreter(version: str) -> str:
         return sys.executable
     if not MATRIX:
         pytest.skip("another interpreter: make test-matrix")
+    return find_python(version)
+
+
+def find_python(version: str) -> str:
+    """The path of an installed Python, or a skip."""
+    if sys.version.startswith(f"{version}."):
+        return sys.executable
     candidates = [
         *Path.home().glob(f".pyenv/versions/{version}.*/bin/python"),
         shutil.which(f"python{version}"),
@@ -53,11 +60,19 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def install(python: str, folder: Path, dist: Path, requirement: str) -> Path:
-    """A fresh environment with one of the wheels; its Python."""
+def install(python: str, folder: Path, dist: Path, *names: str) -> Path:
+    """A fresh environment with one of the wheels (and ours that it needs); its Python.
+
+    By path: on PyPI these names are not ours.
+    """
+    wanted = []
+    for name in names:
+        distribution, bracket, extra = name.partition("[")
+        (wheel,) = dist.glob(f"{distribution.replace('-', '_')}-*.whl")
+        wanted.append(f"{wheel}{bracket}{extra}")
     subprocess.run([python, "-m", "venv", str(folder)], check=True)
     argv = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    argv += ["--find-links", str(dist), "--constraint", str(dist / "constraints.txt"), requirement]
+    argv += ["--constraint", str(dist / "constraints.txt"), *wanted]
     environ = {
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PIP_CONSTRAINT")
     }
@@ -131,7 +146,7 @@ def _pings(url: str) -> bool:
 
 @pytest.mark.parametrize("version", PYTHONS)
 def test_the_dags_of_ml_pipeline_import(version: str, dist: Path, tmp_path: Path) -> None:
-    python = install(interpreter(version), tmp_path / "venv", dist, "ml-pipeline")
+    python = install(interpreter(version), tmp_path / "venv", dist, "model-code", "ml-pipeline")
     environ = clean(AIRFLOW_HOME=str(tmp_path / "airflow"), AIRFLOW__CORE__LOAD_EXAMPLES="False")
     environ["LOCAL_AWS_URL"] = "http://127.0.0.1:4566"
     found = subprocess.run(
