@@ -174,13 +174,25 @@ def unpack(archive: Path, directory: Path) -> None:
         with gzip.open(archive) as zipped:
             with tarfile.open(fileobj=zipped, mode="r|") as tar:
                 for member in _honest_members(tar, archive, shutil.disk_usage(directory).free):
-                    tar.extract(member, directory, set_attrs=False, filter="data")
+                    _write_member(tar, member, directory)
             # Only reading past tar's padding makes gzip compare its checksum.
             zipped.read(_CHUNK)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise BundleError(
             f"{archive} is truncated, damaged or no model.tar.gz ({error}): download it again"
         ) from error
+
+
+def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: Path) -> None:
+    """Write a member whose name was checked. Without tarfile's filter, which Python before 3.11.4 does not have."""
+    target = directory / member.name
+    content = tar.extractfile(member)
+    if content is None:
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with content, target.open("wb") as file:
+        shutil.copyfileobj(content, file)
 
 
 def _honest_members(tar: tarfile.TarFile, archive: Path, free: int) -> Iterator[tarfile.TarInfo]:
