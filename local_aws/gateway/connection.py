@@ -34,6 +34,8 @@ class Connection(HTTPConnection):
         """
         while super().communicate():  # type: ignore[no-untyped-call]
             server = self.server
+            if self.rfile.ended:
+                return False
             if not server.ready or server.requests.qsize or not self._follows():
                 return True
         return False
@@ -49,12 +51,12 @@ class Reader:
         self._socket = sock
         self._buffer = b""
         self._position = 0
-        self._ended = False
+        self.ended = False
         self.bytes_read = 0
 
     def end(self) -> None:
         """Read nothing more: the bytes that follow cannot be told from a request."""
-        self._buffer, self._position, self._ended = b"", 0, True
+        self._buffer, self._position, self.ended = b"", 0, True
 
     def has_data(self) -> bool:
         """Return True if bytes of the next request have arrived."""
@@ -92,7 +94,7 @@ class Reader:
         """Do nothing: the connection closes the socket."""
 
     def _receive(self, size: int) -> bytes:
-        return b"" if self._ended else self._socket.recv(size)
+        return b"" if self.ended else self._socket.recv(size)
 
     def _take(self, size: int) -> bytes:
         start = self._position

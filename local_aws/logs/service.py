@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
+import time
 from typing import Any
 
 from local_aws.context import Context
@@ -11,6 +13,14 @@ from local_aws.gateway.json_service import Call, Document, JsonService, Operatio
 from local_aws.state.logs import Event, Group, Stream
 
 operation = Operations("logs")
+HOUR = 3_600_000
+DAY = 24 * HOUR
+EVENT_OVERHEAD = 26
+"""Bytes that AWS adds to each event's message."""
+MOST_BATCH_BYTES = 1_048_576
+RETENTIONS = frozenset(
+    {1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
+)
 
 
 class Logs(JsonService):
@@ -49,6 +59,13 @@ def describe_log_groups(call: Call) -> Document:
 @operation("PutRetentionPolicy")
 def put_retention_policy(call: Call) -> None:
     """Set the number of days that events are kept."""
+    if call.params["retentionInDays"] not in RETENTIONS:
+        allowed = ", ".join(map(str, sorted(RETENTIONS)))
+        raise AwsError(
+            "InvalidParameterException",
+            f"1 validation error detected: Value '{call.params['retentionInDays']}' at 'retentionInDays' failed to "
+            f"satisfy constraint: Member must satisfy enum value set: [{allowed}]",
+        )
     if not call.context.logs.set_retention(
         call.region, call.params["logGroupName"], call.params["retentionInDays"]
     ):
@@ -103,8 +120,59 @@ def put_log_events(call: Call) -> Document:
     if not call.context.logs.has_stream(call.region, group, stream):
         raise _no_stream()
     events = [(event["timestamp"], event["message"]) for event in call.params["logEvents"]]
-    call.context.logs.append(call.region, group, stream, events)
-    return {"nextSequenceToken": "0"}
+    now = int(time.time() * 1000)
+    accepted, rejected = accept(events, now, call.context.logs.retention(call.region, group))
+    if accepted:
+        call.context.logs.append(call.region, group, stream, accepted)
+    return {"nextSequenceToken": "0", **({"rejectedLogEventsInfo": rejected} if rejected else {})}
+
+
+def accept(
+    events: list[tuple[int, str]], now: int, retention: int | None
+) -> tuple[list[tuple[int, str]], Document]:
+    """Choose the events of a PutLogEvents request that are neither too old nor too new.
+
+    Args:
+        events: (epoch milliseconds, message) in order.
+        now: epoch milliseconds.
+        retention: days that the group keeps events, None without limit.
+
+    Returns:
+        The events to store, and the members of rejectedLogEventsInfo.
+
+    Raises:
+        AwsError: the request breaks a rule for the whole batch: order, span, sizes.
+    """
+    times = [timestamp for timestamp, _ in events]
+    if any(later < earlier for earlier, later in itertools.pairwise(times)):
+        raise AwsError(
+            "InvalidParameterException",
+            "Log events in a single PutLogEvents request must be in chronological order.",
+        )
+    if times and times[-1] - times[0] > DAY:
+        raise AwsError(
+            "InvalidParameterException",
+            "The batch of log events in a single PutLogEvents request cannot span more than 24 hours.",
+        )
+    size = sum(len(message.encode("utf-8", "replace")) + EVENT_OVERHEAD for _, message in events)
+    if size > MOST_BATCH_BYTES:
+        raise AwsError(
+            "InvalidParameterException",
+            f"Upload too large: {size} bytes exceeds limit of {MOST_BATCH_BYTES}",
+        )
+    expired = now - retention * DAY if retention else None
+    old, new = now - 14 * DAY, now + 2 * HOUR
+    info: Document = {}
+    past_retention = sum(time < expired for time in times) if expired is not None else 0
+    too_old = sum(time < old for time in times)
+    too_new = next((number for number, time in enumerate(times) if time > new), None)
+    if past_retention:
+        info["expiredLogEventEndIndex"] = past_retention
+    if too_old:
+        info["tooOldLogEventEndIndex"] = too_old
+    if too_new is not None:
+        info["tooNewLogEventStartIndex"] = too_new
+    return events[max(past_retention, too_old) : too_new], info
 
 
 @operation("GetLogEvents")

@@ -85,6 +85,7 @@ class S3App:
             ("PUT", ""): object_api.put_object,
             ("DELETE", ""): object_api.delete_object,
             ("GET", "acl"): configuration_api.get_acl,
+            ("PUT", "acl"): configuration_api.put_acl,
             ("GET", "tagging"): object_api.get_tags,
             ("PUT", "tagging"): object_api.put_tags,
             ("DELETE", "tagging"): object_api.delete_tags,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import re
 from typing import Any
+
+import botocore.session
 
 from local_aws.errors import AwsError
 from local_aws.s3 import xml
@@ -13,7 +17,7 @@ from local_aws.s3.buckets import Versioning
 from local_aws.s3.checksums import Algorithm
 from local_aws.s3.conditions import Conditions
 from local_aws.s3.errors import S3Error, not_implemented
-from local_aws.s3.http import Request, Response, encode_key
+from local_aws.s3.http import Request, Response, encode_key, encoding_of
 from local_aws.s3.listing import Page, Query
 from local_aws.s3.multipart_api import OWNER
 from local_aws.s3.objects import Version
@@ -21,6 +25,7 @@ from local_aws.s3.store import Deletion, S3Store
 
 MOST_KEYS = 1000
 US_EAST_1 = "us-east-1"
+_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]")
 
 
 def list_buckets(store: S3Store, request: Request) -> Response:
@@ -29,6 +34,9 @@ def list_buckets(store: S3Store, request: Request) -> Response:
     after = request.query.get("continuation-token", "")
     most = request.integer("max-buckets", 10_000, 1, 10_000)
     region = request.query.get("bucket-region")
+    if region is not None and region not in regions():
+        text = f"Argument value {region} is not a valid AWS Region"
+        raise S3Error("InvalidArgument", text, ArgumentName="bucket-region")
     matching = [
         bucket
         for bucket in store.buckets.all()
@@ -43,6 +51,7 @@ def list_buckets(store: S3Store, request: Request) -> Response:
                     "Name": bucket.name,
                     "CreationDate": xml.iso_time(bucket.created),
                     "BucketRegion": bucket.region,
+                    "BucketArn": f"arn:aws:s3:::{bucket.name}",
                 }
                 for bucket in shown
             ]
@@ -60,7 +69,9 @@ def create_bucket(store: S3Store, request: Request) -> Response:
     constraint = parsed.get("LocationConstraint") or ""
     region = request.region
     if constraint == US_EAST_1:
-        raise S3Error("InvalidArgument", "The specified location-constraint is not valid")
+        raise S3Error("InvalidLocationConstraint", LocationConstraint=constraint)
+    if constraint and not _REGION.fullmatch(constraint) and constraint != "EU":
+        raise S3Error("InvalidLocationConstraint", LocationConstraint=constraint)
     if region != US_EAST_1 and constraint != region:
         shown = constraint or "unspecified"
         error = S3Error("InvalidArgument")
@@ -108,8 +119,11 @@ def put_versioning(store: S3Store, request: Request) -> Response:
     if parsed.get("MfaDelete", "Disabled") != "Disabled":
         raise not_implemented("MFA delete")
     status = parsed.get("Status")
+    if status is None:
+        text = "The Versioning element must be specified"
+        raise S3Error("IllegalVersioningConfigurationException", text)
     if status not in (Versioning.ENABLED.value, Versioning.SUSPENDED.value):
-        raise S3Error("IllegalVersioningConfigurationException")
+        raise S3Error("MalformedXML")
     store.buckets.set_versioning(request.bucket, Versioning(status))
     return Response(200)
 
@@ -119,7 +133,7 @@ def list_objects(store: S3Store, request: Request) -> Response:
     marker = request.query.get("marker", "")
     query = _query(request, (marker, 0) if marker else None)
     page = store.list_page(query)
-    encoding = _encoding(request)
+    encoding = encoding_of(request)
     body = {
         "Name": request.bucket,
         "Prefix": encode_key(query.prefix, encoding),
@@ -142,7 +156,7 @@ def list_objects_v2(store: S3Store, request: Request) -> Response:
     after = _read_token(token) if token is not None else ((start, 0) if start else None)
     query = _query(request, after)
     page = store.list_page(query)
-    encoding = _encoding(request)
+    encoding = encoding_of(request)
     body = {
         "Name": request.bucket,
         "Prefix": encode_key(query.prefix, encoding),
@@ -162,12 +176,15 @@ def list_objects_v2(store: S3Store, request: Request) -> Response:
 def list_versions(store: S3Store, request: Request) -> Response:
     """ListObjectVersions."""
     key_marker, id_marker = request.query.get("key-marker", ""), request.query.get("version-id-marker", "")
+    if id_marker and not key_marker:
+        text = "A version-id marker cannot be specified without a key marker."
+        raise S3Error("InvalidArgument", text, ArgumentName="version-id-marker", ArgumentValue=id_marker)
     after: tuple[str, int] | None = (key_marker, 0) if key_marker else None
     if key_marker and id_marker:
         after = (key_marker, store.version(request.bucket, key_marker, id_marker).sequence)
     query = _query(request, after, all_versions=True)
     page = store.list_page(query)
-    encoding = _encoding(request)
+    encoding = encoding_of(request)
     last = page.versions[-1] if page.versions else None
     more = page.next_after is not None
     body = {
@@ -237,13 +254,14 @@ def _query(request: Request, after: tuple[str, int] | None, all_versions: bool =
     return Query(request.bucket, prefix, delimiter, after, limit, all_versions)
 
 
-def _encoding(request: Request) -> str | None:
-    encoding = request.query.get("encoding-type")
-    if encoding not in (None, "", "url"):
-        raise S3Error(
-            "InvalidArgument", "Invalid Encoding Method specified in Request", ArgumentName="encoding-type"
-        )
-    return encoding or None
+@functools.cache
+def regions() -> frozenset[str]:
+    """Return the names of AWS's regions."""
+    session = botocore.session.get_session()
+    return frozenset(
+        name for partition in session.get_available_partitions()
+        for name in session.get_available_regions("s3", partition)
+    )  # fmt: skip
 
 
 def _contents(page: Page, encoding: str | None, owner: bool) -> dict[str, Any]:
@@ -293,4 +311,5 @@ def _read_token(token: str) -> tuple[str, int]:
         key, sequence = json.loads(base64.urlsafe_b64decode(token.encode()))
         return str(key), int(sequence)
     except (ValueError, TypeError):
-        raise S3Error("InvalidArgument", "The continuation token provided is incorrect") from None
+        text = "The continuation token provided is incorrect"
+        raise S3Error("InvalidArgument", text, ArgumentName="continuation-token") from None

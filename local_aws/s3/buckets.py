@@ -78,7 +78,10 @@ class Buckets:
         def remove(connection: sqlite3.Connection) -> list[str]:
             require(connection, name)
             if connection.execute("SELECT 1 FROM versions WHERE bucket = ? LIMIT 1", (name,)).fetchone():
-                raise S3Error("BucketNotEmpty", BucketName=name)
+                is_versioned = require(connection, name).versioning is not Versioning.OFF
+                more = ". You must delete all versions in the bucket." if is_versioned else ""
+                text = f"The bucket you tried to delete is not empty{more}"
+                raise S3Error("BucketNotEmpty", text, BucketName=name)
             theirs = "upload IN (SELECT id FROM uploads WHERE bucket = ?)"
             parts = connection.execute(f"SELECT blob FROM parts WHERE {theirs}", (name,)).fetchall()
             connection.execute(f"DELETE FROM parts WHERE {theirs}", (name,))

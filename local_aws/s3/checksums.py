@@ -86,10 +86,18 @@ class Digests:
         """Compare with a Content-MD5 header. Raises InvalidDigest or BadDigest."""
         if content_md5 is None:
             return
-        if len(decode(content_md5)) != 16:
-            raise S3Error("InvalidDigest")
-        if decode(content_md5) != self._md5.digest():
-            raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.")
+        try:
+            stated = base64.b64decode(content_md5, validate=True)
+        except binascii.Error:
+            stated = b""
+        if len(stated) != 16:
+            text = "The Content-MD5 you specified was invalid."
+            raise S3Error("InvalidDigest", text, **{"Content-MD5": content_md5})
+        if stated != self._md5.digest():
+            found = {"ExpectedDigest": content_md5, "CalculatedDigest": encode(self._md5.digest())}
+            raise S3Error(
+                "BadDigest", "The Content-MD5 you specified did not match what we received.", **found
+            )
 
     def check_sha256(self, expected: str | None) -> None:
         """Compare with an x-amz-content-sha256 header, where `content_sha256` asked for it."""
@@ -101,10 +109,18 @@ class Digests:
         computed = self.values
         for algorithm, value in expected.items():
             if computed[algorithm] != value:
-                decode(value)
+                if not _has_size_of(value, computed[algorithm]):
+                    raise S3Error("InvalidRequest", f"Value for {algorithm.header} header is invalid.")
                 raise S3Error(
                     "BadDigest", f"The {algorithm.name} you specified did not match the calculated checksum."
                 )
+
+
+def _has_size_of(stated: str, computed: str) -> bool:
+    try:
+        return len(base64.b64decode(stated, validate=True)) == len(base64.b64decode(computed))
+    except binascii.Error:
+        return False
 
 
 def encode(digest: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -10,7 +11,11 @@ from email.utils import parsedate_to_datetime
 from local_aws.s3.errors import S3Error, no_such_key, precondition_failed
 from local_aws.s3.objects import Version
 
-_RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
+_RANGE = re.compile(r"^bytes=([0-9]{0,18})-([0-9]{0,18})$")
+_COPY_RANGE = (
+    "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based "
+    "offsets of the first and last bytes to copy"
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class Conditions:
     none_match: str | None = None
     modified_since: float | None = None
     unmodified_since: float | None = None
+    prefix: str = ""
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str], prefix: str = "") -> Conditions:
@@ -30,6 +36,7 @@ class Conditions:
             headers.get(f"{prefix}if-none-match"),
             _date(headers.get(f"{prefix}if-modified-since")),
             _date(headers.get(f"{prefix}if-unmodified-since")),
+            prefix,
         )
 
     def check_read(self, version: Version, copying: bool = False) -> None:
@@ -40,16 +47,18 @@ class Conditions:
         """
         if self.match is not None:
             if not _matches(self.match, version.etag):
-                raise precondition_failed("If-Match")
+                raise precondition_failed(f"{self.prefix}If-Match")
         elif self.unmodified_since is not None and int(version.modified) > self.unmodified_since:
-            raise precondition_failed("If-Unmodified-Since")
+            raise precondition_failed(f"{self.prefix}If-Unmodified-Since")
         if self.none_match is not None:
             unchanged, name = _matches(self.none_match, version.etag), "If-None-Match"
         else:
-            unchanged = self.modified_since is not None and int(version.modified) <= self.modified_since
+            # A moment in the future is no condition (RFC 9110, 13.1.3).
+            since = self.modified_since
+            unchanged = since is not None and int(version.modified) <= since <= time.time()
             name = "If-Modified-Since"
         if unchanged:
-            raise precondition_failed(name) if copying else S3Error("NotModified")
+            raise precondition_failed(f"{self.prefix}{name}") if copying else S3Error("NotModified")
 
     def check_write(self, key: str, current: Version | None) -> None:
         """Check a PUT or DELETE against the state at the moment of the write.
@@ -57,12 +66,16 @@ class Conditions:
         Raises:
             S3Error: PreconditionFailed, NoSuchKey.
         """
+        if self.none_match is not None and self.match is not None:
+            raise S3Error("NotImplemented", Header="If-Match,If-None-Match")
         if self.none_match is not None:
             if self.none_match.strip() != "*":
                 raise S3Error("NotImplemented", Header="If-None-Match")
             if current is not None:
                 raise precondition_failed("If-None-Match")
         if self.match is not None:
+            if self.match.strip() == "*":
+                raise S3Error("NotImplemented", Header="If-Match")
             if current is None:
                 raise no_such_key(key)
             if not _matches(self.match, current.etag):
@@ -71,6 +84,27 @@ class Conditions:
 
 ALWAYS = Conditions()
 """No condition."""
+
+
+def parse_copy_range(header: str | None, size: int) -> tuple[int, int]:
+    """Parse x-amz-copy-source-range, of which S3 takes `bytes=first-last` only, to a half-open range.
+
+    Raises:
+        S3Error: InvalidArgument, or InvalidRequest for a range behind the end.
+    """
+    if header is None:
+        return 0, size
+    match = _RANGE.match(header.strip())
+    first, last = match.groups() if match else ("", "")
+    named = {"ArgumentName": "x-amz-copy-source-range", "ArgumentValue": header}
+    if not (first and last) or int(first) > int(last):
+        raise S3Error("InvalidArgument", _COPY_RANGE, **named)
+    if int(first) >= size:
+        raise S3Error("InvalidRequest", "The specified copy range is invalid for the source object size")
+    if int(last) >= size:
+        text = f"Range specified is not valid for source object of size: {size}"
+        raise S3Error("InvalidArgument", text, **named)
+    return int(first), int(last) + 1
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:

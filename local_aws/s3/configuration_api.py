@@ -21,7 +21,7 @@ from local_aws.s3.body import read_document
 from local_aws.s3.errors import S3Error
 from local_aws.s3.http import Request, Response
 from local_aws.s3.multipart_api import OWNER
-from local_aws.s3.object_api import parse_tags, tag_document
+from local_aws.s3.object_api import check_acl, parse_tags, tag_document
 from local_aws.s3.store import S3Store
 
 MOST_BUCKET_TAGS = 50
@@ -76,6 +76,7 @@ def handlers() -> dict[tuple[str, str], Handler]:
         ("PUT", "tagging"): put_tags,
         ("DELETE", "tagging"): _remover("tagging"),
         ("GET", "acl"): get_acl,
+        ("PUT", "acl"): put_acl,
     }
     for document in DOCUMENTS:
         table["GET", document.kind] = _getter(document)
@@ -156,6 +157,18 @@ def get_acl(store: S3Store, request: Request) -> Response:
         "<Permission>FULL_CONTROL</Permission></Grant></AccessControlList></AccessControlPolicy>"
     )
     return Response.xml(body.encode())
+
+
+def put_acl(store: S3Store, request: Request) -> Response:
+    """PutBucketAcl and PutObjectAcl: only the owner's full control, as with ACLs disabled."""
+    store.buckets.get(request.bucket)
+    if request.key:
+        store.head(request.bucket, request.key, request.query.get("versionId"))
+    document = read_document(request)
+    if document.strip() or "x-amz-acl" not in request.headers:
+        raise S3Error("AccessControlListNotSupported")
+    check_acl(request)
+    return Response(200)
 
 
 def _getter(document: Document) -> Handler:

@@ -8,6 +8,7 @@ from local_aws.errors import AwsError
 
 _KNOWN: Mapping[str, tuple[int, str]] = {
     "AccessDenied": (403, "Access Denied"),
+    "AccessControlListNotSupported": (400, "The bucket does not allow ACLs"),
     "BadDigest": (
         400,
         "The Content-MD5 or checksum value that you specified did not match what the server received.",
@@ -40,10 +41,13 @@ _KNOWN: Mapping[str, tuple[int, str]] = {
         "One or more of the specified parts could not be found.  The part may not have been uploaded, or the "
         "specified entity tag may not match the part's entity tag.",
     ),
+    "InvalidObjectState": (403, "The operation is not valid for the object's storage class"),
+    "InvalidLocationConstraint": (400, "The specified location-constraint is not valid"),
+    "InvalidPartNumber": (416, "The requested partnumber is not satisfiable"),
+    "InvalidStorageClass": (400, "The storage class you specified is not valid"),
     "InvalidPartOrder": (
         400,
-        "The list of parts was not in ascending order. The parts list must be specified in order "
-        "by part number.",
+        "The list of parts was not in ascending order. Parts must be ordered by part number.",
     ),
     "InvalidPolicyDocument": (
         400,

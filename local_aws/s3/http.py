@@ -253,3 +253,12 @@ def encode_key(key: str, encoding: Any) -> str:
     from urllib.parse import quote
 
     return quote(key, safe="/*-._") if encoding == "url" else key
+
+
+def encoding_of(request: Request) -> str | None:
+    """Return the `encoding-type` of a list request. Raises InvalidArgument."""
+    encoding = request.query.get("encoding-type")
+    if encoding not in (None, "url"):
+        text = "Invalid Encoding Method specified in Request"
+        raise S3Error("InvalidArgument", text, ArgumentName="encoding-type", ArgumentValue=encoding)
+    return encoding

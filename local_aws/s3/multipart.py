@@ -126,7 +126,7 @@ class Multipart:
 
     def _choose(self, upload: Upload, wanted: Sequence[WantedPart]) -> list[Part]:
         if not wanted:
-            raise S3Error("MalformedXML")
+            raise S3Error("InvalidRequest", "You must specify at least one part")
         numbers = [part.number for part in wanted]
         if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
             raise S3Error("InvalidPartOrder", UploadId=upload.id)
@@ -146,6 +146,7 @@ class Multipart:
                     ProposedSize=str(part.size),
                     MinSizeAllowed=str(SMALLEST_PART),
                     PartNumber=str(part.number),
+                    ETag=part.etag,
                 )
         return chosen
 

@@ -8,9 +8,9 @@ from local_aws.s3 import listing, xml
 from local_aws.s3.blobs import CHUNK
 from local_aws.s3.body import read_document, receive
 from local_aws.s3.checksums import Algorithm, Digests, algorithm_named
-from local_aws.s3.conditions import Conditions, parse_range
+from local_aws.s3.conditions import Conditions, parse_copy_range
 from local_aws.s3.errors import S3Error
-from local_aws.s3.http import Request, Response, encode_key
+from local_aws.s3.http import Request, Response, encode_key, encoding_of
 from local_aws.s3.multipart import MOST_PARTS, WantedPart, joined_etag
 from local_aws.s3.object_api import attributes_from, checksum_elements, copy_source
 from local_aws.s3.objects import Part, Upload, Version, check_key
@@ -38,7 +38,7 @@ def create_upload(store: S3Store, request: Request) -> Response:
 def put_part(store: S3Store, request: Request) -> Response:
     """UploadPart, and UploadPartCopy where the request names a source."""
     upload = store.multipart.get(request.bucket, request.key, request.query["uploadId"])
-    number = request.integer("partNumber", 0, 1, MOST_PARTS)
+    number = _part_number(request)
     algorithms = (Algorithm[upload.algorithm],) if upload.algorithm else ()
     if "x-amz-copy-source" in request.headers:
         return _copy_part(store, request, upload, number, algorithms)
@@ -49,6 +49,14 @@ def put_part(store: S3Store, request: Request) -> Response:
     headers = {"ETag": f'"{part.etag}"', "x-amz-server-side-encryption": "AES256"}
     headers |= {algorithm.header: value for algorithm, value in digests.values.items()}
     return Response(200, b"", headers)
+
+
+def _part_number(request: Request) -> int:
+    text = request.query.get("partNumber", "")
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= MOST_PARTS:
+        message = f"Part number must be an integer between 1 and {MOST_PARTS}, inclusive"
+        raise S3Error("InvalidArgument", message, ArgumentName="partNumber", ArgumentValue=text)
+    return int(text)
 
 
 def complete_upload(store: S3Store, request: Request) -> Response:
@@ -123,7 +131,7 @@ def list_uploads(store: S3Store, request: Request) -> Response:
     store.buckets.get(request.bucket)
     if request.query.get("delimiter"):
         raise S3Error("NotImplemented", "delimiter in ListMultipartUploads is not supported by local_aws.")
-    encoding = request.query.get("encoding-type")
+    encoding = encoding_of(request)
     most = min(request.integer("max-uploads", 1000), 1000)
     key_marker, id_marker = request.query.get("key-marker", ""), request.query.get("upload-id-marker", "")
     # Without an upload id, listing goes on behind all uploads of the marker's key.
@@ -153,8 +161,7 @@ def _copy_part(
     source, file = store.open(bucket, key, version_id)
     with file:
         Conditions.from_headers(request.headers, "x-amz-copy-source-").check_read(source, copying=True)
-        span = parse_range(request.headers.get("x-amz-copy-source-range"), source.size)
-        start, end = span or (0, source.size)
+        start, end = parse_copy_range(request.headers.get("x-amz-copy-source-range"), source.size)
         digests = Digests(algorithms)
         file.seek(start)
         left = end - start

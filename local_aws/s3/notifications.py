@@ -62,6 +62,7 @@ class Notifications:
             if name in parsed:
                 raise not_implemented(f"{name} in a notification configuration")
         rules = [_rule(item) for item in parsed.get("QueueConfiguration", [])]
+        _check_overlaps(rules)
         store.buckets.get(request.bucket)
         if request.headers.get("x-amz-skip-destination-validation", "").lower() != "true":
             for arn in {rule["Queue"] for rule in rules}:
@@ -173,10 +174,45 @@ def _rule(item: dict[str, Any]) -> dict[str, Any]:
             raise not_implemented(f"The event {event}")
     found = item.get("Filter") or {}
     filters = (found.get("S3Key") or {}).get("FilterRule", []) if isinstance(found, dict) else []
-    pairs = [(str(rule.get("Name", "")).lower(), rule.get("Value", "")) for rule in filters]
-    if any(name not in ("prefix", "suffix") for name, _ in pairs):
-        raise S3Error("InvalidArgument", "filter rule name must be either prefix or suffix")
+    if any(not isinstance(rule, dict) or not {"Name", "Value"} <= set(rule) for rule in filters):
+        raise S3Error("MalformedXML")
+    pairs = [(str(rule["Name"]).lower(), str(rule["Value"])) for rule in filters]
+    for rule in filters:
+        if str(rule["Name"]).lower() not in ("prefix", "suffix"):
+            text = "filter rule name must be either prefix or suffix"
+            raise S3Error(
+                "InvalidArgument", text, ArgumentName="FilterRule.Name", ArgumentValue=str(rule["Name"])
+            )
+    names = [name for name, _ in pairs]
+    if len(names) != len(set(names)):
+        raise S3Error("InvalidArgument", "Cannot specify more than one prefix or suffix rule in a filter.")
     return {"Id": item.get("Id") or str(uuid.uuid4()), "Queue": arn, "Events": events, "Filter": pairs}
+
+
+def _check_overlaps(rules: list[dict[str, Any]]) -> None:
+    """Refuse two configurations of which an event could meet both. Raises InvalidArgument."""
+    for number, one in enumerate(rules):
+        for other in rules[number + 1 :]:
+            if _share_events(one, other) and _share_keys(dict(one["Filter"]), dict(other["Filter"])):
+                raise S3Error(
+                    "InvalidArgument",
+                    "Configurations overlap. Configurations on the same bucket cannot share a common event type.",
+                )
+
+
+def _share_events(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return any(
+        first == second or first.startswith(second.rstrip("*")) or second.startswith(first.rstrip("*"))
+        for first in one["Events"]
+        for second in other["Events"]
+    )
+
+
+def _share_keys(one: dict[str, str], other: dict[str, str]) -> bool:
+    first, second = one.get("prefix", ""), other.get("prefix", "")
+    last, end = one.get("suffix", ""), other.get("suffix", "")
+    prefixes = first.startswith(second) or second.startswith(first)
+    return prefixes and (last.endswith(end) or end.endswith(last))
 
 
 def _applies(rule: dict[str, Any], event: str, key: str) -> bool:

@@ -13,7 +13,15 @@ from local_aws.s3.checksums import Algorithm, algorithm_named
 from local_aws.s3.conditions import Conditions, parse_range
 from local_aws.s3.errors import S3Error, not_implemented
 from local_aws.s3.http import FileRange, Request, Response
-from local_aws.s3.objects import Attributes, Version, check_key, check_metadata, check_tags
+from local_aws.s3.objects import (
+    ARCHIVED,
+    STORAGE_CLASSES,
+    Attributes,
+    Version,
+    check_key,
+    check_metadata,
+    check_tags,
+)
 from local_aws.s3.store import DEFAULT_CONTENT_TYPE, Draft, S3Store
 
 STORED_HEADERS = (
@@ -43,6 +51,7 @@ _REFUSED_HEADERS = {
     "x-amz-write-offset-bytes": "Appending to objects",
 }
 _META = "x-amz-meta-"
+OWNERS_ACLS = ("private", "bucket-owner-full-control")
 LARGEST_COPY = 5 * 1024**3
 
 
@@ -51,6 +60,9 @@ def get_object(store: S3Store, request: Request) -> Response:
     version, file = store.open(request.bucket, request.key, request.query.get("versionId"))
     try:
         Conditions.from_headers(request.headers).check_read(version)
+        if version.attributes.headers.get("x-amz-storage-class") in ARCHIVED:
+            archived = version.attributes.headers["x-amz-storage-class"]
+            raise S3Error("InvalidObjectState", StorageClass=archived)
         part = _part_range(request, version)
         span = part or parse_range(request.headers.get("range"), version.size)
         headers = _headers(version, request)
@@ -195,6 +207,10 @@ def attributes_from(request: Request) -> Attributes:
             raise not_implemented(feature)
     headers = {name: request.headers[name] for name in STORED_HEADERS if name in request.headers}
     headers.setdefault("content-type", DEFAULT_CONTENT_TYPE)
+    storage = headers.get("x-amz-storage-class", "STANDARD")
+    if storage not in STORAGE_CLASSES:
+        raise S3Error("InvalidStorageClass", StorageClassRequested=storage)
+    check_acl(request)
     encodings = [part.strip() for part in headers.pop("content-encoding", "").split(",")]
     kept = ",".join(part for part in encodings if part and part != "aws-chunked")
     if kept:
@@ -206,6 +222,13 @@ def attributes_from(request: Request) -> Attributes:
     }
     check_metadata(metadata)
     return Attributes(headers=headers, metadata=metadata, tags=_header_tags(request))
+
+
+def check_acl(request: Request) -> None:
+    """Refuse ACLs other than the owner's, as buckets do by default (BucketOwnerEnforced)."""
+    grants = any(name.startswith("x-amz-grant-") for name in request.headers)
+    if grants or request.headers.get("x-amz-acl", OWNERS_ACLS[0]) not in OWNERS_ACLS:
+        raise S3Error("AccessControlListNotSupported")
 
 
 def copy_source(request: Request) -> tuple[str, str, str | None]:
@@ -314,7 +337,8 @@ def _part_range(request: Request, version: Version) -> tuple[int, int] | None:
         raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
     sizes = version.attributes.parts or (version.size,)
     if number > len(sizes):
-        raise S3Error("InvalidRange", RangeRequested=f"part {number}", ActualObjectSize=str(version.size))
+        counts = {"PartNumberRequested": str(number), "ActualPartCount": str(len(sizes))}
+        raise S3Error("InvalidPartNumber", **counts)
     start = sum(sizes[: number - 1])
     return start, start + sizes[number - 1]
 

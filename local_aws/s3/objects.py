@@ -16,6 +16,15 @@ LONGEST_KEY_BYTES = 1024
 LARGEST_METADATA_BYTES = 2048
 MOST_TAGS = 10
 
+_TAG = re.compile(r"[\w\s+\-=.:/@]*")
+_RESERVED = "Your TagKey cannot be prefixed with aws:"
+STORAGE_CLASSES = frozenset(
+    {"STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "DEEP_ARCHIVE",
+     "GLACIER_IR"}
+)  # fmt: skip
+ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Classes whose objects can be read only after a restore, which local_aws does not have."""
+_VERSION_ID = re.compile(r"[0-9a-f]{32}")
 _BUCKET_NAME = re.compile(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
 _IP_ADDRESS = re.compile(r"^\d+\.\d+\.\d+\.\d+$")
 
@@ -151,6 +160,13 @@ def check_key(key: str) -> None:
         raise S3Error("KeyTooLongError", Size=str(size), MaxSizeAllowed=str(LONGEST_KEY_BYTES))
 
 
+def check_version_id(version: str | None) -> None:
+    """Raise InvalidArgument for a text that no version can have as its id."""
+    if version is not None and version != NULL_VERSION and not _VERSION_ID.fullmatch(version):
+        text = "Invalid version id specified"
+        raise S3Error("InvalidArgument", text, ArgumentName="versionId", ArgumentValue=version)
+
+
 def check_metadata(metadata: Mapping[str, str]) -> None:
     """Raises MetadataTooLarge above 2 KB of names and values."""
     size = sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items())
@@ -167,9 +183,12 @@ def check_tags(tags: Mapping[str, str], most: int = MOST_TAGS) -> None:
     if len(tags) > most:
         raise S3Error("InvalidTag", f"Object tags cannot be greater than {most}")
     for key, value in tags.items():
-        if not 1 <= len(key) <= 128:
+        if not 1 <= len(key) <= 128 or not _TAG.fullmatch(key):
             raise S3Error("InvalidTag", "The TagKey you have provided is invalid", TagKey=key)
-        if len(value) > 256:
+        if key.lower().startswith("aws:"):
+            system = "System tags cannot be added/updated by requester"
+            raise S3Error("InvalidTag", system if most > MOST_TAGS else _RESERVED, TagKey=key)
+        if len(value) > 256 or not _TAG.fullmatch(value):
             raise S3Error(
                 "InvalidTag", "The TagValue you have provided is invalid", TagKey=key, TagValue=value
             )

@@ -27,7 +27,7 @@ from local_aws.s3.errors import S3Error, no_such_key
 from local_aws.s3.index import Index
 from local_aws.s3.listing import Page, Query
 from local_aws.s3.multipart import Joined, Multipart
-from local_aws.s3.objects import NULL_VERSION, Attributes, Version, check_key, check_tags
+from local_aws.s3.objects import NULL_VERSION, Attributes, Version, check_key, check_tags, check_version_id
 
 DEFAULT_CONTENT_TYPE = "binary/octet-stream"
 _ATTEMPTS = 5
@@ -89,6 +89,7 @@ class S3Store:
         if version_id is None:
             rows = self.index.read(_LATEST, (bucket, key))
         else:
+            check_version_id(version_id)
             query = "SELECT * FROM versions WHERE bucket = ? AND key = ? AND version = ?"
             rows = self.index.read(query, (bucket, key, version_id))
         if not rows:
@@ -192,6 +193,7 @@ class S3Store:
         Raises:
             S3Error: NoSuchBucket, PreconditionFailed, NoSuchKey (If-Match).
         """
+        check_version_id(version_id)
         done = self.delete_all(bucket, [Deletion(key, version_id, conditions)])[0]
         if isinstance(done, AwsError):
             raise done

@@ -135,6 +135,11 @@ class LogStore:
         )
         return [Group(*row) for row in rows]
 
+    def retention(self, region: str, name: str) -> int | None:
+        """Return the days that a group keeps events, None without limit."""
+        rows = self._read("SELECT retention FROM groups WHERE region = ? AND name = ?", region, name)
+        return rows[0][0] if rows else None
+
     def has_group(self, region: str, name: str) -> bool:
         """Return True if the group exists."""
         return bool(self._read("SELECT 1 FROM groups WHERE region = ? AND name = ?", region, name))

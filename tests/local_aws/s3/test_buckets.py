@@ -53,7 +53,7 @@ def test_bucket_names_and_regions(s3: Any) -> None:
         assert code(error) == "InvalidBucketName"
     with pytest.raises(ClientError) as error:
         s3.create_bucket(Bucket="elsewhere", CreateBucketConfiguration={"LocationConstraint": "us-east-1"})
-    assert code(error) == "InvalidArgument"
+    assert code(error) == "InvalidLocationConstraint"  # as recorded on S3 (recorded.py)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,6 @@ def test_configurations_are_kept_or_refused(s3: Any) -> None:
     assert s3.get_bucket_acl(Bucket="configured")["Grants"][0]["Permission"] == "FULL_CONTROL"
     for call, arguments in (
         ("put_bucket_replication", {"ReplicationConfiguration": {"Role": "r", "Rules": []}}),
-        ("put_bucket_acl", {"ACL": "public-read"}),
         ("put_bucket_logging", {"BucketLoggingStatus": {}}),
     ):
         with pytest.raises(ClientError) as error:
@@ -244,3 +243,51 @@ def fill(store: S3Store, count: int) -> None:
         connection.executemany(f"INSERT INTO versions VALUES ({marks})", rows)
 
     store.index.write(insert)
+
+
+def test_buckets_have_no_acls_by_default(s3: Any) -> None:
+    s3.create_bucket(Bucket="no-acls")
+    s3.put_object(Bucket="no-acls", Key="k", Body=b"", ACL="bucket-owner-full-control")
+    for call, arguments in (
+        ("put_object", {"Key": "k", "Body": b"", "ACL": "public-read"}),
+        (
+            "put_object",
+            {"Key": "k", "Body": b"", "GrantRead": 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'},
+        ),
+        ("create_multipart_upload", {"Key": "k", "ACL": "public-read"}),
+        ("put_bucket_acl", {"ACL": "public-read"}),
+        ("put_object_acl", {"Key": "k", "ACL": "public-read"}),
+    ):
+        with pytest.raises(ClientError) as error:
+            getattr(s3, call)(Bucket="no-acls", **arguments)
+        assert code(error) == "AccessControlListNotSupported"
+
+
+def test_contradictory_notifications_are_refused(tmp_path: Path) -> None:
+    with running_s3(tmp_path / "s3", send=lambda _arn, _body: None) as server:
+        s3 = server.client()
+        s3.create_bucket(Bucket="events")
+
+        def configure(*filters: dict[str, str], events: str = "s3:ObjectCreated:*") -> None:
+            queues = [
+                {
+                    "QueueArn": f"arn:aws:sqs:us-east-1:123456789012:q{number}",
+                    "Events": [events],
+                    "Filter": {"Key": {"FilterRules": [{"Name": n, "Value": v} for n, v in rules.items()]}},
+                }
+                for number, rules in enumerate(filters)
+            ]
+            s3.put_bucket_notification_configuration(
+                Bucket="events", NotificationConfiguration={"QueueConfigurations": queues}
+            )
+
+        configure({"prefix": "a/"}, {"prefix": "b/"})
+        configure({"prefix": "a/", "suffix": ".jpg"}, {"prefix": "a/", "suffix": ".png"})
+        for filters in (
+            ({"prefix": "a/"}, {"prefix": "a/b/"}),
+            ({}, {"suffix": ".jpg"}),
+            ({"suffix": "g"}, {"suffix": "jpg"}),
+        ):
+            with pytest.raises(ClientError, match="Configurations overlap") as error:
+                configure(*filters)
+            assert code(error) == "InvalidArgument"
