@@ -204,6 +204,15 @@ TABLE: Final[tuple[Hyperparameter, ...]] = (
         strategies=FINETUNE,
     ),
     Hyperparameter(
+        "layer_decay",
+        Kind.FLOAT,
+        0.75,
+        "factor on the learning rate from each trained block to the one before it",
+        low=0.1,
+        high=1.0,
+        strategies=FINETUNE,
+    ),
+    Hyperparameter(
         "augmentation",
         Kind.CHOICE,
         "trivial",

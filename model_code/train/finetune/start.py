@@ -21,7 +21,7 @@ from model_code.process.cores import cores
 from model_code.process.parallel import ordered_map
 from model_code.train.checkpoints import Checkpoints, fingerprint
 from model_code.train.distributed import World
-from model_code.train.features import Features
+from model_code.train.features import Features, join
 from model_code.train.finetune.loader import PhotoIndex, Photos, Plan, decoders_for_gpu
 from model_code.train.finetune.task import FinetuneRecipe, Network
 from model_code.train.head.strategy import class_rows
@@ -70,22 +70,31 @@ class Origin:
 
 @dataclass(frozen=True)
 class Start:
-    """The state that a fit and its refit share."""
+    """The state that a fit and its refit share.
+
+    Args:
+        job: The job.
+        recipe: Its hyperparameters.
+        origin: The frozen network.
+        backbone: Its backbone.
+        head: The best head on it.
+        head_epochs: Epochs that the head was trained for.
+    """
 
     job: Job
     recipe: FinetuneRecipe
     origin: Origin
     backbone: Backbone
     head: Head
+    head_epochs: int
 
     @classmethod
     def of(cls, job: Job, train: PhotoIndex, valid: PhotoIndex) -> Self:
         """Load the weights and fit the head; collective."""
         recipe, origin = FinetuneRecipe.of(job.values), Origin.of(job)
         backbone = origin.backbone()
-        return cls(
-            job, recipe, origin, backbone, _starting_head(job, recipe, origin, backbone.dim, train, valid)
-        )
+        head, epochs = _fit_head(job, recipe, origin, backbone.dim, train, valid)
+        return cls(job, recipe, origin, backbone, head, epochs)
 
     @property
     def on_gpu(self) -> bool:
@@ -105,35 +114,62 @@ class Start:
         """A fresh copy to train."""
         return Network(copy.deepcopy(self.backbone), copy.deepcopy(self.head))
 
+    def refitted(self, train: PhotoIndex, valid: PhotoIndex) -> Network:
+        """The frozen network with a head refitted on training and validation photos; collective."""
+        head, _ = _fit_head(
+            self.job, self.recipe, self.origin, self.backbone.dim, train, valid, self.head_epochs
+        )
+        return Network(copy.deepcopy(self.backbone), head)
 
-def _starting_head(
-    job: Job, recipe: FinetuneRecipe, origin: Origin, dim: int, train: PhotoIndex, valid: PhotoIndex
-) -> Head:
-    """Fit the best head on frozen features: all ranks compute the features once, rank 0 fits."""
+
+def _fit_head(
+    job: Job,
+    recipe: FinetuneRecipe,
+    origin: Origin,
+    dim: int,
+    train: PhotoIndex,
+    valid: PhotoIndex,
+    refit: int | None = None,
+) -> tuple[Head, int]:
+    """Fit the best head on frozen features: all ranks compute the features once, rank 0 fits.
+
+    Args:
+        job: The job.
+        recipe: Of the fine-tuning; the head shares what concerns both.
+        origin: The frozen network.
+        dim: Numbers per embedding.
+        train: Training photos.
+        valid: Validation photos.
+        refit: Fit on both for this number of epochs; None: on `train`, for as many as `valid` chooses.
+
+    Returns:
+        The head, and the epochs that it was trained for.
+    """
     shared = ("hidden", "dropout", "label_smoothing", "mixup", "class_weighting", "prior", "seed")
     values = resolve({"strategy": Strategy.HEAD, **{name: getattr(recipe, name) for name in shared}})
     head_recipe = HeadRecipe.of(values)
-    identity = (vars(head_recipe), *origin.id, train.digest(), valid.digest())
+    identity = (vars(head_recipe), *origin.id, train.digest(), valid.digest(), refit)
     checkpoints = job.checkpoints(fingerprint("start", *identity))
     saved = job.world.from_main(checkpoints.latest() if job.world.is_main else None)
     if saved is None:
-        if job.world.is_main:
+        if job.world.is_main and refit is None:
             print("fitting a head on frozen features first", flush=True)
-        train_features, valid_features = (_features(job.world, index, origin) for index in (train, valid))
-        head = None
+        features, judging = (_features(job.world, index, origin) for index in (train, valid))
         if job.world.is_main:
-            alone = Checkpoints(None, "")
             rows = None
             if head_recipe.prior and not head_recipe.hidden and origin.weights is not None:
-                rows = class_rows(origin.weights, train_features, job.classes)
-            head, _ = fit_head(
-                head_recipe, train_features, valid_features, job.classes, World(), alone, _silent, rows=rows
-            )
-        saved = job.world.from_main({"head": head.state_dict()} if head else None)
+                rows = class_rows(origin.weights, features, job.classes)
+            alone = (job.classes, World(), Checkpoints(None, ""), _silent)
+            if refit is None:
+                fitted, fit = fit_head(head_recipe, features, judging, *alone, rows=rows)
+            else:
+                fitted, fit = fit_head(head_recipe, join(features, judging), None, *alone, refit, rows)
+            saved = {"head": fitted.state_dict(), "epochs": fit.epochs}
+        saved = job.world.from_main(saved)
         checkpoints.save(0, saved)
     head = Head(torch.zeros(dim), torch.ones(dim), job.classes, hidden=recipe.hidden, dropout=recipe.dropout)
     head.load_state_dict(saved["head"])
-    return head
+    return head, int(saved["epochs"])
 
 
 def _silent(metrics: Metrics) -> None:

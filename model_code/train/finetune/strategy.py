@@ -1,13 +1,14 @@
 """`train --strategy finetune`: shards in, a network with its last blocks (or all) trained on photos out."""
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model_code.networks.backbone import attach_head
 from model_code.train.checkpoints import fingerprint
@@ -27,6 +28,8 @@ from model_code.train.loop import Fit, run
 from model_code.train.mixing import balanced_weights
 
 _VALID_BATCH: Final = 64
+_SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Points on the way from the head on the frozen backbone to the fine-tuned network that validation chooses from."""
 
 
 def prepare(job: Job) -> tuple[Judged, Refit]:
@@ -35,20 +38,27 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
     valid = index_shards((job.folders.valid,), job.manifest.classes)
     tuning = FineTuning(Start.of(job, train, valid))
     task, fit = tuning.fit("fit", train, valid)
-    judged = tuning.judge(task, fit, valid, len(train))
+    share, judged = tuning.settle(task, fit, valid, len(train))
 
     def refit() -> Refitted:
-        both = index_shards((job.folders.train, job.folders.valid), job.manifest.classes)
-        print(f"refitting on {len(both)} photos for {fit.epochs} epochs", flush=True)
-        refitted, _ = tuning.fit("refit", both, None, fit.epochs)
         weights = tuning.start.origin.weights
         return Refitted(
-            model=_whole(refitted.network),
+            model=_whole(refitted_network()),
             reference=_whole(task.network),
             transform=tuning.start.origin.transform,
             embedder_id=None,
             weights_sha256=weights.sha256 if weights else None,
         )
+
+    def refitted_network() -> Network:
+        if not share:
+            print("refitting the head on training and validation photos", flush=True)
+            return tuning.start.refitted(train, valid)
+        both = index_shards((job.folders.train, job.folders.valid), job.manifest.classes)
+        print(f"refitting on {len(both)} photos for {fit.epochs} epochs", flush=True)
+        refitted, again = tuning.fit("refit", both, None, fit.epochs)
+        refitted.move(again.weights, share)
+        return refitted.network
 
     return judged, refit
 
@@ -109,13 +119,43 @@ class FineTuning:
         task.settle(fit.weights)
         return task, fit
 
-    def judge(self, task: FinetuneTask, fit: Fit, valid: PhotoIndex, photos: int) -> Judged:
-        """The kept network's logits of all validation photos, on every rank."""
+    def settle(self, task: FinetuneTask, fit: Fit, valid: PhotoIndex, photos: int) -> tuple[float, Judged]:
+        """Choose on the validation photos how far to move from the head on the frozen backbone to the fit.
+
+        The head is kept unless a point on the way is right on more photos by at least one standard error of the
+        difference (paired: only photos that one of the two gets right count), so luck on a few photos does not
+        replace it.
+
+        Returns:
+            The share of the way, 0 for the head, and the network there, judged.
+        """
+        candidates = []
+        for share in _SHARES:
+            task.move(fit.weights, share)
+            candidates.append((share, *self._logits(task, valid)))
+        share, logits, labels = choose(candidates)
+        task.move(fit.weights, share)
+        loss = float(functional.cross_entropy(logits.double(), labels))
+        accuracy = float((logits.argmax(1) == labels).double().mean())
+        if self.start.job.world.is_main:
+            tuned = fit.metrics["valid_accuracy"]
+            print(
+                f"kept {share:.0%} of the fine-tuning: validation accuracy {accuracy:.4f}, {tuned:.4f} with all of it"
+                if share
+                else f"fine-tuning did not beat the head (validation accuracy {tuned:.4f} against {accuracy:.4f}, "
+                "within a standard error): keeping the head",
+                flush=True,
+            )
+        metrics = {**fit.metrics, "valid_accuracy": accuracy, "valid_loss": loss}
+        return share, Judged(replace(fit, metrics=metrics), logits, labels, photos)
+
+    def _logits(self, task: FinetuneTask, valid: PhotoIndex) -> tuple[Tensor, Tensor]:
+        """Logits and labels of all validation photos, on every rank."""
         judged = [(logits.cpu(), labels.cpu()) for logits, labels in task.judge(self._stream(valid))]
         gathered = [part for parts in self.start.job.world.gather(judged) for part in parts]
         logits: Tensor = torch.cat([logits for logits, _ in gathered])
         labels: Tensor = torch.cat([labels for _, labels in gathered])
-        return Judged(fit, logits, labels, photos)
+        return logits, labels
 
     def _stream(self, photos: PhotoIndex) -> Iterator[Batch]:
         """This rank's part of `photos`, each once, without augmentation."""
@@ -123,6 +163,26 @@ class FineTuning:
         mine = Plan(photos, len(photos), 0, start.job.world).share()
         unvaried = Photos(photos, start.origin.transform)
         return stream_once(unvaried, mine, _VALID_BATCH, start.decoders, start.on_gpu)
+
+
+def choose(candidates: Sequence[tuple[float, Tensor, Tensor]]) -> tuple[float, Tensor, Tensor]:
+    """Pick the best of several networks, the first unless another is better by a standard error.
+
+    Args:
+        candidates: A name, logits [photos, classes] and labels [photos] of each, the same photos for all.
+    """
+    first = candidates[0]
+    own = first[1].argmax(1) == first[2]
+
+    def merit(candidate: tuple[float, Tensor, Tensor]) -> tuple[float, float]:
+        _, logits, labels = candidate
+        loss = functional.cross_entropy(logits.double(), labels)
+        return float((logits.argmax(1) == labels).sum()), -float(loss)
+
+    best = max(candidates, key=merit)
+    right = best[1].argmax(1) == best[2]
+    gained, lost = int((right & ~own).sum()), int((own & ~right).sum())
+    return best if gained - lost > 0 and (gained - lost) ** 2 >= gained + lost else first
 
 
 def _whole(network: Network) -> torch.nn.Module:

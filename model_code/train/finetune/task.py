@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model_code.data.transform import Transform
 from model_code.hyperparameters import Value
-from model_code.networks.backbone import Backbone
+from model_code.networks.backbone import Backbone, Block
 from model_code.networks.head import Head
 from model_code.train.distributed import World
 from model_code.train.finetune.average import Average
@@ -34,6 +34,7 @@ class FinetuneRecipe:
     patience: int
     learning_rate: float
     backbone_rate: float
+    layer_decay: float
     weight_decay: float
     dropout: float
     label_smoothing: float
@@ -72,14 +73,14 @@ class Network(nn.Module):
             return self.head(features, masks)
 
 
-def unfreeze(backbone: Backbone, blocks: int) -> list[nn.Module]:
-    """Let the last `blocks` blocks be trained (0: all) and nothing else; returns their modules."""
+def unfreeze(backbone: Backbone, blocks: int) -> list[Block]:
+    """Let the last `blocks` blocks be trained (0: all) and nothing else; returns them."""
     backbone.requires_grad_(False)
     chosen = backbone.blocks()[-blocks:] if blocks else backbone.blocks()
     for block in chosen:
         for parameter in block.parameters:
             parameter.requires_grad_(True)
-    return [module for block in chosen for module in block.modules]
+    return chosen
 
 
 def pick_precision(wanted: str, device: torch.device) -> torch.dtype:
@@ -143,17 +144,19 @@ class FinetuneTask:
         # The same seed gives the same weights on a GPU, too. Letting cuDNN try its algorithms gained nothing on an H100
         # (resnet50: 2,762 photos/s against 2,785; two blocks of mobilenet_v2: 8,108 against 12,401).
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-        self._trained_modules = unfreeze(network.backbone, recipe.blocks)
+        blocks = unfreeze(network.backbone, recipe.blocks)
+        self._trained_modules = [module for block in blocks for module in block.modules]
         self.network = network.to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._model = world.wrap(self.network)
-        self.optimizer = torch.optim.AdamW(
-            decayed(network.head, recipe.weight_decay, recipe.learning_rate)
-            + decayed(network.backbone, recipe.weight_decay, recipe.learning_rate * recipe.backbone_rate),
-            lr=recipe.learning_rate,
-            fused=True,
-        )
+        groups = decayed(network.head.parameters(), recipe.weight_decay, recipe.learning_rate)
+        rate = recipe.learning_rate * recipe.backbone_rate
+        for block in reversed(blocks):
+            groups += decayed(block.parameters, recipe.weight_decay, rate)
+            rate *= recipe.layer_decay
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
         self._trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self._start = {name: parameter.detach().cpu().clone() for name, parameter in self._trained.items()}
         self._average = Average(list(self._trained.values()), recipe.ema)
         self._loss = Loss(recipe.label_smoothing, None if class_weights is None else class_weights.to(device))
         self._dtype = pick_precision(recipe.precision, device)
@@ -278,6 +281,10 @@ class FinetuneTask:
         self.load(weights)
         self._average = Average([], 0.0)
         self.network.eval()
+
+    def move(self, weights: Mapping[str, Tensor], share: float) -> None:
+        """Put the network between its start (0) and `weights` (1) (Wortsman et al. 2022, arXiv:2109.01903)."""
+        self.settle({name: torch.lerp(start, weights[name], share) for name, start in self._start.items()})
 
     def state(self) -> dict[str, Any]:
         """Weights, average, optimizer and loss scale; everything else follows from the step number."""

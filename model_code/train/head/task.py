@@ -86,7 +86,7 @@ class HeadTask:
         # AdamW decays towards zero; a decay towards the prior is done by hand.
         decay = recipe.weight_decay if self._prior is None else 0.0
         self.optimizer = torch.optim.AdamW(
-            decayed(self.head, decay, recipe.learning_rate), lr=recipe.learning_rate, fused=True
+            decayed(self.head.parameters(), decay, recipe.learning_rate), lr=recipe.learning_rate, fused=True
         )
         weights = balanced_weights(train.labels, classes, recipe.class_weighting)
         self._loss = Loss(recipe.label_smoothing, None if weights is None else weights.to(world.device))

@@ -1,6 +1,7 @@
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 from model_code.data.shards import ShardError, Split
 from model_code.data.transform import Transform
 from model_code.hyperparameters import resolve
-from model_code.networks.backbone import build_backbone
+from model_code.networks.backbone import Classifier, build_backbone
 from model_code.networks.head import Head
+from model_code.train import arguments
 from model_code.train.checkpoints import read, write
 from model_code.train.distributed import World
 from model_code.train.finetune import start
@@ -26,6 +28,8 @@ from model_code.train.finetune.loader import (
     index_shards,
     stream_once,
 )
+from model_code.train.finetune.start import Start
+from model_code.train.finetune.strategy import choose, prepare
 from model_code.train.finetune.task import (
     FinetuneRecipe,
     FinetuneTask,
@@ -35,6 +39,7 @@ from model_code.train.finetune.task import (
     pick_precision,
     unfreeze,
 )
+from model_code.train.job import Job
 from model_code.train.mixing import cut, mix, partners
 from tests.model_code import toys
 
@@ -120,12 +125,74 @@ def test_accumulating_gives_the_weights_of_one_big_batch() -> None:
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_the_backbone_moves_slower_than_the_head() -> None:
-    tuned = task(learning_rate=1e-3, backbone_rate=0.1)
+def test_the_backbone_moves_slower_than_the_head_and_each_block_slower_than_the_next() -> None:
+    tuned = task(learning_rate=1e-3, backbone_rate=0.1, blocks=2, layer_decay=0.5)
     rates = sorted({group["peak"] for group in tuned.optimizer.param_groups})
-    assert rates == pytest.approx([1e-4, 1e-3])
+    assert rates == pytest.approx([5e-5, 1e-4, 1e-3])
+    by_parameter = {id(p): group["peak"] for group in tuned.optimizer.param_groups for p in group["params"]}
+    before_last, last = tuned.network.backbone.blocks()[-2:]
+    assert {by_parameter[id(p)] for p in last.parameters} == {1e-4}
+    assert {by_parameter[id(p)] for p in before_last.parameters} == {5e-5}
     decays = {group["weight_decay"] for group in tuned.optimizer.param_groups if group["params"][0].ndim <= 1}
     assert decays == {0.0}
+
+
+def test_moving_part_of_the_way_interpolates_what_was_trained() -> None:
+    tuned = task(blocks=1, ema=0)
+    start = tuned.weights()
+    for step in range(2):
+        tuned.train_step(0, step)
+    end = tuned.weights()
+    for share in (0.0, 0.25, 1.0):
+        tuned.move(end, share)
+        for name, weight in tuned.weights().items():
+            torch.testing.assert_close(weight, torch.lerp(start[name], end[name], share))
+
+
+def answers(right: Sequence[int], photos: int = 40, sure: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits that are right on the photos with these numbers, and the labels."""
+    labels = torch.zeros(photos, dtype=torch.int64)
+    logits = torch.tensor([0.0, sure]).repeat(photos, 1)
+    logits[list(right)] = torch.tensor([sure, 0.0])
+    return logits, labels
+
+
+def test_the_head_stays_unless_fine_tuning_is_better_by_a_standard_error() -> None:
+    head = (0.0, *answers(range(20)))
+    same, lucky, worse, better = (range(20), [*range(1, 22)], range(15), range(30))
+    for right in (same, lucky, worse):
+        assert choose([head, (1.0, *answers(right, sure=9.0))])[0] == 0
+    assert choose([head, (0.5, *answers(better)), (1.0, *answers(range(25)))])[0] == 0.5
+
+
+def test_fine_tuning_that_ruins_the_network_gives_the_head(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    channels = toys.photo_channels(tmp_path / "data", valid=6)
+    values = {
+        "strategy": "finetune",
+        "architecture": "squeezenet1_1",
+        "epochs": 1,
+        "batch_size": 8,
+        "blocks": 1,
+    }
+    job = toys_job(channels, tmp_path, {**values, "learning_rate": 10.0, "backbone_rate": 1.0, "ema": 0.0})
+    judged, refit = prepare(job)
+    assert "keeping the head" in capsys.readouterr().out
+    start = Start.of(job, *(index_shards((channels[name],), toys.CLASSES) for name in ("train", "valid")))
+    backbone = start.backbone.state_dict()
+    refitted = refit()
+    for model in (refitted.model, refitted.reference):
+        assert isinstance(model, Classifier)
+        assert all(torch.equal(model.backbone.state_dict()[name], backbone[name]) for name in backbone)
+    with torch.no_grad():
+        accuracy = float((judged.logits.argmax(1) == judged.labels).double().mean())
+    assert accuracy == pytest.approx(judged.fit.metrics["valid_accuracy"])
+
+
+def toys_job(channels: dict[str, Path], folder: Path, values: dict[str, object]) -> Job:
+    argv = toys.arguments({**channels, "model_dir": folder / "model"}, **values)
+    return arguments.job_from(arguments.parser({}).parse_args(argv), {}, World())
 
 
 def test_state_brings_back_every_bit(tmp_path: Path) -> None:
