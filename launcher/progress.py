@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -127,3 +129,16 @@ class ProgressView:
             Text(f"{count.done}/{count.total} {count.unit}", "dim"),
         )
         return row
+
+
+@contextlib.contextmanager
+def download_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that draws the bar; it takes the bytes done and in total (0: unknown)."""
+    columns = (TextColumn("downloading photos"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("download", total=None, visible=False)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total or None, visible=True)
+
+        yield advance

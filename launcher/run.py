@@ -62,7 +62,7 @@ def run(settings: Settings, console: Console) -> int:
 
 def choose_inputs(settings: Settings, console: Console) -> inputs.Inputs:
     """Settle and check what the run works on, before any service is started."""
-    from launcher.downloads import download_bar
+    from launcher.progress import download_bar
     from model_code.data.scan import preflight as look_at
 
     preflight.check_architecture(settings.architecture)
