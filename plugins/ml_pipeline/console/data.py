@@ -179,6 +179,7 @@ def photos(store: Store, name: str, version: str, wanted: Filter, offset: int = 
         "total": len(chosen),
         "offset": offset,
         "page": PAGE,
+        "thumbnails": _has_thumbnails(store, name),
         "photos": [
             {
                 **photo._asdict(),
@@ -188,6 +189,17 @@ def photos(store: Store, name: str, version: str, wanted: Filter, offset: int = 
             for photo in shown
         ],
     }
+
+
+def _has_thumbnails(store: Store, name: str) -> bool:
+    """Return False for a data set of a release that made none, so that no page asks for each in turn."""
+    bucket, prefix = store.settings.bucket, f"datasets/{name}/thumbnails/"
+
+    def read() -> bool:
+        found = store.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        return bool(found.get("KeyCount"))
+
+    return store.brief(("thumbnails", name), read)
 
 
 def _passes(

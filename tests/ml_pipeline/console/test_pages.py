@@ -115,6 +115,16 @@ def test_a_thumbnail_is_a_jpeg_or_nothing(console: Console) -> None:
     assert console.get("data/thumbnail", name="dogs", sha256=f"{3:064x}").status_code == 404
 
 
+def test_a_page_knows_whether_there_are_thumbnails(console: Console) -> None:
+    assert console.get("data/photos", name="dogs", version=VERSION).json()["thumbnails"] is True
+    for number in (1, 2):
+        console.store.client("s3").delete_object(
+            Bucket=BUCKET, Key=f"datasets/dogs/thumbnails/{number:064x}.jpg"
+        )
+    console.store._brief.clear()
+    assert console.get("data/photos", name="dogs", version=VERSION).json()["thumbnails"] is False
+
+
 @pytest.mark.parametrize(
     ("path", "query"),
     [

@@ -266,7 +266,7 @@ function runParts(run, log) {
       checked?.report_url ? h('a', {href: checked.report_url, target: '_blank', rel: 'noopener'}, 'Data report') : null),
     results.gate ? h('p', {}, `Gate: ${results.gate.reason}`) : null,
     h('h2', {}, 'Tasks'), table('Tasks', ['task', 'state', 'started', '#took', 'job'], run.tasks.map((task) => [task.id, state(task.state), when(task.start), span(task.seconds),
-      task.job?.name ? h('button', {onclick: () => showLog(run.run_id, task.id, log)}, 'Log') : ''])),
+      ['training', 'processing', 'transform'].includes(task.job?.kind) ? h('button', {onclick: () => showLog(run.run_id, task.id, log)}, 'Log') : ''])),
     plan || bill ? h('h2', {}, 'Plan against bill') : null, plan || bill ? bills(plan, bill) : null].filter(Boolean)
 }
 
@@ -357,18 +357,19 @@ async function photos(name, version, filter, found) {
   const draw = async (offset) => {
     try {
       const page = await ask('data/photos', {name, version, ...chosen, offset})
-      place.replaceChildren(page.photos.length ? h('ul', {class: 'photos'}, page.photos.map((photo) => card(name, photo))) : h('p', {class: 'soft'}, 'None.'), pager(page, draw))
+      place.replaceChildren(page.photos.length ? h('ul', {class: 'photos'}, page.photos.map((photo) => card(name, photo, page.thumbnails))) : h('p', {class: 'soft'}, 'None.'), pager(page, draw))
     } catch (error) { place.replaceChildren(missing(error.message)) }
   }
   await draw(0)
   return [bar, place]
 }
 
-function card(name, photo) {
+function card(name, photo, pictured) {
   const url = new URL('api/data/thumbnail', base)
   url.searchParams.set('name', name)
   url.searchParams.set('sha256', photo.sha256)
-  const picture = h('img', {src: url, loading: 'lazy', alt: `labelled ${readable(photo.label)}`, onerror: () => picture.replaceWith(h('div', {class: 'none'}, 'no thumbnail'))})
+  const none = () => h('div', {class: 'none'}, 'no thumbnail')
+  const picture = pictured ? h('img', {src: url, loading: 'lazy', alt: `labelled ${readable(photo.label)}`, onerror: () => picture.replaceWith(none())}) : none()
   return h('li', {}, picture, h('div', {}, readable(photo.label), ` · ${photo.split}`,
     photo.prediction && photo.prediction !== photo.label ? h('div', {class: 'bad'}, `taken for ${readable(photo.prediction)}`) : null,
     photo.findings.map((one) => h('div', {class: 'bad'}, findingNames[one.kind] ?? one.kind, one.suggestion ? `: ${readable(one.suggestion)}?` : '')),
