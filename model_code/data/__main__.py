@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_code.data.manifest import ManifestError
+from model_code.data.manifest import ManifestError, read_manifest
 from model_code.data.records import Fractions
 from model_code.data.scan import local_source
 from model_code.data.source import DatasetError
@@ -43,6 +44,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _lay_out(store: FolderStore, version: str) -> Path:
+    """Link the shards of the version into channel folders `train`, `valid` and `test`, and return their parent."""
+    folder = Path(store.uri(f"versions/{version}"))
+    manifest = read_manifest(folder / "manifest.json")
+    for shard in manifest.shards:
+        link = folder / str(shard.split) / f"{shard.sha256}.tar"
+        link.parent.mkdir(exist_ok=True)
+        if not link.exists():
+            os.link(store.uri(f"shards/{link.name}"), link)
+    return folder
+
+
 class _Bars:
     """A bar per unit, as `make` reports (done, total, unit)."""
 
@@ -67,12 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         store = FolderStore(arguments.output, arguments.name)
         made = make(store, local_source(arguments.photos), options, progress=_Bars())
+        folder = _lay_out(store, made["version"])
     except (DatasetError, ManifestError, ConcurrentUpload, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for example in made["rejected_examples"]:
         print(f"left out {example['path']}: {example['reason']}")
     print(*made["changes"], sep="\n", end="\n" if made["changes"] else "")
+    print(f"channels: {folder}/train, valid, test; manifest.json next to them")
     print(json.dumps(made, ensure_ascii=False))
     return 0
 

@@ -31,6 +31,11 @@ EXECUTED = {
     "python -m local_aws start": "tests/tools/test_commands.py",
     "python -m local_aws run": "tests/local_aws/clients/test_environment.py",
     'eval "$(python -m local_aws env': "tests/local_aws/clients/test_environment.py",
+    "python -m model_code.": "tests/tools/test_by_hand.py",
+    "VERSION=$(ls": "tests/tools/test_by_hand.py",
+    "BEST=$(python": "tests/tools/test_by_hand.py",
+    "curl -s --retry": "tests/tools/test_by_hand.py",
+    "kill %1": "tests/tools/test_by_hand.py",
     "TOKEN=$(curl": "tests/e2e/test_main_job.py",
     'curl -s -X POST "$AIRFLOW_URL/api/v2/dags/train_and_deploy/dagRuns"': "tests/e2e/test_main_job.py",
 }
