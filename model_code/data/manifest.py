@@ -27,7 +27,7 @@ class ManifestError(ValueError):
     """A manifest that is damaged or too new for this release."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PhotoRow:
     """A line of photos.jsonl. `shard` is the SHA-256 of the photo's shard; `phash` has 16 hex digits."""
 

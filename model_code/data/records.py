@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from model_code.data.shards import Split, key_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Photo:
     """A readable photo. Its SHA-256 is its identity; `path` is one of the places where it was found."""
 

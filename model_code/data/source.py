@@ -29,7 +29,7 @@ class DatasetError(ValueError):
     """No data set can be made of a source. The message is one line that names the fix."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A file that may be a photo.
 

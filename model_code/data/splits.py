@@ -12,7 +12,7 @@ from model_code.data.shards import Split
 from model_code.data.source import DatasetError
 
 
-@dataclass
+@dataclass(slots=True)
 class _Group:
     """Photos of the same picture, and the split that one of them already has."""
 
