@@ -157,7 +157,7 @@ def serve(photos: dict[str, bytes], ready: Connection) -> None:
     """An S3 of two buckets, `direct` and `delayed`, with the same photos."""
     from aiohttp import web
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         bucket, _, key = request.path.lstrip("/").partition("/")
         if not key:
             return web.Response(text=listing(bucket, photos), content_type="application/xml")
