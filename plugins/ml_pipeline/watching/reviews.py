@@ -118,8 +118,8 @@ def _uri(bucket: str, name: str, rest: str) -> str:
 
 
 def _copy(s3: Any, source: str, target: str) -> None:
-    (bucket, key), (to_bucket, to_key) = objects.split_uri(source), objects.split_uri(target)
-    s3.copy_object(Bucket=to_bucket, Key=to_key, CopySource={"Bucket": bucket, "Key": key})
+    bucket, key = objects.split_uri(target)
+    s3.put_object(Bucket=bucket, Key=key, Body=objects.read(s3, source))
 
 
 def _write_once(s3: Any, bucket: str, key: str, document: Mapping[str, Any]) -> bool:
