@@ -25,7 +25,7 @@ RUN := $(BIN)/python -m launcher
 export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME GPU
 
 .DEFAULT_GOAL := help
-.PHONY: help setup any-setup run up status predict deploy rollback notebook logs open doctor stop clean check docs test test-slow test-matrix wheels mwaa bench lock
+.PHONY: watch help setup any-setup run up status predict deploy rollback notebook logs open doctor stop clean check docs test test-slow test-matrix wheels mwaa bench lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ status: any-setup ## show the services and the result of the last run
 
 predict: setup ## classify IMAGE=photo.jpg with the deployed endpoint
 	@$(RUN) predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
+
+watch: any-setup ## look at what the endpoints were asked, or one: ENDPOINT=name
+	@$(RUN) watch $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
 
 deploy: setup ## deploy model version VERSION= from the registry
 	@$(RUN) deploy "$(VERSION)" --dataset "$(DATASET)" --endpoint "$(ENDPOINT)"

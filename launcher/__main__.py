@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -26,6 +27,10 @@ def parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="classify a photo with the deployed endpoint")
     predict.add_argument("image", type=Path, help="a photo")
     predict.add_argument("--endpoint", help="endpoint name; by default the last run's, or the only one")
+    look = commands.add_parser(
+        "watch", help="look at what the endpoints were asked, now and from now on every hour"
+    )
+    look.add_argument("--endpoint", default="", help="endpoint name; by default all")
     deploy = commands.add_parser("deploy", help="deploy a model version from the registry")
     deploy.add_argument("version", nargs="?", default="", help="its number; by default the newest approved")
     rollback = commands.add_parser("rollback", help="deploy the model version before the one in service")
@@ -90,6 +95,18 @@ def _status(settings: Settings, console: Console, _: argparse.Namespace) -> int:
     return print_status(settings, console)
 
 
+def _watch(settings: Settings, console: Console, chosen: argparse.Namespace) -> int:
+    client = main_job.connect(settings)
+    # A run of a paused DAG would wait; unpaused, it looks every hour.
+    client.call("PATCH", "dags/watch", json={"is_paused": False})
+    run_id = client.trigger("watch", {"endpoint_name": chosen.endpoint})
+    console.print(f"look [bold]{run_id}[/]: {settings.airflow_url}/dags/watch/runs/{run_id}")
+    while (state := client.run_state("watch", run_id)) not in ("success", "failed"):
+        time.sleep(main_job.POLL_SECONDS)
+    console.print(f"{state}: the log of conclude says what it found and where its page is")
+    return 0 if state == "success" else 1
+
+
 def _predict(settings: Settings, console: Console, chosen: argparse.Namespace) -> int:
     from launcher.predict import predict
 
@@ -150,7 +167,7 @@ def _clean(settings: Settings, console: Console, _: argparse.Namespace) -> int:
 _COMMANDS = {
     "run": _run, "up": _up, "status": _status, "predict": _predict, "deploy": _deploy, "rollback": _deploy,
     "logs": _logs, "open": _open, "doctor": _doctor,
-    "notebook": _notebook, "stop": _stop, "clean": _clean,
+    "watch": _watch, "notebook": _notebook, "stop": _stop, "clean": _clean,
 }  # fmt: skip
 
 if __name__ == "__main__":
