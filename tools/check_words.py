@@ -30,8 +30,8 @@ READ = {".css", ".html", ".in", ".js", ".md", ".py", ".sh", ".toml", ".yaml", ""
 PARDON = "words: ok"
 # Generated pages follow their sources; the folders whose pass is still to come. Empty it, never add to it.
 PENDING = (
-    "docs/local-aws.md", "docs/reference/", "local_aws/", "model_code/", "plugins/ml_pipeline/dataset/upload.py",
-    "tests/local_aws/", "tests/model_code/", "tests/upgrade/",
+    "docs/local-aws.md", "docs/reference/", "local_aws/execution/", "model_code/predict/", "model_code/watch/",
+    "tests/local_aws/", "tests/model_code/",
 )  # fmt: skip
 
 # An underscore counts as a space, so that names of functions are read too; a sentence may continue on the next line.
