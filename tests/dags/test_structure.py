@@ -10,6 +10,8 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, TriggerRule
 
+from ml_pipeline.dag import params
+
 ROOT = Path(__file__).parents[2]
 EDGES = {
     "plan": {"upload", "weights"},
@@ -67,6 +69,13 @@ def test_every_file_imports(bag: DagBag) -> None:
         "watch",
         "retraining_proposal",
     }
+
+
+def test_every_dag_has_a_form_that_its_first_task_checks(bag: DagBag) -> None:
+    forms = params.forms()
+    assert set(forms) == set(bag.dags)
+    for dag_id, form in forms.items():
+        assert set(dag(bag, dag_id).params) == set(form())
 
 
 def test_only_what_starts_by_itself_waits_to_be_switched_on(bag: DagBag) -> None:

@@ -36,6 +36,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ML_PIPELINE_ROLE_ARN", "arn:aws:iam::1:role/r")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("ML_PIPELINE_INSTANCE_IMAGE", "ami-12345678")
+    monkeypatch.setenv("ML_PIPELINE_POLL_SECONDS", "300")
 
 
 def check(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,9 @@ _MACHINE = {"type": "string", "pattern": r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"}
 
 def train_and_deploy() -> dict[str, Param]:
     """Return the params of `train_and_deploy`, by name, in the order of the form."""
-    return _with_defaults({**_photos(), **_model(), **_search(), **_machines(), **_service(), **_run()})
+    params = {**_photos(), **_model(), **_search(), **_machines(), **_service(), **_run()}
+    _check_defaults(params)
+    return _with_defaults(params)
 
 
 def batch_predict() -> dict[str, Param]:
@@ -263,6 +265,16 @@ def check_names(dag_id: str, params: Params) -> None:
     refuse_unknown(params, form(), dag_id)
     if dag_id == "scheduled_retraining":
         refuse_unknown(params.get("conf") or {}, train_and_deploy(), "conf: train_and_deploy")
+
+
+def _check_defaults(params: dict[str, Param]) -> None:
+    """Refuse a misspelt name in ML_PIPELINE_DEFAULTS, where it would be ignored."""
+    from ml_pipeline.costs.checks import refuse_unknown
+
+    if chosen := param_defaults():
+        others = (form() for form in forms().values() if form is not train_and_deploy)
+        known = {*params, *(name for form in others for name in form)}
+        refuse_unknown(chosen, known, "ML_PIPELINE_DEFAULTS: the project")
 
 
 def _outage() -> Param:
