@@ -48,7 +48,7 @@ def test_a_misspelt_param_is_refused_by_every_dag(dag_id: str, given: dict[str, 
 
 def test_a_misspelt_default_is_an_error_and_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ML_PIPELINE_DEFAULTS", '{"trialz": 20}')
-    with pytest.raises(ValueError, match="ML_PIPELINE_DEFAULTS.*did you mean trials"):
+    with pytest.raises(ValueError, match=r"ML_PIPELINE_DEFAULTS.*did you mean trials"):
         params.train_and_deploy()
     # A param of another DAG is a name that exists.
     monkeypatch.setenv("ML_PIPELINE_DEFAULTS", '{"instance_hours": 20}')
