@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from ml_pipeline.dag import params
+from ml_pipeline.dag import docs, params
 from ml_pipeline.dag.defaults import dag_defaults
 from ml_pipeline.dag.tasks import stage, table
 from ml_pipeline.operators.leftovers import StopLeftoversOperator
@@ -14,7 +14,7 @@ with DAG(
     "batch_predict",
     dag_display_name="Batch predict",
     description=__doc__,
-    doc_md=params.BATCH_DOC,
+    doc_md=docs.BATCH_DOC,
     schedule=None,
     params=params.batch_predict(),
     **dag_defaults(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from ml_pipeline.dag import assets, params
+from ml_pipeline.dag import assets, docs, params
 from ml_pipeline.dag.defaults import dag_defaults
 from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.dag.tasks import choose_version, keep_champion, smoke_test
@@ -15,7 +15,7 @@ with DAG(
     "deploy",
     dag_display_name="Deploy a version",
     description=__doc__,
-    doc_md=params.DEPLOY_DOC,
+    doc_md=docs.DEPLOY_DOC,
     schedule=None,
     params=params.deploy(),
     **dag_defaults(),

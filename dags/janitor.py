@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from ml_pipeline.dag import params
+from ml_pipeline.dag import docs, params
 from ml_pipeline.dag.defaults import dag_defaults
 from ml_pipeline.dag.tasks import sweep
 
@@ -12,7 +12,7 @@ with DAG(
     "janitor",
     dag_display_name="Janitor",
     description=__doc__,
-    doc_md=params.JANITOR_DOC,
+    doc_md=docs.JANITOR_DOC,
     schedule=None,
     params=params.janitor(),
     max_active_runs=1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
-from ml_pipeline.dag import assets, params
+from ml_pipeline.dag import assets, docs, params
 from ml_pipeline.dag.defaults import dag_defaults
 from ml_pipeline.dag.tasks import decide, upload
 from ml_pipeline.operators.retrain import TrainingRunOperator
@@ -13,7 +13,7 @@ with DAG(
     "scheduled_retraining",
     dag_display_name="Scheduled retraining",
     description=__doc__,
-    doc_md=params.RETRAINING_DOC,
+    doc_md=docs.RETRAINING_DOC,
     # The clock also reconciles: after a lost event, the next comparison finds the photos.
     schedule=AssetOrTimeSchedule(
         timetable=CronTriggerTimetable("0 3 * * 1", timezone="UTC"), assets=[assets.photos()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
-from ml_pipeline.dag import params
+from ml_pipeline.dag import docs, params
 from ml_pipeline.dag.defaults import dag_defaults
 from ml_pipeline.dag.tasks import take_down
 
@@ -12,7 +12,7 @@ with DAG(
     "teardown",
     dag_display_name="Take an endpoint down",
     description=__doc__,
-    doc_md=params.TEARDOWN_DOC,
+    doc_md=docs.TEARDOWN_DOC,
     schedule=None,
     params=params.teardown(),
     max_active_runs=1,

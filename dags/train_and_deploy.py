@@ -13,7 +13,7 @@ from airflow.sdk import (
     TriggerRule,
 )
 
-from ml_pipeline.dag import assets, params
+from ml_pipeline.dag import assets, docs, params
 from ml_pipeline.dag.defaults import dag_defaults
 from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.dag.tasks import choose, plan, report, smoke_test, upload, weights
@@ -33,7 +33,7 @@ with DAG(
     "train_and_deploy",
     dag_display_name="Train and deploy",
     description=__doc__,
-    doc_md=params.DOC,
+    doc_md=docs.DOC,
     schedule=None,
     params=params.train_and_deploy(),
     deadline=DeadlineAlert(
@@ -132,18 +132,18 @@ with DAG(
         dataset=dataset,
         evaluation=evaluate.output,
         instance_type=p("endpoint_instance_type"),
-        approval=params.APPROVAL,
+        approval=docs.APPROVAL,
     )
     approve = ApproveModelOperator(
         task_id="approve",
         subject="Deploy this model of {{ ti.xcom_pull(task_ids='upload')['name'] }}?",
-        body=params.APPROVAL_BODY,
-        approval=params.APPROVAL,
+        body=docs.APPROVAL_BODY,
+        approval=docs.APPROVAL,
         package=register.output,
     )
     deploy = DeployEndpointOperator(
         task_id="deploy",
-        endpoint_name=params.ENDPOINT,
+        endpoint_name=docs.ENDPOINT,
         package=register.output,
         replace_endpoint=p("replace_endpoint"),
         instance_type=p("endpoint_instance_type"),
@@ -160,7 +160,7 @@ with DAG(
     # Teardowns always run, and do not decide whether the run succeeded.
     bill = report().as_teardown()
     stop_leftovers = StopLeftoversOperator(
-        task_id="stop_leftovers", endpoint_name=params.ENDPOINT
+        task_id="stop_leftovers", endpoint_name=docs.ENDPOINT
     ).as_teardown()
 
     planned >> [dataset, pretrained]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import Param
 
-from ml_pipeline.dag import params
+from ml_pipeline.dag import params, sections
 
 WATCH_DOC = """\
 **Looks at what endpoints were asked since the last look**, and compares it with photos that the model was not trained
@@ -35,7 +35,7 @@ def watch() -> dict[str, Param]:
             "endpoint_name": Param(
                 "", type="string", title="Endpoint", description_md="Empty: every endpoint of the project."
             ),
-            "data": params._photos()["data"],
+            "data": sections.photos()["data"],
             "retrain": Param(
                 "ask",
                 type="string",
@@ -58,7 +58,7 @@ def watch() -> dict[str, Param]:
             "queue_photos": Param(
                 20, type="integer", minimum=0, maximum=1000, title="Photos to review a look"
             ),
-            "watch_instance_type": Param("ml.m5.large", title="Look on", **params._MACHINE),
+            "watch_instance_type": Param("ml.m5.large", title="Look on", **sections.MACHINE),
         }
     )
 
@@ -67,8 +67,8 @@ def retraining_proposal() -> dict[str, Param]:
     """The params of `retraining_proposal`."""
     chosen = watch()
     return {
-        "endpoint_name": params._service()["endpoint_name"],
-        "dataset_name": params._photos()["dataset_name"],
+        "endpoint_name": sections.service()["endpoint_name"],
+        "dataset_name": sections.photos()["dataset_name"],
         "look": Param(0, type="integer", title="Look"),
         "reason": Param("", type="string", title="Reason"),
         "page_uri": Param("", type="string", title="Page"),
