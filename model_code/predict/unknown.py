@@ -99,7 +99,7 @@ class Unknown:
         names = ("means", "within", "total", "center", "weights", "quantiles")
         return {
             "least": np.array([self.least], np.float32),
-            # safetensors writes memory as it lies: a transposed view would come back as another array.
+            # safetensors writes memory in its own layout: a transposed view would come back as another array.
             **{name: np.ascontiguousarray(getattr(self, name)) for name in names},
         }
 
@@ -175,6 +175,7 @@ def fit_conformal(probabilities: Floats, labels: Labels, coverage: float = COVER
     Args:
         probabilities: Calibrated, of photos the model was not trained on, [n, classes].
         labels: Their classes, [n].
+        coverage: The share of photos whose set holds the true class.
     """
     count = len(labels)
     rank = int(np.ceil((count + 1) * coverage))
