@@ -44,7 +44,9 @@ def support() -> Support:
 
     LOCAL_AWS_NAMESPACES=off in the environment rules out namespaces.
     """
-    if sys.platform == "linux" and os.environ.get("LOCAL_AWS_NAMESPACES") != "off":
+    if sys.platform != "linux":
+        return Support.NONE
+    if os.environ.get("LOCAL_AWS_NAMESPACES") != "off":
         if identity() is not None and _probe(identity(), None):
             return Support.OWN_USERS
         if _probe(None, None):
