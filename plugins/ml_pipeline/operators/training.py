@@ -1,17 +1,116 @@
-"""Train the final model on SageMaker."""
+"""Fit models on SageMaker: what tuning and training share, and the training of the final model."""
 
 from __future__ import annotations
 
+from abc import ABC
+from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from ml_pipeline.aws import code_archive, images
 from ml_pipeline.aws.jobs import JobKind
-from ml_pipeline.operators.fitting import FittingOperator
-from ml_pipeline.operators.job import Request
+from ml_pipeline.dataset import version as dataset
+from ml_pipeline.operators.job import Request, Result, SageMakerJobOperator
+from ml_pipeline.requests.job import DEFAULT_HOURS, Compute
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.requests.types import Document, Tags, Templated, Trained
 from ml_pipeline.settings import Settings
+from model_code import hyperparameters
+
+
+class FittingOperator(SageMakerJobOperator[Result], ABC):
+    """Run a job that fits models.
+
+    Args:
+        dataset: Result of upload.
+        weights: Result of weights.
+        embeddings: Result of embed.
+        recipe: Fields of a `Recipe`.
+        instance_type, instance_count: Instances; several fit one model together.
+        spot: Managed spot with checkpoints.
+        keep_alive: Seconds that the instances stay warm for the next job; billed.
+        max_job_hours: SageMaker stops a job that runs longer.
+    """
+
+    template_fields: tuple[str, ...] = (
+        "dataset",
+        "weights",
+        "embeddings",
+        "recipe",
+        "instance_type",
+        "instance_count",
+        "spot",
+        "keep_alive",
+        "max_job_hours",
+    )
+
+    def __init__(
+        self,
+        *,
+        dataset: Templated,
+        weights: Templated,
+        embeddings: Templated,
+        recipe: Templated,
+        instance_type: Templated = "ml.m5.xlarge",
+        instance_count: Templated = 1,
+        spot: Templated = False,
+        keep_alive: Templated = 0,
+        max_job_hours: Templated = DEFAULT_HOURS,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dataset = dataset
+        self.weights = weights
+        self.embeddings = embeddings
+        self.recipe = recipe
+        self.instance_type = instance_type
+        self.instance_count = instance_count
+        self.spot = spot
+        self.keep_alive = keep_alive
+        self.max_job_hours = max_job_hours
+
+    @property
+    def compute(self) -> Compute:
+        """The instances of a job."""
+        return Compute.of_params(
+            self.instance_type, self.instance_count, self.max_job_hours, self.spot, self.keep_alive
+        )
+
+    def longest_run(self) -> timedelta:
+        """Return the limit of one job; with spot, waiting for instances is included."""
+        compute = self.compute
+        return timedelta(seconds=compute.wait_seconds if compute.spot else compute.max_runtime_seconds)
+
+    def job(
+        self, settings: Settings, script: str, values: Mapping[str, str], checkpoints: str, *, final: bool
+    ) -> Training:
+        """Build the training job that runs `script`.
+
+        Args:
+            values: The hyperparameters.
+            checkpoints: Prefix of the checkpoints, which only spot jobs write.
+            final: See `dataset.training_channels`.
+        """
+        s3 = self.client("s3")
+        archive = code_archive.publish(s3, settings.bucket)
+        version = dataset.load(s3, self.dataset["manifest_uri"])
+        strategy = Recipe(**self.recipe).strategy
+        embeddings, weights = self.embeddings["embeddings_uri"], self.weights["uri"]
+        return Training(
+            image=images.training_image(settings, self.instance_type),
+            role_arn=settings.role_arn,
+            network=settings.network,
+            script=script,
+            code_uri=settings.s3(archive.key),
+            hyperparameters=values,
+            channels=dataset.training_channels(version, strategy, embeddings, weights, final=final),
+            compute=self.compute,
+            outputs_uri=settings.s3("jobs/"),
+            metrics=hyperparameters.metric_definitions(),
+            checkpoint_uri=settings.s3(checkpoints) if self.spot else None,
+        )
 
 
 class TrainingOperator(FittingOperator[Trained]):

@@ -13,8 +13,8 @@ from ml_pipeline.aws import jobs
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.errors import JobFailed
-from ml_pipeline.operators.fitting import FittingOperator
 from ml_pipeline.operators.job import Request
+from ml_pipeline.operators.training import FittingOperator
 from ml_pipeline.requests import packed
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.search import SEARCH, TuneMode, search_of, trials_of

@@ -12,8 +12,7 @@ from moto import mock_aws
 from ml_pipeline.aws import jobs
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.operators.evaluate import EvaluateOperator
-from ml_pipeline.operators.fitting import FittingOperator
-from ml_pipeline.operators.training import TrainingOperator
+from ml_pipeline.operators.training import FittingOperator, TrainingOperator
 from ml_pipeline.operators.tuning import HyperparameterTuningOperator
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
