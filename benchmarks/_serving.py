@@ -54,7 +54,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Wire:
-    """How a server wants its photos: path, content type, and the body made of a photo."""
+    """The request format of a server: path, content type, and the body made from a photo."""
 
     path: str
     content_type: str

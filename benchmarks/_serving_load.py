@@ -109,8 +109,15 @@ def load(
 ) -> Load:
     """Drive `running` for `seconds`, once it has answered a photo: what an earlier load left behind is over then.
 
-    :param per_second: open loop at this rate; None: closed loop, every connection asks again at once.
-    :raises RuntimeError: it answers nothing.
+    Args:
+        running: The server.
+        folder: Scratch folder for the script of wrk.
+        connections: Concurrent connections.
+        seconds: Length of the measurement.
+        per_second: Open loop at this rate; None: closed loop, every connection asks again at once.
+
+    Raises:
+        RuntimeError: The server does not answer.
     """
     wait_for_an_answer(running)
     delay = "" if per_second is None else _DELAY % (1000 * connections / per_second)

@@ -48,11 +48,11 @@ class Draw:
         return embeddings @ self.weights + self.bias
 
     def photos(self, rows: Rows, shift: str = "none") -> Photos:
-        """What a look sees of these photos under a shift."""
+        """Return these photos as a look sees them under a shift."""
         return self.seen(self.world.shifts[shift], rows)
 
     def seen(self, embedded: Embedded, rows: Rows) -> Photos:
-        """What a look sees of rows of a set."""
+        """Return rows of a set as a look sees them."""
         embeddings = embedded.rows[rows]
         answers = probabilities(self.logits(embeddings), self.temperature).astype(np.float32)
         return Photos(embeddings, answers, embedded.looks[rows], np.empty((len(rows), 0), np.float32))
@@ -62,7 +62,7 @@ class Draw:
         return self.class_of[self.world.labels[rows]]
 
     def basis(self) -> Basis:
-        """What the reference says about confidence."""
+        """Return the reference's part that estimates of accuracy need."""
         photos, labels = self.photos(self.reference), self.labels(self.reference)
         pairs = [_confidence_and_accuracy(photos.probabilities, labels)]
         clean = {name: number for number, name in enumerate(self.world.shifts["none"].files.tolist())}

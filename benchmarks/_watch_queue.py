@@ -1,4 +1,4 @@
-"""What 200 reviewed photos are worth after a change of camera (blur): those that the queue chooses, and random ones."""
+"""Accuracy gained by 200 reviewed photos after a change of camera (blur): the queue's choice against random ones."""
 
 from __future__ import annotations
 

@@ -44,8 +44,9 @@ _SIMULATED = 50_000
 class Round:
     """One round; times in milliseconds.
 
-    :param before, after: in-process times of single photos, before and after the load.
-    :param together: of one photo while all workers work.
+    Attributes:
+        before, after: In-process times of single photos, before and after the load.
+        together: Times of one photo while all workers work.
     """
 
     capacity: Load
@@ -163,10 +164,13 @@ def measure_peers(bundle: Path, chosen: argparse.Namespace) -> tuple[dict[str, f
 
 
 def queue(times: Sequence[float], per_second: float, workers: int, slower: float) -> tuple[float, float]:
-    """p50 and p99 of the time from arrival to end in a queue with Poisson arrivals (M/G/c, simulated), in ms.
+    """Simulate a queue with Poisson arrivals (M/G/c); return p50 and p99 from arrival to end, in ms.
 
-    :param times: of single photos, in ms; drawn from at random.
-    :param slower: how much longer a photo takes while all workers work; in between it rises evenly.
+    Args:
+        times: Times of single photos, in ms; drawn from at random.
+        per_second: Rate of arrivals.
+        workers: Photos that are worked on at once.
+        slower: Factor on a photo's time while all workers work; in between it rises linearly.
     """
     draw = random.Random(1)
     arrives = draw.expovariate(per_second / 1000)

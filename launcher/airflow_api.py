@@ -81,7 +81,7 @@ class AirflowClient:
         return str(run["dag_run_id"])
 
     def active_runs(self) -> int:
-        """How many runs of any DAG have not ended."""
+        """Count the runs of any DAG that have not ended."""
         states = {"state": ["running", "queued"], "limit": 1}
         return int(self.call("GET", "dags/~/dagRuns", params=states)["total_entries"])
 

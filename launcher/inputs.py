@@ -17,7 +17,7 @@ REACH_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the run is started with.
+    """The inputs of a run.
 
     data: folder with a folder per class.
     dataset_name: its name in S3.

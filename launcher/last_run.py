@@ -1,4 +1,4 @@
-"""What the last run that `make run` watched to its end left: its results, and the endpoint that serves them."""
+"""Results and endpoint of the last run that `make run` watched to its end."""
 
 from __future__ import annotations
 

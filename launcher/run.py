@@ -119,7 +119,7 @@ def _bring_up(settings: Settings, console: Console) -> Settings:
 
 
 def may_stay(settings: Settings, state: Mapping[str, Any], console: Console) -> bool:
-    """Whether the services that are up will do. Those with older code end, but never in the middle of a run."""
+    """Tell whether the running services can be used; stop those with older code, but never during a run."""
     if state.get("code") == code_version():
         wait_until_ready(settings, console)  # one of them may be starting again
         console.print("the services are up already")
@@ -263,7 +263,7 @@ def watch(client: AirflowClient, run_id: str, console: Console) -> str:
 
 
 def patiently(ask: Callable[[], Answer]) -> Answer:
-    """What Airflow answers, asked again while it cannot be reached or fails itself (5xx: a locked database, say).
+    """Return Airflow's answer; ask again while it is out of reach or fails itself (5xx, such as a locked database).
 
     Raises RunError when it stays so, and AirflowError at once when it refuses.
     """

@@ -19,7 +19,7 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What decides the exit code, and why."""
+    """Success or failure of the command, and the reason."""
 
     succeeded: bool
     reason: str

@@ -37,6 +37,7 @@ def build(context: Context, token: str = "") -> Router:
     """Return the router with every service registered; nothing runs before `router.start()`.
 
     Args:
+        context: settings and stores that the services share.
         token: the bearer token of admin pages, "" for none.
     """
     settings = context.settings

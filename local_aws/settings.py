@@ -19,7 +19,7 @@ _REGION = re.compile(r"^[a-z]{2}(-[a-z]+)+-\d$")
 
 
 class StartupError(Exception):
-    """Why local_aws cannot start, and what to do about it, in one line."""
+    """local_aws cannot start; the message says why and names the fix, in one line."""
 
 
 @dataclass(frozen=True)

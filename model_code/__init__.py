@@ -1,4 +1,4 @@
-"""What runs inside a training or serving container, and the data formats it reads and writes."""
+"""Programs that run inside a training or serving container, and the data formats they read and write."""
 
 import os
 

@@ -1,8 +1,8 @@
-"""Application Auto Scaling of endpoint variants: scalable targets and their policies (`target_tracking`
-applies them).
+"""Application Auto Scaling of endpoint variants: scalable targets and their policies.
 
-Only the namespace "sagemaker" with sagemaker:variant:DesiredInstanceCount, and policies of the type
-TargetTrackingScaling, exist here; anything else is refused.
+`target_tracking` applies the policies. Only the namespace "sagemaker" with
+sagemaker:variant:DesiredInstanceCount, and policies of the type TargetTrackingScaling, exist here; anything
+else is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Target tracking: a loop that looks at the metric of each scaling policy and changes the number of
-servers.
+"""Target tracking: reads the metric of each scaling policy and changes the number of servers.
 
-It looks at the last minute of the metric every few seconds; AWS wants three such minutes before it adds
+A loop reads the last minute of the metric every few seconds; AWS wants three such minutes before it adds
 and fifteen before it removes instances, so here scaling is quicker. The machine's cores are an upper
 limit next to MaxCapacity.
 """
@@ -172,6 +171,7 @@ def target_name(resource_id: str) -> str:
 def metric_place(
     configuration: Document, endpoint: str, variant: str
 ) -> tuple[str, str, dict[str, str], str]:
+    """Return the namespace, name, dimensions and statistic of the metric that a policy tracks."""
     custom = configuration.get("CustomizedMetricSpecification")
     if custom is not None:
         dimensions = {item["Name"]: item["Value"] for item in custom.get("Dimensions", [])}

@@ -32,8 +32,13 @@ class Made:
 
 @dataclass(frozen=True)
 class ResourceType:
-    """`create(client, name, properties)` makes a resource, `name` being one for a resource without any;
-    `configure(client, id, properties)` sets what may change later; `delete(client, id)` removes it.
+    """The properties of a type of resource, and the functions that make, change and remove one.
+
+    Attributes:
+        properties: Names of the properties that exist here.
+        create: Makes a resource from (client, name, properties); the name serves one that names none itself.
+        delete: Removes a resource, given (client, id).
+        configure: Sets, given (client, id, properties), the properties that may change later.
     """
 
     properties: frozenset[str]
@@ -45,7 +50,7 @@ class ResourceType:
 
 
 def check(kind: str, properties: Properties) -> ResourceType:
-    """The type of that name. Raises Unsupported for a property that it does not have here."""
+    """Return the type of that name. Raises Unsupported for a property that it does not have here."""
     found = TYPES[kind]
     unknown = sorted(set(properties) - found.properties)
     if unknown:

@@ -1,5 +1,4 @@
-"""CloudWatch alarms that are evaluated: moto keeps them, this looks at their metrics and changes their
-state.
+"""CloudWatch alarms: moto keeps them, this module evaluates their metrics and changes their state.
 
 Single-metric alarms with a plain statistic, and composite alarms over them, are evaluated every second
 over windows that end now, so that a threshold crossed shows within a second rather than at the end of a
@@ -59,11 +58,10 @@ class Definition:
 
 
 def judge(definition: Definition, points: Sequence[float | None]) -> tuple[str | None, str]:
-    """The state that data points call for, newest first with None for missing ones, and the reason; None
-    keeps the state.
+    """Return the state that data points call for, and the reason; None keeps the state.
 
-    Missing data are treated as CloudWatch does: "missing" looks further back, "ignore" keeps the state
-    when all are missing.
+    Points come newest first, with None for missing ones. Missing data are treated as CloudWatch does:
+    "missing" looks further back, "ignore" keeps the state when all are missing.
     """
     window = list(points[: definition.evaluation_periods])
     if definition.missing in ("missing", "ignore"):
@@ -132,6 +130,7 @@ class Monitoring:
         self._thread.start()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Hand the request on to moto, which keeps the alarms."""
         return self._moto(environ, start_response)
 
     def evaluate(self, now: datetime) -> None:

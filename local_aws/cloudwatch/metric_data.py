@@ -69,14 +69,14 @@ class MetricData:
 
 
 def backend(region: str) -> CloudWatchBackend:
-    """moto's CloudWatch of a region."""
+    """Return moto's CloudWatch of a region."""
     return cloudwatch_backends[ACCOUNT_ID][region]
 
 
 def values_between(
     region: str, namespace: str, name: str, dimensions: Mapping[str, str], begin: datetime, end: datetime
 ) -> list[tuple[float, float, float, float]]:
-    """(sum, count, least, most) of each datum in [begin, end), from any source. Times are UTC."""
+    """Return (sum, count, minimum, maximum) of each datum in [begin, end), from any source. Times are UTC."""
     found = []
     begin, end = begin.replace(tzinfo=None), end.replace(tzinfo=None)
     for datum in list(backend(region).metric_data):

@@ -91,7 +91,10 @@ class Instance:
         """Start a program on the instance.
 
         Args:
+            argv: program and arguments.
+            cwd: working directory.
             log: file to append its output to, which the instance does not see.
+            what: name of the program for log lines, such as "user data".
             output: a further folder that the program may write.
 
         Raises:
@@ -185,12 +188,12 @@ class Instance:
 
 
 def moto_instance(region: str, instance_id: str) -> Any:
-    """moto's record of an instance. Raises moto's InvalidInstanceIdError."""
+    """Return moto's record of an instance. Raises moto's InvalidInstanceIdError."""
     return ec2_backends[ACCOUNT_ID][region].get_instance(instance_id)
 
 
 def user_data_of(region: str, instance_id: str) -> bytes:
-    """An instance's user data, decoded."""
+    """Return an instance's user data, decoded."""
     encoded = moto_instance(region, instance_id).user_data
     if not encoded:
         return b""

@@ -178,7 +178,7 @@ class Instances:
 
 
 def _state(region: str, instance_id: str) -> str:
-    """moto's state of an instance, "" when it does not know it."""
+    """Return moto's state of an instance, "" when it does not know it."""
     for instance in ec2_backends[ACCOUNT_ID][region].all_instances():
         if instance.id == instance_id:
             return str(instance.state)

@@ -67,6 +67,7 @@ class Ec2:
         self.metadata.stop()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Start and end instances as processes; hand every other operation on to moto."""
         try:
             body = buffered(environ)
         except AwsError as error:

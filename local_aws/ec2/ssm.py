@@ -56,6 +56,7 @@ class Ssm(JsonService):
         )
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Run commands on instances, resolve public AMI parameters, and hand the rest on to moto."""
         name = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         if name in operation.handlers:
             return super().__call__(environ, start_response)

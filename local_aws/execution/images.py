@@ -157,13 +157,13 @@ def _entry(path: Path, name: str, table: Any) -> Image:
 def _interpreter(where: str, name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise StartupError(f"{where}: interpreter must be an absolute path or a program name")
-    beside = Path(sys.executable).parent / name
+    sibling = Path(sys.executable).parent / name
     if Path(name).is_absolute():
         found = name if Path(name).exists() else None
     else:
-        found = str(beside) if beside.exists() else shutil.which(name)
+        found = str(sibling) if sibling.exists() else shutil.which(name)
     if found is None:
         raise StartupError(
-            f"{where}: interpreter {name} was found neither beside {sys.executable} nor on the PATH"
+            f"{where}: interpreter {name} was found neither next to {sys.executable} nor on the PATH"
         )
     return found

@@ -80,6 +80,7 @@ class JsonService:
         self._context = context
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one operation of an AWS JSON protocol, errors included."""
         model = self._operations.model
         try:
             name = self._operation_name(environ)

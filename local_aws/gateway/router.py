@@ -39,7 +39,8 @@ AdminHandler = Callable[[str, str, dict[str, str]], Any]
 class Service(Protocol):
     """An app that `Router.register` accepts."""
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]: ...
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request as a WSGI app does."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ class Router:
                 logger.exception("stopping %r failed", service)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request, after the checks of the gateway."""
         return self._guarded(environ, start_response)
 
     def _answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

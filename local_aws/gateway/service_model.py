@@ -38,11 +38,11 @@ class ServiceModel:
 
     @cache  # noqa: B019 - models live as long as the process
     def operation(self, name: str) -> OperationModel:
-        """botocore's model of one operation."""
+        """Return botocore's model of one operation."""
         return self._model.operation_model(name)
 
     def shape(self, name: str) -> Shape:
-        """One shape by its name in the model."""
+        """Return one shape by its name in the model."""
         return self._model.shape_for(name)
 
     def validate(self, operation: str, params: Any) -> None:
@@ -193,7 +193,7 @@ def _check_range(shape: Any, value: float, path: str) -> Iterator[_Problem]:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> Callable[[str], Any]:
-    """Compile an AWS pattern: Java syntax (`\\p{L}`, hence `regex`), matched against the whole value."""
+    r"""Compile an AWS pattern: Java syntax (`\p{L}`, hence `regex`), matched against the whole value."""
     return regex.compile(pattern.replace(*_JAVA_ASTRAL)).fullmatch
 
 

@@ -46,6 +46,7 @@ class Authentication:
         getattr(self._app, "stop", lambda: None)()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Refuse a request with a wrong signature; hand others on to the service behind."""
         service: str = environ["local_aws.service"]
         try:
             # The form of a browser's POST carries the signature: the S3 app verifies it by `verify_form`.

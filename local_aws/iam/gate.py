@@ -52,6 +52,7 @@ class Gate:
         getattr(self._app, "stop", lambda: None)()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Refuse a request that IAM policies do not allow; hand others on to the service behind."""
         service = environ["local_aws.service"]
         try:
             self._judge(environ, service, environ["local_aws.region"])

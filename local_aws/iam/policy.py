@@ -85,6 +85,8 @@ def granted(document: Document, access: Access, names: Collection[str], account:
     """Evaluate a resource's policy for a principal.
 
     Args:
+        document: the policy attached to the resource.
+        access: the request: action, resource and condition keys.
         names: the principal's ARNs (session and role, or user); empty for anonymous requests.
         account: the principal's account, "" for anonymous requests.
     """

@@ -1,4 +1,4 @@
-"""Who is behind an access key: the account itself, a user, or a role's session; and what policies it has.
+"""Find the principal behind an access key (the account itself, a user, a role's session) and its policies.
 
 moto keeps users, roles, policies and sessions; this reads its records.
 """

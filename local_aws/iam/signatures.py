@@ -46,6 +46,9 @@ def sigv4(secret: str, credential: Credential, environ: Environ, payload: str) -
     """Yield the signatures that a request may carry.
 
     Args:
+        secret: the secret access key.
+        credential: the parsed credential scope of the request.
+        environ: the WSGI environment of the request.
         payload: the hex SHA-256 of the body, or S3's word for a body that is signed otherwise.
 
     Yields:

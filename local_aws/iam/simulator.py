@@ -40,6 +40,7 @@ class PolicySimulator:
         self._context, self._moto = context, moto
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer SimulatePrincipalPolicy; hand every other operation on to moto."""
         try:
             form = parse_qs(buffered(environ).decode("utf-8", "replace"))
         except AwsError as error:

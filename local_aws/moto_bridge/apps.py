@@ -63,6 +63,7 @@ class MotoApps:
         self._lock = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer by moto's app for the request's service, in that service's protocol."""
         service = environ.get("local_aws.service", "")
         try:
             host = self._names.infer_service_region_host(_one_scope(environ), environ.get("PATH_INFO", ""))
@@ -179,7 +180,7 @@ def _changes(operation: str, method: str) -> bool:
 
 
 def _named_operation(message: str) -> str:
-    """moto's `The describe_id_format action has not been implemented` -> `DescribeIdFormat`."""
+    """Turn moto's `The describe_id_format action has not been implemented` into `DescribeIdFormat`."""
     words = message.split()
     snake = next((word for word in words if "_" in word), message)
     return "".join(part.title() for part in snake.split("_"))

@@ -107,6 +107,7 @@ class S3App:
         self.store.close()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one S3 request, errors included."""
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         try:
             request = Request.from_environ(environ)

@@ -131,8 +131,7 @@ def _flush_folder(folder: str) -> None:
 
 
 def copy_out(source: str, destination: Path) -> None:
-    """Copy a blob to a file of the caller's own: sharing extents where the file system can, else in the
-    kernel.
+    """Copy a blob to a file of the caller's own: share extents where possible, else copy in the kernel.
 
     Never a hard link: a job that edits its input would edit the stored object.
     """

@@ -108,10 +108,10 @@ def parse_copy_range(header: str | None, size: int) -> tuple[int, int]:
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """`bytes=0-9` -> (0, 10), half open; None for the whole object, also when the header is not one S3
-    understands.
+    """Parse `bytes=0-9` to (0, 10), half open; None: the whole object.
 
-    Raises InvalidRange (416) when it begins after the end.
+    A header that S3 does not understand means the whole object too. Raises InvalidRange (416) when it begins
+    after the end.
     """
     match = _RANGE.match(header.strip()) if header else None
     if match is None or match.groups() == ("", ""):

@@ -32,10 +32,10 @@ Handler = Callable[[S3Store, Request], Response]
 
 @dataclass(frozen=True)
 class Document:
-    """A sub-resource kept as the XML that the client sent: its root element, and the error when there is
-    none.
+    """A sub-resource kept as the XML that the client sent.
 
-    `required` elements must be there. `default` is answered where nothing was put.
+    `root` is its root element, `missing` the error when there is none. `required` elements must be there.
+    `default` is answered where nothing was put.
     """
 
     kind: str

@@ -228,6 +228,7 @@ def bucket_of_host(host: str, names: Collection[str] = ()) -> str:
     """Return the bucket that a Host header names, "" in path-style requests.
 
     Args:
+        host: value of the Host header, with or without a port.
         names: further host names of local_aws, under which buckets are subdomains too.
     """
     host = host.lower()

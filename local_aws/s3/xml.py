@@ -20,10 +20,10 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def document(name: str, content: Mapping[str, Any]) -> bytes:
-    """`document("Tagging", {"TagSet": {"Tag": [{"Key": "a"}]}})`: a mapping is children, a sequence
-    repeats its element.
+    """Build a document, as in `document("Tagging", {"TagSet": {"Tag": [{"Key": "a"}]}})`.
 
-    None leaves an element out; booleans are `true` and `false`.
+    A mapping becomes children, a sequence repeats its element. None leaves an element out; booleans are
+    `true` and `false`.
     """
     return f'{HEADER}<{name} xmlns="{NAMESPACE}">{_children(content)}</{name}>'.encode("utf-8", "replace")
 

@@ -257,7 +257,7 @@ class LogStore:
 
 
 def _storable(message: str) -> str:
-    """JSON may hold half a surrogate pair (`\\ud800`), which has no UTF-8."""
+    r"""Replace half surrogate pairs, which JSON may hold (`\ud800`) and UTF-8 cannot."""
     return message.encode("utf-8", "replace").decode()
 
 

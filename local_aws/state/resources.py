@@ -114,10 +114,10 @@ class Store:
     """The store. Safe to use from any thread: one writer at a time, readers never wait for it (WAL)."""
 
     def __init__(self, path: Path, status_member: Callable[[str], str]) -> None:
-        """Open or create the store. `status_member` names, for a kind, the document's member that is its
-        status.
+        """Open or create the store.
 
-        Raises StartupError when the file was written by a newer local_aws or is no store.
+        `status_member` names, for a kind, the member of the document that is its status. Raises StartupError
+        when the file was written by a newer local_aws or is no store.
         """
         self._path = path
         self._status_member = status_member

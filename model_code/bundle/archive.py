@@ -125,6 +125,7 @@ def write_card(directory: Path, card: Mapping[str, Any]) -> ModelCard:
     """Seal `directory`: list every file in it with its digest, and write `model.json`.
 
     Args:
+        directory: the unpacked bundle.
         card: the fields of `ModelCard` other than `files` and `schema_version`.
 
     Returns:

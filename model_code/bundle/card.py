@@ -166,6 +166,15 @@ def _card_arguments(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_member_name(name: str, where: Path | str = CARD) -> None:
+    """Refuse the name of a file that would be outside the bundle's folder.
+
+    Args:
+        name: The name, as a bundle or its card gives it.
+        where: The file that holds the name, for the message.
+
+    Raises:
+        BundleError: The name is empty, absolute, or holds "..", a backslash or a null.
+    """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not name:
         raise BundleError(f"{where}: file name {name!r} leaves the bundle's folder: do not use it")

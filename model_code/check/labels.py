@@ -34,7 +34,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Judged:
-    """What other photos say about the label of each photo.
+    """The evidence of the other photos about the label of each photo.
 
     Attributes:
         odds: Log-odds of the best other class against the given one, [photos]. NaN where the class has no other

@@ -47,8 +47,10 @@ class Layout:
             self.subfolders[parts[0]].update(parts[1:2] if len(parts) > 2 else ())
 
     def splits(self) -> list[str]:
-        """Folders that hold a split, not a class: two or more with names of splits, and no others with photos but
-        those; or next to others, if they hold the same sub-folders.
+        """Folders that hold a split, not a class.
+
+        These are two or more folders with names of splits: either the only ones with photos, or, next to others,
+        ones that hold the same sub-folders.
         """
         named = sorted(name for name in self.subfolders if is_split_name(name))
         if len(named) == len(self.subfolders) and named:

@@ -46,7 +46,7 @@ _STORED_QUALITY = 95
 
 
 class PhotoReason(StrEnum):
-    """Why a photo cannot be used."""
+    """The reason that a photo cannot be used."""
 
     EMPTY = "empty file"
     NOT_A_PHOTO = "not a photo in a supported format"
@@ -154,11 +154,10 @@ def stored(data: bytes) -> tuple[bytes, str]:
 
 
 def perceptual_hash(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int | None:
-    """64-bit DCT hash (pHash) of a photo; near-duplicates differ in few bits. Decoding it also proves the
-    file whole.
+    """Return the 64-bit DCT hash (pHash) of a photo; near-duplicates differ in few bits.
 
-    The signs of the 8 x 8 lowest frequencies of a 32 x 32 grey thumbnail, relative to their median (Zauner,
-    2010).
+    Decoding it also proves the file whole. The bits are the signs of the 8 x 8 lowest frequencies of a 32 x
+    32 grey thumbnail, relative to their median (Zauner, 2010).
 
     Returns:
         The hash, or None for a picture without contrast, whose hash would say nothing.

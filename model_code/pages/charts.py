@@ -132,19 +132,28 @@ class ConfidenceBin(Protocol):
     """One bar of a reliability chart: answers with a confidence in [low, high]."""
 
     @property
-    def low(self) -> float: ...
+    def low(self) -> float:
+        """Lower limit of the confidence, 0 to 1."""
+
     @property
-    def high(self) -> float: ...
+    def high(self) -> float:
+        """Upper limit of the confidence, 0 to 1."""
+
     @property
-    def photos(self) -> int: ...
+    def photos(self) -> int:
+        """Number of answers in the bin."""
+
     @property
-    def confidence(self) -> float: ...
+    def confidence(self) -> float:
+        """Mean confidence of the answers."""
+
     @property
-    def accuracy(self) -> float: ...
+    def accuracy(self) -> float:
+        """Share of the answers that are right, 0 to 1."""
 
 
 def reliability_chart(before: Sequence[ConfidenceBin], after: Sequence[ConfidenceBin], title: str) -> str:
-    """Reliability diagram: accuracy per confidence; on the diagonal, answers are right as often as they claim."""
+    """Draw a reliability diagram: accuracy by confidence; a calibrated model is on the diagonal."""
     height = 330.0
     plane = _Plane((0, 1), (0, 1), height)
     quarter = [0, 0.25, 0.5, 0.75, 1]

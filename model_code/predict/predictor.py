@@ -196,7 +196,7 @@ def read_transform(card: ModelCard) -> Transform:
 
 
 def _read_unknown(bundle: Bundle) -> Unknown | None:
-    """How unlike every class a photo is; None for a model of an older release."""
+    """Read the detector of unknown photos; None for a model of an older release."""
     if UNKNOWN not in bundle.card.files:
         return None
     try:

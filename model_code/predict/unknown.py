@@ -209,7 +209,7 @@ def _distances(
 
 
 def _evidence(scaled: Floats, near: Floats, far: Floats) -> NDArray[np.float64]:
-    """What speaks for and against a photo being known, [n, 10]."""
+    """Compute the features that tell known from unknown photos, [n, 10]."""
     top = -np.sort(-scaled, axis=1)
     exponentials = np.exp(scaled - top[:, :1])
     mass = exponentials.sum(axis=1)

@@ -33,8 +33,8 @@ class Bursts:
     def first_of_each(self, embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
         """Rows of the photos that count: the first of each burst, in order.
 
-        A camera that fails makes all photos alike, and those are not one burst: photos far apart in the window do not
-        belong together, so what hardly any two of them are, counts as near.
+        A camera that fails makes all photos similar, and they are no burst. Photos far apart in the window do not
+        belong together, so only a similarity that hardly any two of those reach counts as near.
 
         Args:
             embeddings: In the order of time, [n, dim].

@@ -30,7 +30,7 @@ _FLOOR: Final = 1e-4
 
 @dataclass(frozen=True)
 class Photos:
-    """What is compared of some photos, a row each.
+    """Features of photos that drift tests compare, a row each.
 
     Args:
         embeddings: [n, dim].

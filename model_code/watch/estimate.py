@@ -1,4 +1,4 @@
-"""How accurate a model is on photos nobody has labelled, with an interval.
+"""Estimate the accuracy of a model on photos without labels, with an interval.
 
 A calibrated model is right about as often as it is confident, so the fall of the mean confidence since the reference is
 the fall of the accuracy (Guillory et al. 2021, arXiv:2107.03315). On photos of a worse camera, accuracy falls somewhat
@@ -34,7 +34,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Basis:
-    """What is known of the model's confidence on photos whose class is known.
+    """The model's confidence on photos whose class is known.
 
     Args:
         probabilities: Of the reference, [m, classes].
@@ -53,7 +53,7 @@ class Basis:
         return np.asarray(self.probabilities.argmax(axis=1) == self.labels)
 
     def slope(self) -> tuple[float, float]:
-        """How far accuracy falls per fall of confidence, and the standard error for one more fault."""
+        """Return the fall of accuracy per fall of confidence, and its standard error for one more fault."""
         if len(self.simulated) < 3:
             return 1.0, 0.5
         falls = self.simulated[1:] - self.simulated[0]

@@ -26,7 +26,7 @@ SCHEMA_VERSION: Final = 1
 
 @dataclass(frozen=True)
 class Task:
-    """What to look at and how hard.
+    """Limits and levels of a look.
 
     Args:
         level: Of the alarm as a whole.
@@ -45,7 +45,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """What a look found.
+    """The findings of a look.
 
     Args:
         document: look.json.
@@ -74,6 +74,9 @@ def look(
     """Compare captured photos with the reference.
 
     Args:
+        task: Limits and levels of the look.
+        model: The deployed model.
+        reference: Answers of the same model on photos of its own data set.
         captured: In the order of their time.
         truth: Class names by InferenceId or by a photo's SHA-256, of labels that came back.
         left_out: What was captured and is not among `captured`, by reason.

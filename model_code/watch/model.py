@@ -26,7 +26,7 @@ _BATCH: Final = 16
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model makes of photos that could be read.
+    """A model's answers and embeddings for the photos that could be read.
 
     Args:
         photos: A row per readable photo.
@@ -63,6 +63,7 @@ class WatchedModel:
         """Decode, answer and embed photos, on every core.
 
         Args:
+            files: Encoded photos.
             change: Puts a fault on the pixels of a photo, given its number.
             advance: Told how many more are done.
         """

@@ -38,7 +38,7 @@ class WatchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Reference:
-    """What windows are compared with.
+    """The photos and answers that windows are compared with.
 
     Args:
         photos: As the model sees them.
@@ -54,7 +54,7 @@ class Reference:
 
     @property
     def basis(self) -> Basis:
-        """What it says about confidence."""
+        """The part that estimates of accuracy need."""
         return Basis(self.photos.probabilities, self.labels, self.simulated)
 
     @property

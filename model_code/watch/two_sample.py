@@ -69,8 +69,10 @@ def permutation_tests(
     quarter of `level` could have been seen.
 
     Args:
+        blocks: Features of the same photos by name, each with its reference.
         level: The smallest level at which a value is compared; decides how many permutations are drawn at most.
         seed: Draws the permutations.
+        exceedances: Permutations at least as far as the window after which a block is settled.
 
     Raises:
         ValueError: A block has no photos, or blocks of different photos.

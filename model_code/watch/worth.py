@@ -14,7 +14,7 @@ _CANDIDATES: Final = 8
 
 
 def doubt(probabilities: Floats) -> NDArray[np.float64]:
-    """How undecided the model is between its two best classes, from 0 (sure) to 1, [n]."""
+    """Return the model's doubt between its two best classes, from 0 (sure) to 1, [n]."""
     best = -np.partition(-probabilities.astype(np.float64), 1, axis=1)[:, :2]
     return np.asarray(1 - (best[:, 0] - best[:, 1]))
 
@@ -28,6 +28,7 @@ def choose(worth: Floats, embeddings: Floats, count: int) -> NDArray[np.int64]:
     Args:
         worth: From 0 to 1, [n].
         embeddings: [n, dim].
+        count: Largest number of rows to return.
     """
     candidates = np.argsort(-worth, kind="stable")[: _CANDIDATES * count]
     rows = embeddings[candidates].astype(np.float32)

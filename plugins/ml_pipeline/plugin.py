@@ -1,4 +1,4 @@
-"""What Airflow loads from this package by entry point."""
+"""The plugin that Airflow loads from this package by entry point."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Values = Sequence[str]
 
 @dataclass(frozen=True)
 class Request:
-    """Who does what to what is known from the policies' owner, `action` ("s3:GetObject") and `resource` (an ARN).
+    """One request: `action` ("s3:GetObject") on `resource` (an ARN), made by the owner of the policies.
 
     context: condition keys of the request, lower case -> value or values.
     """

@@ -56,7 +56,7 @@ class Cloud:
         cli.stop(self.state)
 
     def kill(self) -> None:
-        """kill -9, and wait until the kernel has let go of the lock."""
+        """Kill it (-9), and wait until the kernel has released the lock."""
         pid = state_folder.read_number(self.state / state_folder.PID)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -141,7 +141,7 @@ class Cloud:
 
 
 def unique(prefix: str) -> str:
-    """A name nobody has used."""
+    """Return a name that no other test uses."""
     return f"{prefix}-{uuid.uuid4().hex[:10]}"
 
 

@@ -55,7 +55,7 @@ def centroid_head(
 
 
 def card(**changes: Any) -> dict[str, Any]:
-    """What training hands to `export_bundle`."""
+    """The arguments that training hands to `export_bundle`."""
     history = [
         {"epoch": n, "train_loss": 1 / n, "valid_loss": 1.1 / n, "valid_accuracy": 1 - 0.5 / n}
         for n in (1, 2, 3)

@@ -1,4 +1,4 @@
-"""What several test files share because it takes seconds to make."""
+"""Fixtures that several test files share because they take seconds to make."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def photo(seed: int, width: int = 64, height: int = 48) -> bytes:
 
 
 def folder_of_photos(root: Path, classes: dict[str, int], first_seed: int = 0) -> Path:
-    """A folder per class with that many photos; no two alike."""
+    """Write a folder per class with that many photos, all different."""
     seed = first_seed
     for label, count in classes.items():
         (root / label).mkdir(parents=True, exist_ok=True)

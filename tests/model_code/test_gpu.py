@@ -1,4 +1,4 @@
-"""What only a GPU can show: mixed precision, its own checkpoints, processes that share it."""
+"""Tests that need a GPU: mixed precision, its own checkpoints, processes that share it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the three distributions declare is what their sources import."""
+"""The three distributions declare exactly the packages that their sources import."""
 
 from __future__ import annotations
 

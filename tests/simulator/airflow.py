@@ -214,7 +214,7 @@ class Scheduler:
             self.world.note(f"on_kill failed: {error}")
 
     def states(self, ti: Any) -> dict[str, dict[str, str | None]]:
-        """What the execution API says about a task."""
+        """Return the execution API's answer about a task."""
         run = next(run for run in self.runs if run.run_id == ti.run_id)
         state = run.task(ti.task_id).state
         return {ti.run_id: {ti.task_id: None if state == "none" else state}}

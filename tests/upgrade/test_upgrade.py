@@ -1,4 +1,4 @@
-"""What release 8aecd8f left behind is used, finished and served by this one.
+"""State left by release 8aecd8f is used, finished and served by this one.
 
 `from_8aecd8f/` was made by that release: `left_behind.tar.gz` holds the state folder of a local_aws with a data set
 version, a bundle and an endpoint in service, and the photos of the version; `triggers.json` the serialized triggers

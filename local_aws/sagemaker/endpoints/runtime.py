@@ -97,6 +97,7 @@ class Runtime:
         self._capture.stop()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer InvokeEndpoint, InvokeEndpointAsync or InvokeEndpointWithResponseStream."""
         try:
             body = _read(environ)
             operation, params = self._parse(environ)

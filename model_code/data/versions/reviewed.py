@@ -32,6 +32,7 @@ def for_training(
     """Put reviewed photos into training, without their look-alikes of the test and validation splits.
 
     Args:
+        photos: The photos of the new version, reviewed ones included.
         pairs: Indices of photos that show the same picture.
         known: Splits by SHA-256 of the parent version.
 

@@ -20,7 +20,7 @@ class AccessFields(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class AwsAccess:
-    """How to reach AWS: an operator hands it to its trigger, so it is small and JSON-ready."""
+    """Connection and region for clients; an operator hands it to its trigger, so it is small and JSON-ready."""
 
     aws_conn_id: str | None = "aws_default"
     region_name: str | None = None

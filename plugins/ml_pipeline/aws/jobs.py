@@ -161,6 +161,7 @@ def create_or_adopt(
 
     Args:
         client: boto3 SageMaker client.
+        kind: The kind of job, with its API calls.
         name_of: The name of the n-th attempt, from 1.
         request_of: The Create request for a name.
         before_create: Called with the name just before Create, to write what the job will read.

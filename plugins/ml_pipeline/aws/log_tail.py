@@ -77,6 +77,9 @@ def last_lines(client: Client, group: str, prefix: str, count: int = 100) -> lis
 
     Args:
         client: boto3 client of CloudWatch Logs.
+        group: Name of the log group.
+        prefix: First part of the names of the log streams: the job's name.
+        count: Lines to return of each stream.
     """
     from botocore.exceptions import ClientError
 

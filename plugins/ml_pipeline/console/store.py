@@ -1,4 +1,4 @@
-"""What the console reads from AWS, kept as long as it cannot have changed."""
+"""Read from AWS for the console, and cache each answer as long as it cannot have changed."""
 
 from __future__ import annotations
 

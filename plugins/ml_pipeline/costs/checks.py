@@ -44,6 +44,8 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
     """Refuse names that are not params, with the nearest ones that are.
 
     Args:
+        given: Names that the caller sets.
+        known: Names of the params that exist.
         where: The owner of the params, for the message: "train_and_deploy".
 
     Raises:
@@ -61,7 +63,9 @@ def check_machines(params: Params, sagemaker: Client, ec2: Client = None) -> Non
     """Refuse instance types that AWS does not have, by the service models that botocore carries.
 
     Args:
-        sagemaker, ec2: boto3 clients; `ec2` for a training on EC2.
+        params: Params of the run.
+        sagemaker: boto3 client of SageMaker.
+        ec2: boto3 client of EC2; only a training on EC2 needs it.
 
     Raises:
         ValueError: AWS has no such instance type; the message names the nearest ones.
@@ -134,6 +138,7 @@ def out_of_use(params: Params, defaults: Params) -> list[str]:
     """List the params that were set although the others make them ineffective, one line each.
 
     Args:
+        params: Params of the run.
         defaults: Values of params that were not set.
     """
     return [

@@ -64,7 +64,10 @@ def make(
     """Estimate a run from the params of `train_and_deploy`, with `dataset_name` and `endpoint_name` filled in.
 
     Args:
+        params: Params of the run.
         defaults: Values of params that were not set.
+        settings: Settings of the pipeline, with the account's bucket and region.
+        s3: boto3 client of S3.
         endpoints: The project's endpoints that are being billed.
         replaces: What the run replaces on its endpoint, in words; see `deployment.takeover`.
 
@@ -115,6 +118,8 @@ def note(prices: Prices, steps: Sequence[Step], hourly: float | None) -> str:
     """State the sources of the figures, and what they leave out.
 
     Args:
+        prices: Prices that the estimate used.
+        steps: The steps that were estimated.
         hourly: USD per hour of the endpoint; None if unknown.
     """
     unpriced = ", ".join(sorted({step.instance_type for step in steps if step.usd is None}))
@@ -132,6 +137,9 @@ def estimate(params: Params, photos: int, prices: Prices, measured: Sequence[Rat
     Instances that are kept warm are counted as if no later job used them.
 
     Args:
+        params: Params of the run.
+        photos: Number of photos in the data set.
+        prices: Prices in USD, and the assumed rates.
         measured: Rates that jobs recorded; without one, the assumption of prices.toml counts.
     """
     known = {

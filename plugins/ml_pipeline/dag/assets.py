@@ -27,5 +27,5 @@ def endpoint() -> Asset:
 
 
 def looks() -> Asset:
-    """What watch has found at an endpoint; the page is in the event's task."""
+    """Asset of the watch's findings at an endpoint; the page is in the event's task."""
     return Asset("ml-pipeline-looks")

@@ -92,7 +92,10 @@ def table(s3: Client, output_uri: str, photos_uri: str | None, table_uri: str) -
     """Gather a transform job's answers into one CSV, with a row for every photo.
 
     Args:
+        s3: boto3 client of S3.
+        output_uri: Prefix of the answers that the job wrote.
         photos_uri: Prefix of the photos; None for a job of an earlier release.
+        table_uri: The CSV to write.
     """
     rows = list(rows_of(_answers(s3, output_uri)))
     if photos_uri:

@@ -38,6 +38,7 @@ def store_weights(
 
     Args:
         s3: A boto3 client.
+        bucket: Name of the project's bucket.
         weights: A file, an s3://, http(s):// or file:// address, "imagenet" (torchvision's best for the
             architecture), the name of torchvision weights (IMAGENET1K_V1), or "none". An http(s) address may end
             in `#sha256=<hex>`, which is checked.

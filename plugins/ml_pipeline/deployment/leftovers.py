@@ -25,6 +25,9 @@ def stop_jobs(client: Client, dag_id: str, run_id: str, since: datetime) -> list
     A dead triggerer calls no `on_kill`, so the jobs that it watched are found here by tag.
 
     Args:
+        client: boto3 client of SageMaker.
+        dag_id: DAG of the run.
+        run_id: The run that has ended.
         since: Start of the run: older jobs cannot be its own.
     """
     stopped = []

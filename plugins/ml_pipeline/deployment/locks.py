@@ -58,6 +58,9 @@ def acquire(s3: Client, lock_uri: str, me: Holder, is_over: Callable[[Holder], b
     """Take the lock if it is free, ours, or held by a run that is over.
 
     Args:
+        s3: boto3 client of S3.
+        lock_uri: The object that is the lock.
+        me: The run that asks for it.
         is_over: Returns True for a run that has ended, and so will never release its lock.
 
     Returns:

@@ -12,6 +12,7 @@ def scale(client: Client, serving: Serving) -> None:
 
     Args:
         client: boto3 client of application-autoscaling.
+        serving: The endpoint, with its minimum and maximum of instances.
     """
     target, policy = endpoint.autoscaling(serving)
     client.register_scalable_target(**target)

@@ -55,8 +55,11 @@ def run(
     """Send PHOTOS test photos, or all if there are fewer.
 
     Args:
+        s3: boto3 client of S3.
         runtime: boto3 client of sagemaker-runtime.
-        upload, evaluation: Results of upload and evaluate.
+        upload: Result of upload: the test photos.
+        evaluation: Result of evaluate: the expected answers.
+        endpoint_name: Endpoint to test.
 
     Raises:
         SmokeTestFailed: An answer is an error, or differs by more than TOLERANCE from the evaluation's.

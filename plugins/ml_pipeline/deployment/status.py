@@ -67,7 +67,10 @@ def rollback_reason(
     """Explain a failed deployment in one line: SageMaker often leaves FailureReason empty after a rollback.
 
     Args:
-        status, config, reason: State of the endpoint after the rollout.
+        serving: The deployment that was asked for.
+        status: Status of the endpoint after the rollout.
+        config: Name of the endpoint configuration in use after the rollout.
+        reason: FailureReason of the endpoint, "" if SageMaker gives none.
         alarms: Alarms of the rollout that are on.
     """
     rang = "; ".join(f"alarm {alarm['AlarmName']}: {alarm.get('StateReason', '')}" for alarm in alarms)

@@ -1,4 +1,4 @@
-"""Which endpoint a run deploys to, and what it would replace there: no endpoint is taken over silently."""
+"""Choose the endpoint of a run, and name the model it would replace: no endpoint is taken over silently."""
 
 from __future__ import annotations
 
@@ -81,7 +81,10 @@ def conflict_of(sagemaker: Client, s3: Client, live: Document, dataset_name: str
     """Say what the endpoint serves, if that is not a model of `dataset_name`; None for an endpoint without a model.
 
     Args:
+        sagemaker: boto3 client of SageMaker.
+        s3: boto3 client of S3.
         live: Description of the endpoint, see `status.describe`.
+        dataset_name: Name of the data set that the run trains on.
     """
     if not live.get("EndpointConfigName") or live["EndpointStatus"] == "Failed":
         return None

@@ -54,7 +54,7 @@ class AwsOperator(BaseOperator):
 
     @property
     def access(self) -> AwsAccess:
-        """How to reach AWS, for clients and triggers."""
+        """Access to AWS, for clients and triggers."""
         config = dict(self.botocore_config) if self.botocore_config else None
         conn_id = self.aws_conn_id or Settings.load().aws_conn_id
         return AwsAccess(conn_id, self.region_name, self.verify, config)

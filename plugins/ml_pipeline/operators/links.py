@@ -20,8 +20,11 @@ def thing(settings: Settings, name: str, kind: str, console: str, log_group: str
     """Return the fields of an operator's links. local_aws has no console, so there is only the name.
 
     Args:
+        settings: Settings of the pipeline; its endpoint URL tells local_aws from AWS.
+        name: Name of the resource.
         kind: A `JobKind`'s value, "endpoint" or "model-package".
         console: Path of its kind in the SageMaker console, such as "jobs".
+        log_group: Log group of its container, None if it has none.
     """
     if settings.local:
         return {"name": name, "kind": kind}

@@ -89,6 +89,8 @@ class FittingOperator(SageMakerJobOperator[Result], ABC):
         """Build the training job that runs `script`.
 
         Args:
+            settings: Settings of the pipeline.
+            script: Entry point in the code archive, which SageMaker runs in the container.
             values: The hyperparameters.
             checkpoints: Prefix of the checkpoints, which only spot jobs write.
             final: See `dataset.training_channels`.

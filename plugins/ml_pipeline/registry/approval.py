@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Approval(StrEnum):
-    """Who approves a model that passed the gate."""
+    """The approver of a model that passed the gate."""
 
     AUTO = "auto"
     HUMAN = "human"

@@ -61,6 +61,7 @@ def useful(accuracy: float, constant: float, photos: int) -> Verdict:
     binomial distribution: p + z sqrt(p (1 - p) / n), at most 1.
 
     Args:
+        accuracy: Accuracy of the model, 0 to 1.
         constant: Accuracy of the best constant answer.
         photos: Photos of the test split.
     """
@@ -146,9 +147,12 @@ def decide(
     """Decide from the result of evaluate.
 
     Args:
+        evaluation: Result of evaluate.
         constant: Accuracy of the best constant answer on the same photos.
         min_accuracy: Bar for every model; None: better than that constant answer.
         difference: From the champion; None for a first model.
+        margin: Loss of accuracy against the champion that is tolerated, 0 to 1.
+        burden: The side that has to prove its case: see `Burden`.
     """
     accuracy = float(evaluation["accuracy"])
     if min_accuracy is None:

@@ -22,7 +22,7 @@ _START_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Capture:
-    """What an endpoint keeps of its requests and answers (SageMaker data capture).
+    """The share of requests and answers that an endpoint keeps (SageMaker data capture).
 
     Attributes:
         percent: Share of requests, 1-100.
@@ -184,6 +184,7 @@ def update_endpoint(serving: Serving, instances: int) -> Document:
     """Build the request of UpdateEndpoint: blue/green, a canary first where the fleet is large enough.
 
     Args:
+        serving: The deployment that is asked for.
         instances: Instances of the live variant, which an endpoint that scales keeps. A canary is at most half of
             the fleet, so a single instance has none: all traffic then moves at once, to a fleet that is already up,
             and moves back if an alarm goes off.

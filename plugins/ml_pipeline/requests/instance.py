@@ -102,9 +102,13 @@ def send_command(
     """Build the request of SendCommand that trains job `name`.
 
     Args:
+        name: Name of the training job.
+        instance_id: Instance to run it on.
         code_uri: The code archive.
         job_uri: job.json, see `on_instance`.
+        bucket: Bucket that receives the output of the command.
         timeout_seconds: executionTimeout; the document's own default would be one hour.
+        region: AWS region of the bucket.
     """
     return {
         "DocumentName": DOCUMENT,

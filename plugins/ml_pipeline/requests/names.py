@@ -61,7 +61,9 @@ def job_name(kind: str, origin: Origin, request: Document, attempt: int, limit: 
 
     Args:
         kind: First part of the name: "train", "tune", ...
+        origin: The run and task that start the job.
         request: The AWS request with PLACEHOLDER where the name stands.
+        attempt: Number of the attempt, from 1.
         limit: Longest name the API takes.
     """
     if attempt < 1:

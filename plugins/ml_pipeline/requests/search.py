@@ -24,7 +24,7 @@ SEARCH = (
 
 
 class TuneMode(StrEnum):
-    """Where trials run."""
+    """The place where trials run."""
 
     JOB = "job"
     """Each in a training job of its own, run by a SageMaker tuning job."""
@@ -36,6 +36,8 @@ def search_of(params: Params, recipe: Recipe, trial: Training, parents: Sequence
     """Build the search of a tuning job from the params in SEARCH.
 
     Args:
+        params: Params of the run.
+        recipe: The training recipe, which fixes the hyperparameters that are not searched.
         trial: The training job of a trial.
         parents: Earlier tuning jobs to start warm from.
 

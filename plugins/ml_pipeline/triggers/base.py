@@ -78,7 +78,7 @@ class PollingTrigger(BaseTrigger):
     @property
     @abstractmethod
     def subject(self) -> str:
-        """What is waited for, for messages: "training job train-1"."""
+        """The object of the wait, for messages: "training job train-1"."""
 
     @abstractmethod
     async def poll(self, clients: Clients) -> Event | None:

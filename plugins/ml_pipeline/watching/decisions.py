@@ -19,7 +19,7 @@ _ONE_SIDED, _TWO_SIDED = 1.645, 1.960
 
 
 class Verdict(StrEnum):
-    """What a look means."""
+    """The conclusion from a look."""
 
     TOO_FEW = "too few"
     QUIET = "quiet"
@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """How often a watch may be wrong.
+    """The error rates allowed to a watch.
 
     Attributes:
         alarms_a_year: False alarms per year and endpoint, at most.
@@ -57,7 +57,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Look:
-    """What one look found.
+    """The findings of one look.
 
     Attributes:
         number: Counts up per endpoint.
@@ -103,9 +103,11 @@ def decide(
     """Judge `look`.
 
     Args:
+        look: The look to judge.
         before: Earlier looks of the same endpoint, oldest first.
         reference_accuracy: Of the model, on the photos that the reference holds.
         quiet_until: No proposal before: an open one, a cool-down, or a deployment.
+        policy: Error rates and thresholds of the watch.
     """
     if look.photos < policy.least_photos:
         return Decision(

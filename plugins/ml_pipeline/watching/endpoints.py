@@ -34,7 +34,7 @@ class Watched:
 
     @property
     def trouble(self) -> str | None:
-        """Why it cannot be watched, in a line that names the fix; None: it can."""
+        """The reason that it cannot be watched, in a line that names the fix; None: it can."""
         if self.status not in ("InService", "Updating", "SystemUpdating", "RollingBack"):
             return f"it is {self.status}: nothing serves there"
         if self.captures_uri is None:

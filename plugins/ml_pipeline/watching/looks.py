@@ -32,7 +32,7 @@ class Begun(TypedDict):
 
 
 class Concluded(TypedDict):
-    """What a look came to."""
+    """The result of a look."""
 
     endpoint_name: str
     dataset_name: str
@@ -94,8 +94,12 @@ def conclude(
     """Enter a finished look into the endpoint's state; a second time it changes nothing and says the same.
 
     Args:
+        s3: boto3 client of S3.
+        bucket: Name of the project's bucket.
+        begun: The look as it was begun.
         look_uri: Folder of look.json, with a trailing slash.
         document: look.json.
+        policy: Error rates and thresholds of the watch.
     """
     number = begun["number"]
 

@@ -48,8 +48,12 @@ def enqueue(
     """Add the photos that a look chose; those that were asked about before are left out.
 
     Args:
+        s3: boto3 client of S3.
+        bucket: Name of the project's bucket.
+        name: Name of the data set.
         look_uri: Folder of the look, with `queue/<sha256>` and `queue/<sha256>.jpg`.
         queue: queue.json of the look.
+        origin: Endpoint that received the photos, or "data report".
 
     Returns:
         Questions that are new.

@@ -89,15 +89,17 @@ class State:
         return f"{newest - LATE:%Y/%m/%d/%H}"
 
     def begun(self, window: Window) -> State:
-        """With a look under way."""
+        """Return the state with a look under way."""
         return replace(self, open=window)
 
     def ended(self, taken: Taken, *, counted: bool, proposal: bool, cooldown: timedelta) -> State:
-        """With the look under way finished.
+        """Return the state with the look under way finished.
 
         Args:
+            taken: The look under way.
             counted: False: too few photos, which the next look counts again.
             proposal: The look is a proposal.
+            cooldown: Time after a proposal during which no other is made.
         """
         window = self.open
         assert window is not None
@@ -114,7 +116,7 @@ class State:
 
 
 def uri(bucket: str, endpoint: str) -> str:
-    """Where the state of an endpoint is."""
+    """Return the URI of an endpoint's state."""
     return f"s3://{bucket}/watch/{endpoint}/state.json"
 
 
@@ -145,6 +147,9 @@ def change(s3: Any, bucket: str, endpoint: str, step: Callable[[State], State]) 
     """Apply `step` to the state and write it; tried again on what another writer left.
 
     Args:
+        s3: boto3 client of S3.
+        bucket: Name of the project's bucket.
+        endpoint: Name of the endpoint.
         step: A pure function; returns its argument where nothing is to be done.
     """
     from botocore.exceptions import ClientError

@@ -38,7 +38,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture(scope="package")
 def told(stage: Stage) -> Told:
-    """What people are told."""
+    """Messages that users receive."""
     return Told(stage)
 
 

@@ -118,7 +118,7 @@ class Stage:
         return "\n".join(f"{task}: ...{self.log(run_id, task, dag_id)[-3000:]}" for task in failed)
 
     def result(self, run_id: str, task: str, dag_id: str = TRAIN) -> Any:
-        """What the task returned."""
+        """Return the result of the task."""
         return self.airflow.xcom(dag_id, run_id, task)
 
     def jobs(self, run_id: str) -> dict[str, str]:
@@ -171,7 +171,7 @@ class Stage:
         self.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
 
     def machines(self, group: str, job: str) -> int:
-        """How many machines of a job left a log."""
+        """Count the machines of a job that left a log."""
         found = self.client("logs").describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{job}/")
         return len(found["logStreams"])
 

@@ -1,4 +1,4 @@
-"""What keeps a bad model out of service: alarms, the smoke test, a person, and one deployment at a time."""
+"""Guards that keep a bad model out of service: alarms, the smoke test, a person, and one deployment at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What starts runs besides a person: new photos, told through SQS, and the clock, which also finds what was lost."""
+"""Automatic starts of runs: new photos, announced through SQS, and the clock, which also finds lost messages."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def clear(stage: Stage, run_id: str, task: str) -> None:
 
 
 def tries(stage: Stage, run_id: str, *tasks: str) -> dict[str, int]:
-    """How often tasks of the training run were tried."""
+    """Count the tries of the tasks of the training run."""
     rows = stage.airflow.task_instances(TRAIN, run_id)
     return {row["task_id"]: row["try_number"] for row in rows if row["task_id"] in tasks}
 

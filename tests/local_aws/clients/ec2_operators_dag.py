@@ -1,5 +1,6 @@
-"""A DAG of the Amazon provider's own EC2 and SSM operators and sensors. test_ec2_operators.py runs it in
-a process of its own; EC2_OPERATORS holds an image id and a suffix for names.
+"""A DAG of the Amazon provider's own EC2 and SSM operators and sensors.
+
+test_ec2_operators.py runs it in a process of its own; EC2_OPERATORS holds an image id and a suffix for names.
 """
 
 from __future__ import annotations

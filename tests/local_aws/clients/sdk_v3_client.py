@@ -1,6 +1,8 @@
-"""A user of the SageMaker SDK v3 who knows nothing of local_aws: train, tune, deploy, invoke. Run by
-test_sdk_v3.py with the address in AWS_ENDPOINT_URL: `python sdk_v3_client.py <bucket> <source folder> <model
-URI> <suffix>`."""
+"""A user of the SageMaker SDK v3 who knows nothing of local_aws: train, tune, deploy, invoke.
+
+test_sdk_v3.py runs it with the address in AWS_ENDPOINT_URL:
+`python sdk_v3_client.py <bucket> <source folder> <model URI> <suffix>`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from sagemaker.train import ModelTrainer
 from sagemaker.train.tuner import HyperparameterTuner
 
 BUCKET, SOURCE, MODEL, SUFFIX = sys.argv[1:5]
-ROLE = "arn:aws:iam::123456789012:role/nobody-made-this"
+ROLE = "arn:aws:iam::123456789012:role/never-created"
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2.13-cpu-amzn2023-sagemaker"
 
 session = Session(default_bucket=BUCKET)

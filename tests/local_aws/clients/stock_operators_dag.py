@@ -1,5 +1,8 @@
-"""A DAG of the Amazon provider's own SageMaker operators and sensors. test_airflow_operators.py runs it in a
-process of its own; STOCK_OPERATORS holds its bucket, the URIs of code and model, and a suffix for names."""
+"""A DAG of the Amazon provider's own SageMaker operators and sensors.
+
+test_airflow_operators.py runs it in a process of its own; STOCK_OPERATORS holds its bucket, the URIs of code and model,
+and a suffix for names.
+"""
 
 from __future__ import annotations
 

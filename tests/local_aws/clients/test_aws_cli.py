@@ -54,7 +54,7 @@ class Cli:
         )
 
     def text(self, *arguments: str) -> str:
-        """What a command that succeeds prints."""
+        """Return the output of a command that succeeds."""
         done = self.run(*arguments)
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done.stdout

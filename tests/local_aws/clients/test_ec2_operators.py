@@ -1,6 +1,4 @@
-"""The Amazon provider's own EC2 and SSM operators and sensors, sync and deferrable, unchanged, against
-local_aws.
-"""
+"""The Amazon provider's own EC2 and SSM operators and sensors, sync and deferrable, against local_aws."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The SageMaker SDK v3, given an address, any credentials, a role ARN, a region and a bucket: train, tune,
-deploy.
-"""
+"""The SageMaker SDK v3, given an address, credentials, a role, a region and a bucket: train, tune, deploy."""
 
 from __future__ import annotations
 

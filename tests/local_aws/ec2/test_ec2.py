@@ -1,6 +1,4 @@
-"""EC2 and SSM over HTTP with boto3: instances that run, commands that really execute, and a host left
-alone.
-"""
+"""EC2 and SSM over HTTP with boto3: instances run, commands execute, and the host is left alone."""
 
 from __future__ import annotations
 
@@ -360,7 +358,7 @@ def test_terminated_instances_stay_terminated(machines: Machines) -> None:
 
 
 def test_the_size_of_a_root_device_is_the_images(machines: Machines) -> None:
-    """What the examples of apache-airflow-providers-amazon ask for."""
+    """As the examples of apache-airflow-providers-amazon ask for it."""
     filters = [
         {"Name": "description", "Values": ["Amazon Linux*"]},
         {"Name": "root-device-name", "Values": ["/dev/xvda"]},

@@ -104,7 +104,7 @@ def test_a_job_of_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_of_a_user(tmp_path: Path) -> None:
-    """Run by nobody where the tests run as root, with a python that nobody can read."""
+    """Run as an unprivileged user where the tests run as root, with a python that this user can read."""
     if not processes.namespaces_supported():
         pytest.skip("this platform has no mount namespaces for us")
     if os.geteuid() != 0:
@@ -137,7 +137,9 @@ def test_a_job_of_a_user(tmp_path: Path) -> None:
     finally:
         subprocess.run(["rm", "-rf", str(work)], check=True)
     if "ModuleNotFoundError" in done.stderr or "ImportError" in done.stderr:
-        pytest.skip(f"{python} cannot use these packages as nobody: {done.stderr.splitlines()[-1]}")
+        pytest.skip(
+            f"{python} cannot use these packages as an unprivileged user: {done.stderr.splitlines()[-1]}"
+        )
     assert done.returncode == 0, done.stderr
     assert_confined(json.loads(done.stdout.splitlines()[-1]))
 

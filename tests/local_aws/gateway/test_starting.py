@@ -1,4 +1,4 @@
-"""What is answered while local_aws starts: its own calls, nobody else's."""
+"""Answers while local_aws starts: to its own calls only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Requests checked as AWS checks them: random ones against botocore's own validator, and AWS's recorded
-texts.
-"""
+"""Requests checked as AWS checks them: against botocore's own validator, and AWS's recorded texts."""
 
 from __future__ import annotations
 
@@ -137,17 +135,17 @@ RECORDED = [
     ("AddTags", {"ResourceArn": "arn:aws:sagemaker:us-east-1:123456789012:model/m", "Tags": [{"Key": "k"}]},
      "1 validation error detected: Value null at 'tags.1.member.value' failed to satisfy constraint: "
      "Member must not be null"),
-    ("DescribeTrainingJob", {"TrainingJobName": "nobody"}, "Requested resource not found."),
-    ("DescribeProcessingJob", {"ProcessingJobName": "nobody"}, "Could not find requested job with name: nobody"),
-    ("DescribeTransformJob", {"TransformJobName": "nobody"}, "Could not find requested job with name: nobody"),
-    ("DescribeModel", {"ModelName": "nobody"},
-     'Could not find model "arn:aws:sagemaker:us-east-1:123456789012:model/nobody".'),
-    ("DescribeEndpoint", {"EndpointName": "nobody"},
-     'Could not find endpoint "arn:aws:sagemaker:us-east-1:123456789012:endpoint/nobody".'),
-    ("DescribeEndpointConfig", {"EndpointConfigName": "nobody"},
-     'Could not find endpoint configuration "arn:aws:sagemaker:us-east-1:123456789012:endpoint-config/nobody".'),
-    ("DescribeHyperParameterTuningJob", {"HyperParameterTuningJobName": "nobody"},
-     "Amazon SageMaker can't find a tuning job called nobody. Type another name."),
+    ("DescribeTrainingJob", {"TrainingJobName": "absent"}, "Requested resource not found."),
+    ("DescribeProcessingJob", {"ProcessingJobName": "absent"}, "Could not find requested job with name: absent"),
+    ("DescribeTransformJob", {"TransformJobName": "absent"}, "Could not find requested job with name: absent"),
+    ("DescribeModel", {"ModelName": "absent"},
+     'Could not find model "arn:aws:sagemaker:us-east-1:123456789012:model/absent".'),
+    ("DescribeEndpoint", {"EndpointName": "absent"},
+     'Could not find endpoint "arn:aws:sagemaker:us-east-1:123456789012:endpoint/absent".'),
+    ("DescribeEndpointConfig", {"EndpointConfigName": "absent"},
+     'Could not find endpoint configuration "arn:aws:sagemaker:us-east-1:123456789012:endpoint-config/absent".'),
+    ("DescribeHyperParameterTuningJob", {"HyperParameterTuningJobName": "absent"},
+     "Amazon SageMaker can't find a tuning job called absent. Type another name."),
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from tests.local_aws.cloud import Cloud
 
 
 class Account(Cloud):
-    """A local_aws that enforces IAM, used by its root; `of` gives one used by somebody else."""
+    """A local_aws that enforces IAM, used by its root; `of` gives one used by another principal."""
 
     keys: dict[str, str] | None = None
 

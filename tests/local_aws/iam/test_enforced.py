@@ -46,7 +46,7 @@ def account(started: Account) -> Account:
         "Action": "sts:AssumeRole",
     }
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-    started.client("iam").create_role(RoleName="nobody", AssumeRolePolicyDocument=document)
+    started.client("iam").create_role(RoleName="outsider", AssumeRolePolicyDocument=document)
     return started
 
 
@@ -109,7 +109,7 @@ def test_a_job_has_its_roles_rights_and_no_others(account: Account, airflow: Acc
 def test_a_job_whose_role_may_read_nothing_is_refused(account: Account) -> None:
     account.s3.put_object(Bucket=BUCKET, Key="datasets/dogs/a", Body=b"a")
     code = account.put_code(BUCKET, train="print('never')")
-    request = ours(training_request(unique("job"), BUCKET, code), role="nobody")
+    request = ours(training_request(unique("job"), BUCKET, code), role="outsider")
     request["InputDataConfig"] = [channel("train", f"s3://{BUCKET}/datasets/dogs")]
     with pytest.raises(ClientError) as refused:
         account.sagemaker.create_training_job(**request)
@@ -139,10 +139,10 @@ def test_what_airflow_may_not_do_it_is_told_in_awss_words(account: Account, airf
         "AccessDeniedException",
         f"{user}sagemaker:CreateTrainingJob on resource: {job}big with an explicit deny in an identity-based policy",
     )
-    stranger = ours(training_request("stranger", BUCKET, code), role="nobody")
+    stranger = ours(training_request("stranger", BUCKET, code), role="outsider")
     assert refused(create, **stranger) == (
         "AccessDeniedException",
-        f"{user}iam:PassRole on resource: {arn('nobody')} because no identity-based policy allows the iam:PassRole "
+        f"{user}iam:PassRole on resource: {arn('outsider')} because no identity-based policy allows the iam:PassRole "
         "action",
     )
     foreign = unique("foreign")
@@ -168,7 +168,7 @@ def test_what_airflow_may_not_do_it_is_told_in_awss_words(account: Account, airf
     assert refused(account.sagemaker.create_training_job, **distrusted)[0] == "ValidationException"
 
 
-def test_nobodys_keys_open_nothing(account: Account) -> None:
+def test_outsiders_keys_open_nothing(account: Account) -> None:
     stranger = Account(account.state)
     stranger.keys = {"aws_access_key_id": "AKIASTRANGER", "aws_secret_access_key": "x"}
     assert refused(stranger.s3.list_buckets)[0] == "InvalidAccessKeyId"
@@ -219,7 +219,7 @@ def test_users_groups_boundaries_and_conditions(account: Account) -> None:
 
 @pytest.mark.slow
 def test_airflows_role_is_enough_for_the_pipelines_work(account: Account, airflow: Account) -> None:
-    """What the DAGs do, one after the other, with the roles of infra/ alone."""
+    """The work of the DAGs, one after the other, with the roles of infra/ alone."""
     tuning = ours(tuning_request(airflow, SCORE))
     airflow.sagemaker.create_hyper_parameter_tuning_job(**tuning)
     assert (

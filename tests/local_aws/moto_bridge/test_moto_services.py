@@ -1,6 +1,4 @@
-"""The services moto answers: what it does not do is refused in the service's own protocol, never a page of
-HTML.
-"""
+"""The services that moto answers: refusals in the service's own protocol, never a page of HTML."""
 
 from __future__ import annotations
 

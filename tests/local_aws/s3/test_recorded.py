@@ -20,7 +20,7 @@ def is_true(check: Any, answer: dict[str, Any]) -> bool:
 
 
 def difference(case: Case, s3: Any) -> str:
-    """What differs from the recorded answer; "" when nothing does."""
+    """Describe the difference from the recorded answer; "" when there is none."""
     try:
         answer = case.call(s3)
     except ClientError as error:
@@ -40,7 +40,7 @@ def difference(case: Case, s3: Any) -> str:
 
 
 def refusal(case: Case, found: Any) -> str:
-    """What differs in an error."""
+    """Describe the difference between errors."""
     error, status = found["Error"], found["ResponseMetadata"]["HTTPStatusCode"]
     if (status, error["Code"]) != (case.status, case.code):
         return f"{status} {error['Code']} {error.get('Message')}, not {case.status} {case.code}"

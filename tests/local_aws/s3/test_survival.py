@@ -1,4 +1,4 @@
-"""What was acknowledged is there after kill -9, and nothing half-written is."""
+"""After kill -9, acknowledged writes are there and half-written ones are not."""
 
 from __future__ import annotations
 

@@ -92,10 +92,10 @@ def test_models_and_their_errors(cloud: Cloud) -> None:
     code, message = error(cloud.sagemaker.describe_model, ModelName=name)
     assert (code, message) == ("ValidationException", f'Could not find model "{arn}".')
     code, message = error(
-        cloud.sagemaker.create_model, **{**request, "PrimaryContainer": {"Image": "nobody/knows:1"}}
+        cloud.sagemaker.create_model, **{**request, "PrimaryContainer": {"Image": "absent/knows:1"}}
     )
     assert code == "ValidationException"
-    assert "nobody/knows:1" in message
+    assert "absent/knows:1" in message
 
 
 def test_tags_of_anything_by_arn(cloud: Cloud) -> None:

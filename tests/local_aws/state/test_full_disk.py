@@ -38,7 +38,7 @@ def make_room(connection: sqlite3.Connection) -> None:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
-    """What services share, with no server."""
+    """The context that services share, with no server."""
     settings = Settings(tmp_path, IMAGES, cores=1)
     store, logs = Store(tmp_path / "metadata.sqlite", status_member), LogStore(tmp_path / "logs.sqlite")
     yield Context(settings, "http://127.0.0.1:1", store, images.load(IMAGES), Capacity(1), logs)

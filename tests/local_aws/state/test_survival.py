@@ -1,6 +1,4 @@
-"""What is left after kill -9, stop and start: objects, records, queues, roles; and truthful ends of what was
-running.
-"""
+"""State after kill -9, stop and start: objects, records, queues, roles, and truthful ends of running jobs."""
 
 from __future__ import annotations
 

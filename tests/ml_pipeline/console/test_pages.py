@@ -1,4 +1,4 @@
-"""What the pages are made of, and what they say when a part of it is gone."""
+"""Content of the pages, and their messages when a part of their data is gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `plan` refuses and what it says, on the params as the form gives them."""
+"""Refusals and messages of `plan`, on the params as the form gives them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Deployments on a local_aws whose endpoints really answer: rollouts, rollbacks by alarm and by smoke test, the
-number of machines, the lock, and taking an endpoint down.
+"""Deployments on a local_aws whose endpoints really answer.
+
+Rollouts, rollbacks by alarm and by smoke test, the number of machines, the lock, and taking an endpoint down.
 """
 
 from __future__ import annotations

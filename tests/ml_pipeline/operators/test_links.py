@@ -18,7 +18,7 @@ LOCAL = {"LOCAL_AWS_URL": "http://local-aws:4566", "LOCAL_AWS_PUBLIC_URL": "http
 
 @pytest.fixture
 def xcom(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a task left, in the place of Airflow's table."""
+    """XComs of a task, in the place of Airflow's table."""
     left: dict[str, Any] = {}
     monkeypatch.setattr(links, "XCom", SimpleNamespace(get_value=lambda key, ti_key: left.get(key)))
     return left

@@ -1,4 +1,4 @@
-"""What is asked of SageMaker and CloudWatch for watching, against botocore's model."""
+"""Requests of the watch to SageMaker and CloudWatch, against botocore's model."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_card_satisfies_its_schema(folder: Path) -> None:
     jsonschema.validate(json.loads((folder / CARD).read_text()), SCHEMA)
 
 
-def test_archive_and_folder_open_alike(folder: Path, archive: Path) -> None:
+def test_archive_and_folder_hold_the_same(folder: Path, archive: Path) -> None:
     with Bundle.open(archive) as unpacked, Bundle.open(folder) as plain:
         assert unpacked.card == plain.card
         assert unpacked.file("code/train.py").read_text() == "print('hello')\n"

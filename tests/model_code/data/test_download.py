@@ -86,7 +86,7 @@ def test_a_dripping_server_is_given_up(tmp_path: Path, stuck: threading.Event) -
         download(f"{address}/w", tmp_path / "w", total_seconds=0.3)
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_connection_refused(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -54,13 +54,13 @@ def test_cmyk_is_converted() -> None:
     assert close(photos.decode(encoded(image.convert("CMYK"), quality=95)), np.asarray(image), 6)
 
 
-def test_transparency_lies_on_white() -> None:
+def test_transparency_is_blended_with_white() -> None:
     image = picture(5).convert("RGBA")
     image.putalpha(0)
     assert photos.decode(encoded(image, "PNG")).min() == 255
 
 
-def test_palette_with_transparency_lies_on_white() -> None:
+def test_palette_with_transparency_is_blended_with_white() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((0, 0), 0)

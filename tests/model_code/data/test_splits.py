@@ -80,8 +80,8 @@ def test_look_alikes_go_together() -> None:
     for group in range(60):
         base = numbers.getrandbits(64)
         for member in range(2):
-            alike = base ^ (1 << numbers.randrange(64)) if member else base
-            photos += photos_of("cat" if group % 2 else "dog", 1, first=2 * group + member, phash=alike)
+            phash = base ^ (1 << numbers.randrange(64)) if member else base
+            photos += photos_of("cat" if group % 2 else "dog", 1, first=2 * group + member, phash=phash)
     splits, rejected = assign(photos, {})
     assert rejected == []
     for one, other in zip(photos[::2], photos[1::2], strict=True):
@@ -89,7 +89,7 @@ def test_look_alikes_go_together() -> None:
     assert all(found[TEST] == 6 for found in count(photos, splits).values())
 
 
-def test_a_new_photo_joins_the_split_of_its_look_alike() -> None:
+def test_a_new_photo_joins_the_split_of_its_near_duplicate() -> None:
     old = photos_of("cat", 20) + photos_of("dog", 20)
     known, _ = assign(old, {})
     tested = next(photo for photo in old if known[photo.sha256] is TEST)

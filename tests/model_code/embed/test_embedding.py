@@ -52,7 +52,7 @@ def test_all_runtimes_give_the_same_embeddings(runtime: OnnxForward) -> None:
     assert np.allclose(expected, plain, atol=1e-3)
 
 
-def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
+def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
     program = (
         "import sys, torch; from model_code.embed import forward; "
         "from model_code.networks.backbone import build_backbone; "
@@ -88,7 +88,7 @@ for thread in threads:
 """
 
 
-def test_first_calls_at_once_do_not_wait_for_each_other_for_ever() -> None:
+def test_first_calls_at_once_do_not_deadlock() -> None:
     subprocess.run([sys.executable, "-c", FIRST_CALLS], check=True, timeout=120)
 
 

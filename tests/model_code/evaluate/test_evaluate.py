@@ -130,7 +130,7 @@ def test_champion_is_judged_on_the_same_photos(results: Path, colour_bundle: Col
 def against_champion(
     colour_bundle: Colours, tmp_path: Path, classes: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The evaluation in `tmp_path / "out"` beside a champion whose classes are others, see `_turn_classes`."""
+    """The evaluation in `tmp_path / "out"` next to a champion with other classes, see `_turn_classes`."""
     champion = colour_bundle.copy(tmp_path / "champion")
     _turn_classes(champion, classes)
     test = colour_bundle.shards[Split.TEST].parent

@@ -1,4 +1,4 @@
-"""What is exported answers as what was trained, in every runtime."""
+"""An exported model answers as the trained one does, in every runtime."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_served_temperature_is_that_of_the_served_runtime(colour_bundle: Colours
 
 
 def test_features_times_head_give_the_logits(colour_bundle: Colours) -> None:
-    """What a class-activation map rests on, in the graph as exported."""
+    """Class-activation maps rely on this, in the graph as exported."""
     runtime = open_onnx(colour_bundle.folder / "model.onnx", threads=1)
     for count in (1, 5):  # a dynamic batch
         photos = np.random.default_rng(0).normal(size=(count, 3, 64, 64)).astype(np.float32)

@@ -187,14 +187,14 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         build_backbone("resnet19")
 
 
-def test_torchvision_is_imported_once_whatever_torch_it_stands_beside() -> None:
+def test_torchvision_is_imported_once_with_any_torch() -> None:
     assert import_torchvision() is torchvision
     assert torchvision.models.list_models()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_runtime_embeds_alike(architecture: str) -> None:
+def test_runtimes_agree_on_embeddings(architecture: str) -> None:
     side = 224 if architecture == "vit_b_16" else 64
     transform = Transform(side, side)
     backbone = build_backbone(architecture)

@@ -46,7 +46,7 @@ def wait_for(condition: Callable[[], Any], what: str, deadline: float = DEADLINE
         if value := condition():
             return value
         time.sleep(0.01)
-    raise AssertionError(f"waited {deadline} s in vain for {what}")
+    raise AssertionError(f"{what}: not seen within {deadline} s")
 
 
 class Wire(socket.socket):

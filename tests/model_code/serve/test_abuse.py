@@ -1,6 +1,4 @@
-"""Hostile requests on real sockets: each a prompt 4xx with a reason, memory bounded, and the next good
-request right.
-"""
+"""Hostile requests on real sockets: a prompt 4xx with a reason, bounded memory, and a correct next answer."""
 
 from __future__ import annotations
 

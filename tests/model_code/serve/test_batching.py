@@ -42,7 +42,7 @@ class Echo:
         return np.array(prepared, np.float32)[:, None]
 
     def explain(self, prepared: object, target: str | None) -> Answer:
-        raise AssertionError("nobody asked for it")
+        raise AssertionError("must not be called")
 
 
 class Crew:
@@ -106,7 +106,7 @@ def closed(gate: threading.Event) -> Iterator[None]:
 
 
 @POLLERS
-def test_every_photo_is_answered_once_and_nobody_sleeps_through_one(poller: Callable[[], Poller]) -> None:
+def test_every_photo_is_answered_once_and_no_worker_sleeps_through_one(poller: Callable[[], Poller]) -> None:
     crew = Crew(Echo(), 4, 8, 10_000, poller())
     # One after another: each meets threads on their way to sleep.
     for n in range(2000):
@@ -122,7 +122,7 @@ def test_every_photo_is_answered_once_and_nobody_sleeps_through_one(poller: Call
 
 
 @POLLERS
-def test_somebody_listens_while_all_workers_work(poller: Callable[[], Poller]) -> None:
+def test_one_worker_listens_while_all_workers_work(poller: Callable[[], Poller]) -> None:
     model = Echo()
     crew = Crew(model, 2, 1, 100, poller())
     with closed(model.gate):
@@ -197,7 +197,7 @@ def test_a_server_that_is_in_use_is_looked_at_often(monkeypatch: pytest.MonkeyPa
     def nap(seconds: float) -> None:
         naps.append(seconds)
         if len(naps) < 5:
-            watched._heard += 0.001  # somebody has listened meanwhile
+            watched._heard += 0.001  # another worker has listened meanwhile
         if len(naps) == 7:
             raise End
 

@@ -26,7 +26,7 @@ def left_red_right_blue() -> bytes:
 
 
 def heat(png: bytes) -> np.ndarray:
-    """How much warmer than the photo each half is: red minus blue, [left, right]."""
+    """Return the heat of each half above the photo's: red minus blue, [left, right]."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.float32)
     warm = pixels[..., 0] - pixels[..., 2]
     return np.array([warm[:, : SIDE // 2].mean(), warm[:, SIDE // 2 :].mean()])

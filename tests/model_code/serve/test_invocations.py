@@ -1,4 +1,4 @@
-"""What users send and get: content types, formats of answers, options, every kind of photo."""
+"""Requests and answers: content types, formats of answers, options, every kind of photo."""
 
 from __future__ import annotations
 

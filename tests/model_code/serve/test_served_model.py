@@ -43,7 +43,7 @@ class Meeting:
 
 
 def prepare_together(model: ServedModel, photo: bytes, workers: int) -> list[Pixels]:
-    """What `workers` threads make of the same photo."""
+    """Return the same photo as prepared by `workers` threads."""
     prepared: list[Pixels] = []
     threads = [threading.Thread(target=lambda: prepared.append(model.prepare(photo))) for _ in range(workers)]
     for thread in threads:

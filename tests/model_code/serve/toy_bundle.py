@@ -34,14 +34,14 @@ def photo(
 
 
 def encode(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
-    """The image as a file of that kind."""
+    """Encode the image as a file of that kind."""
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
 
 
 def probabilities(red: float, green: float, blue: float) -> list[float]:
-    """What the toy answers for a photo of that mean colour (0..1)."""
+    """Return the toy's answer for a photo of that mean color (0..1)."""
     scaled = np.exp(GAIN * np.array([red, green, blue]) / TEMPERATURE)
     return [float(p) for p in scaled / scaled.sum()]
 
@@ -49,10 +49,13 @@ def probabilities(red: float, green: float, blue: float) -> list[float]:
 def network(
     head: np.ndarray, features: bool = True, slow: bool = False, hangs: bool = False
 ) -> onnx.ModelProto:
-    """The graph: pool to 4 x 4 (features), average, head [classes, 3].
+    """Build the graph: pool to 4 x 4 (features), average, head [classes, 3].
 
-    :param slow: add some 5 GFLOP per photo whose result is thrown away.
-    :param hangs: loop for ever on a photo that is bright in all channels.
+    Args:
+        head: Weights of the last layer, [classes, 3].
+        features: Make the pooled features an output too.
+        slow: Add some 5 GFLOP per photo, whose result is discarded.
+        hangs: Loop without end on a photo that is bright in all channels.
     """
     floats = TensorProto.FLOAT
     outputs = [helper.make_tensor_value_info("logits", floats, ["n", len(CLASSES)])]
@@ -136,8 +139,9 @@ def write_toy(
     hangs: bool = False,
     abstain_threshold: float = 0.5,
 ) -> Path:
-    """Write an unpacked toy bundle; with a head other than the true one a runtime contradicts the golden
-    outputs.
+    """Write an unpacked toy bundle.
+
+    With a head other than the true one, a runtime contradicts the golden outputs.
     """
     directory.mkdir(parents=True, exist_ok=True)
     true_head = GAIN * np.eye(3)

@@ -1,4 +1,4 @@
-"""Which photos are worth a person's time."""
+"""Choice of the photos that are worth a person's time."""
 
 import numpy as np
 

@@ -37,7 +37,7 @@ class Case:
 
 
 class Fixture:
-    """What the requests find: two buckets, some keys, and a multipart upload with one small part."""
+    """State that the requests find: two buckets, some keys, and a multipart upload with one small part."""
 
     def __init__(self, s3: Any) -> None:
         s3.create_bucket(Bucket=BUCKET)

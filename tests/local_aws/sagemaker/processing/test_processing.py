@@ -94,8 +94,8 @@ def test_duplicates_unknown_names_and_paths_outside(cloud: Cloud, bucket: str) -
     ) as caught:
         cloud.sagemaker.create_processing_job(**wanted)
     assert caught.value.response["Error"]["Code"] == "ResourceInUse"
-    with pytest.raises(ClientError, match="Could not find requested job with name: nobody") as caught:
-        cloud.sagemaker.describe_processing_job(ProcessingJobName="nobody")
+    with pytest.raises(ClientError, match="Could not find requested job with name: absent") as caught:
+        cloud.sagemaker.describe_processing_job(ProcessingJobName="absent")
     assert caught.value.response["Error"]["Code"] == "ValidationException"
     outside = request(cloud, bucket, "pass")
     outside["ProcessingInputs"][0]["S3Input"]["LocalPath"] = "/etc"

@@ -34,7 +34,7 @@ def pixels(bundle: Colours, split: Split) -> tuple[list[np.ndarray], np.ndarray]
 
 @pytest.fixture(autouse=True)
 def _fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a toy gains time depends on the processor."""
+    """Count any speed as a gain: a toy's speed depends on the processor."""
     monkeypatch.setattr(guard, "speed_up", lambda *_: 2.0)
 
 

@@ -124,7 +124,7 @@ def test_close_sends_what_was_written_and_reads_no_more(pair: Pair) -> None:
     reader.start()
     wait_for(lambda: "lost" in pair.owner.heard, "the channel to be closed")
     reader.join(DEADLINE)
-    # Bytes that nobody read turn a close into a reset, which may overtake what was sent.
+    # Unread bytes turn a close into a reset, which may overtake what was sent.
     assert data.startswith(received[0])
     assert pair.owner.data == b""
 
@@ -144,7 +144,7 @@ def test_abort_forgets_what_is_unsent(pair: Pair) -> None:
     pair.do(pair.channel.abort)
     assert pair.owner.heard == ["full", "lost"]
     assert len(_until_closed(pair.client)) < 64 << 20
-    pair.do(lambda: pair.channel.write(b"nobody hears this"))
+    pair.do(lambda: pair.channel.write(b"not received"))
     pair.do(pair.channel.close)
     pair.do(pair.channel.end)
     assert pair.owner.heard == ["full", "lost"]

@@ -160,7 +160,7 @@ def test_the_loss_is_that_of_torch() -> None:
     torch.testing.assert_close(Loss(0.2)(logits, labels, other, share), expected)
 
 
-def test_pairs_share_alike_and_the_odd_one_is_alone() -> None:
+def test_pairs_share_their_factor_and_the_odd_one_is_alone() -> None:
     assert partners(5).tolist() == [1, 0, 3, 2, 4]
     share = draw_shares(np.random.default_rng(0), 5, 0.4)
     assert share[0] == share[1]
