@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from model_code.check import classes as by_class
 from model_code.check.duplicates import Pair, close_pairs, verified
 from model_code.check.labels import Judged, judge
 from model_code.check.material import Material
 from model_code.check.quality import Fault, Look, faults, look
-from model_code.data.photos import PhotoError, Pixels
+from model_code.data.photos import PhotoError, thumbnail
 from model_code.process.parallel import ordered_map
 from model_code.process.progress import Progress
 
@@ -166,7 +164,7 @@ def thumbnails(material: Material, listed: Mapping[str, Any], limit: int) -> dic
     images = {}
     for key in keys:
         try:
-            images[key] = _thumbnail(material.read(index[key]))
+            images[key] = thumbnail(material.read(index[key]), SIDE)
         except PhotoError:
             continue
     return images
@@ -179,18 +177,6 @@ def _shown(listed: Mapping[str, Any], limit: int) -> list[str]:
     for pair in listed["near_duplicates"]["listed"][:limit]:
         keys += [pair["left"]["key"], pair["right"]["key"]]
     return list(dict.fromkeys(keys))
-
-
-def _thumbnail(data: bytes) -> bytes:
-    from model_code.data.photos import decode
-
-    pixels: Pixels = decode(data, min_side=SIDE)
-    image = Image.fromarray(pixels)
-    scale = min(1.0, SIDE / min(image.size))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    stream = io.BytesIO()
-    image.resize(size, Image.Resampling.LANCZOS).save(stream, "JPEG", quality=80)
-    return stream.getvalue()
 
 
 def _photo(material: Material, at: int) -> dict[str, Any]:

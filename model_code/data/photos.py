@@ -43,6 +43,9 @@ _HASH_LOW = 8
 # Below this contrast (grey levels) the signs of the low frequencies are rounding noise.
 _HASH_MIN_CONTRAST = 1.0
 _STORED_QUALITY = 95
+_THUMBNAIL_QUALITY = 80
+# A panorama's longer side, in shorter sides.
+_THUMBNAIL_ASPECT = 4
 
 
 class PhotoReason(StrEnum):
@@ -151,6 +154,24 @@ def stored(data: bytes) -> tuple[bytes, str]:
     buffer = io.BytesIO()
     Image.fromarray(decode(data)).save(buffer, "JPEG", quality=_STORED_QUALITY, subsampling=0)
     return buffer.getvalue(), limits.SUFFIXES["JPEG"]
+
+
+def thumbnail(data: bytes, side: int) -> bytes:
+    """Encode a small copy of a photo as JPEG: its pixels in sRGB and nothing else of the file.
+
+    Args:
+        data: The file's bytes.
+        side: Pixels of the shorter side, or fewer where the photo is smaller or a strip.
+
+    Raises:
+        PhotoError: As `decode`.
+    """
+    image = Image.fromarray(decode(data, min_side=side))
+    scale = min(1.0, side / min(image.size), _THUMBNAIL_ASPECT * side / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=_THUMBNAIL_QUALITY)
+    return buffer.getvalue()
 
 
 def perceptual_hash(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int | None:

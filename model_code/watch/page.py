@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from model_code.data.photos import PhotoError, decode
+from model_code.data import photos
+from model_code.data.photos import PhotoError
 from model_code.pages.charts import percent
 from model_code.pages.markup import Html, meter, note, section, table
 from model_code.pages.style import STYLE
@@ -33,14 +32,9 @@ _MEANING = {
 def thumbnail(photo: bytes) -> bytes | None:
     """A JPEG whose shorter side is `SIDE`, re-encoded, so that no metadata of the photo comes along."""
     try:
-        image = Image.fromarray(decode(photo, min_side=SIDE))
+        return photos.thumbnail(photo, SIDE)
     except PhotoError:
         return None
-    scale = min(1.0, SIDE / min(image.size))
-    stream = io.BytesIO()
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    image.resize(size, Image.Resampling.LANCZOS).save(stream, "JPEG", quality=80)
-    return stream.getvalue()
 
 
 def render(found: Found, classes: Sequence[str], title: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +26,12 @@ from model_code.data.shards import Sample, Split, write_shard
 from model_code.data.source import DatasetError, Source
 from model_code.data.versions.reviewed import for_training
 from model_code.data.versions.store import Store, check_name
+from model_code.process.cores import cores
 from model_code.process.parallel import ordered_map
 
 _EXAMPLES = 20
+# Of the thumbnail of a photo: `thumbnails/<sha256>.jpg`, for reports and pages.
+_SIDE = 192
 # Photos read at once while a shard is written: twice as many are in memory.
 _READERS = 16
 
@@ -131,7 +135,9 @@ def make(
     looked = scan.look(source, known, options.workers, lambda done, total: say(done, total, "photos"))
     corrected = correct(looked.photos)
     with tempfile.TemporaryDirectory(prefix="ml-pipeline-shards-") as folder:
-        making = _Making(store, source, Path(folder), parent, options, say)
+        decoders = threading.BoundedSemaphore(options.workers or cores())
+        pictured = frozenset(row.sha256 for row in parent.photos) if parent else frozenset()
+        making = _Making(store, source, Path(folder), parent, options, say, decoders, pictured)
         kept, split_of, left_out = making.split(corrected.photos)
         plans = plan_shards(kept, split_of, options.seed, parent)
         shards, rows, sent, new = making.pack(plans)
@@ -157,6 +163,10 @@ class _Making:
     parent: Version | None
     options: Options
     say: Progress
+    # Bounds the photos that are decoded at once, each up to 270 MB.
+    decoders: threading.BoundedSemaphore
+    # Photos of the parent: they have thumbnails unless an earlier release made it.
+    known: frozenset[str]
 
     def split(self, found: list[Photo]) -> tuple[list[Photo], dict[str, Split], list[Rejected]]:
         """Split the photos; returns those that stay, their splits by SHA-256, and those left out."""
@@ -218,8 +228,21 @@ class _Making:
             raise DatasetError(
                 f"{photo.path} in {self.source.describe()} changed during the upload; run it again when it rests"
             )
-        kept, suffix = photos.stored(data)
+        with self.decoders:
+            kept, suffix = photos.stored(data)
+        self._thumbnail(photo.sha256, data)
         return Sample(photo.key, photo.label, kept, suffix)
+
+    def _thumbnail(self, sha256: str, data: bytes) -> None:
+        key = f"thumbnails/{sha256}.jpg"
+        if sha256 in self.known and self.store.exists(key):
+            return
+        try:
+            with self.decoders:
+                small = photos.thumbnail(data, _SIDE)
+        except photos.PhotoError:
+            return  # pages show the photo without a picture
+        self.store.put(key, small)
 
 
 def _summary(

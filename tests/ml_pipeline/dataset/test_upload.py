@@ -215,3 +215,84 @@ def test_the_result_is_small_json(s3: Any, pets: Path) -> None:
     assert len(result["rejected_examples"]) == 20
     assert len(json.dumps(result)) < 4000
     assert len(manifest_of(s3, result).rejected) == 40
+
+
+def thumbnails(s3: Any) -> dict[str, bytes]:
+    prefix = "datasets/pets/thumbnails/"
+    return {
+        key.removeprefix(prefix): s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        for key in keys(s3, prefix)
+    }
+
+
+def test_every_new_photo_gets_a_thumbnail_and_no_other_one(
+    s3: Any, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = upload(s3, BUCKET, "pets", str(pets))
+    made = thumbnails(s3)
+    assert set(made) == {f"{sha256}.jpg" for sha256 in splits_of(s3, first)}
+    put: list[str] = []
+    store = Place.put
+
+    def noted(place: Place, key: str, body: bytes) -> None:
+        put.append(key)
+        store(place, key, body)
+
+    monkeypatch.setattr(Place, "put", noted)
+    next(pets.rglob("*.jpg")).unlink()  # its shard is written again
+    (pets / "cat" / "new.jpg").write_bytes(photo(900))
+    second = upload(s3, BUCKET, "pets", str(pets))
+    (new,) = splits_of(s3, second).keys() - splits_of(s3, first).keys()
+    assert [key for key in put if key.startswith("thumbnails/")] == [f"thumbnails/{new}.jpg"]
+
+
+def test_a_data_set_of_an_earlier_release_gets_the_thumbnails_of_shards_that_are_written(
+    s3: Any, pets: Path
+) -> None:
+    upload(s3, BUCKET, "pets", str(pets))
+    made = thumbnails(s3)
+    for name in made:
+        s3.delete_object(Bucket=BUCKET, Key=f"datasets/pets/thumbnails/{name}")
+    upload(s3, BUCKET, "pets", str(pets))
+    assert thumbnails(s3) == {}
+    next(pets.rglob("*.jpg")).unlink()
+    second = upload(s3, BUCKET, "pets", str(pets))
+    again = thumbnails(s3)
+    assert second["new_shards"] == 1
+    assert len(again) in {sum(count.values()) for count in manifest_of(s3, second).counts.values()}
+    assert again.items() <= made.items()  # the same photo gives the same bytes
+
+
+def test_a_photo_without_a_thumbnail_does_not_stop_the_upload(
+    s3: Any, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model_code.data import photos
+
+    def refuses(data: bytes, side: int) -> bytes:
+        raise photos.PhotoError(photos.PhotoReason.UNSUPPORTED)
+
+    monkeypatch.setattr(photos, "thumbnail", refuses)
+    assert upload(s3, BUCKET, "pets", str(pets))["changed"]
+    assert thumbnails(s3) == {}
+
+
+def test_an_upload_that_dies_among_thumbnails_goes_on(
+    s3: Any, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = upload(s3, BUCKET, "whole", str(pets))
+    put = Place.put
+    left = iter(range(20))
+
+    def dies(place: Place, key: str, body: bytes) -> None:
+        if key.startswith("thumbnails/") and next(left, None) is None:
+            raise ConnectionError("cut off")
+        put(place, key, body)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Place, "put", dies)
+        with pytest.raises(ConnectionError):
+            upload(s3, BUCKET, "pets", str(pets))
+    assert not any("/versions/" in key or "/shards/" in key for key in keys(s3, "datasets/pets/"))
+    again = upload(s3, BUCKET, "pets", str(pets))
+    assert again["version"] == whole["version"]
+    assert len(thumbnails(s3)) == 60
