@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +20,7 @@ _MOST_BYTES = 512 * 2**20
 
 
 class Photo(NamedTuple):
-    """A line of photos.jsonl."""
+    """A line of photos.jsonl, with the photo's path in the source where the version tells it."""
 
     key: str
     sha256: str
@@ -224,22 +227,42 @@ def rows(store: Store, name: str, version: str) -> list[Photo]:
     Raises:
         Absent: photos.jsonl is gone, or too large to show.
     """
-    uri = store.settings.s3(f"datasets/{name}/versions/{version}/photos.jsonl")
-    return store.table(("photos", uri), lambda: list(_photos(store.bytes_at(uri, _MOST_BYTES))))
+    folder = store.settings.s3(f"datasets/{name}/versions/{version}/")
+
+    def read() -> list[Photo]:
+        lines = store.bytes_at(f"{folder}photos.jsonl", _MOST_BYTES)
+        return list(_photos(lines, _paths(store, f"{folder}looks.jsonl.gz")))
+
+    return store.table(("photos", folder), read)
 
 
-def _photos(data: bytes) -> Iterator[Photo]:
+def _photos(data: bytes, paths: Mapping[str, str]) -> Iterator[Photo]:
     interned: dict[str, str] = {}
     for line in data.splitlines():
         row = json.loads(line)
-        label, split = row["class"], row["split"]
+        label, split, sha256 = row["class"], row["split"], row["sha256"]
         yield Photo(
             row["key"],
-            row["sha256"],
+            sha256,
             interned.setdefault(label, label),
             interned.setdefault(split, split),
-            row.get("path") or "",
+            paths.get(sha256, ""),
         )
+
+
+def _paths(store: Store, uri: str) -> dict[str, str]:
+    """Paths by SHA-256, of copies the first; none for a version of an earlier release, or where they are damaged."""
+    paths: dict[str, str] = {}
+    try:
+        with gzip.open(io.BytesIO(store.bytes_at(uri, _MOST_BYTES))) as lines:
+            for fields in map(json.loads, lines):
+                if "sha256" in fields:
+                    # A name that is no UTF-8 has surrogates, which no answer can carry.
+                    path = fields["path"].encode(errors="replace").decode()
+                    paths.setdefault(fields["sha256"], path)
+    except (Absent, OSError, EOFError, zlib.error, ValueError, KeyError):
+        return {}
+    return paths
 
 
 def findings(store: Store, name: str, version: str) -> dict[str, list[Document]]:

@@ -9,6 +9,7 @@ from typing import Any
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.console.store import Absent, Store
 from ml_pipeline.costs.prices import Prices
+from ml_pipeline.deployment.smoke_test import TEST_MARK
 from ml_pipeline.requests.types import Document
 
 # The most that SageMaker takes in one request (InvokeEndpoint).
@@ -94,7 +95,11 @@ def ask(store: Store, name: str, photo: bytes, content_type: str) -> Document:
     started = time.monotonic()
     try:
         response = store.client("sagemaker-runtime").invoke_endpoint(
-            EndpointName=name, Body=photo, ContentType=content_type, Accept="application/json"
+            EndpointName=name,
+            Body=photo,
+            ContentType=content_type,
+            Accept="application/json",
+            InferenceId=f"{TEST_MARK}/console",
         )
     except ClientError as error:
         if error.response["Error"]["Code"] == "ModelError":

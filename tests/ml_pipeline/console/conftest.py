@@ -13,6 +13,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from moto import mock_aws
 
+from model_code.data.photos import thumbnail
+from model_code.data.records import Photo, Rejected
+from model_code.data.versions import looks
+from tests.model_code.photo_files import photo
+
 BUCKET = "ml-pipeline"
 EVIL = "<img src=x onerror=alert(1)>"
 VERSION = "0123456789abcdef"
@@ -108,10 +113,15 @@ def fill(s3: Any, sagemaker: Any) -> None:
             "split": "test" if n > 1 else "train",
             "shard": "s",
             "phash": None,
-            "path": f"{EVIL}/{n}.jpg",
         }
         for n in range(4)
     ]
+    looked: dict[str, tuple[str, Photo | Rejected]] = {
+        f"{EVIL}/{n}.jpg": ("1:2:3", Photo(f"{EVIL}/{n}.jpg", "cat", f"{n:064x}", None, 9, "jpg"))
+        for n in range(4)
+    }
+    looked[EVIL] = ("0:2:3", Rejected(EVIL, "empty file"))
+    put(s3, f"{folder}looks.jsonl.gz", looks.to_bytes(looked))
     put(s3, f"{folder}photos.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     check = {
         "suspects": {"count": 1, "share": 0.25},
@@ -121,7 +131,7 @@ def fill(s3: Any, sagemaker: Any) -> None:
     put(s3, f"{folder}check/e1/check.json", check)
     found = {"key": rows[1]["key"], "findings": [{"kind": "suspect", "suggestion": "cat", "odds": 9.0}]}
     put(s3, f"{folder}check/e1/findings.jsonl", (json.dumps(found) + "\n").encode())
-    put(s3, f"datasets/dogs/thumbnails/{1:064x}.jpg", b"\xff\xd8\xff\xe0jpeg")
+    put(s3, f"datasets/dogs/thumbnails/{1:064x}.jpg", thumbnail(photo(1), 192))
     put(s3, f"datasets/dogs/thumbnails/{2:064x}.jpg", b"<script>alert(1)</script>")
     sagemaker.create_model_package_group(ModelPackageGroupName="dogs", ModelPackageGroupDescription="d")
     for number, accuracy in ((1, 0.5), (2, 0.75)):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from model_code.data.records import Photo
+from model_code.data.versions import looks
 from tests.ml_pipeline.console.conftest import BUCKET, EVIL, VERSION, Console
 
 
@@ -105,6 +108,28 @@ def test_photos_by_class_split_finding_and_mistake(
     found = console.get("data/photos", name="dogs", version=VERSION, **query).json()
     assert [int(photo["key"], 16) for photo in found["photos"]] == keys
     assert all(photo["path"].startswith(EVIL) for photo in found["photos"])
+
+
+@pytest.mark.parametrize("body", [None, b"no gzip", gzip.compress(b"{}\n[")])
+def test_without_the_findings_of_the_look_photos_have_no_path(console: Console, body: bytes | None) -> None:
+    place = {"Bucket": BUCKET, "Key": f"datasets/dogs/versions/{VERSION}/looks.jsonl.gz"}
+    s3 = console.store.client("s3")
+    if body is None:
+        s3.delete_object(**place)
+    else:
+        s3.put_object(**place, Body=body)
+    found = console.get("data/photos", name="dogs", version=VERSION).json()["photos"]
+    assert [photo["path"] for photo in found] == [""] * 4
+
+
+def test_a_path_that_is_no_utf8_is_shown(console: Console) -> None:
+    path = "cat/caf\udce9.jpg"
+    found = {path: ("1:2:3", Photo(path, "cat", f"{0:064x}", None, 9, "jpg"))}
+    console.store.client("s3").put_object(
+        Bucket=BUCKET, Key=f"datasets/dogs/versions/{VERSION}/looks.jsonl.gz", Body=looks.to_bytes(found)
+    )
+    first = console.get("data/photos", name="dogs", version=VERSION).json()["photos"][0]
+    assert first["path"] == "cat/caf?.jpg"
 
 
 def test_a_thumbnail_is_a_jpeg_or_nothing(console: Console) -> None:
