@@ -6,8 +6,8 @@ import argparse
 import getpass
 import sys
 from collections.abc import Sequence
-from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset import corrections
 from ml_pipeline.dataset.corrections import Action, Correction, CorrectionError
 from ml_pipeline.settings import Settings, SettingsError
@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None, s3: Any = None) -> int:
+def main(argv: Sequence[str] | None = None, s3: Client = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     try:
@@ -66,13 +66,13 @@ def main(argv: Sequence[str] | None = None, s3: Any = None) -> int:
     return 0
 
 
-def _client(settings: Settings) -> Any:
+def _client(settings: Settings) -> Client:
     import boto3
 
     return boto3.client("s3", endpoint_url=settings.local_aws_url, region_name=settings.region)
 
 
-def _full(s3: Any, bucket: str, name: str, photos: Sequence[str]) -> list[str]:
+def _full(s3: Client, bucket: str, name: str, photos: Sequence[str]) -> list[str]:
     """The SHA-256 of each photo, found by its key among the photos of the newest version.
 
     Raises:

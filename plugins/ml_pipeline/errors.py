@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import builtins
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from airflow.sdk import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, ErrorType
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
 
 # Codes of botocore's ClientError that pass by themselves.
 TRANSIENT_CODES = frozenset(
@@ -142,7 +145,19 @@ def is_survivable(error: BaseException) -> bool:
     )
 
 
-def will_retry(error: BaseException, ti: Any) -> bool:
+class Tries(Protocol):
+    """The counters of a task instance's tries."""
+
+    @property
+    def try_number(self) -> int:
+        """Number of this try, from 1."""
+
+    @property
+    def max_tries(self) -> int:
+        """Tries after the first one."""
+
+
+def will_retry(error: BaseException, ti: Tries) -> bool:
     """Return True if Airflow starts the task instance `ti` once more after `error`."""
     return is_transient(error) and _retries_left(error, ti.try_number, ti.max_tries) > 0
 
@@ -176,7 +191,7 @@ def _round(try_number: int, max_tries: int) -> int:
     return try_number - max(0, max_tries - RETRIES)
 
 
-def _passes(error: Any) -> bool:
+def _passes(error: ClientError) -> bool:
     code, message = _code(error), error.response.get("Error", {}).get("Message", "").lower()
     if code in _SKEW_CODES:
         return any(words in message for words in _SKEW_WORDS)
@@ -184,5 +199,5 @@ def _passes(error: Any) -> bool:
     return code in TRANSIENT_CODES or code in _EXPIRED_CODES or status in _TRANSIENT_STATUSES
 
 
-def _code(error: Any) -> str:
+def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TypeAlias
 
 PREFIX = "/ml-pipeline"
 
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_Scope: TypeAlias = MutableMapping[str, object]
+_Receive: TypeAlias = Callable[[], Awaitable[_Scope]]
+_Send: TypeAlias = Callable[[_Scope], Awaitable[None]]
 
 
 class Console:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.console.store import Absent, Store
 from ml_pipeline.requests.types import Document
@@ -144,7 +144,7 @@ def serves(store: Store) -> dict[str, list[str]]:
     return store.brief("serves", read)
 
 
-def _served(sagemaker: Any, config: str) -> list[str]:
+def _served(sagemaker: Client, config: str) -> list[str]:
     variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
     models = [variant["ModelName"] for variant in variants if "ModelName" in variant]
     found = [sagemaker.describe_model(ModelName=model) for model in models]

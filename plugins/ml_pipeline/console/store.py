@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from cachetools import LRUCache, TTLCache
 
 from ml_pipeline.aws import s3 as objects
-from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess, Client
 from ml_pipeline.settings import Settings
 
 Result = TypeVar("Result")
@@ -43,7 +43,7 @@ class Store:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="console")
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str) -> Client:
         """Return a boto3 client."""
         with self._lock:
             if service not in self._clients:

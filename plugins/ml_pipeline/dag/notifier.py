@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseNotifier
 
 from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from jinja2 import Environment
 
 # PublishRequest takes 100 characters of subject.
 _SUBJECT_CHARACTERS = 100
@@ -25,10 +29,10 @@ class PipelineNotifier(BaseNotifier):
         super().__init__()
         self.event = event
 
-    def render_template_fields(self, context: Mapping[str, Any], jinja_env: Any = None) -> None:
+    def render_template_fields(self, context: Context, jinja_env: Environment | None = None) -> None:
         """Do nothing: there are no templates, and the DAG of some callbacks is a serialized one, which has none."""
 
-    def notify(self, context: Mapping[str, Any]) -> None:
+    def notify(self, context: Context) -> None:
         """Log, and publish where a topic is set. A message that cannot be sent fails nothing."""
         subject, message = text(self.event, context)
         self.log.warning("%s: %s", subject, message)
@@ -41,14 +45,14 @@ class PipelineNotifier(BaseNotifier):
             except Exception:
                 self.log.exception("the message could not be published to %s", settings.sns_topic_arn)
 
-    async def async_notify(self, context: Mapping[str, Any]) -> None:
+    async def async_notify(self, context: Context) -> None:
         """Send from the triggerer, which watches deadlines."""
         from asgiref.sync import sync_to_async
 
         await sync_to_async(self.notify)(context)
 
 
-def text(event: str, context: Mapping[str, Any]) -> tuple[str, str]:
+def text(event: str, context: Context) -> tuple[str, str]:
     """Return subject and message; a deadline's context holds less than a task's."""
     run, ti = context.get("dag_run"), context.get("ti")
     where = "/".join(
@@ -64,5 +68,5 @@ def text(event: str, context: Mapping[str, Any]) -> tuple[str, str]:
     return f"ml-pipeline {event}: {_get(run, 'dag_id') or 'run'}", "\n".join(lines)
 
 
-def _get(source: Any, name: str) -> Any:
+def _get(source: object, name: str) -> object:
     return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.aws.clients import AwsAccess, Client
+from ml_pipeline.requests.types import Document, Params
 from ml_pipeline.settings import Settings
-from ml_pipeline.watching.looks import Begun, Concluded
+from ml_pipeline.watching.looks import Begun, Concluded, Looked
+
+if TYPE_CHECKING:
+    from ml_pipeline.costs.prices import Prices
+    from ml_pipeline.watching.decisions import Policy
 
 log = logging.getLogger(__name__)
 
 
-def begin(endpoint_name: str, policy: Mapping[str, Any]) -> list[Begun]:
+def begin(endpoint_name: str, policy: Params) -> list[Begun]:
     """Begin a look at every endpoint of the project; says of each that cannot be watched why not."""
     from ml_pipeline.costs.prices import Prices
     from ml_pipeline.watching import endpoints, looks, state
@@ -39,7 +43,7 @@ def begin(endpoint_name: str, policy: Mapping[str, Any]) -> list[Begun]:
     return begun
 
 
-def conclude(taken: Mapping[str, Any], policy: Mapping[str, Any]) -> Concluded:
+def conclude(taken: Looked, policy: Params) -> Concluded:
     """Enter a look into the endpoint's memory, write its metrics, fill the review queue."""
     from ml_pipeline.aws import s3 as objects
     from ml_pipeline.watching import looks, reviews, timeline
@@ -61,9 +65,7 @@ def conclude(taken: Mapping[str, Any], policy: Mapping[str, Any]) -> Concluded:
     return {**concluded, "queued": added}
 
 
-def proposals(
-    concluded: list[Concluded], data: str, retrain: str, conf: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def proposals(concluded: list[Concluded], data: str, retrain: str, conf: Params) -> list[Document]:
     """Runs of `retraining_proposal` to start: one per look that is a proposal, whose id is the look's."""
     return [
         {
@@ -84,7 +86,7 @@ def proposals(
     ]
 
 
-def _policy(params: Mapping[str, Any]) -> Any:
+def _policy(params: Params) -> Policy:
     from datetime import timedelta
 
     from ml_pipeline.watching.decisions import Policy
@@ -97,7 +99,7 @@ def _policy(params: Mapping[str, Any]) -> Any:
     )
 
 
-def _hourly(prices: Any, instance_type: str | None) -> float | None:
+def _hourly(prices: Prices, instance_type: str | None) -> float | None:
     from ml_pipeline.costs.prices import PriceError
 
     if instance_type is None:
@@ -108,5 +110,5 @@ def _hourly(prices: Any, instance_type: str | None) -> float | None:
         return None
 
 
-def _client(settings: Settings, service: str) -> Any:
+def _client(settings: Settings, service: str) -> Client:
     return AwsAccess(settings.aws_conn_id).client(service)

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import Client
 
 if TYPE_CHECKING:
     from model_code.data.records import Photo, Rejected
@@ -111,7 +112,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def load(s3: Any, bucket: str, name: str) -> Log:
+def load(s3: Client, bucket: str, name: str) -> Log:
     """Read the log of a data set; empty where there is none.
 
     Raises:
@@ -125,7 +126,7 @@ def load(s3: Any, bucket: str, name: str) -> Log:
     return Log(tuple(entry for page in pages for entry in page))
 
 
-def append(s3: Any, bucket: str, name: str, entries: Iterable[Correction]) -> str:
+def append(s3: Client, bucket: str, name: str, entries: Iterable[Correction]) -> str:
     """Add corrections to the log, all of them or none; returns the URI of the object that holds them.
 
     Raises:
@@ -156,7 +157,7 @@ def _folder(bucket: str, name: str) -> str:
     return f"s3://{bucket}/datasets/{name}/corrections/"
 
 
-def _read(s3: Any, uri: str) -> list[Correction]:
+def _read(s3: Client, uri: str) -> list[Correction]:
     try:
         lines = [json.loads(line) for line in objects.read(s3, uri).decode().splitlines()]
         if any(line["schema_version"] > SCHEMA_VERSION for line in lines):

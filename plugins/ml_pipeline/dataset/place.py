@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import Client
 from model_code.data.manifest import Manifest
 from model_code.data.shards import Split
 from model_code.data.versions.store import ConcurrentUpload, Store
@@ -27,7 +27,7 @@ class Place(Store):
         name: Name of the data set.
     """
 
-    s3: Any
+    s3: Client
     bucket: str
     name: str
 

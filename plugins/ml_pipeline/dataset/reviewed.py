@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset import corrections
 from ml_pipeline.dataset.corrections import Action, Log
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _FOLDER = "reviewed/"  # as `model_code.data.versions.reviewed` knows them
 
 
-def reviewed(s3: Any, bucket: str, name: str) -> dict[str, str]:
+def reviewed(s3: Client, bucket: str, name: str) -> dict[str, str]:
     """Class by SHA-256 of reviewed photos that belong to the data set."""
     answers = {key.removesuffix(".json") for key in objects.keys(s3, _reviews(bucket, name) + "answers/")}
     if not answers:
@@ -29,7 +30,7 @@ def reviewed(s3: Any, bucket: str, name: str) -> dict[str, str]:
     return {entry.sha256: entry.label for entry in entries if entry.action is Action.LABEL and entry.label}
 
 
-def denied(s3: Any, bucket: str, name: str) -> frozenset[str]:
+def denied(s3: Client, bucket: str, name: str) -> frozenset[str]:
     """The list of forgotten photos, which must not come back: the SHA-256 of each photo's SHA-256 in hex."""
     return frozenset(objects.keys(s3, f"s3://{bucket}/datasets/{name}/forgotten/"))
 
@@ -60,7 +61,7 @@ def correct(log: Log, gone: frozenset[str]) -> Correct:
     return apply
 
 
-def with_reviewed(s3: Any, bucket: str, name: str, source: Source) -> Source:
+def with_reviewed(s3: Client, bucket: str, name: str, source: Source) -> Source:
     """A source with the reviewed photos added."""
     labels = reviewed(s3, bucket, name)
     return _WithReviewed(s3, _reviews(bucket, name), source, labels) if labels else source
@@ -69,7 +70,7 @@ def with_reviewed(s3: Any, bucket: str, name: str, source: Source) -> Source:
 class _WithReviewed:
     """See `with_reviewed`."""
 
-    def __init__(self, s3: Any, folder: str, source: Source, labels: Mapping[str, str]) -> None:
+    def __init__(self, s3: Client, folder: str, source: Source, labels: Mapping[str, str]) -> None:
         self._s3 = s3
         self._folder = folder
         self._source = source

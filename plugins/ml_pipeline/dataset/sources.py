@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import Client
 
 if TYPE_CHECKING:
     from model_code.data.source import Candidate, Source
@@ -66,7 +67,7 @@ class S3Folder:
         requests: Most requests in flight.
     """
 
-    s3: Any
+    s3: Client
     uri: str
     requests: int = REQUESTS
     _limit: AdaptiveLimit = field(default_factory=lambda: AdaptiveLimit(REQUESTS), compare=False)
@@ -134,7 +135,7 @@ class S3Table:
         requests: Most requests in flight.
     """
 
-    s3: Any
+    s3: Client
     uri: str
     requests: int = REQUESTS
     _limit: AdaptiveLimit = field(default_factory=lambda: AdaptiveLimit(REQUESTS), compare=False)
@@ -192,7 +193,7 @@ class S3Table:
         return found
 
 
-def read_patiently(s3: Any, uri: str, limit: AdaptiveLimit) -> bytes:
+def read_patiently(s3: Client, uri: str, limit: AdaptiveLimit) -> bytes:
     """Read an object under a shared limit, waiting and slowing down where S3 throttles.
 
     Raises:
@@ -252,7 +253,7 @@ class Spooled:
         self._file.close()
 
 
-def source_of(s3: Any, data: str) -> Source:
+def source_of(s3: Client, data: str) -> Source:
     """The source at an address: a folder or a table, on disk or in S3."""
     from model_code.data.scan import local_source
     from model_code.data.tables import is_table

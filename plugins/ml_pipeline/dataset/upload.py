@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ml_pipeline.aws.clients import Client
     from model_code.data.records import Fractions
     from model_code.data.versions.make import Made, Progress
 
 
 def upload(
-    s3: Any,
+    s3: Client,
     bucket: str,
     name: str,
     data: str,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import is_missing
@@ -28,7 +27,7 @@ def take_down(sagemaker: Client, cloudwatch: Client, scaling: Client, endpoint_n
     """
     deleted: list[str] = []
 
-    def attempt(what: str, action: Callable[..., Any], **request: str) -> None:
+    def attempt(what: str, action: Callable[..., Document], **request: str) -> None:
         if _unless_missing(action, **request) is not None:
             deleted.append(what)
 
@@ -80,7 +79,7 @@ def _configs(sagemaker: Client, endpoint_name: str, live: Document) -> list[str]
     return found
 
 
-def _unless_missing(action: Callable[..., Any], **request: str) -> Any:
+def _unless_missing(action: Callable[..., Document], **request: str) -> Document | None:
     """Return the answer of the call; None if the thing does not exist."""
     from botocore.exceptions import ClientError
 

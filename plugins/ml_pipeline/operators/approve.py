@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Required, Unpack
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.operators.aws import TaskOptions
 from ml_pipeline.registry.approval import Approval
 from ml_pipeline.requests.types import Approved, Templated
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.base import Event
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from datetime import timedelta
+
+    from airflow.sdk import BaseNotifier, Context
+    from airflow.sdk.execution_time.hitl import HITLUser
+
+
+class ApprovalOptions(TaskOptions, total=False):
+    """The arguments of Airflow's ApprovalOperator, for its subclasses."""
+
+    subject: Required[str]
+    body: str
+    defaults: str | list[str]
+    assigned_users: HITLUser | list[HITLUser]
+    notifiers: BaseNotifier | Sequence[BaseNotifier]
+    response_timeout: timedelta
+    fail_on_reject: bool
+    ignore_downstream_trigger_rules: bool
 
 
 class ApproveModelOperator(ApprovalOperator):
@@ -29,7 +47,7 @@ class ApproveModelOperator(ApprovalOperator):
 
     template_fields = ("subject", "body", "approval", "package")
 
-    def __init__(self, *, approval: Templated, package: Templated, **kwargs: Any) -> None:
+    def __init__(self, *, approval: Templated, package: Templated, **kwargs: Unpack[ApprovalOptions]) -> None:
         super().__init__(**kwargs)
         self.approval = approval
         self.package = package
@@ -41,7 +59,7 @@ class ApproveModelOperator(ApprovalOperator):
         result: Approved = super().execute(context)
         return result
 
-    def execute_complete(self, context: Context, event: Event) -> Any:
+    def execute_complete(self, context: Context, event: Event) -> Approved:
         """Write the decision into the registry, then proceed or skip."""
         if "error" not in event:
             approved = event["chosen_options"][0] == self.APPROVE
@@ -67,11 +85,11 @@ class ApproveRetrainingOperator(ApprovalOperator):
 
     template_fields = ("subject", "body", "retrain")
 
-    def __init__(self, *, retrain: Templated, **kwargs: Any) -> None:
+    def __init__(self, *, retrain: Templated, **kwargs: Unpack[ApprovalOptions]) -> None:
         super().__init__(**kwargs)
         self.retrain = retrain
 
-    def execute(self, context: Context) -> Any:
+    def execute(self, context: Context) -> object:
         """Ask, unless training starts by itself."""
         if self.retrain == "auto":
             self.log.info("retrain=auto: nothing to ask")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
 from airflow.sdk import BaseOperator
 
@@ -16,10 +17,57 @@ from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE
 from ml_pipeline.triggers.ownership import is_over
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import DAG, Context, RetryPolicy, TaskGroup
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 # Param of the DAGs: how long a wait goes on without an answer from AWS.
 OUTAGE_PARAM = "max_outage_hours"
+
+
+class TaskOptions(TypedDict, total=False):
+    """The arguments of `airflow.sdk.BaseOperator` that every operator passes on."""
+
+    task_id: Required[str]
+    task_display_name: str
+    doc_md: str
+    owner: str
+    dag: DAG
+    task_group: TaskGroup
+    default_args: dict[str, object]
+    params: Mapping[str, object]
+    retries: int
+    retry_delay: timedelta
+    retry_policy: RetryPolicy
+    execution_timeout: timedelta
+    trigger_rule: str
+    depends_on_past: bool
+    inlets: Sequence[object]
+    outlets: Sequence[object]
+    on_execute_callback: object
+    on_failure_callback: object
+    on_success_callback: object
+    on_retry_callback: object
+    on_skipped_callback: object
+    do_xcom_push: bool
+    map_index_template: str
+    max_active_tis_per_dag: int
+    max_active_tis_per_dagrun: int
+    pool: str
+    pool_slots: int
+    priority_weight: int
+    weight_rule: str
+    queue: str
+    executor: str
+    executor_config: dict[str, object]
+
+
+class AwsOptions(TaskOptions, total=False):
+    """The arguments of `AwsOperator`, for its subclasses."""
+
+    aws_conn_id: str | None
+    region_name: str | None
+    verify: bool | str | None
+    botocore_config: Mapping[str, object] | None
 
 
 class AwsOperator(BaseOperator):
@@ -38,8 +86,8 @@ class AwsOperator(BaseOperator):
         aws_conn_id: str | None = None,
         region_name: str | None = None,
         verify: bool | str | None = None,
-        botocore_config: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        botocore_config: Mapping[str, object] | None = None,
+        **kwargs: Unpack[TaskOptions],
     ) -> None:
         kwargs.setdefault("retries", RETRIES)
         kwargs.setdefault("retry_policy", PaidWorkRetryPolicy())
@@ -50,7 +98,7 @@ class AwsOperator(BaseOperator):
         self.botocore_config = botocore_config
         self._clients: dict[str, Client] = {}
         # Set by operators that start paid work: `on_kill` is given no context.
-        self._task_instance: Any = None
+        self._task_instance: RuntimeTaskInstanceProtocol | None = None
 
     @property
     def access(self) -> AwsAccess:
@@ -65,7 +113,9 @@ class AwsOperator(BaseOperator):
             self._clients[service] = self.access.client(service)
         return self._clients[service]
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, object] | None, context: Context
+    ) -> object:
         """Raise the cause if the wait failed, else go on with what it waited for.
 
         Raises:
@@ -82,6 +132,8 @@ class AwsOperator(BaseOperator):
         Without an answer the result is False: no task is known to come back for the paid work, so it is stopped.
         """
         ti = self._task_instance
+        if ti is None:
+            return False
         with suppress(Exception):
             states = ti.get_task_states(
                 dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index

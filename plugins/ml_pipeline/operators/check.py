@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -13,7 +13,7 @@ from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.dataset.version import DatasetVersion
 from ml_pipeline.operators.embed import EMBEDDED_SPLITS, check_folder
-from ml_pipeline.operators.job import Request, SageMakerJobOperator
+from ml_pipeline.operators.job import JobOptions, Request, SageMakerJobOperator
 from ml_pipeline.operators.links import ReportLink, object_url
 from ml_pipeline.requests.job import Channel, Compute, DataType
 from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
@@ -46,7 +46,7 @@ class CheckDataOperator(SageMakerJobOperator[Checked]):
         embeddings: Templated,
         max_suspect_share: Templated = None,
         instance_type: Templated = "ml.m5.xlarge",
-        **kwargs: Any,
+        **kwargs: Unpack[JobOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.dataset = dataset

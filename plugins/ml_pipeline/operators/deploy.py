@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from airflow.sdk.exceptions import TaskDeferred
 
@@ -12,7 +12,7 @@ from ml_pipeline.deployment import locks, rollback, scaling, status, takeover
 from ml_pipeline.deployment.locks import Holder
 from ml_pipeline.deployment.status import Step
 from ml_pipeline.errors import DeploymentRolledBack, JobInterrupted, may_pass, will_retry
-from ml_pipeline.operators.aws import AwsOperator, origin_of, patience_of
+from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of, patience_of
 from ml_pipeline.operators.links import LINK_KEY, LogLink, SageMakerLink, thing
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.requests import endpoint, names
@@ -78,7 +78,7 @@ class DeployEndpointOperator(AwsOperator):
         capture_percent: Templated = 100,
         capture_days: Templated = None,
         wait_timeout: timedelta = timedelta(hours=4),
-        **kwargs: Any,
+        **kwargs: Unpack[AwsOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.endpoint_name = endpoint_name

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
@@ -16,7 +16,7 @@ from ml_pipeline.aws import code_archive, instances, log_tail
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.errors import JobFailed, JobInterrupted, WaitFailed
-from ml_pipeline.operators.aws import AwsOperator, origin_of, patience_of
+from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of, patience_of
 from ml_pipeline.requests import instance, names
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, DataType, seconds
@@ -37,6 +37,12 @@ _SPARE = timedelta(hours=1)
 _NAME = "training_name"
 
 
+class _Ec2Options(AwsOptions, total=False):
+    """The arguments of `_Ec2Operator`, for its subclasses."""
+
+    max_job_hours: Templated
+
+
 class _Ec2Operator(AwsOperator):
     """The base of the operators of the instance and of its job.
 
@@ -46,7 +52,7 @@ class _Ec2Operator(AwsOperator):
 
     template_fields: tuple[str, ...] = ("max_job_hours",)
 
-    def __init__(self, *, max_job_hours: Templated = DEFAULT_HOURS, **kwargs: Any) -> None:
+    def __init__(self, *, max_job_hours: Templated = DEFAULT_HOURS, **kwargs: Unpack[AwsOptions]) -> None:
         super().__init__(**kwargs)
         self.max_job_hours = max_job_hours
 
@@ -66,7 +72,11 @@ class CreateInstanceOperator(_Ec2Operator):
     template_fields = (*_Ec2Operator.template_fields, "instance_type")
 
     def __init__(
-        self, *, instance_type: Templated, wait_timeout: timedelta = timedelta(hours=4), **kwargs: Any
+        self,
+        *,
+        instance_type: Templated,
+        wait_timeout: timedelta = timedelta(hours=4),
+        **kwargs: Unpack[_Ec2Options],
     ) -> None:
         super().__init__(**kwargs)
         self.instance_type = instance_type
@@ -111,7 +121,9 @@ class CreateInstanceOperator(_Ec2Operator):
             raise JobInterrupted(f"instance {event['instance_id']} is {event['state']} before it came online")
         return {"instance_id": event["instance_id"], "instance_type": self.instance_type}
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, object] | None, context: Context
+    ) -> object:
         """Go on, or terminate the instance whose wait timed out or failed, because its trigger cannot."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
@@ -166,7 +178,7 @@ class Ec2TrainingOperator(_Ec2Operator):
         embeddings: Templated,
         tuning: Templated,
         recipe: Templated,
-        **kwargs: Any,
+        **kwargs: Unpack[_Ec2Options],
     ) -> None:
         super().__init__(**kwargs)
         self.machine = machine

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from ml_pipeline.aws import code_archive, images
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.dataset.version import DatasetVersion
-from ml_pipeline.operators.job import Request, SageMakerJobOperator
+from ml_pipeline.operators.job import JobOptions, Request, SageMakerJobOperator
 from ml_pipeline.requests.job import Channel, Compute, DataType, Distribution
 from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
 from ml_pipeline.requests.types import Document, Embedded, Tags, Templated
@@ -62,7 +62,7 @@ class EmbedOperator(SageMakerJobOperator[Embedded]):
         force: Templated = False,
         instance_type: Templated = "ml.m5.xlarge",
         instance_count: Templated = 1,
-        **kwargs: Any,
+        **kwargs: Unpack[JobOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.dataset = dataset

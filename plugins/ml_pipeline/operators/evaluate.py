@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 from ml_pipeline.aws import code_archive, images
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.dataset.version import DatasetVersion
-from ml_pipeline.operators.job import Request, SageMakerJobOperator
+from ml_pipeline.operators.job import JobOptions, Request, SageMakerJobOperator
 from ml_pipeline.operators.links import ReportLink, object_url
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, Compute, seconds
@@ -43,7 +43,7 @@ class EvaluateOperator(SageMakerJobOperator[Evaluated]):
         group: Templated,
         instance_type: Templated = "ml.m5.xlarge",
         max_job_hours: Templated = DEFAULT_HOURS,
-        **kwargs: Any,
+        **kwargs: Unpack[JobOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.dataset = dataset

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from airflow.sdk import SkipMixin
 
 from ml_pipeline.aws import s3 as objects
-from ml_pipeline.operators.aws import AwsOperator
+from ml_pipeline.operators.aws import AwsOperator, AwsOptions
 from ml_pipeline.registry import gate
 from ml_pipeline.registry.gate import Burden, Difference
 from ml_pipeline.requests.types import Gated, Templated
@@ -40,7 +40,7 @@ class GateOperator(AwsOperator, SkipMixin):
         min_accuracy: Templated = None,
         margin: Templated = 0.0,
         burden: Templated = Burden.CHAMPION.value,
-        **kwargs: Any,
+        **kwargs: Unpack[AwsOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.dataset = dataset

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, Unpack
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 from ml_pipeline.aws import jobs
 from ml_pipeline.aws.jobs import JobKind, Phase, Started
 from ml_pipeline.errors import JobFailed, WaitFailed, job_error
-from ml_pipeline.operators.aws import AwsOperator, origin_of, patience_of
+from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of, patience_of
 from ml_pipeline.operators.links import LINK_KEY, LogLink, SageMakerLink, thing
 from ml_pipeline.requests import names
 from ml_pipeline.requests.types import Document, Tags
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 
 # A pure function from a name and tags to the Create request.
 Request = Callable[[str, Tags], Document]
-Result = TypeVar("Result", bound=Mapping[str, Any])
+Result = TypeVar("Result", bound=Mapping[str, object])
+
+
+class JobOptions(AwsOptions, total=False):
+    """The arguments of `SageMakerJobOperator`, for its subclasses."""
+
+    wait_timeout: timedelta
 
 
 class SageMakerJobOperator(AwsOperator, Generic[Result]):
@@ -43,7 +49,7 @@ class SageMakerJobOperator(AwsOperator, Generic[Result]):
     slug: ClassVar[str]
     operator_extra_links: tuple[BaseOperatorLink, ...] = (SageMakerLink(), LogLink())
 
-    def __init__(self, *, wait_timeout: timedelta = timedelta(days=1), **kwargs: Any) -> None:
+    def __init__(self, *, wait_timeout: timedelta = timedelta(days=1), **kwargs: Unpack[AwsOptions]) -> None:
         super().__init__(**kwargs)
         self.wait_timeout = wait_timeout
         self._job_name: str | None = None
@@ -125,7 +131,9 @@ class SageMakerJobOperator(AwsOperator, Generic[Result]):
         self.log.info("job %s is %s", event["job_name"], event["status"])
         return self.execute(context)
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, object] | None, context: Context
+    ) -> object:
         """Go on with the job that has ended; stop one whose wait timed out or failed, because its trigger cannot."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from ml_pipeline.deployment import leftovers, locks
 from ml_pipeline.deployment.locks import Holder
-from ml_pipeline.operators.aws import AwsOperator
+from ml_pipeline.operators.aws import AwsOperator, AwsOptions
 from ml_pipeline.requests.types import Stopped, Templated
 from ml_pipeline.settings import Settings
 
@@ -24,7 +24,7 @@ class StopLeftoversOperator(AwsOperator):
 
     template_fields = ("endpoint_name",)
 
-    def __init__(self, *, endpoint_name: Templated = None, **kwargs: Any) -> None:
+    def __init__(self, *, endpoint_name: Templated = None, **kwargs: Unpack[AwsOptions]) -> None:
         super().__init__(**kwargs)
         self.endpoint_name = endpoint_name
 

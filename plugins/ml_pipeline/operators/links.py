@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
 from ml_pipeline.requests.types import Link
 from ml_pipeline.settings import LOCAL_REGION, Settings
+
+if TYPE_CHECKING:
+    from airflow.models.taskinstancekey import TaskInstanceKey
+    from airflow.sdk import BaseOperator
 
 # XCom key of a `thing`.
 LINK_KEY = "job"
@@ -83,7 +87,7 @@ class ReportLink(BaseOperatorLink):
 
     name = "Report"
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address from the task's result, or an empty string without one."""
         value = XCom.get_value(key="return_value", ti_key=ti_key)
         url = str(value.get("report_url", "")) if isinstance(value, dict) else ""
@@ -94,7 +98,7 @@ class ReportLink(BaseOperatorLink):
 class _XComLink(BaseOperatorLink):
     """A link built from the operator's XCom; empty until then, and where there is no console."""
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, or an empty string if the task has started nothing yet."""
         value = XCom.get_value(key=LINK_KEY, ti_key=ti_key)
         return self.url(value) if isinstance(value, dict) and "console" in value else ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from ml_pipeline.aws import images
-from ml_pipeline.operators.aws import AwsOperator
+from ml_pipeline.operators.aws import AwsOperator, AwsOptions
 from ml_pipeline.operators.links import LINK_KEY, SageMakerLink, thing
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.registry.approval import Approval
@@ -38,7 +38,7 @@ class RegisterModelOperator(AwsOperator):
         evaluation: Templated,
         instance_type: Templated = "ml.m5.large",
         approval: Templated = Approval.AUTO.value,
-        **kwargs: Any,
+        **kwargs: Unpack[AwsOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.group = group

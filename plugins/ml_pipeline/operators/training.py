@@ -6,18 +6,32 @@ from abc import ABC
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Required, Unpack
 
 from ml_pipeline.aws import code_archive, images
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.dataset import version as dataset
-from ml_pipeline.operators.job import Request, Result, SageMakerJobOperator
+from ml_pipeline.operators.job import JobOptions, Request, Result, SageMakerJobOperator
 from ml_pipeline.requests.job import DEFAULT_HOURS, Compute
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.training import Training, training_job
 from ml_pipeline.requests.types import Document, Tags, Templated, Trained
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
+
+
+class FittingOptions(JobOptions, total=False):
+    """The arguments of `FittingOperator`, for its subclasses."""
+
+    dataset: Required[Templated]
+    weights: Required[Templated]
+    embeddings: Required[Templated]
+    recipe: Required[Templated]
+    instance_type: Templated
+    instance_count: Templated
+    spot: Templated
+    keep_alive: Templated
+    max_job_hours: Templated
 
 
 class FittingOperator(SageMakerJobOperator[Result], ABC):
@@ -58,7 +72,7 @@ class FittingOperator(SageMakerJobOperator[Result], ABC):
         spot: Templated = False,
         keep_alive: Templated = 0,
         max_job_hours: Templated = DEFAULT_HOURS,
-        **kwargs: Any,
+        **kwargs: Unpack[JobOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.dataset = dataset
@@ -128,7 +142,7 @@ class TrainingOperator(FittingOperator[Trained]):
     slug = "train"
     template_fields = (*FittingOperator.template_fields, "tuning")
 
-    def __init__(self, *, tuning: Templated, **kwargs: Any) -> None:
+    def __init__(self, *, tuning: Templated, **kwargs: Unpack[FittingOptions]) -> None:
         super().__init__(**kwargs)
         self.tuning = tuning
 

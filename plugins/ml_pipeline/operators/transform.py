@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.jobs import JobKind, ensure
 from ml_pipeline.dataset import batch
 from ml_pipeline.operators.aws import origin_of
-from ml_pipeline.operators.job import Request, SageMakerJobOperator
+from ml_pipeline.operators.job import JobOptions, Request, SageMakerJobOperator
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.requests import endpoint, names
 from ml_pipeline.requests.endpoint import Serving
@@ -42,7 +42,7 @@ class TransformOperator(SageMakerJobOperator[Transformed]):
         staged: Templated,
         instance_type: Templated = "ml.m5.large",
         instance_count: Templated = 1,
-        **kwargs: Any,
+        **kwargs: Unpack[JobOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.group = group

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 from ml_pipeline.aws import jobs
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.operators.job import Request
-from ml_pipeline.operators.training import FittingOperator
+from ml_pipeline.operators.training import FittingOperator, FittingOptions
 from ml_pipeline.requests import packed
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.search import SEARCH, TuneMode, search_of, trials_of
@@ -67,7 +67,7 @@ class HyperparameterTuningOperator(FittingOperator[Tuned]):
         stop_when_converged: Templated = False,
         warm_start: Templated = False,
         max_runtime_seconds: Templated = None,
-        **kwargs: Any,
+        **kwargs: Unpack[FittingOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.tune_mode = tune_mode

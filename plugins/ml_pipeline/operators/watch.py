@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 from ml_pipeline.aws import code_archive, images
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.dataset.version import DatasetVersion
-from ml_pipeline.operators.job import Request, SageMakerJobOperator
+from ml_pipeline.operators.job import JobOptions, Request, SageMakerJobOperator
 from ml_pipeline.requests.job import Channel, Compute, DataType
 from ml_pipeline.requests.names import fingerprint
 from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
-from ml_pipeline.requests.types import Document, Templated
+from ml_pipeline.requests.types import Document, Tags, Templated
 from ml_pipeline.settings import Settings
 from ml_pipeline.watching import looks
-from ml_pipeline.watching.looks import Begun
+from ml_pipeline.watching.looks import Begun, Looked
 
 
-class WatchOperator(SageMakerJobOperator[dict[str, Any]]):
+class WatchOperator(SageMakerJobOperator[Looked]):
     """Run `model_code.watch` on the captures of one look.
 
     Returns `{"begun", "look_uri"}`.
@@ -43,7 +43,7 @@ class WatchOperator(SageMakerJobOperator[dict[str, Any]]):
         least_photos: Templated = 20,
         sample_photos: Templated = 1000,
         queue_photos: Templated = 20,
-        **kwargs: Any,
+        **kwargs: Unpack[JobOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.begun = begun
@@ -88,10 +88,10 @@ class WatchOperator(SageMakerJobOperator[dict[str, Any]]):
         arguments = {**request["AppSpecification"], "ContainerArguments": []}
         return {**request, "ProcessingInputs": kept, "AppSpecification": arguments}
 
-    def result(self, settings: Settings, description: Document) -> dict[str, Any]:
-        """Return where the look is."""
+    def result(self, settings: Settings, description: Document) -> Looked:
+        """Return the look that was begun, and the folder of its results."""
         name = description["ProcessingJobName"]
-        return {"begun": dict(self.begun), "look_uri": settings.s3(f"jobs/{name}/look/")}
+        return {"begun": self.begun, "look_uri": settings.s3(f"jobs/{name}/look/")}
 
 
 def reference_uri(settings: Settings, begun: Begun) -> str:
@@ -101,7 +101,7 @@ def reference_uri(settings: Settings, begun: Begun) -> str:
 
 def watch_request(
     name: str,
-    tags: Any,
+    tags: Tags,
     *,
     settings: Settings,
     code_uri: str,

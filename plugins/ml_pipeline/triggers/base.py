@@ -101,7 +101,7 @@ class PollingTrigger(BaseTrigger):
         for line in lines:
             self.log.info("%s", line)
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
+    def serialize(self) -> tuple[str, dict[str, object]]:
         """Return the class path and the arguments that make an equal trigger in another process."""
         values = {name: _plain(getattr(self, name)) for name in self.fields}
         return (
@@ -193,5 +193,5 @@ class PollingTrigger(BaseTrigger):
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.value if isinstance(value, Enum) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from typing import Any
+from typing import Protocol
 
 # asyncio keeps only weak references to tasks.
 _LATE: set[asyncio.Task[None]] = set()
@@ -15,7 +15,27 @@ _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"}
 States = Mapping[str, Mapping[str, str | None]]
 
 
-async def even_if_late(work: Coroutine[Any, Any, None]) -> None:
+class TaskInstance(Protocol):
+    """The identity of a task instance, as an operator or a trigger is given it."""
+
+    @property
+    def dag_id(self) -> str:
+        """DAG of the run."""
+
+    @property
+    def run_id(self) -> str:
+        """Run of the task."""
+
+    @property
+    def task_id(self) -> str:
+        """Name of the task in the DAG."""
+
+    @property
+    def map_index(self) -> int:
+        """Index of a mapped task, -1 for others."""
+
+
+async def even_if_late(work: Coroutine[object, object, None]) -> None:
     """Finish the work of an `on_kill`, although Airflow stops waiting for it after 30 seconds.
 
     The first question that a triggerer asks of the execution API builds that API in its own process, which takes longer
@@ -27,7 +47,7 @@ async def even_if_late(work: Coroutine[Any, Any, None]) -> None:
     await asyncio.shield(task)
 
 
-async def task_is_over(task_instance: Any) -> bool:
+async def task_is_over(task_instance: TaskInstance | None) -> bool:
     """Return True unless `task_instance` will run again: True for marked, skipped or deleted, not cleared or retried.
 
     Airflow 3.3 calls a trigger's `on_kill` in all of these cases, so the state has to be asked for.
@@ -45,7 +65,7 @@ def is_over(states: States, run_id: str) -> bool:
     return not found or all(str(state) in _OVER for state in found)
 
 
-def _task_states(task_instance: Any) -> States:
+def _task_states(task_instance: TaskInstance) -> States:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     states: States = RuntimeTaskInstance.get_task_states(

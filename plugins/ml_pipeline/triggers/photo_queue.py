@@ -71,7 +71,7 @@ class PhotoQueueTrigger(BaseEventTrigger):
         """Return the reader of the queue; see `PhotoQueue`."""
         return PhotoQueue(kwargs["queue_url"], float(kwargs["quiet_seconds"]), AwsAccess(**kwargs["access"]))
 
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Burst]) -> AsyncIterator[TriggerEvent]:
         """Fire an event for every burst."""
         async for burst in shared_stream:
             yield TriggerEvent(burst)
@@ -90,7 +90,7 @@ class PhotoQueue(SharedStreamProducer):
         self._quiet_seconds = quiet_seconds
         self._access = access
 
-    async def open_stream(self) -> AsyncIterator[tuple[Any, Any]]:
+    async def open_stream(self) -> AsyncIterator[tuple[Burst, list[Message]]]:
         """Yield (burst, messages) without end."""
         async with await self._access.async_client("sqs") as sqs:
             while True:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.registry.packages import Package
 from ml_pipeline.requests.endpoint import ENDPOINT_TAG
@@ -44,7 +44,7 @@ class Watched:
         return None
 
 
-def watched(sagemaker: Any, wanted: str = "") -> Iterator[Watched]:
+def watched(sagemaker: Client, wanted: str = "") -> Iterator[Watched]:
     """The project's endpoints, or the one called `wanted`; one that is deleted meanwhile is passed over."""
     from botocore.exceptions import ClientError
 
@@ -56,7 +56,7 @@ def watched(sagemaker: Any, wanted: str = "") -> Iterator[Watched]:
                 raise
 
 
-def describe(sagemaker: Any, name: str) -> Watched:
+def describe(sagemaker: Client, name: str) -> Watched:
     """One endpoint.
 
     Raises:
@@ -82,7 +82,7 @@ def describe(sagemaker: Any, name: str) -> Watched:
     )
 
 
-def _names(sagemaker: Any) -> Iterator[str]:
+def _names(sagemaker: Client) -> Iterator[str]:
     for page in sagemaker.get_paginator("list_endpoints").paginate():
         for endpoint in page["Endpoints"]:
             tags = sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
@@ -91,7 +91,7 @@ def _names(sagemaker: Any) -> Iterator[str]:
                 yield endpoint["EndpointName"]
 
 
-def _package(sagemaker: Any, model_uri: str) -> tuple[str | None, Package | None]:
+def _package(sagemaker: Client, model_uri: str) -> tuple[str | None, Package | None]:
     for page in sagemaker.get_paginator("list_model_package_groups").paginate():
         for group in page["ModelPackageGroupSummaryList"]:
             name = group["ModelPackageGroupName"]

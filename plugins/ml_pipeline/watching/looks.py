@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import Client
+from ml_pipeline.requests.types import Document
 from ml_pipeline.watching import state as memory
 from ml_pipeline.watching.decisions import Look, Policy, Verdict, decide
 from ml_pipeline.watching.endpoints import Watched
@@ -31,6 +32,13 @@ class Begun(TypedDict):
     files: int
 
 
+class Looked(TypedDict):
+    """Result of watch's look; `look_uri` is the folder of look.json."""
+
+    begun: Begun
+    look_uri: str
+
+
 class Concluded(TypedDict):
     """The result of a look."""
 
@@ -45,7 +53,7 @@ class Concluded(TypedDict):
 
 
 def begin(
-    s3: Any, bucket: str, endpoint: Watched, policy: Policy, now: datetime | None = None
+    s3: Client, bucket: str, endpoint: Watched, policy: Policy, now: datetime | None = None
 ) -> Begun | None:
     """Fix the captures of the next look; the same ones again while the last look that began has not ended.
 
@@ -89,7 +97,7 @@ def manifest_uri(bucket: str, endpoint: str, number: int) -> str:
 
 
 def conclude(
-    s3: Any, bucket: str, begun: Begun, look_uri: str, document: Mapping[str, Any], policy: Policy
+    s3: Client, bucket: str, begun: Begun, look_uri: str, document: Document, policy: Policy
 ) -> Concluded:
     """Enter a finished look into the endpoint's state; a second time it changes nothing and says the same.
 
@@ -132,7 +140,7 @@ def conclude(
 
 
 def judge(
-    state: State, window: Window, begun: Begun, look_uri: str, document: Mapping[str, Any], policy: Policy
+    state: State, window: Window, begun: Begun, look_uri: str, document: Document, policy: Policy
 ) -> Taken:
     """Decide about the look under way."""
     accuracy = document["accuracy"] or {}
@@ -160,7 +168,7 @@ def judge(
     )
 
 
-def metrics(concluded: Concluded, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def metrics(concluded: Concluded, document: Document) -> list[Document]:
     """MetricData of a look: the alarm of the endpoint watches `Drift`, which is 1 where the photos have changed."""
     values: dict[str, float | None] = {
         "Photos": float(document["photos"]),
@@ -177,7 +185,7 @@ def metrics(concluded: Concluded, document: Mapping[str, Any]) -> list[dict[str,
     ]
 
 
-def alarm(endpoint: str) -> dict[str, Any]:
+def alarm(endpoint: str) -> Document:
     """The request of PutMetricAlarm: on while the last look saw other photos than the reference holds."""
     return {
         "AlarmName": f"{endpoint}-drift",
@@ -204,7 +212,7 @@ def idle(state: State, endpoint: Watched, usd_per_hour: float | None, now: datet
     return f"endpoint {endpoint.name} had no traffic for {silent.days} days, which cost {cost}: teardown removes it"
 
 
-def _new_keys(s3: Any, captures_uri: str, state: State) -> list[str]:
+def _new_keys(s3: Client, captures_uri: str, state: State) -> list[str]:
     """Names of capture files that no look has counted, oldest first."""
     bucket, prefix = objects.split_uri(captures_uri)
     names = []

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset import corrections, reviewed
 from ml_pipeline.dataset.corrections import Action, Correction
 
@@ -43,7 +44,7 @@ class Question:
 
 
 def enqueue(
-    s3: Any, bucket: str, name: str, look_uri: str, queue: Sequence[Mapping[str, Any]], origin: str
+    s3: Client, bucket: str, name: str, look_uri: str, queue: Sequence[Mapping[str, Any]], origin: str
 ) -> int:
     """Add the photos that a look chose; those that were asked about before are left out.
 
@@ -82,7 +83,7 @@ def enqueue(
     return added
 
 
-def questions(s3: Any, bucket: str, name: str) -> Iterator[Question]:
+def questions(s3: Client, bucket: str, name: str) -> Iterator[Question]:
     """Photos without an answer, in the order of their hash."""
     answered = {key.removesuffix(".json") for key in objects.keys(s3, _uri(bucket, name, "answers/"))}
     for key in sorted(objects.keys(s3, _uri(bucket, name, "queue/"))):
@@ -91,7 +92,14 @@ def questions(s3: Any, bucket: str, name: str) -> Iterator[Question]:
 
 
 def answer(
-    s3: Any, bucket: str, name: str, sha256: str, action: Action, label: str | None, who: str, why: str = ""
+    s3: Client,
+    bucket: str,
+    name: str,
+    sha256: str,
+    action: Action,
+    label: str | None,
+    who: str,
+    why: str = "",
 ) -> None:
     """Answer a question: into the corrections log, then the answer itself.
 
@@ -121,12 +129,12 @@ def _uri(bucket: str, name: str, rest: str) -> str:
     return f"s3://{bucket}/datasets/{name}/reviews/{rest}"
 
 
-def _copy(s3: Any, source: str, target: str) -> None:
+def _copy(s3: Client, source: str, target: str) -> None:
     bucket, key = objects.split_uri(target)
     s3.put_object(Bucket=bucket, Key=key, Body=objects.read(s3, source))
 
 
-def _write_once(s3: Any, bucket: str, key: str, document: Mapping[str, Any]) -> bool:
+def _write_once(s3: Client, bucket: str, key: str, document: Mapping[str, Any]) -> bool:
     from botocore.exceptions import ClientError
 
     body = json.dumps(document, ensure_ascii=False).encode()

@@ -9,8 +9,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+from ml_pipeline.aws.clients import Client
+from ml_pipeline.requests.types import Document
 from ml_pipeline.watching.decisions import Look
 
 SCHEMA_VERSION = 1
@@ -47,7 +48,7 @@ class Taken:
     verdict: str
     reason: str
     page_uri: str
-    truth: dict[str, Any] | None = None
+    truth: Document | None = None
     unknown: float | None = None
 
 
@@ -120,7 +121,7 @@ def uri(bucket: str, endpoint: str) -> str:
     return f"s3://{bucket}/watch/{endpoint}/state.json"
 
 
-def load(s3: Any, bucket: str, endpoint: str) -> tuple[State, str | None]:
+def load(s3: Client, bucket: str, endpoint: str) -> tuple[State, str | None]:
     """The state and its ETag; an empty one, and None, where nothing was ever looked at.
 
     Raises:
@@ -143,7 +144,7 @@ def load(s3: Any, bucket: str, endpoint: str) -> tuple[State, str | None]:
         ) from error
 
 
-def change(s3: Any, bucket: str, endpoint: str, step: Callable[[State], State]) -> State:
+def change(s3: Client, bucket: str, endpoint: str, step: Callable[[State], State]) -> State:
     """Apply `step` to the state and write it; tried again on what another writer left.
 
     Args:
@@ -170,7 +171,7 @@ def change(s3: Any, bucket: str, endpoint: str, step: Callable[[State], State]) 
         return after
 
 
-def to_json(state: State) -> dict[str, Any]:
+def to_json(state: State) -> Document:
     """The document."""
     window = state.open
     return {
@@ -191,7 +192,7 @@ def to_json(state: State) -> dict[str, Any]:
     }
 
 
-def from_json(document: dict[str, Any]) -> State:
+def from_json(document: Document) -> State:
     """Inverse of `to_json`.
 
     Raises:
@@ -212,12 +213,12 @@ def from_json(document: dict[str, Any]) -> State:
     )
 
 
-def _taken_to_json(taken: Taken) -> dict[str, Any]:
+def _taken_to_json(taken: Taken) -> Document:
     look = {**vars(taken.look), "ended": taken.look.ended.isoformat()}
     return {**vars(taken), "look": look}
 
 
-def _taken_from_json(entry: dict[str, Any]) -> Taken:
+def _taken_from_json(entry: Document) -> Taken:
     look = Look(**{**entry["look"], "ended": _time(entry["look"]["ended"])})
     return Taken(**{**entry, "look": look})
 

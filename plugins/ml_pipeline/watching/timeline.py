@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.watching import state as memory
 from ml_pipeline.watching.state import State, Taken
 
 _SHOWN = 200
 
 
-def publish(s3: Any, bucket: str, endpoint: str) -> str:
+def publish(s3: Client, bucket: str, endpoint: str) -> str:
     """Write `watch/<endpoint>/timeline.html`; returns its URI."""
     state, _ = memory.load(s3, bucket, endpoint)
     key = f"watch/{endpoint}/timeline.html"

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import Client
 
 
 class LabelError(ValueError):
@@ -54,7 +54,7 @@ def parse(lines: Iterable[str]) -> Iterator[Label]:
         yield found
 
 
-def store(s3: Any, bucket: str, name: str, labels: Iterable[Label]) -> tuple[str, int]:
+def store(s3: Client, bucket: str, name: str, labels: Iterable[Label]) -> tuple[str, int]:
     """Keep labels of a data set's endpoints; the same labels again are the same object.
 
     Returns:
@@ -72,7 +72,7 @@ def store(s3: Any, bucket: str, name: str, labels: Iterable[Label]) -> tuple[str
     return f"s3://{bucket}/{key}", len(records)
 
 
-def load(s3: Any, bucket: str, name: str) -> dict[str, str]:
+def load(s3: Client, bucket: str, name: str) -> dict[str, str]:
     """All labels that came back, class by id."""
     uri = f"s3://{bucket}/datasets/{name}/truth/"
     found: dict[str, str] = {}
