@@ -129,7 +129,7 @@ class Embedder:
             draw = np.random.default_rng(int.from_bytes(seed, "big"))
             with Image.open(path) as image:
                 changed = change(image.convert("RGB"), draw)
-            pixels = self.transform.crop_centre(np.asarray(changed))
+            pixels = self.transform.crop_center(np.asarray(changed))
             return forward(pixels[None])[0], looks(pixels)
 
         with ThreadPoolExecutor(forward.callers) as pool:

@@ -92,18 +92,18 @@ def probability_margin(rows: Floats, labels: Integers, classes: int) -> Floats:
 
 def discriminant(rows: Floats, labels: Integers, classes: int) -> Callable[[Floats], Floats]:
     """Scores of a shrunk linear discriminant, which has no hyperparameters that labels with errors could mislead."""
-    centre = rows.mean(axis=0)
-    centred = rows - centre
+    center = rows.mean(axis=0)
+    centered = rows - center
     counts = np.maximum(np.bincount(labels, minlength=classes), 1)[:, None]
     means = np.zeros((classes, rows.shape[1]), np.float32)
-    np.add.at(means, labels, centred)
+    np.add.at(means, labels, centered)
     means /= counts
-    rest = centred - means[labels]
+    rest = centered - means[labels]
     scatter = rest.T @ rest / (len(rows) - classes)
     scatter = 0.7 * scatter + 0.3 * np.trace(scatter) / len(scatter) * np.eye(len(scatter), dtype=np.float32)
     weights = np.linalg.solve(scatter, means.T)
     bias = -0.5 * (means.T * weights).sum(axis=0)
-    return lambda other: (other - centre) @ weights + bias
+    return lambda other: (other - center) @ weights + bias
 
 
 def confused(judged: Judged) -> Callable[[int], Integers]:

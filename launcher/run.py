@@ -54,8 +54,8 @@ def run(settings: Settings, console: Console) -> int:
     outcome = summary.judge(state, results)
     if not outcome.succeeded:
         explain_failure(client, settings, run_id, console)
-    colour = "green" if outcome.succeeded else "red"
-    console.print(f"\n[{colour}]{'done' if outcome.succeeded else 'failed'}[/]: {escape(outcome.reason)}")
+    color = "green" if outcome.succeeded else "red"
+    console.print(f"\n[{color}]{'done' if outcome.succeeded else 'failed'}[/]: {escape(outcome.reason)}")
     print_addresses(settings, console)
     return 0 if outcome.succeeded else 1
 

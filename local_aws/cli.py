@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--images",
         type=Path,
-        default=images.CATALOGUE,
+        default=images.CATALOG,
         help="images.toml: how to run each image; by default AWS's public images, run by this interpreter",
     )
     start.add_argument(

@@ -17,7 +17,7 @@ from local_aws.errors import validation_error
 from local_aws.settings import StartupError
 
 SCHEMA_VERSION = 1
-CATALOGUE = Path(__file__).with_name("images.toml")
+CATALOG = Path(__file__).with_name("images.toml")
 """AWS's public images: what runs when no file is given."""
 
 
@@ -121,7 +121,7 @@ def load(path: Path) -> Images:
     if not isinstance(tables, dict) or not tables:
         raise StartupError(f"images file {path} has no [images.<name>] table: jobs would have nothing to run")
     entries = tuple(_entry(path, name, table) for name, table in tables.items())
-    known = () if path == CATALOGUE else load(CATALOGUE).entries
+    known = () if path == CATALOG else load(CATALOG).entries
     return Images(path=path, entries=(*entries, *known))
 
 

@@ -22,7 +22,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Indistinct:
-    """Two classes by index, and how often a photo of either is recognised when only these two are possible."""
+    """Two classes by index, and how often a photo of either is recognized when only these two are possible."""
 
     left: int
     right: int
@@ -56,12 +56,12 @@ def unlike(rows: Rows, labels: Integers, classes: int) -> tuple[Integers, NDArra
     The cosine of a photo to the mean of the others of its class, in robust deviations (1.4826 times the median absolute
     deviation) below the median of its class. Classes with fewer than `FEW` photos have no spread to compare with: 0.
     """
-    centre = rows.mean(axis=0, dtype=np.float32)
+    center = rows.mean(axis=0, dtype=np.float32)
     sums = np.zeros((classes, rows.shape[1]), np.float32)
     units = np.empty(rows.shape, np.float16)
     for start in range(0, len(rows), _CHUNK):
         part = slice(start, start + _CHUNK)
-        unit = rows[part].astype(np.float32) - centre
+        unit = rows[part].astype(np.float32) - center
         unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
         units[part] = unit
         np.add.at(sums, labels[part], unit)

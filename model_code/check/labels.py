@@ -69,9 +69,9 @@ def judge(rows: Rows, labels: Integers, classes: int, folds: int = FOLDS, seed: 
         seed: Draws the folds, stratified by class.
     """
     fold = _folds(labels, folds, seed)
-    centre = rows.mean(axis=0, dtype=np.float32)
+    center = rows.mean(axis=0, dtype=np.float32)
     parts = [
-        _Moments.of(rows, labels, np.flatnonzero(fold == number), centre, classes) for number in range(folds)
+        _Moments.of(rows, labels, np.flatnonzero(fold == number), center, classes) for number in range(folds)
     ]
     whole = sum(parts[1:], parts[0])
     odds = np.full(len(rows), np.nan, np.float32)
@@ -85,7 +85,7 @@ def judge(rows: Rows, labels: Integers, classes: int, folds: int = FOLDS, seed: 
         weights, bias = taught.discriminant()
         members = np.flatnonzero((fold == number) & (taught.counts[labels] > 0))
         for chosen in _chunks(members):
-            scores = (rows[chosen].astype(np.float32) - centre) @ weights + bias
+            scores = (rows[chosen].astype(np.float32) - center) @ weights + bias
             given = labels[chosen]
             at = np.arange(len(chosen))
             own = scores[at, given]
@@ -118,15 +118,15 @@ class _Moments:
     counts: Floats
 
     @classmethod
-    def of(cls, rows: Rows, labels: Integers, chosen: Integers, centre: Floats, classes: int) -> _Moments:
+    def of(cls, rows: Rows, labels: Integers, chosen: Integers, center: Floats, classes: int) -> _Moments:
         width = rows.shape[1]
         outer, sums = np.zeros((width, width), np.float32), np.zeros((classes, width), np.float32)
         for part in _chunks(chosen):
-            centred = rows[part].astype(np.float32) - centre
-            outer += centred.T @ centred
+            centered = rows[part].astype(np.float32) - center
+            outer += centered.T @ centered
             order = np.argsort(labels[part], kind="stable")
             present, first = np.unique(labels[part][order], return_index=True)
-            sums[present] += np.add.reduceat(centred[order], first, axis=0)
+            sums[present] += np.add.reduceat(centered[order], first, axis=0)
         counts = np.bincount(labels[chosen], minlength=classes).astype(np.float32)
         return cls(outer, sums, counts)
 

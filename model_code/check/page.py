@@ -28,7 +28,7 @@ _FAULTS = {
     "dark": ("Dark", "Even the brightest parts are darker than a third of the scale."),
     "bright": ("Washed out", "Even the darkest parts are nearly half way to white."),
     "low_information": ("Little to see", "Few shades: a plain surface, a blank scan, a placeholder."),
-    "odd_aspect": ("Odd shape", "More than three times as long as wide: the centre crop drops most of it."),
+    "odd_aspect": ("Odd shape", "More than three times as long as wide: the center crop drops most of it."),
     "odd_size": ("Odd size", "Below 64 pixels, or five times smaller or larger than the others."),
 }
 
@@ -186,9 +186,9 @@ def _told_apart(document: Mapping[str, Any]) -> str:
         return ""
     return section(
         "Classes that cannot be told apart",
-        "With only these two to choose from, a photo of either is recognised little more often than by guessing "
+        "With only these two to choose from, a photo of either is recognized little more often than by guessing "
         "(50 %). Merge them, or give photos that show the difference.",
-        table(["classes", "", "#recognised", "#photos"], rows),
+        table(["classes", "", "#recognized", "#photos"], rows),
     )
 
 
@@ -245,7 +245,7 @@ def _method(document: Mapping[str, Any]) -> str:
         note(
             f"Embeddings of {embedder['architecture']} (embedder {embedder['id']}). Labels: five folds, a linear "
             "discriminant with a shrunk covariance, calibrated by one temperature; ranked by the log-odds of the best "
-            "other class. Near-duplicates: pairs with close embeddings whose grey pixels agree once they are aligned."
+            "other class. Near-duplicates: pairs with close embeddings whose gray pixels agree once they are aligned."
         ),
     )
 
@@ -260,14 +260,14 @@ def _cards(photos: Iterable[Mapping[str, Any]], images: Mapping[str, str], remar
 
 def _image(photo: Mapping[str, Any], images: Mapping[str, str]) -> str:
     source = images.get(photo["key"])
-    hint = escape(f"a photo labelled {readable(photo['class'])}", quote=True)
+    hint = escape(f"a photo labeled {readable(photo['class'])}", quote=True)
     return f'<img src="{source}" alt="{hint}">' if source else ""
 
 
 def _facts(photo: Mapping[str, Any]) -> str:
     name = photo.get("path") or photo["key"]
     return (
-        f"labelled {escape(readable(photo['class']))}, {escape(photo['split'])}<br>"
+        f"labeled {escape(readable(photo['class']))}, {escape(photo['split'])}<br>"
         f'<code class="key">{escape(name)}</code>'
     )
 

@@ -92,7 +92,7 @@ class Manifest:
         rejected: Files left out.
         lineage: All earlier versions, oldest first.
         moves: Photos that changed their split, in this or an earlier version.
-        changes: Classes renamed, merged or relabelled since the parent.
+        changes: Classes renamed, merged or relabeled since the parent.
         corrected: Number of labels that came from the log of corrections.
     """
 

@@ -40,7 +40,7 @@ _ORIENTATION_TAG = 0x0112
 _STRIP = 256
 _HASH_SIDE = 32
 _HASH_LOW = 8
-# Below this contrast (grey levels) the signs of the low frequencies are rounding noise.
+# Below this contrast (gray levels) the signs of the low frequencies are rounding noise.
 _HASH_MIN_CONTRAST = 1.0
 _STORED_QUALITY = 95
 _THUMBNAIL_QUALITY = 80
@@ -178,7 +178,7 @@ def perceptual_hash(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int | None:
     """Return the 64-bit DCT hash (pHash) of a photo; near-duplicates differ in few bits.
 
     Decoding it also proves the file whole. The bits are the signs of the 8 x 8 lowest frequencies of a 32 x
-    32 grey thumbnail, relative to their median (Zauner, 2010).
+    32 gray thumbnail, relative to their median (Zauner, 2010).
 
     Returns:
         The hash, or None for a picture without contrast, whose hash would say nothing.
@@ -186,14 +186,14 @@ def perceptual_hash(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int | None:
     Raises:
         PhotoError: As `decode`.
     """
-    grey: Pixels | None = None
+    gray: Pixels | None = None
     kind = kind_of(data[:SNIFFED_BYTES])
     if kind == "JPEG":
-        grey = _decode_jpeg(data, "GRAY", 2 * _HASH_SIDE, max_pixels)
-    if grey is None:
+        gray = _decode_jpeg(data, "GRAY", 2 * _HASH_SIDE, max_pixels)
+    if gray is None:
         image = Image.fromarray(_decode_pillow(data, kind, max_pixels)).convert("L")
     else:
-        image = Image.fromarray(grey[:, :, 0])
+        image = Image.fromarray(gray[:, :, 0])
     small = np.asarray(image.resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BOX), np.float32)
     if float(small.std()) < _HASH_MIN_CONTRAST:
         return None
@@ -228,7 +228,7 @@ def _jpeg_header(data: bytes, max_pixels: int) -> jpeg.JpegHeader | None:
 
 
 def _decode_jpeg(data: bytes, colors: str, min_side: int, max_pixels: int) -> Pixels | None:
-    """Pixels by libjpeg-turbo, or None where Pillow has to decide (CMYK, grey profiles, odd files)."""
+    """Pixels by libjpeg-turbo, or None where Pillow has to decide (CMYK, gray profiles, odd files)."""
     header = _jpeg_header(data, max_pixels)
     if simplejpeg is None or header is None or header.components not in (1, 3):
         return None
@@ -330,12 +330,12 @@ def _decode_pillow(data: bytes, kind: str, max_pixels: int) -> Pixels:
 
 
 def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to RGB by one rule per mode: 16-bit grey is scaled, transparency is put on white."""
+    """Convert to RGB by one rule per mode: 16-bit gray is scaled, transparency is put on white."""
     if image.mode.startswith("I"):
-        grey = np.asarray(image, np.int64)
-        if grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
+        gray = np.asarray(image, np.int64)
+        if gray.min(initial=0) < 0 or gray.max(initial=0) > 65535:
             raise PhotoError(PhotoReason.UNSUPPORTED, "32-bit integer pixels have no defined white")
-        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((gray >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise PhotoError(PhotoReason.UNSUPPORTED, "floating-point pixels have no defined white")
     if image.has_transparency_data:

@@ -132,7 +132,7 @@ def _picture(shape: Draw, hue: float, source: random.Random) -> Image.Image:
     width, height = _SIDE + source.randrange(64), _SIDE + source.randrange(64)
     image = _background(width, height, source)
     layer = Image.new("RGBA", (_SIDE, _SIDE))
-    shape(ImageDraw.Draw(layer), source, _colour(source.gauss(hue, 0.02), source))
+    shape(ImageDraw.Draw(layer), source, _color(source.gauss(hue, 0.02), source))
     side = int(source.uniform(0.7, 0.98) * min(width, height))
     layer = layer.rotate(source.uniform(-15, 15), Image.Resampling.BILINEAR).resize((side, side))
     image.paste(layer, (source.randrange(width - side + 1), source.randrange(height - side + 1)), layer)
@@ -140,66 +140,66 @@ def _picture(shape: Draw, hue: float, source: random.Random) -> Image.Image:
 
 
 def _background(width: int, height: int, source: random.Random) -> Image.Image:
-    """Soft patches of near-grey under grain: each different, also for a perceptual hash."""
+    """Soft patches of near-gray under grain: each different, also for a perceptual hash."""
     numbers = np.random.default_rng(source.getrandbits(32))
-    grey = numbers.uniform(85, 170, (5, 5, 1)) + numbers.uniform(-8, 8, (5, 5, 3))
-    patches = Image.fromarray(grey.astype(np.uint8)).resize((width, height))
+    gray = numbers.uniform(85, 170, (5, 5, 1)) + numbers.uniform(-8, 8, (5, 5, 3))
+    patches = Image.fromarray(gray.astype(np.uint8)).resize((width, height))
     grain = numbers.normal(0, source.uniform(4, 14), (height, width, 3))
     return Image.fromarray(np.clip(np.asarray(patches) + grain, 0, 255).astype(np.uint8))
 
 
-def _colour(hue: float, source: random.Random) -> tuple[int, int, int]:
+def _color(hue: float, source: random.Random) -> tuple[int, int, int]:
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, source.uniform(0.6, 1), source.uniform(0.6, 1))
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
-def _disc(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
-    canvas.ellipse((16, 16, 176, 176), colour)
+def _disc(canvas: ImageDraw.ImageDraw, source: random.Random, color: tuple[int, int, int]) -> None:
+    canvas.ellipse((16, 16, 176, 176), color)
 
 
-def _ring(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
-    canvas.ellipse((12, 12, 180, 180), outline=colour, width=source.randint(18, 34))
+def _ring(canvas: ImageDraw.ImageDraw, source: random.Random, color: tuple[int, int, int]) -> None:
+    canvas.ellipse((12, 12, 180, 180), outline=color, width=source.randint(18, 34))
 
 
-def _square(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
-    canvas.rectangle((28, 28, 164, 164), colour)
+def _square(canvas: ImageDraw.ImageDraw, source: random.Random, color: tuple[int, int, int]) -> None:
+    canvas.rectangle((28, 28, 164, 164), color)
 
 
-def _star(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+def _star(canvas: ImageDraw.ImageDraw, source: random.Random, color: tuple[int, int, int]) -> None:
     radii = (90, 38)
     corners = [
         (96 + radii[i % 2] * math.sin(i * math.pi / 5), 96 - radii[i % 2] * math.cos(i * math.pi / 5))
         for i in range(10)
     ]
-    canvas.polygon(corners, colour)
+    canvas.polygon(corners, color)
 
 
-def _cross(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+def _cross(canvas: ImageDraw.ImageDraw, source: random.Random, color: tuple[int, int, int]) -> None:
     half = source.randint(16, 28)
-    canvas.rectangle((96 - half, 8, 96 + half, 184), colour)
-    canvas.rectangle((8, 96 - half, 184, 96 + half), colour)
+    canvas.rectangle((96 - half, 8, 96 + half, 184), color)
+    canvas.rectangle((8, 96 - half, 184, 96 + half), color)
 
 
-def _stripes(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+def _stripes(canvas: ImageDraw.ImageDraw, source: random.Random, color: tuple[int, int, int]) -> None:
     step = source.randint(18, 30)
     for top in range(8, 184, step):
-        canvas.rectangle((8, top, 184, top + step // 2), colour)
+        canvas.rectangle((8, top, 184, top + step // 2), color)
 
 
-def _checkers(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+def _checkers(canvas: ImageDraw.ImageDraw, source: random.Random, color: tuple[int, int, int]) -> None:
     step = source.randint(20, 32)
     for row in range(184 // step):
         for column in range(row % 2, 184 // step, 2):
             canvas.rectangle(
-                (column * step, row * step, (column + 1) * step - 1, (row + 1) * step - 1), colour
+                (column * step, row * step, (column + 1) * step - 1, (row + 1) * step - 1), color
             )
 
 
-def _dots(canvas: ImageDraw.ImageDraw, source: random.Random, colour: tuple[int, int, int]) -> None:
+def _dots(canvas: ImageDraw.ImageDraw, source: random.Random, color: tuple[int, int, int]) -> None:
     step = source.randint(28, 40)
     for left in range(4, 184 - step // 2, step):
         for top in range(4, 184 - step // 2, step):
-            canvas.ellipse((left, top, left + step * 0.55, top + step * 0.55), colour)
+            canvas.ellipse((left, top, left + step * 0.55, top + step * 0.55), color)
 
 
 _SHAPES: dict[str, Draw] = {

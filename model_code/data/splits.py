@@ -31,7 +31,7 @@ def assign(
 
     Photos with a known split keep it, photos of the same picture stay together. The others fill the test and then
     the validation part of their class in the order of `rank`; the rest is for training. A class left without a test
-    (or training) photo, because its last one was removed or relabelled, gets one from new photos, else from
+    (or training) photo, because its last one was removed or relabeled, gets one from new photos, else from
     validation, else from training.
 
     Args:

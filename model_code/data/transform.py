@@ -121,7 +121,7 @@ class Transform:
         Raises:
             PhotoError: The bytes are no readable photo.
         """
-        return self.normalise(self.pixels(data, max_pixels=max_pixels))
+        return self.normalize(self.pixels(data, max_pixels=max_pixels))
 
     def pixels(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """Photo bytes to uint8 [crop, crop, 3], resized and cropped.
@@ -129,9 +129,9 @@ class Transform:
         Raises:
             PhotoError: The bytes are no readable photo.
         """
-        return self.crop_centre(photos.decode(data, min_side=self.resize, max_pixels=max_pixels))
+        return self.crop_center(photos.decode(data, min_side=self.resize, max_pixels=max_pixels))
 
-    def crop_centre(self, image: Pixels) -> Pixels:
+    def crop_center(self, image: Pixels) -> Pixels:
         """Resize and center-crop uint8 [h, w, 3] to [crop, crop, 3]; only the part that is kept is resampled."""
         height, width = image.shape[:2]
         short = min(height, width)
@@ -169,9 +169,9 @@ class Transform:
 
     def _one_view(self, image: Pixels, key: str, view: int) -> Pixels:
         if view == 0:
-            return self.crop_centre(image)
+            return self.crop_center(image)
         if view == 1:
-            return np.ascontiguousarray(self.crop_centre(image)[:, ::-1])
+            return np.ascontiguousarray(self.crop_center(image)[:, ::-1])
         return self.crop_random(image, random.Random(f"{key}:{view}"))
 
     def crop_random(self, image: Pixels, draw: random.Random) -> Pixels:
@@ -180,7 +180,7 @@ class Transform:
         pixels = self._resample(image, box)
         return np.ascontiguousarray(pixels[:, ::-1]) if draw.random() < 0.5 else pixels
 
-    def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
+    def normalize(self, pixels: Pixels) -> NDArray[np.float32]:
         """uint8 [..., h, w, 3] to float32 [..., 3, h, w] with mean 0 and deviation 1 per channel."""
         scale, shift = self.scale_shift
         channels_first = np.moveaxis(pixels, -1, -3)

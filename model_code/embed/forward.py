@@ -46,8 +46,8 @@ class Forward(Protocol):
         """Embed a batch."""
 
 
-class Normalised(nn.Module):
-    """A backbone that takes decoded photos, uint8 [n, h, w, 3], and normalizes them as `Transform.normalise` does.
+class Normalized(nn.Module):
+    """A backbone that takes decoded photos, uint8 [n, h, w, 3], and normalizes them as `Transform.normalize` does.
 
     Runtimes do this faster than NumPy, and a GPU gets a quarter of the bytes.
     """
@@ -149,7 +149,7 @@ class TorchForward:
         self.name = f"torch {torch.__version__} float32"
         self.callers = cores()
         torch.set_num_threads(1)
-        module = Normalised(backbone, transform).eval()
+        module = Normalized(backbone, transform).eval()
         self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, pixels: Pixels) -> Features:
@@ -173,7 +173,7 @@ class GpuForward:
         self._device = torch.device("cuda", torch.cuda.current_device())
         self.name = f"torch {torch.__version__} float16 on {torch.cuda.get_device_name(self._device)}"
         self.callers = cores()
-        module = Normalised(backbone, transform).eval().to(self._device)
+        module = Normalized(backbone, transform).eval().to(self._device)
         self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._thread = ThreadPoolExecutor(1, "gpu", torch.cuda.set_device, (self._device,))
 
@@ -234,7 +234,7 @@ def best_forward(backbone: Backbone, transform: Transform, runtime: str = "auto"
 
 def _as_onnx(backbone: Backbone, transform: Transform) -> bytes:
     example = torch.zeros(2, transform.crop, transform.crop, 3, dtype=torch.uint8)
-    return to_onnx(Normalised(backbone, transform), example)
+    return to_onnx(Normalized(backbone, transform), example)
 
 
 def to_onnx(module: nn.Module, example: Tensor) -> bytes:

@@ -1,4 +1,4 @@
-"""evaluation.json: the figures of a judgement, read by the gate, the registry and the report."""
+"""evaluation.json: the figures of a judgment, read by the gate, the registry and the report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from model_code.bundle.card import ModelCard
 from model_code.evaluate import scores
-from model_code.evaluate.judging import Judgement
+from model_code.evaluate.judging import Judgment
 from model_code.evaluate.scores import ClassScores, Integers, Interval, Outcomes
 
 SCHEMA_VERSION = 1
@@ -36,9 +36,9 @@ class Subject:
     dataset: Mapping[str, str] | None
 
 
-def evaluate(subject: Subject, judgement: Judgement) -> dict[str, Any]:
+def evaluate(subject: Subject, judgment: Judgment) -> dict[str, Any]:
     """The document of `schemas/evaluation.schema.json`, without `comparison`."""
-    card, outcomes = subject.card, judgement.outcomes
+    card, outcomes = subject.card, judgment.outcomes
     matrix = scores.confusion(outcomes, len(card.classes))
     classes = scores.class_scores(matrix)
     interval = scores.accuracy_interval(outcomes.hits)
@@ -54,8 +54,8 @@ def evaluate(subject: Subject, judgement: Judgement) -> dict[str, Any]:
         "dataset": None if subject.dataset is None else dict(subject.dataset),
         "runtime": subject.runtime,
         "photos": len(outcomes),
-        "unreadable": [{"key": key, "reason": reason} for key, reason in judgement.unreadable],
-        "unknown_classes": judgement.unknown,
+        "unreadable": [{"key": key, "reason": reason} for key, reason in judgment.unreadable],
+        "unknown_classes": judgment.unknown,
         "accuracy": float(outcomes.hits.mean()),
         "accuracy_interval": _interval(interval),
         "top5_accuracy": float(outcomes.in_top.mean()),
@@ -66,8 +66,8 @@ def evaluate(subject: Subject, judgement: Judgement) -> dict[str, Any]:
         "log_loss": _number(outcomes.log_loss()),
         "calibration": calibration(outcomes, card.temperature),
         "abstain": abstention(outcomes, card.abstain_threshold),
-        "latency": {**asdict(judgement.latency), "unit": "ms"},
-        "photos_per_second": judgement.photos_per_second,
+        "latency": {**asdict(judgment.latency), "unit": "ms"},
+        "photos_per_second": judgment.photos_per_second,
         "classes": _class_rows(card.classes, classes),
         "confusion": _sparse(matrix),
         "confused": [
@@ -82,7 +82,7 @@ def evaluate(subject: Subject, judgement: Judgement) -> dict[str, Any]:
                 "confidence": mistake.confidence,
                 "likelihood": mistake.likelihood,
             }
-            for mistake in judgement.worst
+            for mistake in judgment.worst
         ],
         "multiclass_classification_metrics": model_quality(card.classes, matrix, classes, interval),
         "comparison": None,
@@ -114,9 +114,9 @@ def abstention(outcomes: Outcomes, threshold: float) -> dict[str, Any]:
 
 def compare(
     challenger: Mapping[str, Any],
-    judgement: Judgement,
+    judgment: Judgment,
     champion: Mapping[str, Any],
-    other: Judgement,
+    other: Judgment,
     seen: Container[str] = (),
 ) -> dict[str, Any] | None:
     """The `comparison` of a challenger with a champion over the photos that both could read.
@@ -127,7 +127,7 @@ def compare(
 
     Args:
         challenger: Document of the new model.
-        judgement: Its answers.
+        judgment: Its answers.
         champion: Document of the model in service.
         other: Its answers.
         seen: Keys of photos that the champion may have been trained on; they are left out.
@@ -136,13 +136,13 @@ def compare(
         The comparison; None where no photo is left.
     """
     places = {key: at for at, key in enumerate(other.keys) if key not in seen}
-    pairs = np.array([(at, places[key]) for at, key in enumerate(judgement.keys) if key in places], np.int64)
+    pairs = np.array([(at, places[key]) for at, key in enumerate(judgment.keys) if key in places], np.int64)
     if not len(pairs):
         return None
     ours, theirs = pairs[:, 0], pairs[:, 1]
-    hits, other_hits = judgement.outcomes.hits[ours], other.outcomes.hits[theirs]
+    hits, other_hits = judgment.outcomes.hits[ours], other.outcomes.hits[theirs]
     difference = scores.paired_difference(hits, other_hits)
-    known = (judgement.outcomes.labels[ours] != scores.UNKNOWN) & (
+    known = (judgment.outcomes.labels[ours] != scores.UNKNOWN) & (
         other.outcomes.labels[theirs] != scores.UNKNOWN
     )
     names, other_names = ([row["name"] for row in document["classes"]] for document in (challenger, champion))

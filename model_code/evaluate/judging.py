@@ -52,7 +52,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """A model's answers on the test photos, in shard order.
 
     Args:
@@ -87,7 +87,7 @@ def judge(
     lines: Path | None = None,
     worst: int = 24,
     advance: Callable[[int], None] = lambda photos: None,
-) -> Judgement:
+) -> Judgment:
     """Predict every photo of `shards`.
 
     Photos are decoded and answered on `workers` cores at once, a batch each; memory holds a few batches, whatever the
@@ -116,7 +116,7 @@ def judge(
         raise EvaluationError(
             "no test photo could be read: give --test a folder with the shards of the test split"
         )
-    return Judgement(
+    return Judgment(
         keys=tally.keys,
         outcomes=Outcomes.join(tally.parts),
         unreadable=tally.unreadable,

@@ -12,7 +12,7 @@ from model_code.data.manifest import Manifest
 from model_code.data.shards import count_photos
 from model_code.evaluate import document as evaluation
 from model_code.evaluate.document import Subject
-from model_code.evaluate.judging import Judgement, judge
+from model_code.evaluate.judging import Judgment, judge
 from model_code.evaluate.report.page import Report, render
 from model_code.evaluate.report.photos import thumbnails
 from model_code.predict.predictor import Predictor
@@ -25,7 +25,7 @@ class Judged:
     """A model, its answers and its figures."""
 
     subject: Subject
-    judgement: Judgement
+    judgment: Judgment
     document: dict[str, Any]
 
 
@@ -57,19 +57,19 @@ class Job:
         output.mkdir(parents=True, exist_ok=True)
         predictor = Predictor.open(model, runtime=self.runtime, threads=1)
         try:
-            judgement = judge(
+            judgment = judge(
                 predictor, self.shards, self.workers, output / "predictions.jsonl", advance=advance
             )
         finally:
             predictor.close()
         subject = Subject(predictor.card, predictor.runtime.value, digest(model), self.dataset)
-        return Judged(subject, judgement, evaluation.evaluate(subject, judgement))
+        return Judged(subject, judgment, evaluation.evaluate(subject, judgment))
 
     def write(self, judged: Judged, output: Path) -> None:
         """Write `evaluation.json` and `report.html`."""
         text = json.dumps(judged.document, indent=1, ensure_ascii=False, allow_nan=False)
         (output / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-        photos = thumbnails(judged.judgement.worst[: self.thumbnails])
+        photos = thumbnails(judged.judgment.worst[: self.thumbnails])
         page = render(Report(judged.document, judged.subject.card, photos))
         (output / "report.html").write_text(page, encoding="utf-8")
 
@@ -82,7 +82,7 @@ def run(job: Job, model: Path, champion: Path | None, output: Path) -> Judged:
     if champion is not None:
         theirs = job.judge(champion, output / "champion", progress.advance)
         ours.document["comparison"] = evaluation.compare(
-            ours.document, ours.judgement, theirs.document, theirs.judgement, job.seen_by(theirs)
+            ours.document, ours.judgment, theirs.document, theirs.judgment, job.seen_by(theirs)
         )
         job.write(theirs, output / "champion")
     job.write(ours, output)

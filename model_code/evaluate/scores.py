@@ -182,9 +182,9 @@ def accuracy_interval(hits: NDArray[np.bool_]) -> Interval:
     Unlike a bootstrap interval it has a width if every answer is right, or wrong.
     """
     photos, mean = len(hits), float(hits.mean())
-    centre, scale = mean + _Z**2 / (2 * photos), 1 + _Z**2 / photos
+    center, scale = mean + _Z**2 / (2 * photos), 1 + _Z**2 / photos
     reach = _Z * np.sqrt(mean * (1 - mean) / photos + (_Z / (2 * photos)) ** 2)
-    low, high = max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
+    low, high = max(0.0, (center - reach) / scale), min(1.0, (center + reach) / scale)
     return Interval(float(low), float(high), float(np.sqrt(mean * (1 - mean) / photos)))
 
 

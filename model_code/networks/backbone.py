@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         return self._trunk is not None
 
     def feature_map(self, photos: Tensor) -> Tensor:
-        """Normalised photos [n, 3, h, w] to activations [n, dim, h', w'] whose spatial mean is the embedding.
+        """Normalized photos [n, 3, h, w] to activations [n, dim, h', w'] whose spatial mean is the embedding.
 
         Raises:
             ArchitectureError: `has_feature_map` is false.
@@ -69,7 +69,7 @@ class Backbone(nn.Module):
         return self._trunk(self.network, photos)
 
     def forward(self, photos: Tensor) -> Tensor:
-        """Normalised photos [n, 3, h, w] to embeddings [n, dim]."""
+        """Normalized photos [n, 3, h, w] to embeddings [n, dim]."""
         if self._trunk is not None:
             return self._trunk(self.network, photos).mean((2, 3))
         return self.network(photos)
@@ -93,7 +93,7 @@ class Backbone(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone with a head: normalised photos [n, 3, h, w] to logits [n, classes]."""
+    """A backbone with a head: normalized photos [n, 3, h, w] to logits [n, classes]."""
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: pure functions from numbers to markup. Colours come from the page's style sheet."""
+"""Charts as inline SVG: pure functions from numbers to markup. Colors come from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def interval_chart(mean: float, low: float, high: float, title: str) -> str:
 def heat_map(
     counts: Sequence[Sequence[int]], names: Sequence[str], title: str, numbers: bool, cell: float
 ) -> str:
-    """True classes downwards, predictions across; right answers in one colour, mistakes in another.
+    """True classes downwards, predictions across; right answers in one color, mistakes in another.
 
     A cell's strength is its share of the row. `numbers` writes the counts into the cells.
     """
@@ -254,7 +254,7 @@ def _cell(
 ) -> str:
     x, y = gutter + column * cell, gutter + row * cell
     right = row == column
-    verb = "recognised" if right else f"taken for {names[column]}"
+    verb = "recognized" if right else f"taken for {names[column]}"
     hint = escape(f"{names[row]}: {count} {verb} ({percent(share)})")
     # The square root keeps a single mistake among many right answers visible.
     markup = (

@@ -130,7 +130,7 @@ class Predictor:
         return self.session.features(self._batch(pixels))
 
     def _batch(self, pixels: Sequence[Pixels]) -> Floats:
-        return self.transform.normalise(pixels[0][None] if len(pixels) == 1 else np.stack(pixels))
+        return self.transform.normalize(pixels[0][None] if len(pixels) == 1 else np.stack(pixels))
 
     def probabilities(self, logits: Floats) -> Floats:
         """Calibrated probabilities [n, classes] of logits [n, classes]: softmax(logits / temperature)."""

@@ -85,8 +85,8 @@ def overlay(pixels: Pixels, heat: Floats) -> bytes:
 def _colors() -> NDArray[np.float32]:
     """256 colors from blue through green to red (the classic "jet" ramp)."""
     level = np.linspace(0, 1, 256)[:, None] * 4
-    centres = np.array([3.0, 2.0, 1.0])
-    return (np.clip(1.5 - np.abs(level - centres), 0, 1) * 255).astype(np.float32)
+    centers = np.array([3.0, 2.0, 1.0])
+    return (np.clip(1.5 - np.abs(level - centers), 0, 1) * 255).astype(np.float32)
 
 
 _COLORS = _colors()
@@ -103,7 +103,7 @@ def _linear_head(predictor: Predictor) -> Floats:
     if not path.is_file():
         raise ValueError(f"the bundle has no {SAFETENSORS}, which holds the linear head")
     photo = predictor.pixels(base64.b64decode(predictor.card.golden[0].photo))
-    logits, features = _float_session(predictor).features(predictor.transform.normalise(photo[None]))
+    logits, features = _float_session(predictor).features(predictor.transform.normalize(photo[None]))
     pooled = features[0].mean(axis=(1, 2))
     try:
         tensors = load_file(path)

@@ -226,7 +226,7 @@ def warm_up_photo(predictor: Predictor) -> bytes:
     if predictor.card.golden:
         return base64.b64decode(predictor.card.golden[0].photo)
     out = io.BytesIO()
-    Image.new("RGB", (predictor.transform.resize,) * 2, "grey").save(out, "JPEG")
+    Image.new("RGB", (predictor.transform.resize,) * 2, "gray").save(out, "JPEG")
     return out.getvalue()
 
 

@@ -17,10 +17,10 @@ _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 def looks(pixels: Pixels) -> NDArray[np.float32]:
     """Brightness and contrast in 0..1, and sharpness as the logarithm of the Laplacian's variance, of [h, w, 3]."""
-    grey = pixels @ _LUMA
-    edges = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
+    gray = pixels @ _LUMA
+    edges = 4 * gray[1:-1, 1:-1] - gray[:-2, 1:-1] - gray[2:, 1:-1] - gray[1:-1, :-2] - gray[1:-1, 2:]
     sharpness = math.log1p(float(edges.var())) if edges.size else 0.0
-    return np.array([grey.mean() / 255, grey.std() / 255, sharpness], np.float32)
+    return np.array([gray.mean() / 255, gray.std() / 255, sharpness], np.float32)
 
 
 def file_properties(height: int, width: int, size: int, photo_format: str) -> NDArray[np.float32]:

@@ -19,8 +19,8 @@ def _noise(pixels: Pixels, draw: np.random.Generator) -> Pixels:
 
 
 def _haze(pixels: Pixels, draw: np.random.Generator) -> Pixels:
-    grey = float((pixels @ np.array([0.299, 0.587, 0.114])).mean())
-    return np.clip(grey + 0.35 * (pixels.astype(np.float32) - grey) + 0.5, 0, 255).astype(np.uint8)
+    gray = float((pixels @ np.array([0.299, 0.587, 0.114])).mean())
+    return np.clip(gray + 0.35 * (pixels.astype(np.float32) - gray) + 0.5, 0, 255).astype(np.uint8)
 
 
 def _coarse(pixels: Pixels, draw: np.random.Generator) -> Pixels:

@@ -23,7 +23,7 @@ class JpegHeader:
     Attributes:
         height: Rows as stored, before any rotation.
         width: Columns as stored.
-        components: 1 (grey), 3 (YCbCr or RGB) or 4 (CMYK or YCCK).
+        components: 1 (gray), 3 (YCbCr or RGB) or 4 (CMYK or YCCK).
         scans: Passes over the pixels that decoding takes; counting stops one above the caller's limit.
         oriented: An EXIF or XMP segment may hold an orientation.
         profile: The embedded ICC profile, or None.

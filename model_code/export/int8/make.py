@@ -147,10 +147,10 @@ def valid_photos(
 
 
 def batches(photos: Iterable[Pixels], transform: Transform, size: int) -> Iterator[Floats]:
-    """Normalised batches, float32 [size, 3, h, w]; the last may be smaller."""
+    """Normalized batches, float32 [size, 3, h, w]; the last may be smaller."""
     rest = iter(photos)
     while batch := list(islice(rest, size)):
-        yield transform.normalise(np.stack(batch))
+        yield transform.normalize(np.stack(batch))
 
 
 def _decoded(shards: Sequence[Path], transform: Transform) -> Iterator[tuple[str, Pixels]]:

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local_aws.execution import images
-from local_aws.execution.images import CATALOGUE, Contract
+from local_aws.execution.images import CATALOG, Contract
 from tests.local_aws.cloud import ROLE, Cloud, training_request, unique
 from tests.local_aws.serving import Deployment
 
@@ -40,13 +40,13 @@ def output_fn(prediction, accept):
     ],
 )  # fmt: skip
 def test_names_of_tutorials_are_known(uri: str, contract: Contract, name: str) -> None:
-    assert images.load(CATALOGUE).require(uri, contract).name == name
+    assert images.load(CATALOG).require(uri, contract).name == name
 
 
 def test_an_image_whose_packages_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "missing_packages", lambda _interpreter, packages: packages)
     with pytest.raises(Exception, match=r"xgboost is not installed in .*\[images\.xgboost\]"):
-        images.load(CATALOGUE).require(f"{DLC}/sagemaker-xgboost:1.7-1", Contract.SCRIPT)
+        images.load(CATALOG).require(f"{DLC}/sagemaker-xgboost:1.7-1", Contract.SCRIPT)
 
 
 def test_an_unknown_image_is_refused_with_what_is_known(cloud: Cloud, bucket: str) -> None:

@@ -54,8 +54,8 @@ def test_normalised_pixels_are_torchvisions() -> None:
     expected = torchvision.transforms.functional.normalize(
         torch.tensor(pixels).permute(2, 0, 1) / 255, list(transform.mean), list(transform.std)
     )
-    assert np.allclose(transform.normalise(pixels), expected.numpy(), atol=1e-5)
-    assert np.array_equal(transform.normalise(np.stack([pixels, pixels]))[1], transform.normalise(pixels))
+    assert np.allclose(transform.normalize(pixels), expected.numpy(), atol=1e-5)
+    assert np.array_equal(transform.normalize(np.stack([pixels, pixels]))[1], transform.normalize(pixels))
 
 
 def test_a_call_is_pixels_then_normalise() -> None:
@@ -64,7 +64,7 @@ def test_a_call_is_pixels_then_normalise() -> None:
     tensor = transform(data)
     assert tensor.shape == (3, 224, 224)
     assert tensor.dtype == np.float32
-    assert np.array_equal(tensor, transform.normalise(transform.pixels(data)))
+    assert np.array_equal(tensor, transform.normalize(transform.pixels(data)))
 
 
 def test_a_far_larger_photo_is_decoded_small_and_looks_the_same() -> None:

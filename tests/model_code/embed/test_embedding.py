@@ -48,7 +48,7 @@ def test_all_runtimes_give_the_same_embeddings(runtime: OnnxForward) -> None:
         assert np.allclose(other(pixels), expected, atol=1e-3)
         assert np.allclose(other(pixels[:1]), expected[:1], atol=1e-3)
     with torch.inference_mode():
-        plain = build_backbone(ARCHITECTURE)(torch.from_numpy(SMALL.normalise(pixels))).numpy()
+        plain = build_backbone(ARCHITECTURE)(torch.from_numpy(SMALL.normalize(pixels))).numpy()
     assert np.allclose(expected, plain, atol=1e-3)
 
 

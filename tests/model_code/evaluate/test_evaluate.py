@@ -22,7 +22,7 @@ from model_code.data.shards import Sample, Split, read_shard, write_shard
 from model_code.evaluate import __main__ as evaluate
 from model_code.evaluate import document as evaluation
 from model_code.evaluate import judging, scores
-from model_code.evaluate.judging import Judgement, Latency
+from model_code.evaluate.judging import Judgment, Latency
 from model_code.evaluate.scores import UNKNOWN, Outcomes
 from model_code.predict.predictor import Predictor
 from tests.model_code import toys
@@ -193,12 +193,12 @@ def test_unreadable_photo_is_listed_and_harms_no_other(colour_bundle: Colours, t
 def test_worst_mistakes_are_the_surest(colour_bundle: Colours) -> None:
     predictor = Predictor.open(colour_bundle.folder, runtime="onnx", threads=1)
     predictor.card = dataclasses.replace(predictor.card, classes=("red", "blue", "green"))
-    judgement = judging.judge(predictor, [colour_bundle.shards[Split.TEST]], workers=1, worst=5)
-    assert len(judgement.worst) == 5
-    sure = [mistake.confidence for mistake in judgement.worst]
+    judgment = judging.judge(predictor, [colour_bundle.shards[Split.TEST]], workers=1, worst=5)
+    assert len(judgment.worst) == 5
+    sure = [mistake.confidence for mistake in judgment.worst]
     assert sure == sorted(sure, reverse=True)
-    assert min(sure) >= np.sort(judgement.outcomes.confidence)[-5] - 1e-9
-    assert all(mistake.label != mistake.prediction for mistake in judgement.worst)
+    assert min(sure) >= np.sort(judgment.outcomes.confidence)[-5] - 1e-9
+    assert all(mistake.label != mistake.prediction for mistake in judgment.worst)
 
 
 def test_same_evaluation_gives_the_same_figures(
@@ -268,22 +268,22 @@ def test_help_explains_itself() -> None:
     assert "/opt/ml/processing/input/model" in done.stdout
 
 
-def judgement_of(labels: Sequence[int], predicted: Sequence[int], classes: int) -> Judgement:
+def judgment_of(labels: Sequence[int], predicted: Sequence[int], classes: int) -> Judgment:
     logits = np.eye(classes, dtype=np.float32)[list(predicted)] * 3
     outcomes = Outcomes.of(logits, np.array(labels, np.int64), 1.0)
     keys = [f"{number:020d}" for number in range(len(labels))]
-    return Judgement(keys, outcomes, [], {}, [], Latency(1, 2, 3), 100.0)
+    return Judgment(keys, outcomes, [], {}, [], Latency(1, 2, 3), 100.0)
 
 
 def test_comparison_counts_only_photos_that_both_could_read(colour_bundle: Colours) -> None:
     card = Bundle.open(colour_bundle.folder).card
     subject = evaluation.Subject(card, "onnx", None, None)
     ours, theirs = (
-        judgement_of([0, 1, 2, 2], [0, 1, 2, 0], 3),
-        judgement_of([0, 1, 2, UNKNOWN], [1, 1, 2, 0], 3),
+        judgment_of([0, 1, 2, 2], [0, 1, 2, 0], 3),
+        judgment_of([0, 1, 2, UNKNOWN], [1, 1, 2, 0], 3),
     )
     theirs.keys[0] = "another photo"
-    documents = [evaluation.evaluate(subject, judgement) for judgement in (ours, theirs)]
+    documents = [evaluation.evaluate(subject, judgment) for judgment in (ours, theirs)]
     comparison = evaluation.compare(documents[0], ours, documents[1], theirs)
     assert comparison["photos"] == 3
     assert comparison["difference"] == 0
@@ -294,14 +294,14 @@ def test_comparison_counts_only_photos_that_both_could_read(colour_bundle: Colou
 
 
 def test_abstention_by_hand() -> None:
-    outcomes = judgement_of([0, 1], [0, 0], 2).outcomes
+    outcomes = judgment_of([0, 1], [0, 0], 2).outcomes
     assert evaluation.abstention(outcomes, 0.0) == {"threshold": 0.0, "rate": 0.0, "accuracy_answered": 0.5}
     assert evaluation.abstention(outcomes, 1.0) == {"threshold": 1.0, "rate": 1.0, "accuracy_answered": None}
 
 
 def test_registry_layout_holds_the_matrix_for_few_classes_only() -> None:
     for classes, expected in ((3, True), (60, False)):
-        outcomes = judgement_of([0, 1, 2], [0, 1, 1], classes).outcomes
+        outcomes = judgment_of([0, 1, 2], [0, 1, 1], classes).outcomes
         matrix = scores.confusion(outcomes, classes)
         names = tuple(f"c{number}" for number in range(classes))
         metrics = evaluation.model_quality(

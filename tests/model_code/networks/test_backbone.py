@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model_code.data.transform import Transform
-from model_code.embed.forward import Forward, Normalised, OnnxForward, OpenVinoForward, TorchForward
+from model_code.embed.forward import Forward, Normalized, OnnxForward, OpenVinoForward, TorchForward
 from model_code.networks.backbone import attach_head, build, build_backbone
 from model_code.networks.torchvision_compat import import_torchvision, torchvision
 from model_code.networks.weights import ArchitectureError, load_state_dict
@@ -201,7 +201,7 @@ def test_runtimes_agree_on_embeddings(architecture: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
     with torch.inference_mode():
         exact = (
-            Normalised(copy.deepcopy(backbone), transform).double().eval()(torch.from_numpy(pixels)).numpy()
+            Normalized(copy.deepcopy(backbone), transform).double().eval()(torch.from_numpy(pixels)).numpy()
         )
 
     def error(forward: Forward) -> float:

@@ -14,7 +14,7 @@ import pytest
 from model_code.bundle.archive import Bundle
 from model_code.bundle.card import ModelCard
 from model_code.evaluate import document as evaluation
-from model_code.evaluate.judging import Judgement, Latency, Mistake
+from model_code.evaluate.judging import Judgment, Latency, Mistake
 from model_code.evaluate.report import classes as report_classes
 from model_code.evaluate.report.page import Report, comparison_verdict, render
 from model_code.evaluate.report.photos import thumbnails
@@ -68,8 +68,8 @@ def document_of(card: ModelCard, photos: int, worst: list[Mistake] | None = None
     logits[np.arange(photos), (labels + 1) % classes] += 1.5
     keys = [f"{number:020d}" for number in range(photos)]
     outcomes = Outcomes.of(logits, labels, 0.8)
-    judgement = Judgement(keys, outcomes, [], {}, worst or [], Latency(3, 9, 99), 400.0)
-    return evaluation.evaluate(evaluation.Subject(card, "onnx", "0" * 64, None), judgement)
+    judgment = Judgment(keys, outcomes, [], {}, worst or [], Latency(3, 9, 99), 400.0)
+    return evaluation.evaluate(evaluation.Subject(card, "onnx", "0" * 64, None), judgment)
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def test_names_are_escaped(card: ModelCard) -> None:
 def test_all_right_is_not_called_certain(card: ModelCard) -> None:
     labels = np.arange(30) % 3
     outcomes = Outcomes.of(np.eye(3, dtype=np.float32)[labels] * 9, labels, 1.0)
-    judgement = Judgement([f"{n:020d}" for n in range(30)], outcomes, [], {}, [], Latency(3, 9, 99), 400.0)
-    document = evaluation.evaluate(evaluation.Subject(card, "onnx", None, None), judgement)
+    judgment = Judgment([f"{n:020d}" for n in range(30)], outcomes, [], {}, [], Latency(3, 9, 99), 400.0)
+    document = evaluation.evaluate(evaluation.Subject(card, "onnx", None, None), judgment)
     text = Page(render(Report(document, card, {}))).text.replace("\N{NO-BREAK SPACE}", " ")
     assert "95 % confidence interval 88.6 % to 100.0 %" in text
     assert "no interval; every class has equal weight" in text

@@ -413,6 +413,6 @@ def test_validation_photos_come_once_as_they_are_served(folder: Path) -> None:
     index = index_shards((folder,), toys.CLASSES)
     batches = list(stream_once(Photos(index, TRANSFORM), np.arange(45), 10, 0))
     assert [len(labels) for _, labels in batches] == [10, 10, 10, 10, 5]
-    served = TRANSFORM.normalise(TRANSFORM.pixels(index.read(7)))
+    served = TRANSFORM.normalize(TRANSFORM.pixels(index.read(7)))
     trained = task()._normalized(batches[0][0][7:8])[0]
     torch.testing.assert_close(trained, torch.from_numpy(served), rtol=1e-5, atol=1e-5)
