@@ -74,7 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         for name, source in _PEERS.items():
             (Path(home) / f"{name}.py").write_text(source)
-        files = [*sorted(DAGS.glob("*.py")), *(Path(home) / f"{name}.py" for name in _PEERS)]
+        files = [*sorted(DAGS.glob("[!_]*.py")), *(Path(home) / f"{name}.py" for name in _PEERS)]
         spent = {path.stem: parse_seconds(path, Path(home), repeats) for path in files}
     for name, seconds in spent.items():
         print(f"{name:24} {seconds:6.3f} s of CPU")

@@ -57,7 +57,7 @@ def environment(settings: Settings, token: str) -> dict[str, str]:
     kept = {name: value for name, value in clients.items() if name.startswith(("AWS_", "LOCAL_AWS_"))}
     own = settings.home / "jupyter"
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
         **kept,
         "AWS_REGION": kept["AWS_DEFAULT_REGION"],
         "JUPYTER_TOKEN": token,

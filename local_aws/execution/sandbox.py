@@ -212,7 +212,8 @@ def _ensure_mount_point(target: str, ours: list[str], is_folder: bool) -> None:
             )
         _mirror(parent)
     if is_folder:
-        os.makedirs(target)
+        # Two machines of one group share its /tmp and may arrive here together.
+        os.makedirs(target, exist_ok=True)
         return
     os.makedirs(os.path.dirname(target), exist_ok=True)
     os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))

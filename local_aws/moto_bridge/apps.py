@@ -65,23 +65,26 @@ class MotoApps:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer by moto's app for the request's service, in that service's protocol."""
         service = environ.get("local_aws.service", "")
+        operation = ""
         try:
+            # Read now: moto consumes the body that may name it.
+            operation = _operation(environ)
             host = self._names.infer_service_region_host(_one_scope(environ), environ.get("PATH_INFO", ""))
             app = self._app(host) if host else None
             if app is None:
                 raise AwsError(
                     "UnsupportedOperation", f"{service or host} is not supported by local_aws.", 501
                 )
-            return self._answer(app, environ, start_response)
+            return self._answer(app, operation, environ, start_response)
         except AwsError as error:
             return respond_error(start_response, error, protocol(service))
         except NotImplementedError as error:
-            operation = _operation(environ) or _named_operation(str(error))
-            return respond_error(start_response, unsupported(service, operation), protocol(service))
+            named = operation or _named_operation(str(error))
+            return respond_error(start_response, unsupported(service, named), protocol(service))
         except (ServiceException, AWSError, HTTPException):
             raise
         except Exception:
-            logger.exception("moto failed to answer %s %s", service, _operation(environ))
+            logger.exception("moto failed to answer %s %s", service, operation)
             failure = AwsError(
                 "InternalFailure", f"local_aws (moto) failed to answer {service}; its log says why.", 500
             )
@@ -99,8 +102,9 @@ class MotoApps:
         """Save pending changes."""
         self._state.stop()
 
-    def _answer(self, app: MotoApp, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        operation = _operation(environ)
+    def _answer(
+        self, app: MotoApp, operation: str, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
         if operation in _INVENTED:
             raise unsupported(app.service, operation)
         if not _changes(operation, environ["REQUEST_METHOD"]):

@@ -124,3 +124,27 @@ def _of_sessions(sessions):
 def test_developer_commands_work(laptop, command, environ):
     done = laptop.sh(command, **environ)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_make_rolls_back_and_deploys_a_version(laptop, first_run):
+    """Train a second version, go back to the first with `make rollback`, forward again with `make deploy`."""
+    runtime = laptop.client("sagemaker-runtime")
+    endpoint = laptop.last_run()["results"]["deploy"]["endpoint_name"]
+    photo = (laptop.folder / "photo.jpg").read_bytes()
+
+    def served() -> str:
+        answer = runtime.invoke_endpoint(EndpointName=endpoint, ContentType="application/x-image", Body=photo)
+        return str(json.loads(answer["Body"].read())["model"]["version"])
+
+    first = served()
+    conf = {"min_accuracy": 0.0, "margin": 1.0, "hyperparameters": {"epochs": 3}}
+    assert laptop.sh("make run", CONF=json.dumps(conf)).returncode == 0
+    second = served()
+    assert second != first
+    back = laptop.sh("make rollback", CONF="")
+    assert back.returncode == 0, back.stdout
+    assert served() == first
+    forward = laptop.sh("make deploy VERSION=2", CONF="")
+    assert forward.returncode == 0, forward.stdout
+    assert served() == second

@@ -22,7 +22,14 @@ SOURCES = {
 }
 OURS = {"local_aws", "ml_pipeline", "ml_pipeline_dags", "model_code"}
 # Comes with a declared package, and is part of its interface.
-WITH = {"botocore": "boto3", "airflow": "apache-airflow"}
+WITH = {
+    "botocore": "boto3",
+    "airflow": "apache-airflow",
+    # Airflow's api-server, to which the console adds pages.
+    "cachetools": "apache-airflow",
+    "fastapi": "apache-airflow",
+    "sqlalchemy": "apache-airflow",
+}
 
 
 def project(name: str) -> dict[str, Any]:

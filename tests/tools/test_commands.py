@@ -23,6 +23,8 @@ EXECUTED = {
     "make status": "tests/e2e/test_main_job.py",
     "make stop": "tests/e2e/test_main_job.py",
     "make clean": "tests/e2e/test_main_job.py",
+    "make deploy VERSION=3": "tests/e2e/test_main_job.py",
+    "make rollback": "tests/e2e/test_main_job.py",
     "make test": "tests/e2e/test_main_job.py",
     "make bench ONLY=dag-parse": "tests/e2e/test_main_job.py",
     "make setup": "tests/launcher/test_clean_install.py",

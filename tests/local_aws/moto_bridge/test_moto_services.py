@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.local_aws.cloud import Cloud, unique
+
+
+def now() -> int:
+    """Milliseconds since the epoch: CloudWatch Logs rejects events older than 14 days."""
+    return int(time.time() * 1000)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,7 @@ def test_half_a_surrogate_pair_harms_no_later_event(cloud: Cloud) -> None:
     logs.create_log_group(logGroupName=group)
     logs.create_log_stream(logGroupName=group, logStreamName="s")
     for message in ("half \ud800 a pair", "whole"):
-        event = {"timestamp": 1_700_000_000_000, "message": message}
+        event = {"timestamp": now(), "message": message}
         logs.put_log_events(logGroupName=group, logStreamName="s", logEvents=[event])
     found = logs.get_log_events(logGroupName=group, logStreamName="s", startFromHead=True)["events"]
     assert [event["message"] for event in found] == ["half ? a pair", "whole"]
@@ -83,7 +89,8 @@ def test_logs_of_a_clients_own(cloud: Cloud) -> None:
     logs.create_log_stream(logGroupName=group, logStreamName="s")
     with pytest.raises(logs.exceptions.ResourceAlreadyExistsException):
         logs.create_log_group(logGroupName=group)
-    events = [{"timestamp": 1_700_000_000_000 + n, "message": f"line {n}"} for n in range(5)]
+    first_at = now()
+    events = [{"timestamp": first_at + n, "message": f"line {n}"} for n in range(5)]
     logs.put_log_events(logGroupName=group, logStreamName="s", logEvents=events)
     first = logs.get_log_events(logGroupName=group, logStreamName="s", startFromHead=True, limit=2)
     assert [event["message"] for event in first["events"]] == ["line 0", "line 1"]

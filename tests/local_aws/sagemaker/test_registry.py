@@ -76,11 +76,12 @@ def test_a_client_token_makes_creation_idempotent(cloud: Cloud) -> None:
 
 
 def test_models_and_their_errors(cloud: Cloud) -> None:
-    name = unique("model")
+    name, bucket = unique("model"), cloud.bucket()
+    cloud.s3.put_object(Bucket=bucket, Key="model.tar.gz", Body=b"read when it is deployed")
     request = {
         "ModelName": name,
         "ExecutionRoleArn": ROLE,
-        "PrimaryContainer": {"Image": SERVING_IMAGE, "ModelDataUrl": "s3://b/model.tar.gz"},
+        "PrimaryContainer": {"Image": SERVING_IMAGE, "ModelDataUrl": f"s3://{bucket}/model.tar.gz"},
     }
     arn = cloud.sagemaker.create_model(**request, Tags=[{"Key": "a", "Value": "b"}])["ModelArn"]
     assert cloud.sagemaker.describe_model(ModelName=name)["ModelArn"] == arn

@@ -23,7 +23,7 @@ LOCAL = Settings.load({"LOCAL_AWS_URL": "http://127.0.0.1:1"})
 DEFAULTS: dict[str, Any] = {name: param.value for name, param in params.train_and_deploy().items()}
 UNPRICED = "ml.m5.24xlarge"
 CHOICES = {
-    **dict.fromkeys(("learning_rate", "weight_decay", "label_smoothing")),
+    **dict.fromkeys(("learning_rate", "weight_decay", "label_smoothing", "prior")),
     "dropout": {"choices": [0.1, 0.3, 0.5]},
     "mixup": {"choices": [0.0, 0.4]},
 }

@@ -49,7 +49,7 @@ def test_who_bears_the_burden_of_proof_decides_close_cases() -> None:
 
 
 def test_models_judged_on_other_photos_cannot_be_compared() -> None:
-    with pytest.raises(ValueError, match="no photo in common"):
+    with pytest.raises(ValueError, match="no test photo in common"):
         gate.paired_difference(judged(1, 1), judged(1, 1, start=5))
 
 

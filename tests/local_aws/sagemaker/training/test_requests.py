@@ -47,7 +47,7 @@ def _over_quota(request: dict[str, Any]) -> None:
         (_changed(EnableManagedSpotTraining=True), "ValidationException",
          "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"),
         (_pipe, "ValidationException", "Pipe input mode is not supported"),
-        (_unknown_image, "ValidationException", "local_aws cannot run the training image"),
+        (_unknown_image, "ValidationException", "local_aws does not know the image"),
         (_bad_regex, "ValidationException", "Invalid regex"),
         (_over_quota, "ResourceLimitExceeded",
          "The account-level service limit 'ml.p3.2xlarge for training job usage' is 1 Instances, with current "
@@ -91,8 +91,9 @@ def test_lists_are_filtered_sorted_and_paged(cloud: Cloud, bucket: str) -> None:
     )  # fmt: skip
     found = [[job["TrainingJobName"] for job in page["TrainingJobSummaries"]] for page in pages]
     assert found == [names[:2], names[2:4], names[4:]]
-    newest = cloud.sagemaker.list_training_jobs(NameContains=prefix, MaxResults=1)["TrainingJobSummaries"]
-    assert [job["TrainingJobName"] for job in newest] == [names[-1]]
+    oldest = cloud.sagemaker.list_training_jobs(NameContains=prefix, MaxResults=1)["TrainingJobSummaries"]
+    # SortOrder is Ascending unless given (API reference, ListTrainingJobs).
+    assert [job["TrainingJobName"] for job in oldest] == [names[0]]
     assert (
         cloud.sagemaker.list_training_jobs(NameContains=prefix, StatusEquals="Failed")["TrainingJobSummaries"]
         == []

@@ -108,13 +108,12 @@ def test_failure_file_is_the_failure_reason(cloud: Cloud, bucket: str) -> None:
     assert cloud.training_ended(name)["FailureReason"] == "AlgorithmError: disk on fire, exit code: 3"
 
 
-def test_missing_data_is_a_client_error(cloud: Cloud, bucket: str) -> None:
+def test_missing_data_is_refused_at_the_call(cloud: Cloud, bucket: str) -> None:
     name = unique("nodata")
     request = training_request(name, bucket, cloud.put_code(bucket, train="pass"))
     request["InputDataConfig"] = [channel("train", f"s3://{bucket}/nothing-here")]
-    cloud.sagemaker.create_training_job(**request)
-    reason = cloud.training_ended(name)["FailureReason"]
-    assert reason.startswith("ClientError: Data download failed:No S3 objects found under S3 URL")
+    with pytest.raises(ClientError, match=r"ValidationException.*No S3 objects found under S3 URL"):
+        cloud.sagemaker.create_training_job(**request)
 
 
 def test_stop_gives_the_script_time_and_keeps_its_artifacts(cloud: Cloud, bucket: str) -> None:

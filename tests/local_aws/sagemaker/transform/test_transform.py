@@ -91,6 +91,6 @@ def test_a_refused_record_fails_the_job_with_the_reason(cloud: Cloud, model: str
 
 def test_unknown_models_and_filters_are_refused(cloud: Cloud, model: str) -> None:
     with pytest.raises(ClientError, match="Could not find model"):
-        run(cloud, "absent", {}, {}, {})
+        run(cloud, "absent", {"a": "1"}, {}, {})
     with pytest.raises(ClientError, match="is not a JSONPath"):
-        run(cloud, model, {}, {"ContentType": "text/csv"}, {}, DataProcessing={"InputFilter": "$[["})
+        run(cloud, model, {"a": "1"}, {"ContentType": "text/csv"}, {}, DataProcessing={"InputFilter": "$[["})
