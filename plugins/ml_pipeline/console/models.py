@@ -7,6 +7,7 @@ from functools import partial
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.console.store import Absent, Store
+from ml_pipeline.registry.packages import Package
 from ml_pipeline.requests.types import Document
 
 _SHOWN = 100
@@ -49,7 +50,30 @@ def versions(store: Store, group: str) -> list[Document]:
             "endpoints": serving.get(package["model_uri"], []),
         }
 
-    return [version for version in store.every(one, summaries) if version is not None]
+    found = [version for version in store.every(one, summaries) if version is not None]
+    endpoint = next((version["endpoints"][0] for version in found if version["endpoints"]), "")
+    return [{**version, "deploy": _deployment(group, version, endpoint)} for version in found]
+
+
+def _deployment(group: str, version: Document, endpoint: str) -> Document | None:
+    """Build the params of a run of `deploy` that brings a version into service; None where it would refuse.
+
+    Args:
+        group: Name of the data set.
+        version: A row of `versions`.
+        endpoint: The endpoint of the newest version in service; "" leaves the choice to the DAG.
+    """
+    package = Package(
+        version["arn"],
+        version["status"],
+        version["model_uri"],
+        "",
+        version["metadata"],
+        version["note"] or "",
+    )
+    if version["endpoints"] or not package.deployable:
+        return None
+    return {"dataset_name": group, "version": str(version["version"]), "endpoint_name": endpoint}
 
 
 def _summaries(store: Store, group: str) -> list[Document]:

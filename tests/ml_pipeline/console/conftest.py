@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -21,6 +22,7 @@ from tests.model_code.photo_files import photo
 BUCKET = "ml-pipeline"
 EVIL = "<img src=x onerror=alert(1)>"
 VERSION = "0123456789abcdef"
+DAG_FILE = Path(__file__).parents[3] / "dags" / "deploy.py"
 
 
 @dataclass
@@ -201,3 +203,50 @@ def console(airflow: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
             for role in ("viewer", "admin")
         }
         yield Console(inner, TestClient(app), found, tokens["viewer"], tokens["admin"])
+
+
+@pytest.fixture(scope="session")
+def dag(airflow: Any) -> None:
+    """The DAG in Airflow's database, as the DAG processor puts it there."""
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.models.dagbundle import DagBundleModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        session.merge(DagBundleModel(name="dags"))
+    bag = DagBag(str(DAG_FILE), bundle_path=DAG_FILE.parent, bundle_name="dags")
+    assert not bag.import_errors
+    sync_bag_to_db(bag, "dags", None)
+
+
+@pytest.fixture
+def site(airflow: Any, console: Console, dag: None) -> Iterator[FastAPI]:
+    """Airflow's public API and the console on one origin."""
+    from airflow.api_fastapi.core_api.routes.public import public_router
+    from airflow.models.dagbag import DBDagBag
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+
+    app = FastAPI()
+    app.state.dag_bag, app.state.auth_manager = DBDagBag(), airflow
+    app.include_router(public_router)
+    app.mount("/ml-pipeline", console.app)
+    yield app
+    with create_session() as session:
+        session.query(DagRun).delete()
+
+
+def serve(console: Console, number: int, endpoint: str = "photos") -> None:
+    """Bring a model version into service."""
+    sagemaker = console.store.client("sagemaker")
+    uri = f"s3://{BUCKET}/m{number}.tar.gz"
+    sagemaker.create_model(
+        ModelName=endpoint, PrimaryContainer={"Image": "i", "ModelDataUrl": uri},
+        ExecutionRoleArn="arn:aws:iam::123456789012:role/job",
+    )  # fmt: skip
+    variant = {
+        "VariantName": "v", "ModelName": endpoint, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large",
+        "InitialVariantWeight": 1.0,
+    }  # fmt: skip
+    sagemaker.create_endpoint_config(EndpointConfigName=endpoint, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=endpoint, EndpointConfigName=endpoint)

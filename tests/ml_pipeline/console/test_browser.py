@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from tests.ml_pipeline.console.conftest import VERSION, Console
+from tests.ml_pipeline.console.conftest import VERSION, Console, serve
 
 pytestmark = pytest.mark.slow
 PAGES = (
@@ -23,13 +23,11 @@ PAGES = (
 
 
 @pytest.fixture
-def address(console: Console) -> Iterator[str]:
-    """The console on a port of its own."""
-    app = FastAPI()
-    app.mount("/ml-pipeline", console.app)
+def address(site: FastAPI) -> Iterator[str]:
+    """Airflow's API and the console on a port of their own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(site, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [free]})
         thread.start()
         while not server.started and thread.is_alive():
@@ -82,6 +80,24 @@ def test_photos_have_pictures_and_paths(console: Console, address: str, browser:
     picture = second.locator("img")
     picture.scroll_into_view_if_needed()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("role", "said"), [("admin", "Started manual__"), ("viewer", "You may not start deploy")]
+)
+def test_two_clicks_roll_back(console: Console, address: str, browser: Any, role: str, said: str) -> None:
+    serve(console, 2)
+    page = browser.new_page(extra_http_headers=getattr(console, role))
+    page.goto(f"{address}#/models")
+    drawn(page)
+    page.get_by_role("button", name="Roll back", exact=True).click()
+    page.get_by_role("button", name="Roll back to v1?").click()
+    page.locator("#said", has_text=said).wait_for()
+    if role == "admin":
+        runs = page.request.get(f"{address}../api/v2/dags/deploy/dagRuns").json()["dag_runs"]
+        wanted = {"dataset_name": "dogs", "version": "1", "endpoint_name": "photos"}
+        assert [run["conf"].items() >= wanted.items() for run in runs] == [True]
     page.close()
 
 

@@ -156,14 +156,14 @@ async function modelTable(group) {
       version.metadata.dataset_version ? link(['data', version.metadata.dataset_name ?? group, version.metadata.dataset_version], version.metadata.dataset_version.slice(0, 8)) : '–',
       version.status === 'Approved' ? `approved${version.approver ? ` by ${version.approver}` : ''}` : version.status === 'Rejected' ? 'rejected' : 'waits for approval',
       version.endpoints.length ? version.endpoints.map((name) => [link(['endpoints', name], name), ' ']).flat() : '–',
-      when(version.created), version.metadata.run_id ? link(['runs', version.metadata.run_id], 'run') : '–', actions(group, version, newest)]
+      when(version.created), version.metadata.run_id ? link(['runs', version.metadata.run_id], 'run') : '–', actions(version, newest)]
   })
   return [h('div', {class: 'row'}, button), h('p', {id: 'said', role: 'status'}),
     table('Versions', ['version', '#accuracy', '#macro F1', '#one photo', 'runtime', 'data set', 'approval', 'serves', 'made', '', ''], rows)]
 }
 
-function actions(group, version, newest) {
-  if (version.endpoints.length || version.status === 'Rejected') return ''
+function actions(version, newest) {
+  if (!version.deploy) return ''
   const word = newest && version.version < newest.version ? 'Roll back' : 'Deploy'
   return h('button', {onclick: async (event) => {
     const button = event.target
@@ -171,7 +171,7 @@ function actions(group, version, newest) {
     button.disabled = true
     const said = document.getElementById('said')
     try {
-      const run = await start('deploy', {dataset_name: group, version: String(version.version)})
+      const run = await start('deploy', version.deploy)
       said.replaceChildren(`Started ${run.dag_run_id}.`)
     } catch (error) { said.replaceChildren(h('span', {class: 'bad'}, error.message)); button.disabled = false }
   }}, word)
