@@ -103,7 +103,7 @@ def _watch(settings: Settings, console: Console, chosen: argparse.Namespace) -> 
     console.print(f"look [bold]{run_id}[/]: {settings.airflow_url}/dags/watch/runs/{run_id}")
     while (state := client.run_state("watch", run_id)) not in ("success", "failed"):
         time.sleep(main_job.POLL_SECONDS)
-    console.print(f"{state}: the log of conclude says what it found and where its page is")
+    console.print(f"{state}: see the log of task conclude for the findings and the address of the page")
     return 0 if state == "success" else 1
 
 

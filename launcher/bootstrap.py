@@ -74,7 +74,7 @@ def has_cuda_wheels():
 
 
 def fingerprint():
-    """Digest of everything that the environment is made from."""
+    """Return the digest of everything that the environment is built from."""
     digest = hashlib.sha256(sys.version.encode())
     for name in ("requirements.lock", "requirements-cuda.lock", "pyproject.toml"):
         with open(os.path.join(ROOT, name), "rb") as file:

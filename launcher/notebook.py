@@ -82,5 +82,5 @@ def check_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise main_job.RunError(
-                f"port {port} is in use: stop what uses it, or choose another with NOTEBOOK_PORT=8889"
+                f"port {port} is in use: stop the process that uses it, or choose another with NOTEBOOK_PORT=8889"
             ) from None

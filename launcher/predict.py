@@ -19,7 +19,7 @@ from launcher.settings import Settings
 def predict(settings: Settings, console: Console, image: Path, endpoint: str | None) -> int:
     """Print the endpoint's classes for a photo. Raises RunError with the fix."""
     if not image.is_file():
-        raise RunError(f"IMAGE={image} is no file: give the path of a photo, make predict IMAGE=photo.jpg")
+        raise RunError(f"IMAGE={image} is not a file: give the path of a photo, make predict IMAGE=photo.jpg")
     state = supervisor.read_state(settings.home)
     if state is None:
         raise RunError("nothing is up: make run starts it")
@@ -43,7 +43,7 @@ def _only_endpoint(settings: Settings) -> str:
     try:
         names = sorted(row["EndpointName"] for page in pages for row in page["Endpoints"])
     except (BotoCoreError, ClientError) as error:
-        raise RunError(f"local_aws could not be asked for its endpoints ({error}): see make status") from None
+        raise RunError(f"local_aws did not list its endpoints ({error}): see make status") from None
     if not names:
         raise RunError("no endpoint is in service: make run deploys one")
     if len(names) > 1:
@@ -81,6 +81,6 @@ def _invoke(settings: Settings, endpoint: str, image: Path) -> dict[str, Any]:
     except ClientError as error:
         raise RunError(f"{endpoint} refused {image}: {error.response['Error']['Message']}") from None
     except BotoCoreError as error:
-        raise RunError(f"{endpoint} could not be asked ({error}): see make status") from None
+        raise RunError(f"{endpoint} could not be invoked ({error}): see make status") from None
     found: dict[str, Any] = json.loads(answer["Body"].read())
     return found

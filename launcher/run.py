@@ -110,7 +110,7 @@ def _bring_up(settings: Settings, console: Console) -> Settings:
             return settings
     leftovers = supervisor.stop_everything(settings)  # of a supervisor that was killed
     if leftovers and state is None:
-        console.print(f"ended {len(leftovers)} processes that an earlier run had left")
+        console.print(f"stopped {len(leftovers)} processes left by an earlier run")
     preflight.check_ports(settings)
     migrate(settings, console)
     supervisor.start_in_background(settings)
@@ -122,16 +122,16 @@ def may_stay(settings: Settings, state: Mapping[str, Any], console: Console) -> 
     """Tell whether the running services can be used; stop those with older code, but never during a run."""
     if state.get("code") == code_version():
         wait_until_ready(settings, console)  # one of them may be starting again
-        console.print("the services are up already")
+        console.print("the services are already up")
         return True
     with suppress(RunError):  # what ends again and again with the older code may be what the newer one mends
         wait_until_ready(settings, console)
         if connect(settings).active_runs():
             console.print(
-                "[yellow]note[/]  a run is going on: the services keep the code they were started with"
+                "[yellow]note[/]  a run is in progress: the services keep running the code they were started with"
             )
             return True
-    console.print("the code has changed since the services were started: starting them again")
+    console.print("the code has changed since the services were started: restarting them")
     return False
 
 
@@ -154,7 +154,9 @@ def migrate(settings: Settings, console: Console) -> None:
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False,
         )  # fmt: skip
     if done.returncode != 0:
-        raise RunError(f"Airflow's database could not be prepared: see {log}, or start afresh: make clean")
+        raise RunError(
+            f"Airflow's database could not be prepared: see {log}, or start from scratch: make clean"
+        )
 
 
 def write_login(settings: Settings, credentials: Secrets) -> None:
@@ -186,9 +188,7 @@ def _give_up_on_repeated_ends(name: str, settings: Settings) -> None:
     log = settings.logs / f"{name}.log"
     lines = log.read_text(errors="replace").splitlines()
     said = [line for line in lines if line.strip() and not line.startswith("supervisor: ")]
-    raise RunError(
-        f"{name} ended {child['restarts']} times: {said[-1] if said else 'it said nothing'} (see {log})"
-    )
+    raise RunError(f"{name} ended {child['restarts']} times: {said[-1] if said else 'no output'} (see {log})")
 
 
 def _give_up_after(deadline: float, name: str, settings: Settings) -> None:

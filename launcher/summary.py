@@ -1,4 +1,4 @@
-"""The end of a run: what came out, from the small results that the tasks left in Airflow."""
+"""Summarize a finished run from the results that its tasks left in Airflow."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def judge(run_state: str, results: Mapping[str, Any]) -> Outcome:
     if not photos or agreed < photos:
         return Outcome(
             False,
-            f"the endpoint answered {agreed} of {photos} test photos as the evaluation did; all of them have to agree",
+            f"the endpoint answered {agreed} of {photos} test photos as the evaluation did; all must agree",
         )
     return Outcome(True, f"the endpoint answered {agreed} of {photos} test photos as the evaluation did")
 
 
 def _not_deployed(results: Mapping[str, Any]) -> str:
-    """Say why a run that succeeded deployed nothing, and what to do."""
+    """Explain why a successful run deployed nothing, and name the fix."""
     gate, approval = results.get("gate") or {}, results.get("approve") or {}
     if gate.get("passed") is False:
         return f"not deployed, because the gate refused the model: {gate['reason']}"
@@ -56,7 +56,7 @@ def _not_deployed(results: Mapping[str, Any]) -> str:
             f"not deployed, because {approval['by']} rejected the model; to deploy it, approve its package in the "
             "registry and run again"
         )
-    return "not deployed: the deployment or its smoke test was skipped; the grid of the run in Airflow shows where"
+    return "not deployed: the deployment or its smoke test was skipped; see the grid of the run in Airflow"
 
 
 def print_summary(console: Console, results: Mapping[str, Any], notes: tuple[str, ...]) -> None:
@@ -140,8 +140,8 @@ def _predictions(console: Console, smoke_test: Mapping[str, Any]) -> None:
     )
     if smoke_test["photos"] < FEW_PHOTOS:
         console.print(
-            f"[yellow]note[/]  only {smoke_test['photos']} test photos: the accuracy is a rough estimate, which "
-            "more photos per class narrow"
+            f"[yellow]note[/]  only {smoke_test['photos']} test photos: the accuracy is a rough estimate; add "
+            "photos per class to narrow it"
         )
     table = Table(title="A few predictions", title_justify="left")
     for name in ("photo", "is", "predicted"):

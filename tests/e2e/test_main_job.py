@@ -68,7 +68,7 @@ def test_predict_and_status(laptop, first_run):
     for name in ("api-server", "scheduler", "dag-processor", "triggerer", "local_aws"):
         assert name in status.stdout
     refused = laptop.sh(f"make predict IMAGE={laptop.folder}/nothing.jpg")
-    assert "is no file" in refused.stdout
+    assert "is not a file" in refused.stdout
 
 
 @pytest.mark.parametrize("language", ["sh", "python"])

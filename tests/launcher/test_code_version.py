@@ -42,9 +42,9 @@ def test_compiled_files_and_tests_change_nothing(repository: Path) -> None:
 @pytest.mark.parametrize(
     ("same", "runs", "stay", "said"),
     [
-        (True, 0, True, "up already"),
-        (False, 0, False, "starting them again"),
-        (False, 1, True, "a run is going on"),
+        (True, 0, True, "already up"),
+        (False, 0, False, "restarting them"),
+        (False, 1, True, "a run is in progress"),
     ],
 )
 def test_old_services_end_but_not_under_a_run(

@@ -89,7 +89,7 @@ def test_only_an_endpoint_that_agrees_makes_a_success(state, smoke, succeeded):
             {"gate": {"passed": True, "reason": ""}, "approve": {"approved": False, "by": "ada"}},
             "ada rejected the model; to deploy it, approve its package",
         ),
-        ({"gate": {"passed": True, "reason": ""}}, "skipped; the grid of the run in Airflow shows where"),
+        ({"gate": {"passed": True, "reason": ""}}, "skipped; see the grid of the run in Airflow"),
     ],
 )
 def test_a_run_that_deployed_nothing_says_why_and_what_to_do(results, words):
