@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.data import shards
+from model_code.data.records import Photo
 from model_code.data.shards import Split
+from model_code.data.versions import looks
 from model_code.embed.embeddings import Embedder, read_folder
 
 
@@ -123,15 +124,13 @@ def collect(
 
 
 def read_paths(dataset: Path | None) -> dict[str, str]:
-    """Original paths by key from the photos.jsonl next to a manifest; {} where there is none, or it names none."""
+    """Original paths by key from the looks.jsonl.gz next to a manifest, of copies the first; {} where there is none."""
     folder = dataset.parent if dataset is not None and dataset.is_file() else dataset
-    file = folder / "photos.jsonl" if folder is not None else None
+    file = folder / "looks.jsonl.gz" if folder is not None else None
     if file is None or not file.is_file():
         return {}
-    paths = {}
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if row.get("path"):
-                paths[row["key"]] = row["path"]
+    paths: dict[str, str] = {}
+    for path, (_, found) in looks.from_bytes(file.read_bytes()).items():
+        if isinstance(found, Photo):
+            paths.setdefault(found.key, path.encode(errors="replace").decode())  # not all names are UTF-8
     return paths

@@ -170,7 +170,7 @@ def thumbnail(data: bytes, side: int) -> bytes:
     scale = min(1.0, side / min(image.size), _THUMBNAIL_ASPECT * side / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=_THUMBNAIL_QUALITY)
+    image.resize(size, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=_THUMBNAIL_QUALITY)
     return buffer.getvalue()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from model_code.data import limits, photos
 from model_code.data.photos import PhotoError, PhotoReason
@@ -311,3 +311,28 @@ def test_perceptual_hash_survives_what_copies_go_through() -> None:
 
 def test_a_picture_without_contrast_has_no_hash() -> None:
     assert photos.perceptual_hash(encoded(Image.new("RGB", (64, 64), "grey"))) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((800, 400), (384, 192)), ((100, 50), (100, 50)), ((4000, 10), (768, 2))]
+)
+def test_a_thumbnail_is_small_and_holds_nothing_of_the_file_but_pixels(
+    size: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    image = Image.new("RGB", size, (200, 30, 30))
+    exif = image.getexif()
+    exif[0x010E] = "the street where I live"
+    buffer = io.BytesIO()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image.save(buffer, "JPEG", exif=exif, icc_profile=profile, comment=b"hello")
+    small = photos.thumbnail(buffer.getvalue(), 192)
+    with Image.open(io.BytesIO(small)) as shown:
+        assert (shown.format, shown.size) == ("JPEG", wanted)
+        assert not shown.getexif()
+        assert not {"icc_profile", "comment", "exif"} & shown.info.keys()
+    assert small == photos.thumbnail(buffer.getvalue(), 192)
+
+
+def test_a_damaged_photo_has_no_thumbnail() -> None:
+    with pytest.raises(PhotoError):
+        photos.thumbnail(b"\xff\xd8\xff\xe0 no photo", 192)
