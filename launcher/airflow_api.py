@@ -39,7 +39,7 @@ class AirflowClient:
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
-        """One call under /api/v2; the decoded JSON. Raises AirflowError with Airflow's own reason."""
+        """Call a path under /api/v2; return the decoded JSON. Raises AirflowError with Airflow's own reason."""
         if "Authorization" not in self._session.headers:
             self._login()
         url = f"{self.url}/api/v2/{path}"
@@ -95,7 +95,7 @@ class AirflowClient:
         return list(answer["task_instances"])
 
     def log(self, dag_id: str, run_id: str, task: Mapping[str, Any]) -> list[str]:
-        """The log lines of a task instance's latest try."""
+        """Return the log lines of a task instance's latest try."""
         attempt = max(task["try_number"], 1)
         answer = self.call(
             "GET",
@@ -106,7 +106,7 @@ class AirflowClient:
         return [line for part in answer["content"] for line in _log_lines(part)]
 
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """The task's return value, or None when it left none."""
+        """Return the task's return value, or None when it left none."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         try:
             return self.call("GET", path, params={"deserialize": "false", "stringify": "false"})["value"]
@@ -124,7 +124,7 @@ def _reason(answer: requests.Response) -> str:
 
 
 def _log_lines(part: object) -> list[str]:
-    """A structured log entry as text: its event, then its error details, innermost cause last."""
+    """Return a structured log entry as text: its event, then its error details, innermost cause last."""
     if not isinstance(part, dict):
         return [str(part)]
     lines = [str(part.get("event", ""))]

@@ -20,7 +20,7 @@ def save(home: Path, run_id: str, results: Mapping[str, Any]) -> None:
 
 
 def endpoint_name(home: Path) -> str | None:
-    """The endpoint that was deployed last, or None when no run has been seen to deploy one."""
+    """Return the endpoint that was deployed last, or None when no run has been seen to deploy one."""
     path = home / FILE
     name = json.loads(path.read_text())["endpoint_name"] if path.exists() else None
     return str(name) if name else None

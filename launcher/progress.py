@@ -40,7 +40,7 @@ class Count:
 
 
 def latest_count(lines: Iterable[str]) -> Count | None:
-    """The last progress line of a log, or None."""
+    """Return the last progress line of a log, or None."""
     found = None
     for line in lines:
         if match := PROGRESS_LINE.search(line):
@@ -54,7 +54,7 @@ def state_of(task: Mapping[str, Any]) -> str:
 
 
 def seconds_of(task: Mapping[str, Any], now: float) -> float | None:
-    """Seconds since the task's first start, None before it."""
+    """Return seconds since the task's first start, None before it."""
     from datetime import datetime
 
     if not task.get("start_date"):

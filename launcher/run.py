@@ -136,7 +136,7 @@ def may_stay(settings: Settings, state: Mapping[str, Any], console: Console) -> 
 
 
 def in_force(settings: Settings, state: Mapping[str, Any]) -> Settings:
-    """The settings with the ports that a running supervisor uses."""
+    """Return the settings with the ports that a running supervisor uses."""
     ports = state["ports"]
     return replace(settings, airflow_port=ports["airflow"], local_aws_port=ports["local_aws"])
 
@@ -219,7 +219,7 @@ def wait_for_dag(client: AirflowClient, settings: Settings, console: Console) ->
 
 
 def run_conf(settings: Settings, chosen: inputs.Inputs) -> dict[str, object]:
-    """The DAG's params for this run; CONF wins over everything."""
+    """Return the DAG's params for this run; CONF wins over everything."""
     return {
         "data": str(chosen.data),
         "dataset_name": chosen.dataset_name,

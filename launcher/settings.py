@@ -195,7 +195,7 @@ def _fernet_key() -> str:
 
 
 def airflow_environment(settings: Settings, credentials: Secrets) -> dict[str, str]:
-    """The environment of every Airflow component and of every client of local_aws (added to os.environ)."""
+    """Return the environment of every Airflow component and of every client of local_aws (added to os.environ)."""
     from local_aws.iam.credentials import root_key
     from ml_pipeline.settings import LOCAL_REGION, airflow_connection
 

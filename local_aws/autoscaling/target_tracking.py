@@ -164,7 +164,7 @@ def resource_parts(resource_id: str) -> tuple[str, str]:
 
 
 def target_name(resource_id: str) -> str:
-    """The name under which a target is stored."""
+    """Return the name under which a target is stored."""
     return "/".join(resource_parts(resource_id))
 
 

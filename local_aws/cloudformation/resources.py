@@ -128,7 +128,7 @@ def encryption_rules(value: Properties) -> list[Properties]:
 
 
 def lifecycle_rule(rule: Properties) -> Properties:
-    """A rule of LifecycleConfiguration as PutBucketLifecycleConfiguration wants it."""
+    """Return a rule of LifecycleConfiguration as PutBucketLifecycleConfiguration wants it."""
     given = dict(rule)
     found: Properties = {"Status": given.pop("Status"), "Filter": {"Prefix": given.pop("Prefix", "")}}
     for name, convert in _LIFECYCLE.items():

@@ -55,7 +55,7 @@ class Applied(CloudFormationModel):
         return self.id
 
     def get_cfn_attribute(self, attribute: str) -> str:
-        """The values of Fn::GetAtt."""
+        """Return the values of Fn::GetAtt."""
         if attribute not in self.attributes:
             raise _refused(f"{self.kind} has no attribute {attribute} on local_aws")
         return self.attributes[attribute]

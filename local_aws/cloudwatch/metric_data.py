@@ -94,7 +94,7 @@ def values_between(
 
 
 def _utc(moment: datetime) -> datetime:
-    """A time without zone: moto's own are UTC, clients' may carry a zone."""
+    """Return a time without zone: moto's own are UTC, clients' may carry a zone."""
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 

@@ -259,7 +259,7 @@ def _command(call: Call, resource: Resource) -> Document:
 
 
 def command_status(states: list[str]) -> str:
-    """A command's status from those of its invocations."""
+    """Return a command's status from those of its invocations."""
     if not states:
         return "Success"
     if any(state not in ENDED for state in states):

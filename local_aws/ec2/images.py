@@ -12,7 +12,7 @@ PUBLISHED = 1_767_225_600.0
 
 
 def public_parameter(region: str, name: str) -> dict[str, Any] | None:
-    """The parameter of that name in GetParameter's form, or None when it is not one of these."""
+    """Return the parameter of that name in GetParameter's form, or None when it is not one of these."""
     match = _NAME.match(name)
     if match is None:
         return None

@@ -205,7 +205,7 @@ def user_data_of(region: str, instance_id: str) -> bytes:
 
 
 def role_of(region: str, instance_id: str) -> str | None:
-    """The ARN of the role in the instance's profile, or None."""
+    """Return the ARN of the role in the instance's profile, or None."""
     association = ec2_backends[ACCOUNT_ID][region].iam_instance_profile_associations.get(instance_id)
     profile = getattr(association, "iam_instance_profile", None)
     roles = getattr(profile, "roles", None) or []
@@ -213,7 +213,7 @@ def role_of(region: str, instance_id: str) -> str | None:
 
 
 def tags_of(region: str, instance_id: str) -> dict[str, str]:
-    """An instance's tags; none for one that EC2 has forgotten."""
+    """Return an instance's tags; none for one that EC2 has forgotten."""
     for instance in ec2_backends[ACCOUNT_ID][region].all_instances():
         if instance.id == instance_id:
             return {tag["key"]: tag["value"] for tag in instance.get_tags()}

@@ -113,7 +113,7 @@ class Ec2:
         return [body]
 
     def _again(self, environ: Environ, start_response: StartResponse, ids: list[str]) -> Iterable[bytes]:
-        """The answer to a repeated RunInstances: the same reservation as it is now."""
+        """Return the answer to a repeated RunInstances: the same reservation as it is now."""
         query = {"Action": "DescribeInstances", "Version": "2016-11-15"}
         query |= {f"InstanceId.{number}": name for number, name in enumerate(ids, start=1)}
         body = urlencode(query).encode()

@@ -20,7 +20,7 @@ _Problem = tuple[str, str, str]  # path, value as AWS prints it, constraint
 
 @cache
 def load(service: str) -> ServiceModel:
-    """The model of a botocore service, by botocore's name for it ("sagemaker", "logs")."""
+    """Return the model of a botocore service, by botocore's name for it ("sagemaker", "logs")."""
     return ServiceModel(service)
 
 
@@ -61,14 +61,14 @@ class ServiceModel:
             raise AwsError("ValidationException", describe_problems(problems))
 
     def project(self, operation: str, document: dict[str, Any]) -> dict[str, Any]:
-        """The part of `document` that is in the operation's response."""
+        """Return the part of `document` that is in the operation's response."""
         shape = self.operation(operation).output_shape
         if shape is None:
             return {}
         return self._project(shape, document)
 
     def project_shape(self, shape: str, document: dict[str, Any]) -> dict[str, Any]:
-        """The part of `document` that is in a named structure, such as a summary."""
+        """Return the part of `document` that is in a named structure, such as a summary."""
         return self._project(self.shape(shape), document)
 
     def _project(self, shape: Shape, document: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _printed(value: Any) -> str:
 
 
 def _java(value: Any) -> str:
-    """A value as Java's toString prints it, which is what AWS's messages show."""
+    """Return a value as Java's toString prints it, which is what AWS's messages show."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
@@ -255,7 +255,7 @@ _Projector = Callable[[Any], Any]
 
 
 def _projector(shape: Any, known: dict[str, _Projector | None]) -> _Projector | None:
-    """A function that keeps of a value what its shape knows; None where everything is kept.
+    """Return a function that keeps of a value what its shape knows; None where everything is kept.
 
     Made once per shape: walking botocore's model again for every answer would take most of a describe's time.
     """

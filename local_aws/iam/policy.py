@@ -37,7 +37,7 @@ class Access:
 
 
 def statements(document: Document) -> list[Statement]:
-    """The statements of a policy document, of which a single one may stand without a list."""
+    """Return the statements of a policy document, of which a single one may stand without a list."""
     found = document.get("Statement", [])
     return [found] if isinstance(found, Mapping) else list(found)
 

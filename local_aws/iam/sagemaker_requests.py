@@ -32,7 +32,7 @@ _ALSO = {"CreateEndpoint": ("EndpointConfig",), "UpdateEndpoint": ("EndpointConf
 
 
 def needs(operation: str, params: Document, region: str, tags_of: Any) -> Iterator[Access]:
-    """Every permission of a request. `tags_of(arn)` are the tags of a resource that exists."""
+    """Yield every permission of a request. `tags_of(arn)` are the tags of a resource that exists."""
     given = {tag["Key"]: tag["Value"] for tag in params.get("Tags", []) if isinstance(tag, dict)}
     about = _keys(params) | {f"aws:requesttag/{key.lower()}": (value,) for key, value in given.items()}
     if given:
@@ -48,7 +48,7 @@ def needs(operation: str, params: Document, region: str, tags_of: Any) -> Iterat
 
 
 def resources(operation: str, params: Document, region: str) -> list[str]:
-    """The ARNs that a request is about; "*" for those that cannot be narrowed."""
+    """Return the ARNs that a request is about; "*" for those that cannot be narrowed."""
     if operation.startswith(_UNNARROWED) and operation != "ListTags":
         return ["*"]
     if "ResourceArn" in params:  # tags
@@ -62,7 +62,7 @@ def resources(operation: str, params: Document, region: str) -> list[str]:
 
 
 def roles(params: Document) -> list[str]:
-    """The roles that a request hands to SageMaker."""
+    """Return the roles that a request hands to SageMaker."""
     definitions = [params.get("TrainingJobDefinition"), *params.get("TrainingJobDefinitions", [])]
     found = [
         part[member]

@@ -45,7 +45,7 @@ _FREE = {"sts:GetCallerIdentity"}
 
 
 def needs(service: str, operation: str, params: Document, region: str, tags_of: Any) -> Iterator[Access]:
-    """Every permission of a request. `tags_of(instance id)` are an instance's tags."""
+    """Yield every permission of a request. `tags_of(instance id)` are an instance's tags."""
     prefix = PREFIXES.get(service, service)
     action = f"{prefix}:{_BATCHES.get(operation, operation)}"
     if action in _FREE:
@@ -130,7 +130,7 @@ def _run_instances(action: str, params: Document, region: str, _tags: Any) -> It
 
 
 def roles_of_profile(name: str) -> list[str]:
-    """The ARNs of the roles in an instance profile."""
+    """Return the ARNs of the roles in an instance profile."""
     from moto.iam.models import iam_backends
 
     profiles = list(iam_backends[ACCOUNT_ID]["aws"].instance_profiles.values())
@@ -138,7 +138,7 @@ def roles_of_profile(name: str) -> list[str]:
 
 
 def _specified_tags(params: Document) -> dict[str, str]:
-    """The tags of `TagSpecification.1.Tag.1.Key=...` and so on."""
+    """Return the tags of `TagSpecification.1.Tag.1.Key=...` and so on."""
     return {
         str(value): str(params.get(key.removesuffix("Key") + "Value", ""))
         for key, value in params.items()

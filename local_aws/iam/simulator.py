@@ -66,7 +66,7 @@ class PolicySimulator:
         return _answer(results)
 
     def _policies(self, role: str, form: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-        """The documents of a role's inline and attached policies and of those given with the request."""
+        """Return the documents of a role's inline and attached policies and of those given with the request."""
         iam = self._context.client("iam")
         found = [json.loads(text) for text in _members(form, "PolicyInputList")]
         try:

@@ -170,7 +170,7 @@ def _service_of(backend: BaseBackend) -> str:
 
 
 def _der(key: Any) -> bytes:
-    """A private key of `cryptography`, whose objects cannot be pickled."""
+    """Return a private key of `cryptography`, whose objects cannot be pickled."""
     der: bytes = key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -152,7 +152,7 @@ def receive(request: Request, blob: Blob, algorithms: tuple[Algorithm, ...] = ()
 
 
 def read_document(request: Request) -> bytes:
-    """A whole small body, such as an XML configuration. Raises as `receive`; MalformedXML above 8 MiB."""
+    """Return a whole small body, such as an XML configuration. Raises as `receive`; MalformedXML above 8 MiB."""
     if request.document is not None:
         return request.document
     body, parts, size = Body(request), [], 0

@@ -42,14 +42,14 @@ class Buckets:
         self._index = index
 
     def get(self, name: str) -> Bucket:
-        """One bucket. Raises NoSuchBucket."""
+        """Return one bucket. Raises NoSuchBucket."""
         rows = self._index.read("SELECT * FROM buckets WHERE name = ?", (name,))
         if not rows:
             raise S3Error("NoSuchBucket", BucketName=name)
         return _bucket(rows[0])
 
     def all(self) -> list[Bucket]:
-        """Every bucket, by name."""
+        """Return every bucket, by name."""
         return [_bucket(row) for row in self._index.read("SELECT * FROM buckets ORDER BY name")]
 
     def create(self, name: str, region: str) -> Bucket:
@@ -130,13 +130,13 @@ class Buckets:
 
 
 def find(connection: sqlite3.Connection, name: str) -> Bucket | None:
-    """One bucket, inside a transaction."""
+    """Return one bucket, inside a transaction."""
     row = connection.execute("SELECT * FROM buckets WHERE name = ?", (name,)).fetchone()
     return None if row is None else _bucket(row)
 
 
 def require(connection: sqlite3.Connection, name: str) -> Bucket:
-    """One bucket, inside a transaction. Raises NoSuchBucket."""
+    """Return one bucket, inside a transaction. Raises NoSuchBucket."""
     bucket = find(connection, name)
     if bucket is None:
         raise S3Error("NoSuchBucket", BucketName=name)

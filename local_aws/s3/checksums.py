@@ -129,7 +129,7 @@ def encode(digest: bytes) -> str:
 
 
 def decode(text: str) -> bytes:
-    """The bytes of a base64 digest. Raises InvalidDigest."""
+    """Return the bytes of a base64 digest. Raises InvalidDigest."""
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
@@ -137,7 +137,7 @@ def decode(text: str) -> bytes:
 
 
 def from_headers(headers: Mapping[str, str]) -> dict[Algorithm, str]:
-    """The checksums among (lower-case) headers or trailers."""
+    """Return the checksums among (lower-case) headers or trailers."""
     return {algorithm: headers[algorithm.header] for algorithm in Algorithm if algorithm.header in headers}
 
 
@@ -154,7 +154,7 @@ def algorithm_named(name: str) -> Algorithm:
 
 
 def composite(algorithm: Algorithm, parts: Iterable[str]) -> str:
-    """The checksum of a multipart object as S3 builds it from those of its parts: `<base64>-<count>`."""
+    """Return the checksum of a multipart object as S3 builds it from those of its parts: `<base64>-<count>`."""
     hasher, count = _hasher(algorithm), 0
     for part in parts:
         hasher.update(decode(part))

@@ -155,7 +155,7 @@ class Request:
         return int(text)
 
     def integer(self, name: str, default: int, least: int = 0, most: int = 2**31 - 1) -> int:
-        """A query parameter. Raises InvalidArgument."""
+        """Return a query parameter. Raises InvalidArgument."""
         text = self.query.get(name)
         if text is None or text == "":
             return default
@@ -179,7 +179,7 @@ class Response:
 
     @classmethod
     def xml(cls, body: bytes, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
-        """An XML document."""
+        """Return an XML document."""
         return cls(status, body, {"Content-Type": "application/xml", **(headers or {})})
 
 
@@ -250,7 +250,7 @@ def _address(path: str, host: str, names: Collection[str]) -> tuple[str, str]:
 
 
 def encode_key(key: str, encoding: Any) -> str:
-    """A key as lists show it under `encoding-type=url`."""
+    """Return a key as lists show it under `encoding-type=url`."""
     from urllib.parse import quote
 
     return quote(key, safe="/*-._") if encoding == "url" else key

@@ -102,7 +102,7 @@ class Index:
         return cast(Result, write.result)
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         return self.cursor(query, values).fetchall()
 
     def cursor(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
@@ -113,7 +113,7 @@ class Index:
         return connection.execute(query, values)
 
     def next_sequence(self) -> int:
-        """A number higher than any before; inside a write only. Orders the versions of a key."""
+        """Return a number higher than any before; inside a write only. Orders the versions of a key."""
         self._sequence = max(self._sequence + 1, time.time_ns())
         return self._sequence
 

@@ -44,7 +44,7 @@ def successor(prefix: str) -> str | None:
 
 
 def list_page(index: Index, query: Query) -> Page:
-    """One page of a bucket. UTF-8 byte order, as S3 lists."""
+    """Return one page of a bucket. UTF-8 byte order, as S3 lists."""
     if query.limit == 0:
         return Page()
     versions: list[Version] = []
@@ -118,7 +118,7 @@ def _select(query: Query, after: tuple[str, int] | None) -> tuple[str, list[str 
 
 
 def _beyond(prefix: str) -> tuple[str, int] | None:
-    """A start position (inclusive, hence -1) behind everything under a prefix."""
+    """Return a start position (inclusive, hence -1) behind everything under a prefix."""
     end = successor(prefix)
     return None if end is None else (end, -1)
 

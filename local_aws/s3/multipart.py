@@ -70,7 +70,7 @@ class Multipart:
         return upload
 
     def get(self, bucket: str, key: str, upload_id: str) -> Upload:
-        """One upload. Raises NoSuchUpload."""
+        """Return one upload. Raises NoSuchUpload."""
         rows = self._index.read(
             "SELECT * FROM uploads WHERE id = ? AND bucket = ? AND key = ?", (upload_id, bucket, key)
         )
@@ -168,7 +168,7 @@ class Multipart:
 
 
 def joined_etag(etags: Sequence[str]) -> str:
-    """The ETag of an object made of parts: MD5 of their MD5s, and how many. Raises ValueError for no digest."""
+    """Return the ETag of an object made of parts: MD5 of their MD5s, and how many. Raises ValueError for no digest."""
     digests = b"".join(map(bytes.fromhex, etags))
     return f"{md5(digests, usedforsecurity=False).hexdigest()}-{len(etags)}"
 

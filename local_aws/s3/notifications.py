@@ -129,7 +129,7 @@ def get_configuration(store: S3Store, request: Request) -> Response:
 
 
 def record(event: str, version: Version, configuration: str, region: str) -> dict[str, Any]:
-    """One record of an event message, version 2.1. The key is URL-encoded, "/" excepted, as S3 does."""
+    """Return one record of an event message, version 2.1. The key is URL-encoded, "/" excepted, as S3 does."""
     described: dict[str, Any] = {
         "key": quote_plus(version.key, safe="/"),
         "sequencer": f"{version.sequence:016X}",

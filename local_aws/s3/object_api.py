@@ -255,7 +255,7 @@ def tag_document(tags: Any) -> bytes:
 
 
 def parse_tags(body: bytes, most: int = 10) -> dict[str, str]:
-    """The inverse of `tag_document`. Raises MalformedXML, InvalidTag."""
+    """Return the inverse of `tag_document`. Raises MalformedXML, InvalidTag."""
     parsed = xml.parse(body, "Tagging", frozenset({"Tag"})).get("TagSet") or {}
     tags: dict[str, str] = {}
     for tag in parsed.get("Tag", []) if isinstance(parsed, dict) else []:

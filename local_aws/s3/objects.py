@@ -52,14 +52,14 @@ class Attributes:
 
     @classmethod
     def from_json(cls, text: str) -> Attributes:
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         stored: dict[str, Any] = json.loads(text)
         if "parts" in stored:
             stored["parts"] = tuple(stored["parts"])
         return cls(**stored)
 
     def with_checksums(self, values: Mapping[Algorithm, str], kind: str = "FULL_OBJECT") -> Attributes:
-        """A copy that carries these checksums."""
+        """Return a copy that carries these checksums."""
         named = {algorithm.value: value for algorithm, value in values.items()}
         return replace(self, checksums=named, checksum_type=kind)
 
@@ -90,7 +90,7 @@ class Version:
         return cls(bucket, key, sequence, version, bool(latest), blob, size, etag, modified, parsed)
 
     def to_row(self) -> tuple[Any, ...]:
-        """The inverse of `from_row`."""
+        """Return the inverse of `from_row`."""
         v = self
         attributes = v.attributes.to_json()
         return (

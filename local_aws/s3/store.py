@@ -103,7 +103,7 @@ class S3Store:
         return version
 
     def version(self, bucket: str, key: str, version_id: str) -> Version:
-        """One version, delete markers included. Raises NoSuchVersion."""
+        """Return one version, delete markers included. Raises NoSuchVersion."""
         query = "SELECT * FROM versions WHERE bucket = ? AND key = ? AND version = ?"
         rows = self.index.read(query, (bucket, key, version_id))
         if not rows:
@@ -111,7 +111,7 @@ class S3Store:
         return Version.from_row(rows[0])
 
     def open(self, bucket: str, key: str, version_id: str | None = None) -> tuple[Version, BinaryIO]:
-        """A version and its bytes. Raises as `head` does."""
+        """Return a version and its bytes. Raises as `head` does."""
         for _ in range(_ATTEMPTS):
             version = self.head(bucket, key, version_id)
             try:
@@ -135,12 +135,12 @@ class S3Store:
         raise OSError(f"the bytes of s3://{bucket}/{key} are missing under {self.blobs.path(version.blob)}")
 
     def list_page(self, query: Query) -> Page:
-        """One page. Raises NoSuchBucket."""
+        """Return one page. Raises NoSuchBucket."""
         self.buckets.get(query.bucket)
         return listing.list_page(self.index, query)
 
     def iterate(self, bucket: str, prefix: str = "") -> Iterator[Version]:
-        """Every object under a prefix, in order of key. Raises NoSuchBucket."""
+        """Yield every object under a prefix, in order of key. Raises NoSuchBucket."""
         after: tuple[str, int] | None = None
         while True:
             page = self.list_page(Query(bucket, prefix, after=after))
@@ -283,7 +283,7 @@ class S3Store:
             return self._put_chunks(bucket, key, iter(lambda: file.read(CHUNK), b""), content_type)
 
     def get_bytes(self, bucket: str, key: str) -> bytes:
-        """A small object's bytes."""
+        """Return a small object's bytes."""
         _, file = self.open(bucket, key)
         with file:
             return file.read()
@@ -344,7 +344,7 @@ class S3Store:
 
 
 def deleted(marker: Version, by_id: bool) -> S3Error:
-    """The error for reading a delete marker; its header says that it is one."""
+    """Return the error for reading a delete marker; its header says that it is one."""
     error = S3Error("MethodNotAllowed") if by_id else no_such_key(marker.key)
     error.headers = {"x-amz-delete-marker": "true", "x-amz-version-id": marker.version}
     return error

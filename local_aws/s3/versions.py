@@ -24,7 +24,7 @@ class Change:
 
 
 def current(connection: sqlite3.Connection, bucket: str, key: str) -> Version | None:
-    """The latest version, also when it is a delete marker."""
+    """Return the latest version, also when it is a delete marker."""
     row = connection.execute(
         "SELECT * FROM versions WHERE bucket = ? AND key = ? AND latest = 1", (bucket, key)
     ).fetchone()
@@ -32,7 +32,7 @@ def current(connection: sqlite3.Connection, bucket: str, key: str) -> Version | 
 
 
 def visible(version: Version | None) -> Version | None:
-    """The version, unless it is a delete marker."""
+    """Return the version, unless it is a delete marker."""
     return None if version is None or version.attributes.marker else version
 
 
@@ -97,7 +97,7 @@ def delete_version(connection: sqlite3.Connection, version: Version) -> Change:
 
 
 def find(connection: sqlite3.Connection, bucket: str, key: str, version_id: str) -> Version | None:
-    """A version by its id."""
+    """Return a version by its id."""
     row = connection.execute(
         "SELECT * FROM versions WHERE bucket = ? AND key = ? AND version = ?", (bucket, key, version_id)
     ).fetchone()

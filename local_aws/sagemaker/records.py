@@ -50,11 +50,11 @@ class Records:
         return f"{self.label}Status"
 
     def arn(self, context: Context, region: str, name: str) -> str:
-        """The ARN of a record."""
+        """Return the ARN of a record."""
         return context.arn(region, f"{self.kind}/{name}")
 
     def answer(self, resource: Resource) -> Document:
-        """The usual response of Create and Update: the ARN."""
+        """Return the usual response of Create and Update: the ARN."""
         return {f"{self.label}Arn": resource.arn}
 
     def draft(

@@ -31,7 +31,7 @@ class Tree:
 
     @classmethod
     def at(cls, root: Path, path: str) -> Tree:
-        """The tree of a path such as "output/data" below `root`."""
+        """Return the tree of a path such as "output/data" below `root`."""
         return cls(root, tuple(part for part in path.split("/") if part))
 
     def files(self) -> Iterator[str]:

@@ -235,7 +235,7 @@ class LogStore:
         return [Event(*row) for row in rows]
 
     def writer(self, region: str, group: str, stream: str) -> LogWriter:
-        """A sink for the lines of one process; the stream exists at once."""
+        """Return a sink for the lines of one process; the stream exists at once."""
         self.append(region, group, stream, [])
         return LogWriter(self, region, group, stream)
 

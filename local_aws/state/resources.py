@@ -165,14 +165,14 @@ class Store:
         return resource
 
     def get(self, kind: str, region: str, name: str) -> Resource:
-        """One resource. Raises Missing."""
+        """Return one resource. Raises Missing."""
         rows = self._read(_ONE, (kind, region, name))
         if not rows:
             raise Missing(name)
         return _resource(rows[0])
 
     def get_arn(self, arn: str) -> Resource:
-        """The resource with that ARN. Raises Missing."""
+        """Return the resource with that ARN. Raises Missing."""
         rows = self._read("SELECT * FROM resources WHERE arn = ?", (arn,))
         if not rows:
             raise Missing(arn)
@@ -237,7 +237,7 @@ class Store:
         return resource
 
     def all(self, kind: str, region: str | None = None, status: str = "", parent: str = "") -> list[Resource]:
-        """Every resource of a kind, oldest first; of every region when `region` is None."""
+        """Return every resource of a kind, oldest first; of every region when `region` is None."""
         where, values = ["kind = ?"], [kind]
         for column, value in (("region", region), ("status", status), ("parent", parent)):
             if value:
@@ -254,7 +254,7 @@ class Store:
         return int(self._read(query, (kind, region, parent))[0][0])
 
     def page(self, query: Query) -> Page:
-        """One page of a List call.
+        """Return one page of a List call.
 
         Pages are cut by the last (sort value, name) seen, so a resource created meanwhile neither repeats nor
         hides another. Raises ValidationException for a token that this store did not issue.
@@ -327,7 +327,7 @@ def _only(connection: sqlite3.Connection, kind: str, region: str, name: str) -> 
 
 
 def open_database(path: Path, synchronous: str) -> sqlite3.Connection:
-    """A connection in WAL mode that any thread may use; transactions are explicit."""
+    """Return a connection in WAL mode that any thread may use; transactions are explicit."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={synchronous}")

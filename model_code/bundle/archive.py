@@ -255,7 +255,7 @@ def _refuse_foreign_code(directory: Path, card: ModelCard) -> None:
 
 
 def _listing(directory: Path) -> list[str]:
-    """Files under `directory` as sorted POSIX names, leaving out the card, caches and unfinished files."""
+    """Return files under `directory` as sorted POSIX names, leaving out the card, caches and unfinished files."""
     names = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
     return sorted(name for name in names if name != CARD and not _IGNORED.search(name))
 

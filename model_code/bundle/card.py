@@ -112,7 +112,7 @@ class ModelCard:
         return replace(self, temperature=temperature, abstain_threshold=threshold)
 
     def to_json(self) -> dict[str, Any]:
-        """The card as `schemas/model.schema.json` describes it."""
+        """Return the card as `schemas/model.schema.json` describes it."""
         return asdict(self)
 
     @classmethod

@@ -23,7 +23,7 @@ _FAILURES = (CheckError, EmbeddingsError, ManifestError, ShardError, FileNotFoun
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; its defaults are SageMaker's folders of a processing job."""
+    """Return the parser of the command line; its defaults are SageMaker's folders of a processing job."""
     arguments = argparse.ArgumentParser(
         prog="python -m model_code.check",
         description="Find suspected wrong labels, near-duplicates, photos and classes that are hard to learn. "
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; the exit status: 0, or 1 with the reason on stderr."""
+    """Run the command; return the exit status: 0, or 1 with the reason on stderr."""
     options = parser()
     arguments, others = options.parse_known_args(argv)
     if not arguments.embed:

@@ -51,7 +51,7 @@ def indistinct(judged: Judged) -> list[Indistinct]:
 
 
 def unlike(rows: Rows, labels: Integers, classes: int) -> tuple[Integers, NDArray[np.float64]]:
-    """Photos unlike the rest of their class, the oddest first, and the oddness of every photo.
+    """Return photos unlike the rest of their class, the oddest first, and the oddness of every photo.
 
     The cosine of a photo to the mean of the others of its class, in robust deviations (1.4826 times the median absolute
     deviation) below the median of its class. Classes with fewer than `FEW` photos have no spread to compare with: 0.
@@ -81,7 +81,7 @@ def unlike(rows: Rows, labels: Integers, classes: int) -> tuple[Integers, NDArra
 
 
 def small(labels: Integers, classes: int) -> Integers:
-    """Classes with fewer than `FEW` photos, smallest first."""
+    """Return classes with fewer than `FEW` photos, smallest first."""
     counts = np.bincount(labels, minlength=classes)
     order = np.argsort(counts, kind="stable")
     return order[counts[order] < FEW]

@@ -51,7 +51,7 @@ class Pair:
 def verified(
     pairs: Iterable[tuple[int, int, float]], read: Callable[[int], bytes], workers: int | None = None
 ) -> list[Pair]:
-    """The close pairs whose pixels match too, by index.
+    """Return the close pairs whose pixels match too, by index.
 
     Args:
         pairs: What `close_pairs` gives.
@@ -122,7 +122,7 @@ def _nearest(hits: list[tuple[int, int, float]]) -> Iterator[tuple[int, int, flo
 
 
 def _gray(data: bytes) -> Gray | None:
-    """A photo of `_SIDE` x `_SIDE` gray pixels; its shape is lost, so that another crop is comparable."""
+    """Return a photo of `_SIDE` x `_SIDE` gray pixels; its shape is lost, so that another crop is comparable."""
     try:
         image = Image.fromarray(decode(data, min_side=2 * _SIDE))
     except PhotoError:
@@ -131,7 +131,7 @@ def _gray(data: bytes) -> Gray | None:
 
 
 def alignment(one: Gray, other: Gray) -> tuple[float, bool]:
-    """The best correlation of two gray squares, -1 to 1, and whether `other` had to be mirrored for it.
+    """Return the best correlation of two gray squares, -1 to 1, and whether `other` had to be mirrored for it.
 
     Either may be a crop of the other: it is shrunk by each of `_SCALES` and moved over the other (normalized
     cross-correlation, Lewis 1995).
@@ -152,7 +152,7 @@ def alignment(one: Gray, other: Gray) -> tuple[float, bool]:
 
 
 def _correlate(whole: Gray, part: Gray, scale: float) -> float:
-    """The best correlation of `part`, shrunk by `scale`, with any window of `whole`."""
+    """Return the best correlation of `part`, shrunk by `scale`, with any window of `whole`."""
     side = round(_SIDE * scale)
     small = np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.BILINEAR), np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(whole, (side, side)).reshape(-1, side * side)

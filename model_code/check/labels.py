@@ -52,7 +52,7 @@ class Judged:
     accuracy: float
 
     def suspects(self) -> Integers:
-        """Photos whose label is probably wrong, the surest first."""
+        """Return photos whose label is probably wrong, the surest first."""
         odds = np.nan_to_num(self.odds, nan=-np.inf)
         order = np.argsort(-odds, kind="stable")
         return order[odds[order] >= SUSPECT_ODDS]
@@ -164,7 +164,7 @@ def _chunks(chosen: Integers) -> Iterator[Integers]:
 
 
 def _temperature(samples: list[tuple[Floats, Integers]]) -> float:
-    """The factor on scores under which their softmax is likeliest: discriminants are far too sure.
+    """Return the factor on scores under which their softmax is likeliest: discriminants are far too sure.
 
     A share of the labels, fitted too, is taken to say nothing. Without it, a few wrong labels in a data set that is
     otherwise clear cut would make every score look unsure, and hide themselves.

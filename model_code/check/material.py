@@ -30,7 +30,7 @@ class Place:
     size: int
 
     def read(self) -> bytes:
-        """The file as it was uploaded."""
+        """Return the file as it was uploaded."""
         descriptor = os.open(self.shard, os.O_RDONLY)
         try:
             return os.pread(descriptor, self.size, self.offset)
@@ -63,12 +63,12 @@ class Material:
         return len(self.keys)
 
     def read(self, at: int) -> bytes:
-        """The file of a photo, empty where its shard is absent."""
+        """Return the file of a photo, empty where its shard is absent."""
         place = self.places[at]
         return b"" if place is None else place.read()
 
     def label(self, at: int) -> str:
-        """The class name of a photo."""
+        """Return the class name of a photo."""
         return self.classes[self.labels[at]]
 
 

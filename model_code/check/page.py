@@ -34,7 +34,7 @@ _FAULTS = {
 
 
 def render(document: Mapping[str, Any], photos: Mapping[str, bytes], limit: int) -> str:
-    """The page. The same document gives the same bytes.
+    """Return the page. The same document gives the same bytes.
 
     Args:
         document: check.json.
@@ -67,7 +67,7 @@ def render(document: Mapping[str, Any], photos: Mapping[str, bytes], limit: int)
 
 
 def readable(name: str) -> str:
-    """A class's folder name as people write it."""
+    """Return a class's folder name as people write it."""
     return name.replace("_", " ")
 
 

@@ -96,7 +96,7 @@ def _sharpness(luma: NDArray[np.float32]) -> float:
 
 
 def faults(looks: Sequence[Look]) -> dict[Fault, NDArray[np.int64]]:
-    """Photos (indices into `looks`) with each fault, the worst first."""
+    """Return photos (indices into `looks`) with each fault, the worst first."""
     if not looks:
         return {fault: np.empty(0, np.int64) for fault in Fault}
     columns = {name: np.array([getattr(look, name) for look in looks], np.float64) for name in vars(looks[0])}

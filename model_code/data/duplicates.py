@@ -82,7 +82,7 @@ def same_pictures(
 
 
 def thumbnail(data: bytes) -> NDArray[np.uint8]:
-    """The pixels that decide: a photo shrunk to uint8 [SIDE, SIDE, 3].
+    """Return the pixels that decide: a photo shrunk to uint8 [SIDE, SIDE, 3].
 
     Raises:
         PhotoError: The photo cannot be decoded.
@@ -130,7 +130,7 @@ def near_duplicates(hashes: Sequence[int | None], distance: int = MAX_DISTANCE) 
 
 
 def _close_pairs(unique: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
-    """Indices [n, 2] of close hashes; not all of them where there are very many per photo."""
+    """Return indices [n, 2] of close hashes; not all of them where there are very many per photo."""
     count = len(unique)
     limit = max(_FEW_PAIRS, _PAIRS_PER_PHOTO * count)
     found = np.empty(0, np.int64)

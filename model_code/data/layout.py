@@ -60,7 +60,7 @@ class Layout:
         return named if len(shared) > 1 and len(same) == 1 else []
 
     def only_folder_with_classes(self) -> str | None:
-        """The one folder of the source, where its sub-folders look like the classes."""
+        """Return the one folder of the source, where its sub-folders look like the classes."""
         if len(self.subfolders) == 1:
             (name, inner) = next(iter(self.subfolders.items()))
             return name if len(inner) > 1 else None
@@ -128,7 +128,7 @@ def check_classes(
 
 
 def commonest(rejected: Iterable[Rejected]) -> str:
-    """The commonest reason for leaving files out, as the end of a sentence; empty where there is none."""
+    """Return the commonest reason for leaving files out, as the end of a sentence; empty where there is none."""
     counted = Counter(item.reason for item in rejected)
     if not counted:
         return ""

@@ -115,7 +115,7 @@ def foreign(head: bytes) -> str | None:
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """The major and the compatible brands of an ISO media file (ISO/IEC 14496-12, 4.3)."""
+    """Return the major and the compatible brands of an ISO media file (ISO/IEC 14496-12, 4.3)."""
     if head[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(head[:4], "big"), len(head))

@@ -39,7 +39,7 @@ class PhotoRow:
     phash: str | None
 
     def to_line(self) -> str:
-        """One line of JSON, without the line break."""
+        """Return one line of JSON, without the line break."""
         fields = asdict(self)
         fields["class"] = fields.pop("label")
         return json.dumps(fields, sort_keys=True, ensure_ascii=False)
@@ -124,11 +124,11 @@ class Manifest:
         return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()[:_HASH_DIGITS]
 
     def of(self, split: Split) -> list[ShardRow]:
-        """The shards of one split, in order."""
+        """Return the shards of one split, in order."""
         return [shard for shard in self.shards if shard.split is split]
 
     def photos(self, split: Split) -> int:
-        """Number of photos of one split."""
+        """Return the number of photos of one split."""
         return sum(self.counts[split].values())
 
     def seen_by(self, version: str | None) -> frozenset[str]:
@@ -151,7 +151,7 @@ class Manifest:
         return sum(shard.bytes for shard in self.shards)
 
     def to_json(self) -> str:
-        """The text of manifest.json."""
+        """Return the text of manifest.json."""
         fields = {
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
@@ -287,7 +287,7 @@ def _inherited(
 
 
 def photo_rows(plan: ShardPlan, shard: str) -> list[PhotoRow]:
-    """The lines of photos.jsonl for one shard."""
+    """Return the lines of photos.jsonl for one shard."""
     return [
         PhotoRow(
             key=photo.key,
@@ -352,7 +352,7 @@ def _moves(photos: Sequence[PhotoRow], known: Mapping[str, Split], parent: Versi
 
 
 def photos_jsonl(photos: Iterable[PhotoRow]) -> bytes:
-    """The bytes of photos.jsonl."""
+    """Return the bytes of photos.jsonl."""
     return "".join(row.to_line() + "\n" for row in photos).encode()
 
 

@@ -141,7 +141,7 @@ def size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def stored(data: bytes) -> tuple[bytes, str]:
-    """The bytes and the suffix (without a dot) under which a photo goes into a shard.
+    """Return the bytes and the suffix (without a dot) under which a photo goes into a shard.
 
     Files stay as they are, except HEIC: few training containers read it, so it is stored as a JPEG of high quality.
 
@@ -253,7 +253,7 @@ def _decode_jpeg(data: bytes, colors: str, min_side: int, max_pixels: int) -> Pi
 
 
 def scale_factor(short_side: int, min_side: int) -> int:
-    """The largest of 1, 2, 4, 8 that leaves `short_side` at least `min_side` pixels; 1 for `min_side` 0."""
+    """Return the largest of 1, 2, 4, 8 that leaves `short_side` at least `min_side` pixels; 1 for `min_side` 0."""
     if min_side <= 0:
         return 1
     return next((f for f in (8, 4, 2) if short_side >= f * min_side), 1)

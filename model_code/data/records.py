@@ -57,7 +57,7 @@ class Fractions:
         return {"train": round(1 - self.valid - self.test, 6), "valid": self.valid, "test": self.test}
 
     def targets(self, photos: int) -> dict[Split, int]:
-        """Photos of a class that validation and test should have: at least one each where there are 3.
+        """Return photos of a class that validation and test should have: at least one each where there are 3.
 
         With 2 photos one is trained on and one tested on; validation then rests on the other classes.
         """
@@ -67,5 +67,5 @@ class Fractions:
 
 
 def rank(sha256: str, seed: int) -> str:
-    """A sort key that shuffles the photos of a class; depends on nothing but the photo and the seed."""
+    """Return a sort key that shuffles the photos of a class; depends on nothing but the photo and the seed."""
     return hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()

@@ -81,7 +81,7 @@ def fetch_imagewoof(
 
 
 def _unpack(archive: Path, folder: Path) -> int:
-    """Photos of the archive to `folder`/<class>/; only plain files, only under names that we choose."""
+    """Write the photos of the archive to `folder`/<class>/; only plain files, only under names that we choose."""
     count = size = 0
     with tarfile.open(archive, "r:gz") as tar:
         for member in tar:

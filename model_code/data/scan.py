@@ -36,7 +36,7 @@ class Summary:
 
 
 def local_source(address: Path | str) -> Folder | LocalTable:
-    """The source at a path: a table by its ending, else a folder."""
+    """Return the source at a path: a table by its ending, else a folder."""
     path = Path(address).expanduser()
     return LocalTable(path) if is_table(path.name) and not path.is_dir() else Folder(path)
 

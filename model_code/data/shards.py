@@ -58,12 +58,12 @@ class ShardInfo:
 
 
 def key_of(sha256: str) -> str:
-    """A photo's key: the first 20 hex digits of its SHA-256."""
+    """Return a photo's key: the first 20 hex digits of its SHA-256."""
     return sha256[:KEY_DIGITS]
 
 
 def tar_bytes(photo_bytes: int, label: str) -> int:
-    """Bytes that one photo takes up in a shard: two headers and two padded bodies."""
+    """Return bytes that one photo takes up in a shard: two headers and two padded bodies."""
     return 2 * _BLOCK + _padded(photo_bytes) + _padded(len(label.encode()))
 
 
@@ -172,7 +172,7 @@ def count_photos(path: Path) -> int:
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """The shards of a channel folder and its sub-folders, in the order of their names."""
+    """Return the shards of a channel folder and its sub-folders, in the order of their names."""
     return sorted(path for path in folder.rglob("*.tar") if not path.name.startswith("."))
 
 
@@ -226,7 +226,7 @@ def _entries(path: Path, descriptor: int) -> Iterator[Entry]:
 
 
 def _members(path: Path, descriptor: int, fault: str = "is damaged") -> Iterator[_Member]:
-    """The members of an open shard, by their ustar headers (POSIX.1-2024, pax, "ustar Interchange Format").
+    """Yield the members of an open shard, by their ustar headers (POSIX.1-2024, pax, "ustar Interchange Format").
 
     tarfile reads any tar file, but takes a seventh of the time that a small network needs for a photo; this reads
     what `write_shard` writes.

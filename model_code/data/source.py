@@ -54,16 +54,16 @@ class Source(Protocol):
         """Most files to read at once."""
 
     def describe(self) -> str:
-        """The address, for messages."""
+        """Return the address, for messages."""
 
     def candidates(self) -> Iterable[Candidate]:
-        """Every file below a class folder, except hidden files and litter."""
+        """Return every file below a class folder, except hidden files and litter."""
 
     def stray(self) -> list[str]:
-        """Files outside the class folders."""
+        """Return files outside the class folders."""
 
     def read(self, path: str) -> bytes:
-        """The bytes of one file.
+        """Return the bytes of one file.
 
         Raises:
             OSError: It cannot be read.
@@ -75,7 +75,7 @@ class Foldered(Protocol):
     """A source whose class folders exist without files in them, as on a disk."""
 
     def folders(self) -> list[str]:
-        """The classes that have a folder, with or without a photo in it, sorted."""
+        """Return the classes that have a folder, with or without a photo in it, sorted."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class Folder:
         return cores()
 
     def describe(self) -> str:
-        """The address, for messages."""
+        """Return the address, for messages."""
         return str(self.root)
 
     def candidates(self) -> Iterator[Candidate]:
-        """Files of all classes, in the order of their paths.
+        """Yield files of all classes, in the order of their paths.
 
         A link to a sub-folder is not followed, since it may lead anywhere, even back here; it is listed as a file that
         cannot be read.
@@ -112,15 +112,15 @@ class Folder:
                     yield Candidate(path.relative_to(self.root).as_posix(), class_name(label), size, stamp)
 
     def folders(self) -> list[str]:
-        """The classes that have a folder, with or without a photo in it."""
+        """Return the classes that have a folder, with or without a photo in it."""
         return sorted(class_name(entry.name) for entry in self._entries() if entry.is_dir())
 
     def stray(self) -> list[str]:
-        """Files outside the class folders."""
+        """Return files outside the class folders."""
         return sorted(entry.name for entry in self._entries() if not entry.is_dir())
 
     def read(self, path: str) -> bytes:
-        """The bytes of one file."""
+        """Return the bytes of one file."""
         return (self.root / path).read_bytes()
 
     def fault(self, path: str) -> str | None:
@@ -141,7 +141,7 @@ class Folder:
 
 
 def fault(file: Path) -> str | None:
-    """The reason why a file cannot be a photo, by its first bytes; None where they are those of one."""
+    """Return the reason why a file cannot be a photo, by its first bytes; None where they are those of one."""
     try:
         with file.open("rb") as opened:
             photos.kind_of(opened.read(SNIFFED_BYTES))
@@ -180,7 +180,7 @@ def visible(name: str) -> bool:
 
 
 def class_name(folder: str) -> str:
-    """A folder's name as a class: composed Unicode, so that it is the same from macOS, Linux and S3.
+    """Return a folder's name as a class: composed Unicode, so that it is the same from macOS, Linux and S3.
 
     Raises:
         DatasetError: The name would break logs and tables.

@@ -124,7 +124,7 @@ class _ClassFill:
     """Sizes of the groups that have no split yet."""
 
     def wanted(self, size: int) -> Split:
-        """The split for the next group, of `size` photos."""
+        """Return the split for the next group, of `size` photos."""
         spare = self.waiting.total() > 1 or self.have[Split.TRAIN] > 0
         for split in (Split.TEST, Split.VALID):
             target = self.targets[split]

@@ -106,7 +106,7 @@ def _json(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
 
 
 def _row(line: int, fields: Mapping[str, Any] | str) -> Row | str:
-    """The row of a line, or what is wrong with it."""
+    """Return the row of a line, or what is wrong with it."""
     if isinstance(fields, str):
         return fields
     path = next((fields[name] for name in _PATHS if fields.get(name)), None)
@@ -124,7 +124,7 @@ def _row(line: int, fields: Mapping[str, Any] | str) -> Row | str:
 
 
 def _augmented(fields: Mapping[str, Any]) -> Any:
-    """The class name of Ground Truth's image classification output: `<attribute>-metadata` has it."""
+    """Return the class name of Ground Truth's image classification output: `<attribute>-metadata` has it."""
     for name, value in fields.items():
         metadata = fields.get(name.removesuffix(_METADATA) + _METADATA)
         if name.endswith(_METADATA) or not isinstance(metadata, Mapping):
@@ -148,11 +148,11 @@ class LocalTable:
         return cores()
 
     def describe(self) -> str:
-        """The address, for messages."""
+        """Return the address, for messages."""
         return str(self.file)
 
     def candidates(self) -> Iterator[Candidate]:
-        """The photos of the table, in its order.
+        """Yield the photos of the table, in its order.
 
         Raises:
             DatasetError: The table cannot be read.
@@ -168,7 +168,7 @@ class LocalTable:
             yield Candidate(row.path, row.label, size, stamp)
 
     def stray(self) -> list[str]:
-        """A table has nothing outside its classes."""
+        """Return nothing: a table has no files outside its classes."""
         return []
 
     def fault(self, path: str) -> str | None:
@@ -176,5 +176,5 @@ class LocalTable:
         return fault(self.file.parent / path)
 
     def read(self, path: str) -> bytes:
-        """The bytes of one file."""
+        """Return the bytes of one file."""
         return (self.file.parent / path).read_bytes()

@@ -175,7 +175,7 @@ class Transform:
         return self.crop_random(image, random.Random(f"{key}:{view}"))
 
     def crop_random(self, image: Pixels, draw: random.Random) -> Pixels:
-        """A random resized crop of uint8 [h, w, 3], mirrored half of the time, to [crop, crop, 3]."""
+        """Return a random resized crop of uint8 [h, w, 3], mirrored half of the time, to [crop, crop, 3]."""
         box = _random_box(image.shape[0], image.shape[1], self.augmentation, draw)
         pixels = self._resample(image, box)
         return np.ascontiguousarray(pixels[:, ::-1]) if draw.random() < 0.5 else pixels

@@ -87,7 +87,7 @@ class Embedder:
 
 
 def embedder_id(architecture: str, weights_sha256: str | None, transform: Transform, views: int) -> str:
-    """The id of the embedder with these settings; None or "none" stands for an untrained backbone."""
+    """Return the id of the embedder with these settings; None or "none" stands for an untrained backbone."""
     return Embedder(architecture, weights_sha256 or NO_WEIGHTS, transform, views).id
 
 
@@ -207,7 +207,7 @@ def _check_version(path: Path, metadata: dict[str, str]) -> None:
 
 
 def embeddings_in(folder: Path) -> list[Path]:
-    """The embeddings files of a channel folder and its sub-folders, in the order of their names."""
+    """Return the embeddings files of a channel folder and its sub-folders, in the order of their names."""
     return sorted(path for path in folder.rglob("*.safetensors") if not path.name.startswith("."))
 
 

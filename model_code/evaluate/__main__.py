@@ -40,7 +40,7 @@ def _the_model(path: Path, name: str) -> Path:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; the defaults are the folders of a SageMaker processing job."""
+    """Return the parser of the command line; the defaults are the folders of a SageMaker processing job."""
     arguments = argparse.ArgumentParser(
         prog="python -m model_code.evaluate",
         description="Judge a model on the test split through the serving predictor, and compare it with a champion. "
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def summary(document: dict[str, Any]) -> str:
-    """The figures as `name=value` pairs on one line."""
+    """Return the figures as `name=value` pairs on one line."""
     names = ("accuracy", "top5_accuracy", "macro_f1", "log_loss", "photos_per_second")
     values = {f"test_{name}" if "second" not in name else name: document[name] for name in names}
     values["test_ece"] = document["calibration"]["ece_after"]

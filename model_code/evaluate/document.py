@@ -37,7 +37,7 @@ class Subject:
 
 
 def evaluate(subject: Subject, judgment: Judgment) -> dict[str, Any]:
-    """The document of `schemas/evaluation.schema.json`, without `comparison`."""
+    """Return the document of `schemas/evaluation.schema.json`, without `comparison`."""
     card, outcomes = subject.card, judgment.outcomes
     matrix = scores.confusion(outcomes, len(card.classes))
     classes = scores.class_scores(matrix)
@@ -103,7 +103,7 @@ def calibration(outcomes: Outcomes, temperature: float) -> dict[str, Any]:
 
 
 def abstention(outcomes: Outcomes, threshold: float) -> dict[str, Any]:
-    """The abstention rate at the model's threshold, and the accuracy of the answers it gives."""
+    """Return the abstention rate at the model's threshold, and the accuracy of the answers it gives."""
     answered = outcomes.confidence >= threshold
     return {
         "threshold": threshold,
@@ -119,7 +119,7 @@ def compare(
     other: Judgment,
     seen: Container[str] = (),
 ) -> dict[str, Any] | None:
-    """The `comparison` of a challenger with a champion over the photos that both could read.
+    """Return the `comparison` of a challenger with a champion over the photos that both could read.
 
     Classes may differ. A photo of a class that a model does not know counts as a mistake of that model, because its
     users would see one; `common` leaves such photos out, and shows whether the challenger got worse at what the

@@ -64,7 +64,7 @@ class Outcomes:
 
     @classmethod
     def join(cls, parts: Sequence[Outcomes]) -> Outcomes:
-        """One after the other."""
+        """Concatenate the outcomes of several parts."""
         names = cls.__dataclass_fields__
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
@@ -129,7 +129,7 @@ def _ratio(above: NDArray[np.number], below: NDArray[np.number]) -> Reals:
 
 
 def most_confused(matrix: Integers, count: int) -> list[tuple[int, int, int]]:
-    """The `count` most common mistakes as (true class, prediction, photos), most common first."""
+    """Return the `count` most common mistakes as (true class, prediction, photos), most common first."""
     mistakes = matrix[:-1].copy()
     np.fill_diagonal(mistakes, 0)
     flat = mistakes.reshape(-1)
@@ -177,7 +177,7 @@ class Interval:
 
 
 def accuracy_interval(hits: NDArray[np.bool_]) -> Interval:
-    """The score interval of an accuracy (Wilson 1927; Brown, Cai and DasGupta 2001).
+    """Return the score interval of an accuracy (Wilson 1927; Brown, Cai and DasGupta 2001).
 
     Unlike a bootstrap interval it has a width if every answer is right, or wrong.
     """
@@ -189,7 +189,7 @@ def accuracy_interval(hits: NDArray[np.bool_]) -> Interval:
 
 
 def macro_f1_interval(matrix: Integers) -> Interval:
-    """The percentile bootstrap of the macro F1 (Efron and Tibshirani 1993).
+    """Return the percentile bootstrap of the macro F1 (Efron and Tibshirani 1993).
 
     Resampling photos is drawing the confusion's cells from a multinomial distribution. Resamples without a photo of a
     known class have no macro F1 and are left out.
@@ -227,7 +227,7 @@ class Difference:
 
 
 def paired_difference(hits: NDArray[np.bool_], other: NDArray[np.bool_]) -> Difference:
-    """The adjusted Wald interval of paired proportions (Bonett and Price 2012).
+    """Return the adjusted Wald interval of paired proportions (Bonett and Price 2012).
 
     It adds one discordant photo to either side, so it has a width even if the two models never differ.
 

@@ -64,7 +64,7 @@ def answers(
 def golden_entries(
     output: Path, fields: Mapping[str, Any], photos: Sequence[bytes], runtimes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The `golden` entries of the card: each photo with the answers of every runtime."""
+    """Return the `golden` entries of the card: each photo with the answers of every runtime."""
     rows = {runtime: answers(output, fields, photos, runtime).tolist() for runtime in runtimes}
     main = rows["onnx" if "onnx" in rows else "torch"]
     int8 = rows.get("onnx-int8")

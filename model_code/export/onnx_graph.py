@@ -36,7 +36,7 @@ class _WithFeatures(nn.Module):
 
 
 def has_features(model: nn.Module) -> bool:
-    """True if the graph of `model` gets a second output, because its embedding is the mean of a feature map."""
+    """Return True if the graph of `model` gets a second output, because its embedding is the mean of a feature map."""
     return isinstance(model, Classifier) and model.backbone.has_feature_map
 
 

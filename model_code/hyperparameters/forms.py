@@ -52,12 +52,12 @@ _FOREIGN_PREFIXES: Final = ("sagemaker_", "_tuning_objective_metric")
 
 
 def names() -> tuple[str, ...]:
-    """Every name, once, in the order of the table."""
+    """Return every name, once, in the order of the table."""
     return tuple(dict.fromkeys(row.name for row in TABLE))
 
 
 def rows(strategy: Strategy | str) -> dict[str, Hyperparameter]:
-    """The rows that mean something to `strategy`, by name."""
+    """Return the rows that mean something to `strategy`, by name."""
     return {row.name: row for row in TABLE if Strategy(strategy) in row.strategies}
 
 
@@ -82,7 +82,7 @@ def resolve(values: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The hyperparameters that SageMaker left in SM_HPS (a JSON object), or none; not yet checked."""
+    """Return the hyperparameters that SageMaker left in SM_HPS (a JSON object), or none; not yet checked."""
     try:
         values = json.loads(environment.get("SM_HPS") or "{}")
     except json.JSONDecodeError as error:
@@ -115,14 +115,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_arguments(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The hyperparameters that the command line gave; not yet checked."""
+    """Return the hyperparameters that the command line gave; not yet checked."""
     return {name: getattr(namespace, name) for name in names() if hasattr(namespace, name)}
 
 
 def search_space(
     strategy: Strategy | str, overrides: Mapping[str, Mapping[str, Any] | None] | None = None
 ) -> dict[str, Hyperparameter]:
-    """The rows to search, each with its range in `search`.
+    """Return the rows to search, each with its range in `search`.
 
     Args:
         strategy: The strategy whose table is searched.
@@ -184,7 +184,7 @@ def _overridden(row: Hyperparameter, override: Mapping[str, Any]) -> Hyperparame
 def parameter_ranges(
     strategy: Strategy | str, overrides: Mapping[str, Mapping[str, Any] | None] | None = None
 ) -> dict[str, list[dict[str, Any]]]:
-    """The ParameterRanges for `strategy`: numbers are strings, as its API wants. See `search_space`."""
+    """Return the ParameterRanges for `strategy`: numbers are strings, as its API wants. See `search_space`."""
     ranges: dict[str, list[dict[str, Any]]] = {
         "ContinuousParameterRanges": [],
         "IntegerParameterRanges": [],

@@ -104,7 +104,7 @@ class Hyperparameter:
         return value
 
     def parse(self, text: Any) -> Value:
-        """The checked value that `text` (a string, or a value already of its type) stands for."""
+        """Return the checked value that `text` (a string, or a value already of its type) stands for."""
         try:
             if self.kind is Kind.FLOAT:
                 return self.check(float(text))

@@ -75,7 +75,7 @@ class Backbone(nn.Module):
         return self.network(photos)
 
     def blocks(self) -> list[Block]:
-        """The backbone from input to output in units of fine-tuning; every parameter is in exactly one."""
+        """Return the backbone from input to output in units of fine-tuning; every parameter is in exactly one."""
         groups: list[tuple[str, list[nn.Module]]] = []
         for name, module in _units(self.network):
             if not any(True for _ in module.parameters()):
@@ -106,7 +106,7 @@ class Classifier(nn.Module):
 
 
 def attach_head(backbone: Backbone, head: nn.Module) -> Classifier:
-    """The whole classifier of a backbone and a head that takes [n, dim]."""
+    """Return the whole classifier of a backbone and a head that takes [n, dim]."""
     return Classifier(backbone, head)
 
 

@@ -36,7 +36,7 @@ class ClassRows:
 
 
 def pretrained_rows(weights: Path, dim: int) -> ClassRows | None:
-    """The last linear layer of a weights file.
+    """Return the last linear layer of a weights file.
 
     Args:
         weights: A state_dict, or safetensors.

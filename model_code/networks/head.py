@@ -96,7 +96,7 @@ class Head(nn.Module):
         )
 
     def folded(self) -> nn.Module:
-        """The same function without standardization: a Linear, or Linear, ReLU, Linear. For export."""
+        """Return the same function without standardization: a Linear, or Linear, ReLU, Linear. For export."""
         first = self.hidden if self.hidden is not None else self.output
         folded = nn.Linear(first.in_features, first.out_features)
         with torch.no_grad():

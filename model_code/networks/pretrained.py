@@ -13,7 +13,7 @@ from model_code.networks.torchvision_compat import torchvision
 
 
 def weights_url(architecture: str, name: str = "DEFAULT") -> str:
-    """The URL of a torchvision weights file; the digits before its suffix are the start of its SHA-256 (torch.hub).
+    """Return the URL of a torchvision weights file; its suffix is preceded by the start of its SHA-256 (torch.hub).
 
     Args:
         architecture: torchvision's name.

@@ -56,7 +56,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _bare(name: str) -> str:
-    """A tensor's name without the wrappers that a training loop put around its model, in any order."""
+    """Return a tensor's name without the wrappers that a training loop put around its model, in any order."""
     parts = name.split(".")
     return ".".join(part for part in parts if part not in _PREFIXES)
 
@@ -70,7 +70,7 @@ class Weights:
 
     @classmethod
     def read(cls, path: Path) -> Weights:
-        """The weights in `path`, with the digest of the whole file."""
+        """Return the weights in `path`, with the digest of the whole file."""
         return cls(path, sha256_of(path))
 
 

@@ -38,7 +38,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def svg(width: float, height: float, title: str, body: str, style: str = "") -> str:
-    """A picture with a name for those who do not see it."""
+    """Return a picture with a name for those who do not see it."""
     name = f' class="{style}"' if style else ""
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title, quote=True)}"{name}>'
@@ -47,7 +47,7 @@ def svg(width: float, height: float, title: str, body: str, style: str = "") -> 
 
 
 def text(x: float, y: float, content: str, style: str = "", anchor: str = "middle", extra: str = "") -> str:
-    """A label."""
+    """Return a label."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="label {style}"{extra}>{escape(content)}</text>'
 
 
@@ -96,7 +96,7 @@ def line_chart(
     mark: float | None = None,
     height: float = 250,
 ) -> str:
-    """Lines over a common x axis; `mark` draws an upright at an x (the epoch kept)."""
+    """Return lines over a common x axis; `mark` draws an upright at an x (the epoch kept)."""
     points = [point for line in series for point in line.points]
     if not points:
         return ""
@@ -187,7 +187,7 @@ def reliability_chart(before: Sequence[ConfidenceBin], after: Sequence[Confidenc
 
 
 def interval_chart(mean: float, low: float, high: float, title: str) -> str:
-    """A difference with its interval, against zero."""
+    """Return a difference with its interval, against zero."""
     height = 96.0
     reach = max(abs(low), abs(high), 0.01) * 1.25
     left, right = 24, _WIDTH - 24
@@ -269,7 +269,7 @@ def _cell(
 
 
 def strip_chart(values: Sequence[float], names: Sequence[str], title: str) -> str:
-    """One bar per class, best first: the shape of the whole, when there are too many classes to name each."""
+    """Return one bar per class, best first: the shape of the whole, when there are too many classes to name each."""
     height = 200.0
     plane = _Plane((0, len(values)), (0, 1), height, width=2 * _WIDTH)
     parts = [plane.axes([], [0, 0.25, 0.5, 0.75, 1], str, percent, f"{len(values)} classes, best first")]

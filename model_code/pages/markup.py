@@ -25,13 +25,13 @@ def html(content: Content) -> str:
 
 
 def section(title: str, *parts: Content) -> str:
-    """A part of the page under its heading; text becomes a paragraph."""
+    """Return a part of the page under its heading; text becomes a paragraph."""
     body = "\n".join(part.markup if isinstance(part, Html) else f"<p>{escape(part)}</p>" for part in parts)
     return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>"
 
 
 def figure(*parts: Content, caption: str = "", style: str = "") -> Html:
-    """A card with a picture or a table."""
+    """Return a card with a picture or a table."""
     note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     name = f' class="{style}"' if style else ""
     return Html(f"<figure{name}>{''.join(html(part) for part in parts)}{note}</figure>")
@@ -43,23 +43,23 @@ def side_by_side(*parts: Html) -> Html:
 
 
 def note(content: str) -> Html:
-    """A remark in small type."""
+    """Return a remark in small type."""
     return Html(f'<p class="note">{escape(content)}</p>')
 
 
 def meter(share: float, style: str = "first") -> Html:
-    """A bar of `share` (0..1) of its cell's width."""
+    """Return a bar of `share` (0..1) of its cell's width."""
     return Html(f'<span class="meter {style}"><i style="--share:{100 * share:.1f}%"></i></span>')
 
 
 def legend(*entries: Series) -> Html:
-    """The legend of the colors."""
+    """Return the legend of the colors."""
     spans = "".join(f'<span class="{entry.style}">{escape(entry.name)}</span>' for entry in entries)
     return Html(f'<div class="legend">{spans}</div>')
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Content]], caption: str = "") -> Html:
-    """A table in a card. The first cell of a row is its heading; a column whose name begins with `#` holds numbers."""
+    """Return a table in a card. A row begins with its heading; a column whose name begins with `#` holds numbers."""
     head = "".join(
         f'<th scope="col"{_number(column)}>{escape(column.removeprefix("#"))}</th>' for column in columns
     )

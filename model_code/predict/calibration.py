@@ -53,7 +53,7 @@ def log_loss(logits: Floats, labels: Labels, temperature: float = 1.0) -> float:
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> float:
-    """The temperature with the lowest log loss on held-out logits (Guo et al. 2017, arXiv:1706.04599).
+    """Return the temperature with the lowest log loss on held-out logits (Guo et al. 2017, arXiv:1706.04599).
 
     The loss has one minimum in the temperature, so a golden-section search over its logarithm finds it. The
     result is limited to 0.25 .. 50.
@@ -71,7 +71,7 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
 
 
 def fit_threshold(probability: Floats, labels: Labels, target: float = 0.95) -> float:
-    """The lowest confidence at which at least a fraction `target` of the answers is right.
+    """Return the lowest confidence at which at least a fraction `target` of the answers is right.
 
     Where no confidence reaches the target, the one with the best accuracy among those that still answer a
     tenth of the photos.

@@ -184,7 +184,7 @@ class Predictor:
 
 
 def read_transform(card: ModelCard) -> Transform:
-    """The card's transform.
+    """Return the card's transform.
 
     Raises:
         BundleError: its fields are not those of this release's transform.
@@ -210,7 +210,7 @@ class GoldenMismatch(Exception):
 
 
 def golden_output(item: Golden, runtime: Runtime) -> tuple[Sequence[float], float]:
-    """The probabilities to compare with, and the largest difference allowed."""
+    """Return the probabilities to compare with, and the largest difference allowed."""
     own = item.runtime.get(runtime)
     if own is not None or runtime is not Runtime.ONNX_INT8:
         return own or item.probabilities, GOLDEN_TOLERANCE[runtime]

@@ -65,7 +65,7 @@ def _floats(tensor: torch.Tensor) -> Floats:
 
 
 def load_classifier(directory: Path, card: ModelCard) -> Classifier:
-    """The classifier of an opened bundle in torch, on the CPU, in eval mode.
+    """Return the classifier of an opened bundle in torch, on the CPU, in eval mode.
 
     Raises:
         ArchitectureError: the weights do not fit the card's architecture and classes.
@@ -80,7 +80,7 @@ def load_classifier(directory: Path, card: ModelCard) -> Classifier:
 
 
 def _head_like(tensors: Mapping[str, Tensor]) -> nn.Module:
-    """An empty head of the shapes that `Head.folded` gives: Linear, or Linear, ReLU, Linear."""
+    """Return an empty head of the shapes that `Head.folded` gives: Linear, or Linear, ReLU, Linear."""
     weights = {
         name: tensor for name, tensor in tensors.items() if name.startswith("head.") and tensor.ndim == 2
     }

@@ -75,7 +75,7 @@ class Unknown:
         return len(self.center)
 
     def score(self, probabilities: Floats) -> NDArray[np.float32]:
-        """Share of known photos that look more familiar than each of these, from 0 to 1, [n].
+        """Return the share of known photos that look more familiar than each of these, from 0 to 1, [n].
 
         Args:
             probabilities: Calibrated, [n, classes].
@@ -85,7 +85,7 @@ class Unknown:
         return np.interp(raw, self.quantiles, ranks).astype(np.float32)
 
     def flags(self, scores: Floats) -> NDArray[np.bool_]:
-        """Photos better treated as unknown: one in twenty of the known ones is among them."""
+        """Return photos better treated as unknown: one in twenty of the known ones is among them."""
         return np.asarray(scores) > FLAGGED
 
     def _raw(self, logs: Floats) -> NDArray[np.float64]:
@@ -270,7 +270,7 @@ def save(unknown: Unknown, path: Path) -> None:
 
 
 def load(path: Path) -> Unknown | None:
-    """The score of a bundle; None where an older release exported it without one.
+    """Return the score of a bundle; None where an older release exported it without one.
 
     Raises:
         ValueError: Written by a newer release, or damaged.

@@ -6,7 +6,7 @@ import os
 
 
 def cores() -> int:
-    """The cores this process may use: SM_NUM_CPUS, else OMP_NUM_THREADS, else what it is bound to.
+    """Return the cores this process may use: SM_NUM_CPUS, else OMP_NUM_THREADS, else what it is bound to.
 
     torchrun's processes on one machine share its cores. For several it sets OMP_NUM_THREADS to 1, which limits
     torch, not the number of cores for decoding.

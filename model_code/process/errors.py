@@ -10,7 +10,7 @@ _OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, at most 200 characters and without the address of an object.
+    """Return the first line of an error's message, at most 200 characters and without the address of an object.
 
     An error without a message gives the name of its class.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def optional(arguments: argparse.Namespace, parser: argparse.ArgumentParser, name: str) -> Path | None:
-    """The path of input `name`; None where it is the parser's default (SageMaker's path) and nothing is there.
+    """Return the path of input `name`; None where it is the parser's default (SageMaker's path) and nothing is there.
 
     Raises:
         FileNotFoundError: It is another path, and nothing is there.

@@ -40,7 +40,7 @@ class Entry:
     inference_id: str | None = None
 
     def fields(self) -> dict[str, Any]:
-        """The fields of the log line."""
+        """Return the fields of the log line."""
         said: dict[str, Any] = {
             "time": datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
         }

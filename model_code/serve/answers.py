@@ -38,7 +38,7 @@ class Answer:
 
     @classmethod
     def of(cls, probabilities: Floats, heat_map: bytes | None = None) -> Answer:
-        """The answer for probabilities [classes] in the model's order; classes that tie stay in that order."""
+        """Return the answer for probabilities [classes] in the model's order; classes that tie stay in that order."""
         order = np.argsort(-probabilities, kind="stable")
         return cls(order, probabilities[order], heat_map)
 
@@ -68,7 +68,7 @@ class Writer:
     refusals: Refusals = Refusals.STATUS
 
     def response(self, query: Query, outcomes: Sequence[Outcome]) -> Response:
-        """The response to a whole request.
+        """Return the response to a whole request.
 
         A photo that cannot be read fails the request, except in JSON lines, where it fails only its own line as
         long as another line succeeds, and except with `Refusals.ROW`, where its reason takes the place of its answer.
@@ -134,7 +134,7 @@ class Writer:
         return f', "set": [{", ".join(self._quoted[i] for i in answer.order[:count].tolist())}]'
 
     def _prediction(self, answer: Answer, top_k: int | None, doubt: str) -> str:
-        """One photo's answer as a JSON object without its closing brace.
+        """Return one photo's answer as a JSON object without its closing brace.
 
         Formatted without `json`, which takes four times as long here: most of an answer never changes.
         """
@@ -193,7 +193,7 @@ class Writer:
 
 
 def refusal(error: Exception) -> HttpError:
-    """The HTTP error for what went wrong with one photo."""
+    """Return the HTTP error for what went wrong with one photo."""
     if isinstance(error, HttpError):
         return error
     if isinstance(error, PhotoError):

@@ -41,7 +41,7 @@ class Model(Protocol):
         """Calibrated probabilities [n, classes] of prepared photos."""
 
     def explain(self, prepared: object, target: str | None) -> Answer:
-        """One photo's answer with its heat map."""
+        """Return one photo's answer with its heat map."""
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class Batcher:
         return len(self._running) < self._workers
 
     def take(self) -> Batch:
-        """One batch of what is waiting."""
+        """Return one batch of what is waiting."""
         share = min(self._max_batch, math.ceil(len(self._pending) / (_ROUNDS * self._workers)))
         items = [self._pending.popleft() for _ in range(share)]
         batch = Batch(items, time.perf_counter(), [_PENDING] * share)

@@ -70,7 +70,7 @@ class Measured:
         return max(self.rates.values())
 
     def best_batch(self) -> int:
-        """The smallest batch size that comes close to this way's best throughput."""
+        """Return the smallest batch size that comes close to this way's best throughput."""
         return min(size for size, rate in self.rates.items() if rate * _WORTH >= self.rate)
 
 
@@ -100,7 +100,7 @@ def choose(ways: Sequence[Measured], serial_seconds: float, cores: int, settings
 
 
 def fixed(settings: Settings) -> Arrangement | None:
-    """The arrangement, if the settings leave nothing to measure."""
+    """Return the arrangement, if the settings leave nothing to measure."""
     chosen = (settings.processes, settings.workers, settings.threads, settings.max_batch)
     if any(value is None for value in chosen):
         return None
@@ -140,7 +140,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _throughput(call: Callable[[], object], size: int, workers: int) -> float:
-    """Photos per second of `workers` threads that repeat `call` for one slice of time."""
+    """Return photos per second of `workers` threads that repeat `call` for one slice of time."""
     counts = [0] * workers
     until = time.perf_counter() + _SLICE
 

@@ -65,14 +65,14 @@ class Explainer:
 
 
 def activation(features: Floats, weights: Floats) -> Floats:
-    """The map [h', w'] of one class in 0..1: 0 without evidence, 1 at the maximum."""
+    """Return the map [h', w'] of one class in 0..1: 0 without evidence, 1 at the maximum."""
     heat = np.maximum(np.tensordot(weights, features, axes=1), 0)
     peak = float(heat.max())
     return (heat / peak if peak > 0 else heat).astype(np.float32)
 
 
 def overlay(pixels: Pixels, heat: Floats) -> bytes:
-    """A PNG of the photo [h, w, 3] tinted by the map, from blue (low) to red (high)."""
+    """Return a PNG of the photo [h, w, 3] tinted by the map, from blue (low) to red (high)."""
     height, width = pixels.shape[:2]
     smooth = Image.fromarray(heat).resize((width, height), Image.Resampling.BICUBIC)
     levels = np.clip(np.asarray(smooth) * 255, 0, 255).astype(np.uint8)
@@ -120,7 +120,7 @@ def _linear_head(predictor: Predictor) -> Floats:
 
 
 def _float_session(predictor: Predictor) -> Session:
-    """The session to check the head with: for int8, that of the float graph it was made of.
+    """Return the session to check the head with: for int8, that of the float graph it was made of.
 
     The head of an int8 graph may be corrected for the rounding of its features, by an amount that depends on the
     model. Both graphs have the same layers, so the float one tells exactly whether the network ends in the head.
@@ -136,7 +136,7 @@ def _float_session(predictor: Predictor) -> Session:
 
 
 def _agree(ours: Floats, logits: Floats) -> bool:
-    """True if two rows of logits agree up to the rounding of a runtime."""
+    """Return True if two rows of logits agree up to the rounding of a runtime."""
     if float(ours.std()) == 0 or float(logits.std()) == 0:
         return False
     return float(np.corrcoef(ours, logits)[0, 1]) > 0.98

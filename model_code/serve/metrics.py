@@ -76,16 +76,16 @@ class Board:
         """Per process: when it was last seen healthy, by `time.perf_counter` (one clock for all); 0: never started."""
 
     def row(self, number: int) -> Metrics:
-        """The row of process `number`."""
+        """Return the row of process `number`."""
         return Metrics(self._cells[number * _WIDTH : (number + 1) * _WIDTH], self._well[number : number + 1])
 
     def silence(self) -> float:
-        """Seconds since the least responsive process was last seen healthy."""
+        """Return seconds since the least responsive process was last seen healthy."""
         now = time.perf_counter()
         return max((now - seen for seen in self._well if seen), default=0.0)
 
     def render(self, info: dict[str, str]) -> bytes:
-        """The text that Prometheus scrapes; `info` become the labels of `serve_info`."""
+        """Return the text that Prometheus scrapes; `info` become the labels of `serve_info`."""
         labels = ",".join(f'{name}="{_escape(value)}"' for name, value in info.items())
         lines = [
             "# HELP serve_info What is being served.",

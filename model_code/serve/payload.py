@@ -75,7 +75,7 @@ class Encoded:
     where: str
 
     def decode(self) -> bytes:
-        """The photo's bytes.
+        """Return the photo's bytes.
 
         Raises:
             HttpError: 400, it is not base64, or nothing.
@@ -160,7 +160,7 @@ def read(request: Request, default_top_k: int, max_photos: int) -> Query:
 
 
 def negotiate(accept: str, natural: Format, options: Options) -> Format:
-    """The best format of an Accept header (RFC 9110, section 12.5.1); `natural` if the client accepts any.
+    """Return the best format of an Accept header (RFC 9110, section 12.5.1); `natural` if the client accepts any.
 
     Raises:
         HttpError: 406 if no format fits.
@@ -315,7 +315,7 @@ def _parse(text: bytes) -> Any:
 
 
 def _photo(item: Any, where: str) -> Encoded:
-    """The photo of one instance: base64 text, or an object that holds it under one of `_PHOTO_KEYS`."""
+    """Return the photo of one instance: base64 text, or an object that holds it under one of `_PHOTO_KEYS`."""
     if isinstance(item, str):
         if item.startswith(("http://", "https://", "s3://", "file://", "ftp://")):
             raise _no_urls(where)

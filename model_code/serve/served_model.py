@@ -63,7 +63,7 @@ class ServedModel:
         return self.predictor.probabilities(self.predictor.logits_of(prepared))
 
     def explain(self, prepared: Pixels, target: str | None) -> Answer:
-        """One photo's answer with its heat map.
+        """Return one photo's answer with its heat map.
 
         Raises:
             HttpError: 4xx saying why there is none.
@@ -75,7 +75,7 @@ class ServedModel:
 
 
 def _decodes_small(photo: bytes) -> bool:
-    """A JPEG whose scans are not progressive: libjpeg-turbo decodes it at reduced scale, row by row.
+    """Return a JPEG whose scans are not progressive: libjpeg-turbo decodes it at reduced scale, row by row.
 
     A progressive one (frame header SOF2) needs all its coefficients in memory, whatever the scale. The segments are
     walked by their lengths (ITU-T T.81, B.1.1.4): a thumbnail in one of them has a frame header of its own.

@@ -55,7 +55,7 @@ class Settings:
 
 
 def parser(environment: Mapping[str, str] = os.environ) -> argparse.ArgumentParser:
-    """The command line; SageMaker's environment variables fill the defaults."""
+    """Return the parser of the command line; SageMaker's environment variables fill the defaults."""
     parsed = argparse.ArgumentParser(
         prog="python -m model_code.serve",
         description="Serve a model bundle over HTTP: GET /ping, POST /invocations, GET /metrics.",

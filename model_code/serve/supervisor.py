@@ -47,7 +47,7 @@ class Child:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Return a listening socket.
 
     Raises:
         ServeError: the port is taken or the address is not this machine's.
@@ -256,7 +256,7 @@ class Supervisor:
         self._restarts.append((time.monotonic() + wait, child.row))
 
     def _next_deadline(self) -> float | None:
-        """Seconds until the next restart or kill is due."""
+        """Return seconds until the next restart or kill is due."""
         dues = [due for due, _ in self._restarts] if self._stop_by is None else [self._stop_by]
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 

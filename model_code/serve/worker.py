@@ -114,7 +114,7 @@ class Worker:
         return Predictor.open(self._directory, runtime=self._settings.runtime, threads=threads)
 
     def _handling_seconds(self, photo: bytes) -> float:
-        """Seconds to parse a request and format its answer, which only one thread of a process can do at a time."""
+        """Return the seconds that parsing and formatting a request take; one thread of a process does it at a time."""
         request = Request("POST", "/invocations", "", {"content-type": "image/jpeg"}, photo, True)
         classes = len(self._writer.classes)
         answer = Answer.of(np.full(classes, 1 / classes, np.float32))
@@ -205,7 +205,7 @@ class Worker:
         return Capabilities(info, made.processes * made.workers * made.max_batch)
 
     def describe(self) -> str:
-        """A one-line description of model and arrangement."""
+        """Return a one-line description of model and arrangement."""
         made = self._arrangement
         cores = f"{made.processes} process(es) x {made.workers} worker(s) x {made.threads} thread(s)"
         return f"{self._predictor.card.name} with {self._predictor.runtime}: {cores}, batches up to {made.max_batch}"
@@ -222,7 +222,7 @@ def provenance(predictor: Predictor, directory: Path) -> dict[str, object]:
 
 
 def warm_up_photo(predictor: Predictor) -> bytes:
-    """A golden photo, or a gray one of the network's size if the bundle has none."""
+    """Return a golden photo, or a gray one of the network's size if the bundle has none."""
     if predictor.card.golden:
         return base64.b64decode(predictor.card.golden[0].photo)
     out = io.BytesIO()

@@ -32,7 +32,7 @@ _OPTIONAL: Final = ("weights", "calibration", "valid_photos")
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    """The command line; SageMaker's SM_* variables provide the default folders."""
+    """Return the parser of the command line; SageMaker's SM_* variables provide the default folders."""
     arguments = argparse.ArgumentParser(
         prog="python -m model_code.train",
         description="Fit a classifier on embeddings (--strategy head) or photos (--strategy finetune). "
@@ -79,7 +79,7 @@ def _checkpoint_folder(environment: Mapping[str, str]) -> Path | None:
 
 
 def job_from(arguments: argparse.Namespace, environment: Mapping[str, str], world: World) -> Job:
-    """The job that a command line and an environment describe.
+    """Return the job that a command line and an environment describe.
 
     Raises:
         HyperparameterError: A hyperparameter is wrong.

@@ -53,7 +53,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The state in `path`, on the CPU.
+    """Return the state in `path`, on the CPU.
 
     Raises:
         CorruptCheckpoint: The file is cut short, altered or something else.
@@ -106,7 +106,7 @@ class Checkpoints:
         return self._folder is not None
 
     def due(self) -> bool:
-        """True if the time budget is spent. Ranks may differ: use rank 0's answer for all."""
+        """Return True if the time budget is spent. Ranks may differ: use rank 0's answer for all."""
         return self.enabled and self._clock() - self._saved_at >= self._seconds
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ class Checkpoints:
         self._saved_at = self._clock()
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint, or None. A damaged one is named on stderr and skipped."""
+        """Return the newest whole checkpoint, or None. A damaged one is named on stderr and skipped."""
         for path in self._newest_first():
             try:
                 return read(path)

@@ -111,7 +111,7 @@ class World:
         return slice(start, min(stop, count))
 
     def sum(self, values: Tensor) -> Tensor:
-        """The element-wise sum of `values` over all ranks, on every rank."""
+        """Return the element-wise sum of `values` over all ranks, on every rank."""
         if self.size == 1:
             return values
         total = values.to(self.device, copy=True)
@@ -119,7 +119,7 @@ class World:
         return total.to(values.device)
 
     def gather(self, item: Any) -> list[Any]:
-        """Every rank's `item`, in the order of ranks, on every rank."""
+        """Return every rank's `item`, in the order of ranks, on every rank."""
         if self.size == 1:
             return [item]
         items: list[Any] = [None] * self.size
@@ -144,7 +144,7 @@ class World:
 
 
 def pick_device(local_rank: int = 0) -> torch.device:
-    """The accelerator of this process where there is one, else the CPU."""
+    """Return the accelerator of this process where there is one, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     return torch.device("cpu")

@@ -38,7 +38,7 @@ class Features:
         return int(self.rows.shape[1])
 
     def to(self, device: torch.device) -> "Features":
-        """A copy on `device`; itself where it is there already."""
+        """Return a copy on `device`; itself where it is there already."""
         if self.rows.device == device:
             return self
         return Features(
@@ -50,7 +50,7 @@ class Features:
         )
 
     def evaluation(self) -> Tensor:
-        """Each photo's evaluation view, float32 [photos, dim]."""
+        """Return each photo's evaluation view, float32 [photos, dim]."""
         return self.rows[self.first].float()
 
     def spread(self) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ class Features:
 
 
 def collect(batches: Sequence[Embeddings], classes: Sequence[str]) -> Features:
-    """The photos of several embeddings files, with labels as indices into `classes`.
+    """Return the photos of several embeddings files, with labels as indices into `classes`.
 
     Photos are sorted by key, so the order does not depend on how they were distributed over shards.
 
@@ -99,7 +99,7 @@ def collect(batches: Sequence[Embeddings], classes: Sequence[str]) -> Features:
 
 
 def read(folder: Path, classes: Sequence[str]) -> Features:
-    """The features of a channel folder; see `collect`."""
+    """Return the features of a channel folder; see `collect`."""
     return collect(read_folder(folder), classes)
 
 

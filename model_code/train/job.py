@@ -51,7 +51,7 @@ class Job:
         return self.values["mode"] == Mode.FINAL
 
     def checkpoints(self, identity: str) -> Checkpoints:
-        """The checkpoints of the fit with this fingerprint."""
+        """Return the checkpoints of the fit with this fingerprint."""
         return Checkpoints(
             self.folders.checkpoints, identity, seconds=self.checkpoint_seconds, writes=self.world.is_main
         )

@@ -49,7 +49,7 @@ class Schedule:
         return min(self.epochs, self.stop_after or self.epochs)
 
     def rate(self, step: int) -> float:
-        """The factor on every learning rate at step `step` (from 0)."""
+        """Return the factor on every learning rate at step `step` (from 0)."""
         total = self.epochs * self.steps
         rising = int(self.warmup * total)
         if step < rising:
@@ -66,7 +66,7 @@ class Task(Protocol):
         ...
 
     def train_step(self, epoch: int, step: int) -> Tally:
-        """One optimizer step; this rank's loss, hits and photos."""
+        """Take one optimizer step; return this rank's loss, hits and photos."""
         ...
 
     def validate(self) -> Tally | None:
@@ -74,7 +74,7 @@ class Task(Protocol):
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the weights that would be kept now."""
+        """Return a copy of the weights that would be kept now."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Progress:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "Progress":
-        """The inverse of `state`."""
+        """Return the inverse of `state`."""
         return cls(**{**state, "tally": Tally(**state["tally"])})
 
 

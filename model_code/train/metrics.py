@@ -30,7 +30,7 @@ class Tally:
         self.photos += photos
 
     def numbers(self) -> dict[str, float]:
-        """The sums as plain numbers; `Tally(**numbers)` is the inverse."""
+        """Return the sums as plain numbers; `Tally(**numbers)` is the inverse."""
         return {"loss": float(self.loss), "correct": float(self.correct), "photos": self.photos}
 
     def add_logits(self, logits: Tensor, labels: Tensor) -> None:
@@ -40,7 +40,7 @@ class Tally:
             self.add(loss, (logits.argmax(1) == labels).sum(), len(labels))
 
     def over(self, world: World = _ALONE) -> "Tally":
-        """The sum of every rank's tally: the exact figure over all photos. Collective."""
+        """Return the sum of every rank's tally: the exact figure over all photos. Collective."""
         device = world.device if world.size > 1 else "cpu"
         sums = list(self.numbers().values())
         total = world.sum(torch.tensor(sums, dtype=torch.float64, device=device))

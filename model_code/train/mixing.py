@@ -25,7 +25,7 @@ class Loss:
     class_weights: Tensor | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor, partners: Tensor, share: Tensor) -> Tensor:
-        """The loss of each photo, [n].
+        """Return the loss of each photo, [n].
 
         Args:
             logits: [n, classes].

@@ -23,7 +23,7 @@ from model_code.tune.search import Tuning, best_of
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    """The command line: that of `train`, with the arguments of the search."""
+    """Return the parser of the command line: that of `train`, with the arguments of the search."""
     arguments = train.parser(environment)
     arguments.prog = "python -m model_code.tune"
     arguments.description = (
@@ -51,7 +51,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def tuning_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Tuning:
-    """The search that a command line describes.
+    """Return the search that a command line describes.
 
     Raises:
         HyperparameterError: A hyperparameter or a range is wrong.

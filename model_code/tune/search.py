@@ -62,7 +62,7 @@ class Tuning:
         return self.job.folders.model_dir / "trials.json"
 
     def journal(self, data: Sequence[str]) -> Path | None:
-        """The file that keeps finished trials for a restart, named after everything that determines the search.
+        """Return the file that keeps finished trials for a restart, named after everything that determines the search.
 
         Args:
             data: The `train.data_identity` of the job.
@@ -131,7 +131,7 @@ class Tuning:
 
 
 def best_of(done: Sequence[Trial]) -> Trial:
-    """The trial with the highest objective; ties, common with few photos, go to the lower loss."""
+    """Return the trial with the highest objective; ties, common with few photos, go to the lower loss."""
     return max(done, key=lambda trial: (trial.objective, -trial.metrics.get("valid_loss", 0.0)))
 
 

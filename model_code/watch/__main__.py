@@ -24,7 +24,7 @@ _FAILURES = (BundleError, ShardError, WatchError, FileNotFoundError, ValueError)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; its defaults are SageMaker's folders of a processing job."""
+    """Return the parser of the command line; its defaults are SageMaker's folders of a processing job."""
     arguments = argparse.ArgumentParser(
         prog="python -m model_code.watch",
         description="Compare captured photos of an endpoint with photos that its model was not trained on. Writes "
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; the exit status: 0, or 1 with the reason on stderr."""
+    """Run the command; return the exit status: 0, or 1 with the reason on stderr."""
     options = parser()
     arguments = options.parse_args(argv)
     try:

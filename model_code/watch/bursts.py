@@ -31,7 +31,7 @@ class Bursts:
         """Cosine from which two photos count as one."""
 
     def first_of_each(self, embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Rows of the photos that count: the first of each burst, in order.
+        """Return rows of the photos that count: the first of each burst, in order.
 
         A camera that fails makes all photos similar, and they are no burst. Photos far apart in the window do not
         belong together, so only a similarity that hardly any two of those reach counts as near.

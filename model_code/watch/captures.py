@@ -46,7 +46,7 @@ class Tally:
 
 
 def read_captures(files: Iterable[Path], tally: Tally) -> Iterator[Served]:
-    """The photos of capture files, each once; what cannot be read is counted in `tally` and never an error."""
+    """Yield the photos of capture files, each once; what cannot be read is counted in `tally` and never an error."""
     seen: set[str] = set()
     for file in files:
         with file.open("rb") as lines:
@@ -87,7 +87,7 @@ def _time(text: str) -> datetime:
 
 
 def _bodies(side: Mapping[str, Any]) -> Iterator[bytes]:
-    """Photos of one captured request: its bytes, or those in a JSON document or in JSON lines."""
+    """Yield photos of one captured request: its bytes, or those in a JSON document or in JSON lines."""
     data, encoding = str(side["data"]), str(side.get("encoding", "BASE64"))
     raw = base64.b64decode(data, validate=True) if encoding == "BASE64" else data.encode()
     if "json" not in str(side.get("observedContentType", "")).lower():

@@ -90,7 +90,7 @@ def estimate(basis: Basis, probabilities: Floats) -> Estimate:
 
 
 def per_class(basis: Basis, probabilities: Floats) -> dict[int, Estimate]:
-    """The same of the photos answered with each class that has enough: its precision."""
+    """Return the same of the photos answered with each class that has enough: its precision."""
     answers = probabilities.argmax(axis=1)
     whole = estimate(basis, probabilities)
     lift = whole.accuracy - float(probabilities.max(axis=1).mean())

@@ -169,7 +169,7 @@ def _compared(
 
 
 def _unknown(model: WatchedModel, probabilities: NDArray[np.floating]) -> dict[str, float] | None:
-    """Share of photos unlike every class: those flagged, less what known photos are flagged by design."""
+    """Return the share of photos unlike every class: those flagged, less what known photos are flagged by design."""
     score = model.predictor.unknown
     if score is None:
         return None

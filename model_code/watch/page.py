@@ -30,7 +30,7 @@ _MEANING = {
 
 
 def thumbnail(photo: bytes) -> bytes | None:
-    """A JPEG whose shorter side is `SIDE`, re-encoded, so that no metadata of the photo comes along."""
+    """Return a JPEG whose shorter side is `SIDE`, re-encoded, so that no metadata of the photo comes along."""
     try:
         return photos.thumbnail(photo, SIDE)
     except PhotoError:
@@ -38,7 +38,7 @@ def thumbnail(photo: bytes) -> bytes | None:
 
 
 def render(found: Found, classes: Sequence[str], title: str) -> str:
-    """The page; the same look gives the same bytes."""
+    """Return the page; the same look gives the same bytes."""
     document = found.document
     parts = [
         _header(document, title),

@@ -115,7 +115,7 @@ def save(reference: Reference, folder: Path) -> None:
 
 
 def load(folder: Path, model: str) -> Reference | None:
-    """The reference in a folder; None where there is none.
+    """Return the reference in a folder; None where there is none.
 
     Raises:
         WatchError: It is damaged, of a newer release, or of another model.

@@ -20,7 +20,7 @@ def doubt(probabilities: Floats) -> NDArray[np.float64]:
 
 
 def choose(worth: Floats, embeddings: Floats, count: int) -> NDArray[np.int64]:
-    """Rows of at most `count` photos, the one most wanted first.
+    """Return rows of at most `count` photos, the one most wanted first.
 
     Greedy: each next photo has the largest product of its worth and its distance from those chosen already, so that
     ten photos of one difficult scene do not take ten places.

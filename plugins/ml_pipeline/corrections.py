@@ -73,7 +73,7 @@ def _client(settings: Settings) -> Client:
 
 
 def _full(s3: Client, bucket: str, name: str, photos: Sequence[str]) -> list[str]:
-    """The SHA-256 of each photo, found by its key among the photos of the newest version.
+    """Return the SHA-256 of each photo, found by its key among the photos of the newest version.
 
     Raises:
         CorrectionError: A photo is not in it.

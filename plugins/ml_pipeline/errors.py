@@ -187,7 +187,7 @@ def _retries_left(error: BaseException, try_number: int, max_tries: int) -> int:
 
 
 def _round(try_number: int, max_tries: int) -> int:
-    """Number of this try, from 1, since the task was last cleared: a clear raises max_tries."""
+    """Return the number of this try, from 1, since the task was last cleared: a clear raises max_tries."""
     return try_number - max(0, max_tries - RETRIES)
 
 

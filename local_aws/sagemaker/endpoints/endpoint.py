@@ -388,7 +388,7 @@ def _capture_summary(config: Document) -> Document | None:
 
 
 def first_members(plan: Plan) -> Document:
-    """The members of a new endpoint's document that its configuration decides."""
+    """Return the members of a new endpoint's document that its configuration decides."""
     config = plan["config"]
     members = {
         "DataCaptureConfig": _capture_summary(config),
@@ -421,7 +421,7 @@ class Endpoints:
             return self._endpoints.get((region, name))
 
     def all(self) -> list[Endpoint]:
-        """All endpoints."""
+        """Return all endpoints."""
         with self._lock:
             return list(self._endpoints.values())
 

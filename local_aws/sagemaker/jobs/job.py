@@ -222,7 +222,7 @@ class Jobs:
                 context.store.update(kind, region, name, stopped)
 
     def running(self) -> list[Job]:
-        """All running jobs."""
+        """Return all running jobs."""
         with self._lock:
             return [job for job in self._jobs.values() if not job.finished.is_set()]
 

@@ -90,7 +90,7 @@ class BatchPlan:
 
 
 def records(plan: BatchPlan, content: bytes) -> list[bytes]:
-    """The records of a file; without a split the whole file is one."""
+    """Return the records of a file; without a split the whole file is one."""
     if plan.split == "None":
         return [content]
     return [line for line in content.replace(b"\r\n", b"\n").split(b"\n") if line]

@@ -77,7 +77,7 @@ class GridSearcher:
         return next(self._points, None)
 
     def replay(self, point: Mapping[str, str]) -> int:
-        """The combinations come in the same order again."""
+        """Return the combinations come in the same order again."""
         return next(self._points)[0]
 
     def tell(self, number: int, objective: float | None) -> None:
@@ -161,7 +161,7 @@ class BayesianSearcher:
 
 
 def make_searcher(strategy: str, dimensions: Sequence[Dimension], seed: int, maximize: bool) -> Searcher:
-    """The searcher of a HyperParameterTuningJobStrategyType."""
+    """Return the searcher of a HyperParameterTuningJobStrategyType."""
     if strategy == "Grid":
         return GridSearcher(dimensions)
     if strategy == "Bayesian":

@@ -65,12 +65,12 @@ def _class_table(rows: Sequence[Mapping[str, Any]], caption: str) -> Html:
 
 
 def readable(name: str) -> str:
-    """A class's folder name, formatted for reading."""
+    """Return a class's folder name, formatted for reading."""
     return name.replace("_", " ")
 
 
 def confusion_matrix(document: Mapping[str, Any]) -> str:
-    """A heat map of true classes against predictions, ordered so that mix-ups form blocks."""
+    """Return a heat map of true classes against predictions, ordered so that mix-ups form blocks."""
     names = [readable(row["name"]) for row in document["classes"]]
     matrix = dense(document["confusion"], len(names))
     chosen = np.arange(len(names))
@@ -100,7 +100,7 @@ def confusion_matrix(document: Mapping[str, Any]) -> str:
 
 
 def dense(cells: Sequence[Sequence[int]], classes: int) -> Integers:
-    """The sparse `confusion` of evaluation.json as [classes, classes], without photos of unknown classes."""
+    """Return the sparse `confusion` of evaluation.json as [classes, classes], without photos of unknown classes."""
     matrix = np.zeros((classes + 1, classes), np.int64)
     for row, column, count in cells:
         matrix[row, column] = count
@@ -108,13 +108,13 @@ def dense(cells: Sequence[Sequence[int]], classes: int) -> Integers:
 
 
 def busiest(matrix: Integers, count: int) -> Integers:
-    """The classes with the most mistakes, in their original order."""
+    """Return the classes with the most mistakes, in their original order."""
     wrong = matrix - np.diag(np.diagonal(matrix))
     return np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:count])
 
 
 def seriation(matrix: Integers) -> Integers:
-    """An order of classes that puts those confused with each other side by side.
+    """Return an order of classes that puts those confused with each other side by side.
 
     By the eigenvector of the second smallest eigenvalue of the mistakes' graph Laplacian (Atkins et al. 1998).
     """
@@ -128,7 +128,7 @@ def seriation(matrix: Integers) -> Integers:
 
 
 def mix_ups(document: Mapping[str, Any]) -> str:
-    """The most common mistakes, as a table."""
+    """Return the most common mistakes, as a table."""
     support = {row["name"]: row["photos"] for row in document["classes"]}
     rows = [
         (
@@ -147,7 +147,7 @@ def mix_ups(document: Mapping[str, Any]) -> str:
 
 
 def worst_mistakes(document: Mapping[str, Any], photos: Mapping[str, str]) -> str:
-    """The most confident wrong answers that have a thumbnail."""
+    """Return the most confident wrong answers that have a thumbnail."""
     cards = "".join(
         _mistake(mistake, photos[mistake["key"]]) for mistake in document["worst"] if mistake["key"] in photos
     )

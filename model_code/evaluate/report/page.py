@@ -33,7 +33,7 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The page. The same evaluation gives the same bytes."""
+    """Return the page. The same evaluation gives the same bytes."""
     document, card = report.document, report.card
     parts = [
         _header(document, card),
@@ -151,7 +151,7 @@ def _against_champion(comparison: Mapping[str, Any]) -> str:
 
 
 def comparison_verdict(low: float, high: float) -> str:
-    """The verdict that the interval of a difference supports."""
+    """Return the verdict that the interval of a difference supports."""
     if low > 0:
         return "Better than the champion."
     if high < 0:

@@ -42,7 +42,7 @@ class Activations:
     sample: Mapping[str, Floats]
 
     def ranges(self, calibration: Calibration) -> Ranges:
-        """The range to quantize each activation in."""
+        """Return the range to quantize each activation in."""
         return {name: self._range(name, calibration) for name in self.sample}
 
     def _range(self, name: str, calibration: Calibration) -> tuple[float, float]:

@@ -34,7 +34,7 @@ class Refit:
 
 
 def fit(rounded: Floats, exact: Floats) -> Refit:
-    """The map from embeddings of the int8 graph to those of the float graph, of the same photos, [n, dim] each.
+    """Return the map from embeddings of the int8 graph to those of the float graph, of the same photos, [n, dim] each.
 
     Raises:
         ValueError: there is no photo.
@@ -79,7 +79,7 @@ def fold(path: Path, refit: Refit) -> None:
 
 
 def _first_linear(graph: Any) -> Any:
-    """The first linear layer (Gemm, its weights [out, in]) after `features`, or None."""
+    """Return the first linear layer (Gemm, its weights [out, in]) after `features`, or None."""
     reached = {"features"}
     for node in graph.node:  # ONNX graphs are sorted topologically
         if reached.intersection(node.input):

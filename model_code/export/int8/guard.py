@@ -212,25 +212,25 @@ class _Bench:
         return self._head(self.answers(self._model, self._valid))
 
     def make(self, recipe: Recipe) -> Path:
-        """The graph of a recipe."""
+        """Return the graph of a recipe."""
         path = self._folder / recipe.file_name
         if not path.exists():
             quantize(self._model, self._activations.ranges(recipe.calibration), recipe, path)
         return path
 
     def pays(self, recipe: Recipe) -> bool:
-        """True if the graph of a recipe is sufficiently faster than the float graph."""
+        """Return True if the graph of a recipe is sufficiently faster than the float graph."""
         path = self._folder / "timed.onnx"
         quantize(self._model, self._glimpse.ranges(Calibration.MIN_MAX), recipe, path)
         timed = next(self._valid())[:_TIMED_PHOTOS]
         return speed_up(self._model, path, timed) >= MIN_SPEED_UP
 
     def answers(self, path: Path, photos: Batches) -> Floats:
-        """The input of `readout`: embeddings, or logits if there is no readout."""
+        """Return the input of `readout`: embeddings, or logits if there is no readout."""
         return infer(path, photos(), self._workers, "logits" if self._readout is None else "features")
 
     def attempt(self, recipe: Recipe, refit: Refit | None = None) -> Attempt:
-        """A candidate on the validation photos."""
+        """Measure a candidate on the validation photos."""
         if recipe not in self._found:
             self._found[recipe] = self.answers(self.make(recipe), self._valid)
         found = self._found[recipe] if refit is None else refit(self._found[recipe])
@@ -249,7 +249,7 @@ class _Bench:
 def compare(
     recipe: Recipe, logits: Floats, reference: Floats, labels: NDArray[np.int64], refit: Refit | None = None
 ) -> Attempt:
-    """A candidate's logits compared with the float graph's photo by photo, [photos, classes] each."""
+    """Return a candidate's logits compared with the float graph's photo by photo, [photos, classes] each."""
     right, right_float = logits.argmax(1) == labels, reference.argmax(1) == labels
     return Attempt(
         recipe=recipe,
@@ -264,7 +264,7 @@ def compare(
 def judge(
     attempts: Sequence[Attempt], reference: Floats, labels: NDArray[np.int64]
 ) -> tuple[Verdict, Attempt | None]:
-    """The nearest of the candidates that pass; the verdict tells of it, or of the one that failed by least."""
+    """Return the nearest of the candidates that pass; the verdict tells of it, or of the one that failed by least."""
     passed = [attempt for attempt in attempts if attempt.passes]
     chosen = min(passed, key=lambda attempt: attempt.distance) if passed else None
     shown = chosen or min(attempts, key=lambda attempt: attempt.drop)

@@ -107,7 +107,7 @@ def make_int8(
 
 
 def shares_backbone(model: nn.Module, other: nn.Module) -> bool:
-    """True if two classifiers differ in their heads only, and the head takes the mean of a feature map."""
+    """Return True if two classifiers differ in their heads only, and the head takes the mean of a feature map."""
     if not (
         isinstance(model, Classifier) and isinstance(other, Classifier) and model.backbone.has_feature_map
     ):
@@ -117,7 +117,7 @@ def shares_backbone(model: nn.Module, other: nn.Module) -> bool:
 
 
 def _readout(model: nn.Module) -> Readout | None:
-    """The head of `model` on its embeddings; None where they are not the mean of a feature map."""
+    """Return the head of `model` on its embeddings; None where they are not the mean of a feature map."""
     if not has_features(model):
         return None
     assert isinstance(model, Classifier)
@@ -132,7 +132,7 @@ def _readout(model: nn.Module) -> Readout | None:
 
 
 def calibration_photos(shards: Sequence[Path], transform: Transform) -> list[Pixels]:
-    """The first photos of the calibration shards: photos in a shard are shuffled."""
+    """Return the first photos of the calibration shards: photos in a shard are shuffled."""
     return [pixels for _, pixels in islice(_decoded(shards, transform), CALIBRATION_PHOTOS)]
 
 

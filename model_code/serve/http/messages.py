@@ -71,7 +71,7 @@ class HttpError(Exception):
     headers: tuple[tuple[str, str], ...] = field(default=())
 
     def response(self) -> Response:
-        """The error as an answer: `{"error": {"reason": ..., "message": ...}}`."""
+        """Return the error as an answer: `{"error": {"reason": ..., "message": ...}}`."""
         body = json.dumps({"error": {"reason": self.reason, "message": self.message}}).encode() + b"\n"
         return Response(self.status, body, headers=self.headers, reason=self.reason)
 

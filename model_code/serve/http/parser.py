@@ -96,7 +96,7 @@ class RequestReader:
                 raise self._too_long()
 
     def next_piece(self, data: memoryview) -> int:
-        """Bytes of `data` that hold at most one request's head, or the rest of its body.
+        """Return bytes of `data` that hold at most one request's head, or the rest of its body.
 
         Fed in such pieces, a client that pipelines thousands of requests is parsed one request at a time.
         """

@@ -29,7 +29,7 @@ class Poller(Protocol):
 
 
 def best_poller() -> Poller:
-    """The best poller of this system."""
+    """Return the best poller of this system."""
     return EpollPoller() if hasattr(select, "epoll") else SelectorPoller()
 
 

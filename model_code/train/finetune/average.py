@@ -49,7 +49,7 @@ class Average:
             shadow.copy_(kept)
 
     def state(self) -> dict[str, Any]:
-        """The state that `restore` takes, on the CPU."""
+        """Return the state that `restore` takes, on the CPU."""
         return {"steps": self._steps, "shadow": [shadow.cpu() for shadow in self._shadow]}
 
     @torch.no_grad()

@@ -64,7 +64,7 @@ class PhotoIndex:
         return len(self.labels)
 
     def read(self, photo: int) -> bytes:
-        """The bytes of one photo's file."""
+        """Return the bytes of one photo's file."""
         shard = _opened(self.shards[self.shard[photo]])
         return os.pread(shard.descriptor, int(self.size[photo]), int(self.offset[photo]))
 
@@ -166,7 +166,7 @@ class Plan:
         return batch[self._world.share(len(batch))] if self.replicated else batch
 
     def batch_photos(self, step: int) -> int:
-        """Photos in the global batch of a step."""
+        """Return photos in the global batch of a step."""
         if self.replicated:
             return _part(self.photos, self.steps, step)
         return sum(_part(held, self.steps, step) for held in self.photos_held)
@@ -212,7 +212,7 @@ class Photos(Dataset[Any]):
         return len(self._index)
 
     def __getitems__(self, positions: Sequence[Position]) -> Batch:
-        """The batch of (epoch, photo) pairs: pixels and labels [n]."""
+        """Return the batch of (epoch, photo) pairs: pixels and labels [n]."""
         side = self._transform.crop
         pixels = torch.empty((len(positions), side, side, 3), dtype=torch.uint8)
         filled = pixels.numpy()
@@ -318,6 +318,6 @@ class TrainingStream:
 def stream_once(
     dataset: Photos, numbers: NDArray[np.int64], batch_size: int, workers: int, pinned: bool = False
 ) -> Iterator[Batch]:
-    """The photos with these numbers, once, in this order."""
+    """Return the photos with these numbers, once, in this order."""
     parts = [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
     return _load(dataset, [[(0, int(photo)) for photo in part] for part in parts], workers, pinned)

@@ -50,7 +50,7 @@ class Origin:
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """The origin that a job names.
+        """Return the origin that a job names.
 
         Raises:
             FileNotFoundError: The weights are missing.
@@ -64,7 +64,7 @@ class Origin:
         return self.architecture, self.weights.sha256 if self.weights else None, self.transform.id
 
     def backbone(self) -> Backbone:
-        """A fresh copy of the backbone, in eval mode."""
+        """Return a fresh copy of the backbone, in eval mode."""
         return build_backbone(self.architecture, self.weights.path if self.weights else None)
 
 
@@ -111,11 +111,11 @@ class Start:
         return (vars(self.recipe), *self.origin.id)
 
     def network(self) -> Network:
-        """A fresh copy to train."""
+        """Return a fresh copy to train."""
         return Network(copy.deepcopy(self.backbone), copy.deepcopy(self.head))
 
     def refitted(self, train: PhotoIndex, valid: PhotoIndex) -> Network:
-        """The frozen network with a head refitted on training and validation photos; collective."""
+        """Return the frozen network with a head refitted on training and validation photos; collective."""
         head, _ = _fit_head(
             self.job, self.recipe, self.origin, self.backbone.dim, train, valid, self.head_epochs
         )

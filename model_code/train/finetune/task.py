@@ -84,7 +84,7 @@ def unfreeze(backbone: Backbone, blocks: int) -> list[Block]:
 
 
 def pick_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """The arithmetic of the forward pass: what is wanted, or for `auto` the fastest that is safe here.
+    """Return the arithmetic of the forward pass: what is wanted, or for `auto` the fastest that is safe here.
 
     bfloat16 needs no loss scaling. It only helps where the processor has instructions for it; elsewhere it is
     emulated, several times slower than float32.
@@ -165,12 +165,12 @@ class FinetuneTask:
         self._train_mode()
 
     def schedule(self, stop_after: int | None = None) -> Schedule:
-        """The schedule of the recipe; see `Schedule.stop_after`."""
+        """Return the schedule of the recipe; see `Schedule.stop_after`."""
         recipe = self._recipe
         return Schedule(recipe.epochs, self._source.steps, recipe.warmup, recipe.patience, stop_after)
 
     def train_step(self, epoch: int, step: int) -> Tally:
-        """One optimizer step on this rank's part of the global batch, in `accumulate` pieces."""
+        """Take one optimizer step on this rank's part of the global batch, in `accumulate` pieces."""
         pixels, labels = self._source.batch(epoch, step)
         total = self._source.batch_photos(step)
         # Draw for the whole of a replicated batch and take a share, so that several ranks compute the same as one.
@@ -266,7 +266,7 @@ class FinetuneTask:
         self._train_mode()
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the averaged weights of what is trained, on the CPU. All other weights are unchanged."""
+        """Return a copy of the averaged weights of what is trained, on the CPU. All other weights are unchanged."""
         with self._average.applied():
             return {name: parameter.detach().cpu().clone() for name, parameter in self._trained.items()}
 

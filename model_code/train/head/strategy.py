@@ -63,7 +63,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
 
 
 def data_identity(job: Job) -> tuple[str, ...]:
-    """The embedder, the training photos and the validation photos. See `train.data_identity`."""
+    """Return the embedder, the training photos and the validation photos. See `train.data_identity`."""
     train, valid, embedder = _channels(job)
     return embedder.id, digest(train), digest(valid)
 
@@ -83,7 +83,7 @@ def _channels(job: Job) -> tuple[Features, Features, Embedder]:
 
 
 def _rows(job: Job, embedder: Embedder, train: Features) -> ClassRows | None:
-    """The pretrained classifier's rows for the classes of the data set, or None where the weights bring none."""
+    """Return the pretrained classifier's rows for the classes of the data set, or None where the weights bring none."""
     if job.folders.weights is None:
         if embedder.weights_sha256 != NO_WEIGHTS and job.world.is_main:
             print("no --weights: the head starts without the pretrained classifier's rows", flush=True)
@@ -93,7 +93,7 @@ def _rows(job: Job, embedder: Embedder, train: Features) -> ClassRows | None:
 
 
 def _weights(embedder: Embedder, folder: Path | None) -> Weights | None:
-    """The weights that made the embeddings.
+    """Return the weights that made the embeddings.
 
     Raises:
         EmbeddingsError: `folder` holds others.
@@ -122,7 +122,7 @@ def class_rows(weights: Weights, train: Features, classes: int) -> ClassRows | N
 
 @lru_cache(maxsize=4)
 def read_features(folder: Path, classes: tuple[str, ...], split: Split) -> tuple[Features, Embedder]:
-    """The features of a channel and their embedder.
+    """Return the features of a channel and their embedder.
 
     Cached, because all trials of a packed search read the same files.
 
@@ -154,7 +154,7 @@ def _check(embedder: Embedder, architecture: str, folder: Path) -> None:
 
 
 def _whole(embedder: Embedder, weights: Path | None, head: Head) -> nn.Module:
-    """The backbone that made the embeddings, with the head on it."""
+    """Return the backbone that made the embeddings, with the head on it."""
     found = _weights(embedder, weights)
     backbone = build_backbone(embedder.architecture, found.path if found else None)
     if backbone.dim != head.dim:

@@ -116,12 +116,12 @@ class HeadTask:
         return head.output.weight.detach().clone()
 
     def schedule(self, stop_after: int | None = None) -> Schedule:
-        """The schedule of the recipe; see `Schedule.stop_after`."""
+        """Return the schedule of the recipe; see `Schedule.stop_after`."""
         recipe = self._recipe
         return Schedule(recipe.epochs, self.steps, recipe.warmup, recipe.patience, stop_after)
 
     def train_step(self, epoch: int, step: int) -> Tally:
-        """One step on this rank's share of the global batch."""
+        """Take one step on this rank's share of the global batch."""
         batch = self._batch(epoch, step)
         generator = np.random.default_rng([self._recipe.seed, epoch, step, 1])
         draws = torch.from_numpy(generator.integers(0, 2**31, len(batch)))
@@ -185,7 +185,7 @@ class HeadTask:
         return tally
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the head's weights, on the CPU."""
+        """Return a copy of the head's weights, on the CPU."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self.head.state_dict().items()}
 
     def state(self) -> dict[str, Any]:

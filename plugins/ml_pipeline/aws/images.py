@@ -17,7 +17,7 @@ _GPU_FAMILIES = ("g", "p")
 
 @cache
 def table() -> Document:
-    """The parsed images.toml."""
+    """Return the parsed images.toml."""
     return tomllib.loads(TABLE.read_text())
 
 

@@ -76,7 +76,7 @@ class Log:
     entries: tuple[Correction, ...]
 
     def newest(self) -> dict[str, Correction]:
-        """The correction that counts, by SHA-256."""
+        """Return the correction that counts, by SHA-256."""
         return {entry.sha256: entry for entry in self.entries}
 
     def apply(self, photos: Sequence[Photo]) -> Corrected:
@@ -103,12 +103,12 @@ class Log:
 
 
 def to_line(entry: Correction) -> str:
-    """A correction as one line of JSON."""
+    """Return a correction as one line of JSON."""
     return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(entry)}, ensure_ascii=False)
 
 
 def now() -> str:
-    """The time for `Correction.when`."""
+    """Return the time for `Correction.when`."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -40,7 +40,7 @@ class Place(Store):
         return f"datasets/{self.name}/{key}"
 
     def read(self, key: str) -> tuple[bytes, str] | None:
-        """The bytes of an object and its ETag."""
+        """Return the bytes of an object and its ETag."""
         from botocore.exceptions import ClientError
 
         try:

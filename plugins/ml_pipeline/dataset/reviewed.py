@@ -31,17 +31,17 @@ def reviewed(s3: Client, bucket: str, name: str) -> dict[str, str]:
 
 
 def denied(s3: Client, bucket: str, name: str) -> frozenset[str]:
-    """The list of forgotten photos, which must not come back: the SHA-256 of each photo's SHA-256 in hex."""
+    """Return the list of forgotten photos, which must not come back: the SHA-256 of each photo's SHA-256 in hex."""
     return frozenset(objects.keys(s3, f"s3://{bucket}/datasets/{name}/forgotten/"))
 
 
 def hidden(sha256: str) -> str:
-    """The entry of a photo in that list; no photo can be told from it."""
+    """Return the entry of a photo in that list; no photo can be told from it."""
     return hashlib.sha256(sha256.encode()).hexdigest()
 
 
 def without_denied(photos: Sequence[Photo], gone: frozenset[str]) -> tuple[list[Photo], list[Rejected]]:
-    """Photos without those that were forgotten, and these as left out."""
+    """Return photos without those that were forgotten, and these as left out."""
     from model_code.data.records import Rejected
 
     kept = [photo for photo in photos if hidden(photo.sha256) not in gone] if gone else list(photos)
@@ -62,7 +62,7 @@ def correct(log: Log, gone: frozenset[str]) -> Correct:
 
 
 def with_reviewed(s3: Client, bucket: str, name: str, source: Source) -> Source:
-    """A source with the reviewed photos added."""
+    """Return a source with the reviewed photos added."""
     labels = reviewed(s3, bucket, name)
     return _WithReviewed(s3, _reviews(bucket, name), source, labels) if labels else source
 
@@ -80,12 +80,12 @@ class _WithReviewed:
         return getattr(self._source, name)
 
     def candidates(self) -> Iterable[Candidate]:
-        """Files of the source, then reviewed photos."""
+        """Yield files of the source, then reviewed photos."""
         yield from self._source.candidates()
         yield from self._reviewed()
 
     def read(self, path: str) -> bytes:
-        """The bytes of one file."""
+        """Return the bytes of one file."""
         sha256 = path.rpartition("/")[2]
         if path.startswith(_FOLDER) and sha256 in self._labels:
             return objects.read(self._s3, f"{self._folder}photos/{sha256}")

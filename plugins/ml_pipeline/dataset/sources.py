@@ -73,7 +73,7 @@ class S3Folder:
     _limit: AdaptiveLimit = field(default_factory=lambda: AdaptiveLimit(REQUESTS), compare=False)
 
     def describe(self) -> str:
-        """The address, for messages."""
+        """Return the address, for messages."""
         return self.uri
 
     def candidates(self) -> Iterator[Candidate]:
@@ -87,7 +87,7 @@ class S3Folder:
                 yield Candidate(key, class_name(folders[0]), size, f"{size}:{tag}")
 
     def folders(self) -> list[str]:
-        """The classes, with those of which there is only the empty object that the S3 console makes."""
+        """Return the classes, with those of which there is only the empty object that the S3 console makes."""
         from model_code.data.source import class_name, visible
 
         paths = [
@@ -103,7 +103,7 @@ class S3Folder:
         return [key for key, _, _ in self._objects if "/" not in key and visible(key)]
 
     def read(self, path: str) -> bytes:
-        """The bytes of one object.
+        """Return the bytes of one object.
 
         Raises:
             OSError: It vanished after it was listed.
@@ -141,7 +141,7 @@ class S3Table:
     _limit: AdaptiveLimit = field(default_factory=lambda: AdaptiveLimit(REQUESTS), compare=False)
 
     def describe(self) -> str:
-        """The address, for messages."""
+        """Return the address, for messages."""
         return self.uri
 
     def candidates(self) -> Iterator[Candidate]:
@@ -168,11 +168,11 @@ class S3Table:
             yield Candidate(row.path, row.label, size, stamp)
 
     def stray(self) -> list[str]:
-        """A table has nothing outside its classes."""
+        """Return nothing: a table has no files outside its classes."""
         return []
 
     def read(self, path: str) -> bytes:
-        """The bytes of one object; see `S3Folder.read`."""
+        """Return the bytes of one object; see `S3Folder.read`."""
         return read_patiently(self.s3, self._address(path), self._limit)
 
     def _address(self, path: str) -> str:
@@ -237,7 +237,7 @@ class Spooled:
         return getattr(self._source, name)
 
     def read(self, path: str) -> bytes:
-        """The bytes of one file; the second time from the disk."""
+        """Return the bytes of one file; the second time from the disk."""
         if place := self._places.get(path):
             return os.pread(self._file.fileno(), place[1], place[0])
         data = self._source.read(path)
@@ -254,7 +254,7 @@ class Spooled:
 
 
 def source_of(s3: Client, data: str) -> Source:
-    """The source at an address: a folder or a table, on disk or in S3."""
+    """Return the source at an address: a folder or a table, on disk or in S3."""
     from model_code.data.scan import local_source
     from model_code.data.tables import is_table
 

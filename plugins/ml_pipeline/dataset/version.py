@@ -39,11 +39,11 @@ class DatasetVersion:
         return self.manifest.classes
 
     def of(self, split: str) -> list[ShardRow]:
-        """The shards of one split, in order."""
+        """Return the shards of one split, in order."""
         return self.manifest.of(Split(split))
 
     def photos(self, split: str) -> int:
-        """Number of photos of one split."""
+        """Return the number of photos of one split."""
         return self.manifest.photos(Split(split))
 
     @property
@@ -57,17 +57,17 @@ class DatasetVersion:
         return self.manifest_uri.split("/versions/", 1)[0] + "/shards/"
 
     def channel(self) -> Channel:
-        """The channel of manifest.json itself."""
+        """Return the channel of manifest.json itself."""
         return Channel("dataset", self.manifest_uri)
 
     def photos_channel(
         self, name: str, split: str, distribution: Distribution = Distribution.FULL
     ) -> Channel:
-        """The channel of the shards of a split."""
+        """Return the channel of the shards of a split."""
         return Channel(name, f"{self.folder}{split}.manifest", DataType.MANIFEST, distribution)
 
     def calibration_channel(self) -> Channel:
-        """The channel of one training shard, for the ranges of int8."""
+        """Return the channel of one training shard, for the ranges of int8."""
         return Channel("calibration", f"{self.shards_uri}{self.of('train')[0].sha256}.tar")
 
 
@@ -87,7 +87,7 @@ def training_channels(
     weights_uri: str | None,
     final: bool,
 ) -> list[Channel]:
-    """The channels of a trial, or of the final training job (docs/contracts.md, "Jobs").
+    """Return the channels of a trial, or of the final training job (docs/contracts.md, "Jobs").
 
     Args:
         dataset: The version to train on.

@@ -111,7 +111,7 @@ def torchvision_url(architecture: str, name: str) -> str:
 
 
 def file_name_checksum(url: str) -> Checksum | None:
-    """The start of the SHA-256 that torch.hub's file names carry: `mobilenet_v2-7ebf99e0.pth`."""
+    """Return the start of the SHA-256 that torch.hub's file names carry: `mobilenet_v2-7ebf99e0.pth`."""
     from model_code.data.download import Checksum
 
     match = re.search(r"-([0-9a-f]{8,64})\.\w+$", urlsplit(url).path)
@@ -119,7 +119,7 @@ def file_name_checksum(url: str) -> Checksum | None:
 
 
 def _fetch(s3: Client, wanted: str, path: Path, progress: Progress | None) -> Path:
-    """The weights as a local file: `path`, or the file itself where it is local already."""
+    """Return the weights as a local file: `path`, or the file itself where it is local already."""
     from model_code.data.download import Checksum
 
     parts = urlsplit(wanted)
