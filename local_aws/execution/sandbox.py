@@ -120,7 +120,7 @@ def become_root_inside() -> None:
 
 
 def become(user: int) -> None:
-    """Take another user's identity for good."""
+    """Take another user's identity permanently."""
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)

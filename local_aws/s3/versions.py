@@ -82,7 +82,7 @@ def delete_latest(
 
 
 def delete_version(connection: sqlite3.Connection, version: Version) -> Change:
-    """Remove one version for good; the next newest becomes the latest."""
+    """Remove one version permanently; the next newest becomes the latest."""
     place = (version.bucket, version.key)
     connection.execute(
         "DELETE FROM versions WHERE bucket = ? AND key = ? AND sequence = ?", (*place, version.sequence)

@@ -51,7 +51,7 @@ class Job:
 
         Raises:
             BundleError: the model cannot be opened.
-            EvaluationError: there is no photo to judge it on.
+            EvaluationError: There are no photos to judge it on.
             ShardError: a shard is damaged.
         """
         output.mkdir(parents=True, exist_ok=True)

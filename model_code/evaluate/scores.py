@@ -232,7 +232,7 @@ def paired_difference(hits: NDArray[np.bool_], other: NDArray[np.bool_]) -> Diff
     It adds one discordant photo to either side, so it has a width even if the two models never differ.
 
     Raises:
-        ValueError: there is no photo.
+        ValueError: There are no photos.
     """
     photos = len(hits)
     if not photos:

@@ -21,7 +21,7 @@ _PHOTO_KEYS: Final = ("b64", "image", "photo", "data", "image_bytes", "bytes")
 
 @dataclass(frozen=True)
 class Served:
-    """A photo that an endpoint was asked about.
+    """A photo that an endpoint received.
 
     Args:
         id: Event of the capture and the photo's number in its request; the same in every copy of the line.

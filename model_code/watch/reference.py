@@ -1,7 +1,7 @@
 """The reference of a model: photos it was not trained on, as it sees them, to compare served photos with.
 
 It is made of test photos at the first look at a model, and kept: the test split is not seen before a model is judged,
-so a bundle cannot hold it; a model of any earlier release gets one all the same.
+so a bundle cannot hold it; models of earlier releases get one too.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_survivable(error: BaseException) -> bool:
-    """Return True if a wait for work under way goes on after `error`.
+    """Return True if a wait for work in progress continues after `error`.
 
     Beyond what `is_transient` lets pass: credentials that were replaced, removed or lost a right. The work runs on
     meanwhile, and a person may restore them.

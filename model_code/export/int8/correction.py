@@ -37,7 +37,7 @@ def fit(rounded: Floats, exact: Floats) -> Refit:
     """Return the map from embeddings of the int8 graph to those of the float graph, of the same photos, [n, dim] each.
 
     Raises:
-        ValueError: there is no photo.
+        ValueError: There are no photos.
     """
     if not len(rounded):
         raise ValueError("no photo to refit the head with")

@@ -153,7 +153,7 @@ def search(
         last_resorts: tried in order where none of those passes.
 
     Raises:
-        ValueError: there is no photo to calibrate with.
+        ValueError: There are no photos to calibrate with.
     """
     bench = _Bench(model, folder, calibration, valid, labels, readout, workers)
     if not bench.pays(recipes[0]):

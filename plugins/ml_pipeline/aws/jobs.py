@@ -165,7 +165,7 @@ def create_or_adopt(
         name_of: The name of the n-th attempt, from 1.
         request_of: The Create request for a name.
         before_create: Called with the name just before Create, to write what the job will read.
-        is_usable: Asked about a completed job; one whose results are gone or incomplete is passed over.
+        is_usable: Called with the name of a completed job; False (results gone or incomplete) skips it.
 
     Returns:
         The job. In Phase.STOPPING, wait until it has ended, then call again.

@@ -44,7 +44,7 @@ def stage(s3: Client, settings: Settings, photos: str) -> Staged:
     photo, and one that is not becomes a row that says so.
 
     Raises:
-        ValueError: There is no file.
+        ValueError: There are no files.
     """
     from model_code.data.source import visible
 

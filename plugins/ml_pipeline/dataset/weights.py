@@ -49,7 +49,7 @@ def store_weights(
         JSON-ready: uri and sha256 (None for "none"), bytes, source, uploaded (bytes sent to S3).
 
     Raises:
-        WeightsError: When they cannot be had.
+        WeightsError: The weights cannot be fetched or read.
     """
     wanted = weights.strip()
     if wanted.lower() in ("none", ""):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG, Context, RetryPolicy, TaskGroup
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-# Param of the DAGs: how long a wait goes on without an answer from AWS.
+# Param of the DAGs: the time that a wait continues without an answer from AWS.
 OUTAGE_PARAM = "max_outage_hours"
 
 
@@ -149,6 +149,6 @@ def origin_of(context: Context) -> names.Origin:
 
 
 def patience_of(context: Context) -> float:
-    """Return the seconds that a wait goes on without an answer from AWS, from the run's params."""
+    """Return the seconds that a wait continues without an answer from AWS, from the run's params."""
     hours = (context.get("params") or {}).get(OUTAGE_PARAM)
     return DEFAULT_PATIENCE_SECONDS if hours is None else float(hours) * 3600

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Metadata of a package: the endpoint config that served before it.
 _REPLACED = "replaced_config"
-# The method that goes on after a wait.
+# The method that continues after a wait.
 _THEN = {Step.DELETE: "again", Step.WAIT: "again", Step.RESIZE: "resized"}
 
 
@@ -214,7 +214,7 @@ class DeployEndpointOperator(AwsOperator):
         raise error
 
     def resized(self, context: Context, event: Event) -> Deployed:
-        """Accept as many instances as SageMaker had: with fewer than asked for, the model serves all the same."""
+        """Accept as many instances as SageMaker had: with fewer than requested, the model still serves."""
         if event["status"] != "InService":
             return self.complete(context, event)
         if event["reason"]:

@@ -21,7 +21,7 @@ def transform_job(
 ) -> Document:
     """Build the request of CreateTransformJob over the photos that a ManifestFile lists.
 
-    Not over a whole prefix: a single object that is no photo would fail the job. The answer for `photo.jpg` is
+    Not over a whole prefix: a single object that is not a photo would fail the job. The answer for `photo.jpg` is
     `<output_uri>/photo.jpg.out`.
     """
     return {

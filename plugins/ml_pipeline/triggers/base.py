@@ -16,7 +16,7 @@ from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.errors import is_survivable, one_line
 from ml_pipeline.triggers.ownership import even_if_late, task_is_over
 
-# How long a wait goes on without an answer from AWS, unless the param max_outage_hours says otherwise.
+# The time that a wait continues without an answer from AWS, unless the param max_outage_hours says otherwise.
 DEFAULT_PATIENCE_SECONDS = 6 * 3600.0
 # Key of an event that ends a wait which cannot go on; its value is the cause.
 FAILURE = "failure"
@@ -52,7 +52,7 @@ class Clients:
 class PollingTrigger(BaseTrigger):
     """Poll AWS until the thing waited for has happened, then fire once.
 
-    Expired credentials, clock skew, throttling, resets and 5xx answers do not end the wait: it goes on for
+    Expired credentials, clock skew, throttling, resets and 5xx answers do not end the wait: it continues for
     `patience_seconds` without an answer, then fires `{"failure": <cause>}`, as it does for any other error. The
     operator that deferred raises it.
 

@@ -97,7 +97,7 @@ class PhotoQueue(SharedStreamProducer):
                 try:
                     messages = await self._collect(sqs)
                 except Exception:
-                    # A watcher has no task that could fail: it logs the error, and goes on once the cause is gone.
+                    # A watcher has no task that could fail: it logs the error, and continues once the cause is gone.
                     log.exception("queue %s cannot be read", self._queue_url)
                     await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                     continue
