@@ -33,6 +33,8 @@ with DAG(
         max_count=chosen["max_count"],
         canary_percent=p("canary_percent"),
         bake_seconds=p("bake_seconds"),
+        capture_percent=chosen["capture_percent"],
+        capture_days=chosen["capture_days"],
         outlets=[assets.endpoint()],
         on_success_callback=PipelineNotifier("deployed"),
     )

@@ -23,8 +23,13 @@ with DAG(
     p = dag.param
 
     @task
-    def conf(data: str, dataset_name: str, endpoint_name: str, conf: Any) -> dict[str, Any]:
-        """Return the params of the training run."""
+    def conf(
+        data: str, dataset_name: str, endpoint_name: str, conf: Any, params: Any = None
+    ) -> dict[str, Any]:
+        """Return the params of the training run; a misspelt one is refused before a person is asked."""
+        from ml_pipeline.dag import params as form
+
+        form.check_names("retraining_proposal", params)
         return {**conf, "data": data, "dataset_name": dataset_name, "endpoint_name": endpoint_name}
 
     ask = ApproveRetrainingOperator(
@@ -34,11 +39,11 @@ with DAG(
         retrain=p("retrain"),
     )
     made = conf(p("data"), p("dataset_name"), p("endpoint_name"), p("conf"))
-    ask >> made
-    TrainingRunOperator(
+    train = TrainingRunOperator(
         task_id="train",
         trigger_dag_id="train_and_deploy",
         trigger_run_id="{{ run_id }}",
         conf=made,
         poke_interval=10,
     )
+    made >> ask >> train

@@ -36,9 +36,16 @@ with DAG(
     @task(outlets=[assets.looks()])
     def conclude(taken: Any, params: Any = None) -> Any:
         """Say what a look means: quiet, an alarm, or a proposal."""
-        from ml_pipeline.dag import watch
+        from airflow.sdk import get_current_context
 
-        return watch.conclude(taken, params)
+        from ml_pipeline.dag import watch
+        from ml_pipeline.dag.notifier import PipelineNotifier
+
+        concluded = watch.conclude(taken, params)
+        if message := watch.message(concluded):
+            event, reason = message
+            PipelineNotifier(event).notify({**get_current_context(), "reason": reason})
+        return concluded
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def proposals(concluded: Any, data: str, retrain: str, conf: Any) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def _tests(document: Mapping[str, Any]) -> str:
     return section(
         "What changed",
         f"Share of quiet windows that look at least so different, of {document['reference']['photos']} reference "
-        f"photos. All tests together ring falsely with a probability of {document['level']:.5f}.",
+        f"photos. All tests together ring falsely with a probability of {document['level']:.2g}.",
         table(["Compared", "#p", "#distance", ""], rows),
     )
 

@@ -214,5 +214,6 @@ def test_a_proposal_is_a_run_of_its_own_that_the_next_look_does_not_wait_for(bag
     assert propose["trigger_dag_id"] == "retraining_proposal"
     assert propose["skip_when_already_exists"] is True
     assert not propose.get("wait_for_completion")
-    assert proposal.task_dict["ask"].downstream_task_ids == {"conf"}
+    assert proposal.task_dict["conf"].downstream_task_ids == {"ask", "train"}
+    assert proposal.task_dict["ask"].downstream_task_ids == {"train"}
     assert proposal.task_dict["train"].trigger_dag_id == "train_and_deploy"

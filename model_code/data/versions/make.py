@@ -62,7 +62,6 @@ class Made(TypedDict):
 
     `counts` are photos per split, `rejected` a number, `changes` sentences about renamed and merged classes, `moved`
     photos that ever changed their split, `corrected` labels from the log, `read` files whose bytes were read.
-    `uploaded_bytes` leaves out thumbnails.
     """
 
     name: str

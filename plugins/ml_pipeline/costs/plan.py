@@ -23,6 +23,9 @@ from model_code import hyperparameters
 TRAIN_SHARE, VALID_SHARE, TEST_SHARE = 0.7, 0.15, 0.15
 # Exporting, quantizing and packing a model takes about this long on any instance.
 EXPORT_SECONDS = 60.0
+# A captured photo of 100 kB, which data capture writes as base64.
+_CAPTURED_GB = 100e3 * 4 / 3 / 1e9
+_DAYS_A_MONTH = 30
 # Limits of AWS that are lower than a training job's.
 _LONGEST_HOURS = {"evaluate": processing.LONGEST_HOURS, "ec2": instance.LONGEST_HOURS}
 
@@ -103,7 +106,7 @@ def make(
         "endpoint_usd_per_hour": hourly,
         "endpoints": [priced(endpoint, prices) for endpoint in endpoints],
         "out_of_use": combinations.out_of_use(params, defaults),
-        "note": note(prices, steps, hourly),
+        "note": note(prices, steps, hourly, captured(params, prices)),
     }
 
 
@@ -114,13 +117,26 @@ def priced(endpoint: BilledEndpoint, prices: Prices) -> BilledEndpoint:
     return {**endpoint, "usd_per_hour": usd if usd is None else round(usd, 4)}
 
 
-def note(prices: Prices, steps: Sequence[Step], hourly: float | None) -> str:
+def captured(params: Params, prices: Prices) -> str | None:
+    """Say which requests the endpoint keeps, how long and at what cost; None where it keeps none."""
+    percent, days = int(params["capture_percent"]), params["capture_days"]
+    if days is None:
+        return None
+    usd = 1e6 * percent / 100 * _CAPTURED_GB * prices.s3_gb_month * int(days) / _DAYS_A_MONTH
+    return (
+        f"it keeps {percent} % of its requests for {days} days in S3, about ${usd:.2f} per million requests "
+        "of 100 kB"
+    )
+
+
+def note(prices: Prices, steps: Sequence[Step], hourly: float | None, capture: str | None = None) -> str:
     """State the sources of the figures, and what they leave out.
 
     Args:
         prices: Prices that the estimate used.
         steps: The steps that were estimated.
         hourly: USD per hour of the endpoint; None if unknown.
+        capture: See `captured`.
     """
     unpriced = ", ".join(sorted({step.instance_type for step in steps if step.usd is None}))
     endpoint = "an unknown price" if hourly is None else f"${hourly:.3f}"
@@ -128,6 +144,7 @@ def note(prices: Prices, steps: Sequence[Step], hourly: float | None) -> str:
         f"estimate, prices of {prices.as_of} in {prices.region}, rates assumed where no job measured them"
         + (f"; without {unpriced}, whose price is unknown" if unpriced else "")
         + f"; the endpoint then costs {endpoint} per hour until it is taken down"
+        + (f"; {capture}" if capture else "")
     )
 
 

@@ -25,6 +25,7 @@ class Prices:
     Attributes:
         as_of: Date of the list.
         sagemaker, ec2: USD per hour by instance type; the first with "ml." in front.
+        s3_gb_month: USD per GB and month in S3.
         assumed: Start-up seconds, spot discount, rates: see prices.toml.
     """
 
@@ -32,6 +33,7 @@ class Prices:
     region: str
     sagemaker: Mapping[str, float]
     ec2: Mapping[str, float]
+    s3_gb_month: float
     assumed: Mapping[str, Any]
 
     @classmethod
@@ -45,6 +47,7 @@ class Prices:
             region=document["region"],
             sagemaker=document["sagemaker"],
             ec2=document["ec2"],
+            s3_gb_month=float(document["s3"]["gb_month"]),
             assumed=document["assumed"],
         )
 

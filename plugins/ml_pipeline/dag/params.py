@@ -111,10 +111,24 @@ def deploy() -> dict[str, Param]:
             None,
             **{**service[name].schema, "type": [service[name].schema["type"], "null"]},
         )
-        for name in ("endpoint_instance_type", "endpoint_instance_count", "endpoint_max_count")
+        for name in (
+            "endpoint_instance_type",
+            "endpoint_instance_count",
+            "endpoint_max_count",
+            "capture_percent",
+        )
     }
     for param in optional.values():
         param.schema["description_md"] = "Empty: as the endpoint has it."
+    days = service["capture_days"].schema
+    optional["capture_days"] = Param(
+        None,
+        **{
+            **days,
+            "enum": [*days["enum"], 0],
+            "description_md": "Empty: as the endpoint has it; 0: nothing is kept from now on.",
+        },
+    )
     return _with_defaults(
         {
             "dataset_name": Param(
@@ -192,8 +206,9 @@ def check_names(dag_id: str, params: Params) -> None:
     form = forms().get(dag_id)
     if form is None:  # a DAG of the team's own that uses our tasks
         return
-    refuse_unknown(params, form(), dag_id)
-    if dag_id == "scheduled_retraining":
+    known = form()
+    refuse_unknown(params, known, dag_id)
+    if "conf" in known:  # of a training run that the DAG starts
         refuse_unknown(params.get("conf") or {}, train_and_deploy(), "conf: train_and_deploy")
 
 

@@ -157,7 +157,7 @@ def smoke_test(
         raise
     registry.reinstate(sagemaker, deployment["model_package_arn"])
     if deployment.get("previous_config_name"):
-        rollback.retire(sagemaker, str(deployment["previous_config_name"]))
+        rollback.retire(sagemaker, deployment["endpoint_name"], str(deployment["previous_config_name"]))
     return result
 
 

@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 def begin(endpoint_name: str, policy: Params) -> list[Begun]:
     """Begin a look at every endpoint of the project; says of each that cannot be watched why not."""
     from ml_pipeline.costs.prices import Prices
+    from ml_pipeline.dag import params
     from ml_pipeline.watching import endpoints, looks, state
 
+    params.check_names("watch", policy)
     settings = Settings.load()
     s3, sagemaker = _client(settings, "s3"), _client(settings, "sagemaker")
     begun = []
@@ -63,6 +65,16 @@ def conclude(taken: Looked, policy: Params) -> Concluded:
     log.info("%(endpoint_name)s, look %(number)d: %(verdict)s: %(reason)s", concluded)
     log.info("page %s, time line %s, %d photos queued for a review", concluded["page_uri"], page, added)
     return {**concluded, "queued": added}
+
+
+def message(concluded: Concluded) -> tuple[str, str] | None:
+    """Return event and reason of the message about a look; None where there is nothing to tell."""
+    from ml_pipeline.watching.decisions import Verdict
+
+    if concluded["verdict"] not in (Verdict.ALARM, Verdict.PROPOSAL):
+        return None
+    event = f"{concluded['verdict']} at {concluded['endpoint_name']}"
+    return event, f"{concluded['reason']}\npage: {concluded['page_uri']}"
 
 
 def proposals(concluded: list[Concluded], data: str, retrain: str, conf: Params) -> list[Document]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
+from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.deployment import scaling, status, takeover
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.registry.packages import Package
+from ml_pipeline.requests import endpoint
 from ml_pipeline.requests.types import Chosen, Document, Params
 from ml_pipeline.settings import Settings
 
@@ -27,6 +29,8 @@ class _Fleet:
     instance_type: str
     instance_count: int
     max_count: int
+    capture_percent: int = 100
+    capture_days: int = 0
 
 
 def choose(sagemaker: Client, s3: Client, autoscaling: Client, settings: Settings, params: Params) -> Chosen:
@@ -56,6 +60,8 @@ def choose(sagemaker: Client, s3: Client, autoscaling: Client, settings: Setting
         "instance_type": params["endpoint_instance_type"] or fleet.instance_type,
         "instance_count": int(params["endpoint_instance_count"] or fleet.instance_count),
         "max_count": int(params["endpoint_max_count"] or fleet.max_count),
+        "capture_percent": int(params["capture_percent"] or fleet.capture_percent),
+        "capture_days": fleet.capture_days if params["capture_days"] is None else int(params["capture_days"]),
         "manifest_uri": settings.s3(f"datasets/{group}/versions/{version}/manifest.json"),
         "predictions_uri": package.metadata.get("predictions_uri", ""),
     }
@@ -124,24 +130,31 @@ def _before(known: Sequence[Package], group: str, serving: Package | None) -> Pa
 
 
 def _serving(sagemaker: Client, known: Sequence[Package], live: Document) -> Package | None:
+    from botocore.exceptions import ClientError
+
     name = live.get("EndpointConfigName")
     if live["EndpointStatus"] == status.ABSENT or not name:
         return None
     config = sagemaker.describe_endpoint_config(EndpointConfigName=name)
-    model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
+    try:
+        model = sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+        return None  # serves all the same, until it needs another instance
     uri = model["PrimaryContainer"]["ModelDataUrl"]
     return next((package for package in known if package.model_uri == uri), None)
 
 
 def _fleet(sagemaker: Client, autoscaling: Client, live: Document) -> _Fleet:
-    """Return the instances of the endpoint, which a deployment keeps unless it is told otherwise."""
+    """Return the instances and the capture of the endpoint, which a deployment keeps unless it is told otherwise."""
     if live["EndpointStatus"] == status.ABSENT or not live.get("EndpointConfigName"):
         return _Fleet(_INSTANCE_TYPE, 1, 1)
     config = sagemaker.describe_endpoint_config(EndpointConfigName=live["EndpointConfigName"])
     variant = config["ProductionVariants"][0]
     limits = scaling.limits(autoscaling, live["EndpointName"])
     least, most = limits or (variant["InitialInstanceCount"], variant["InitialInstanceCount"])
-    return _Fleet(variant["InstanceType"], least, most)
+    return _Fleet(variant["InstanceType"], least, most, *endpoint.captured(config))
 
 
 def _only_dataset(sagemaker: Client, s3: Client, settings: Settings) -> str:

@@ -46,7 +46,7 @@ class DeployEndpointOperator(AwsOperator):
         instance_type, instance_count: Instances that serve.
         max_count: Above instance_count, the endpoint scales up to this with its load.
         canary_percent, bake_seconds: See `requests.endpoint.Serving`.
-        capture_percent, capture_days: Share of requests that is kept, and for how long; None: nothing is.
+        capture_percent, capture_days: Share of requests that is kept, and for how long; None or 0: nothing is.
         wait_timeout: Longest wait for a rollout; by itself it takes up to three hours, an hour of them watched.
     """
 
@@ -210,7 +210,7 @@ class DeployEndpointOperator(AwsOperator):
             # The champion is the newest approved package: one that does not serve must not be it.
             registry.reject(self.client("sagemaker"), self.package["model_package_arn"], reason)
         if event["config"] != serving.config_name:
-            rollback.retire(self.client("sagemaker"), serving.config_name)
+            rollback.retire(self.client("sagemaker"), self.endpoint_name, serving.config_name)
         raise error
 
     def resized(self, context: Context, event: Event) -> Deployed:

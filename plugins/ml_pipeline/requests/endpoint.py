@@ -56,16 +56,25 @@ CAPTURE_DAYS = (7, 30, 90)
 def capture_of(
     bucket: str, percent: int | str, days: int | str | None, key: str | None = None
 ) -> Capture | None:
-    """Return the capture that the params ask for; without a retention, None.
+    """Return the capture that the params ask for; without a retention (None or 0 days), None.
 
     Raises:
         ValueError: No rule of the bucket deletes after that number of days.
     """
-    if days in (None, "", "None"):
+    if days in (None, "", "None", 0, "0"):
         return None
     if int(days) not in CAPTURE_DAYS:  # type: ignore[arg-type]
         raise ValueError(f"capture_days is {days}; choose one of {', '.join(map(str, CAPTURE_DAYS))}")
     return Capture(int(percent), f"s3://{bucket}/captures/{int(days)}d", key)  # type: ignore[arg-type]
+
+
+def captured(config: Document) -> tuple[int, int]:
+    """Return percent and days of the capture of an endpoint config; days is 0 where it keeps nothing."""
+    capture = config.get("DataCaptureConfig") or {}
+    days = capture.get("DestinationS3Uri", "").rstrip("/").rpartition("/")[2].removesuffix("d")
+    if not capture.get("EnableCapture") or not days.isdigit() or int(days) not in CAPTURE_DAYS:
+        return 100, 0
+    return int(capture["InitialSamplingPercentage"]), int(days)
 
 
 @dataclass(frozen=True)

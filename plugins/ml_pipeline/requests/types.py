@@ -172,7 +172,7 @@ class Registered(TypedDict):
 
 
 class Chosen(Registered):
-    """Result of the choose task of `deploy`: the version, its endpoint and instances, and its evaluation."""
+    """Result of the choose task of `deploy`: the version, its endpoint (capture_days 0: none), and its evaluation."""
 
     version: int
     dataset_name: str
@@ -180,6 +180,8 @@ class Chosen(Registered):
     instance_type: str
     instance_count: int
     max_count: int
+    capture_percent: int
+    capture_days: int
     manifest_uri: str
     predictions_uri: str
 

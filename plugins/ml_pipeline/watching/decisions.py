@@ -115,8 +115,8 @@ def decide(
             f"too few photos: {look.photos}, at least {policy.least_photos} different ones are needed",
         )
     if not look.rings:
-        return Decision(Verdict.QUIET, f"no change beyond chance (p={look.p:.4f}, level {look.level:.5f})")
-    changed = f"the photos have changed (p={look.p:.5f}, level {look.level:.5f})"
+        return Decision(Verdict.QUIET, f"no change beyond chance (p={look.p:.4f}, level {look.level:.2g})")
+    changed = f"the photos have changed (p={look.p:.2g}, level {look.level:.2g})"
     previous = next((other for other in reversed(before) if other.photos >= policy.least_photos), None)
     if previous is None or not previous.rings or previous.model != look.model:
         return Decision(Verdict.ALARM, f"{changed}; a second look in a row would make it a proposal")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 from typing import Any
 
 import pytest
@@ -11,8 +10,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from model_code.data.records import Photo
 from model_code.data.versions import looks
-from model_code.watch.captures import TEST_MARK
-from tests.ml_pipeline.console.conftest import BUCKET, EVIL, VERSION, Console, serve
+from tests.ml_pipeline.console.conftest import BUCKET, EVIL, VERSION, Console
 
 
 def test_versions_with_their_figures_newest_first(console: Console) -> None:
@@ -184,22 +182,3 @@ def test_a_photo_is_bounded_before_it_is_sent(console: Console) -> None:
             "/ml-pipeline/api/endpoints/ask", params={"name": "e"}, content=body, headers=headers
         )
         assert answer.status_code in (413, 422)
-
-
-def test_a_tried_photo_is_marked_as_no_traffic(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    serve(console, 2)
-    sent: list[Any] = []
-
-    def invoke(**request: Any) -> Any:
-        sent.append(request)
-        return {"Body": io.BytesIO(b'{"predictions": []}')}
-
-    monkeypatch.setattr(console.store.client("sagemaker-runtime"), "invoke_endpoint", invoke)
-    answer = console.client.post(
-        "/ml-pipeline/api/endpoints/ask", params={"name": "photos"}, content=b"a photo",
-        headers={**console.admin, "Content-Type": "application/octet-stream"},
-    )  # fmt: skip
-    assert answer.status_code == 200
-    assert [(request["Body"], request["InferenceId"].startswith(TEST_MARK)) for request in sent] == [
-        (b"a photo", True)
-    ]

@@ -141,6 +141,13 @@ def test_ignored_params_are_listed(photos: str, changes: dict[str, Any], lines: 
     assert planned(photos, **changes)["out_of_use"] == lines
 
 
+def test_capture_is_told_with_its_cost(photos: str) -> None:
+    assert "keeps" not in planned(photos)["note"]
+    note = planned(photos, capture_percent=50, capture_days=30)["note"]
+    # 500,000 photos of 100 kB are 66.7 GB as base64, for a month at $0.023.
+    assert "keeps 50 % of its requests for 30 days in S3, about $1.53 per million requests" in note
+
+
 def test_a_machine_without_a_price_runs_unless_there_is_a_budget(photos: str) -> None:
     made = planned(photos, tune_instance_type=UNPRICED, endpoint_instance_type=UNPRICED)
     assert {step["step"] for step in made["steps"] if step["usd"] is None} == {"tune"}

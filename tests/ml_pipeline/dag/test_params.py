@@ -35,6 +35,9 @@ def test_a_team_has_its_own_defaults_of_params(monkeypatch: pytest.MonkeyPatch) 
         ("teardown", {"endpoint": "dogs"}, "did you mean endpoint_name"),
         ("deploy", {"versions": "3"}, "did you mean version"),
         ("scheduled_retraining", {"dataset_nam": "x"}, "did you mean dataset_name"),
+        ("watch", {"endpoint": "dogs"}, "did you mean endpoint_name"),
+        ("watch", {"conf": {"trialz": 1}}, "did you mean trials"),
+        ("retraining_proposal", {"conf": {"trialz": 1}}, "did you mean trials"),
         ("scheduled_retraining", {"conf": {"budget": 1}}, "conf: train_and_deploy has no param 'budget'"),
     ],
 )

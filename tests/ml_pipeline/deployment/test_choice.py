@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ml_pipeline.dag import params, tasks
-from ml_pipeline.deployment import choice
+from ml_pipeline.deployment import choice, rollback
 from ml_pipeline.deployment.choice import NoSuchVersion, newer, pick
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.registry.packages import Package
@@ -70,6 +70,32 @@ def test_a_version_that_cannot_be_deployed_is_refused_with_the_fix(
 def test_newer_versions_do_not_stay_champions() -> None:
     assert [choice.version_of(one) for one in newer(KNOWN, KNOWN[-1].arn)] == [4]
     assert newer(KNOWN, KNOWN[1].arn) == []
+
+
+def test_a_version_that_serves_already_keeps_its_model_and_its_capture(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = stage.made.endpoint
+    first = stage.package("1", dataset_name=group, dataset_version="v")
+    stage.deploy(first, capture_percent=40, capture_days=30)
+
+    def chosen(**more: Any) -> Any:
+        given = {**DEFAULTS, "dataset_name": group, "endpoint_name": group, "version": "1", **more}
+        return choice.choose(stage.sagemaker, stage.s3, stage.scaling, Settings.load(), given)
+
+    kept, off = chosen(), chosen(capture_days=0)
+    assert (kept["capture_percent"], kept["capture_days"]) == (40, 30)
+    assert off["capture_days"] == 0
+    deployed = stage.deploy(first, capture_percent=40, capture_days=0)
+    previous = deployed["previous_config_name"]
+    assert previous
+    rollback.retire(stage.sagemaker, group, previous)
+    live = stage.sagemaker.describe_endpoint(EndpointName=group)["EndpointConfigName"]
+    assert live != previous
+    config = stage.sagemaker.describe_endpoint_config(EndpointConfigName=live)
+    stage.sagemaker.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
+    with pytest.raises(stage.sagemaker.exceptions.ClientError, match="Could not find"):
+        stage.sagemaker.describe_endpoint_config(EndpointConfigName=previous)
 
 
 def test_a_rollback_serves_the_version_before_on_the_same_instances(
