@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
 from rich.console import Console
@@ -96,15 +95,9 @@ def _status(settings: Settings, console: Console, _: argparse.Namespace) -> int:
 
 
 def _watch(settings: Settings, console: Console, chosen: argparse.Namespace) -> int:
-    client = main_job.connect(settings)
-    # A run of a paused DAG would wait; unpaused, it looks every hour.
-    client.call("PATCH", "dags/watch", json={"is_paused": False})
-    run_id = client.trigger("watch", {"endpoint_name": chosen.endpoint})
-    console.print(f"look [bold]{run_id}[/]: {settings.airflow_url}/dags/watch/runs/{run_id}")
-    while (state := client.run_state("watch", run_id)) not in ("success", "failed"):
-        time.sleep(main_job.POLL_SECONDS)
-    console.print(f"{state}: see the log of task conclude for the findings and the address of the page")
-    return 0 if state == "success" else 1
+    from launcher.dag_runs import watch
+
+    return watch(settings, console, chosen.endpoint)
 
 
 def _predict(settings: Settings, console: Console, chosen: argparse.Namespace) -> int:
@@ -114,7 +107,7 @@ def _predict(settings: Settings, console: Console, chosen: argparse.Namespace) -
 
 
 def _deploy(settings: Settings, console: Console, chosen: argparse.Namespace) -> int:
-    from launcher.deploy import deploy
+    from launcher.dag_runs import deploy
 
     version = "previous" if chosen.command == "rollback" else chosen.version
     names = {"dataset_name": chosen.dataset, "endpoint_name": chosen.endpoint}

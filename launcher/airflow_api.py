@@ -96,6 +96,13 @@ class AirflowClient:
 
     def log(self, dag_id: str, run_id: str, task: Mapping[str, Any]) -> list[str]:
         """Return the log lines of a task instance's latest try."""
+        return [line for part in self._log(dag_id, run_id, task) for line in _log_lines(part)]
+
+    def errors(self, dag_id: str, run_id: str, task: Mapping[str, Any]) -> list[str]:
+        """Return the exceptions that ended a task instance's latest try, innermost cause last."""
+        return [line for part in self._log(dag_id, run_id, task) for line in _errors(part)]
+
+    def _log(self, dag_id: str, run_id: str, task: Mapping[str, Any]) -> list[object]:
         attempt = max(task["try_number"], 1)
         answer = self.call(
             "GET",
@@ -103,13 +110,14 @@ class AirflowClient:
             params={"map_index": task.get("map_index", -1), "full_content": "true"},
             headers={"Accept": "application/json"},
         )
-        return [line for part in answer["content"] for line in _log_lines(part)]
+        return list(answer["content"])
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """Return the task's return value, or None when it left none."""
+    def xcom(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
+        """Return the task's return value, or None when it left none; of a mapped task, the one at `map_index`."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         try:
-            return self.call("GET", path, params={"deserialize": "false", "stringify": "false"})["value"]
+            given = {"deserialize": "false", "stringify": "false", "map_index": map_index}
+            return self.call("GET", path, params=given)["value"]
         except AirflowError as error:
             if error.status == 404:
                 return None
@@ -127,7 +135,9 @@ def _log_lines(part: object) -> list[str]:
     """Return a structured log entry as text: its event, then its error details, innermost cause last."""
     if not isinstance(part, dict):
         return [str(part)]
-    lines = [str(part.get("event", ""))]
-    for error in part.get("error_detail") or []:
-        lines.append(f"{error.get('exc_type')}: {error.get('exc_value')}")
-    return lines
+    return [str(part.get("event", "")), *_errors(part)]
+
+
+def _errors(part: object) -> list[str]:
+    found = (part.get("error_detail") if isinstance(part, dict) else None) or []
+    return [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in found]

@@ -18,6 +18,8 @@ from launcher.settings import Settings
 
 def predict(settings: Settings, console: Console, image: Path, endpoint: str | None) -> int:
     """Print the endpoint's classes for a photo. Raises RunError with the fix."""
+    if image == Path():  # no IMAGE given
+        raise RunError("give a photo: make predict IMAGE=photo.jpg")
     if not image.is_file():
         raise RunError(f"IMAGE={image} is not a file: give the path of a photo, make predict IMAGE=photo.jpg")
     state = supervisor.read_state(settings.home)
@@ -39,7 +41,7 @@ def _only_endpoint(settings: Settings) -> str:
     """Return the endpoint of a run that was not watched to its end (started in Airflow, or left with Ctrl-C)."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    pages = _client("sagemaker", settings).get_paginator("list_endpoints").paginate(StatusEquals="InService")
+    pages = client("sagemaker", settings).get_paginator("list_endpoints").paginate(StatusEquals="InService")
     try:
         names = sorted(row["EndpointName"] for page in pages for row in page["Endpoints"])
     except (BotoCoreError, ClientError) as error:
@@ -51,7 +53,8 @@ def _only_endpoint(settings: Settings) -> str:
     return str(names[0])
 
 
-def _client(service: Literal["sagemaker", "sagemaker-runtime"], settings: Settings) -> Any:
+def client(service: Literal["sagemaker", "sagemaker-runtime", "s3"], settings: Settings) -> Any:
+    """Return a client of the home's local_aws."""
     import boto3
     from botocore.config import Config
 
@@ -70,7 +73,7 @@ def _invoke(settings: Settings, endpoint: str, image: Path) -> dict[str, Any]:
 
     kind = mimetypes.guess_type(image.name)[0] or "application/x-image"
     try:
-        answer = _client("sagemaker-runtime", settings).invoke_endpoint(
+        answer = client("sagemaker-runtime", settings).invoke_endpoint(
             EndpointName=endpoint,
             ContentType=kind,
             Accept="application/json",

@@ -84,6 +84,35 @@ def check_disk(home: Path, data_bytes: int = 0) -> None:
         )
 
 
+def check_conf(settings: Settings, dag_id: str) -> None:
+    """Refuse params in CONF that the DAG does not have, or whose values its form refuses.
+
+    Raises:
+        SettingsError: The message names the param and the nearest ones, or what its value may be.
+    """
+    if not settings.conf:  # the form takes seconds to import
+        return
+    import os
+
+    os.environ["AIRFLOW_HOME"] = str(settings.airflow_home)  # importing Airflow makes a folder there
+    from airflow.sdk.exceptions import ParamValidationError
+
+    from ml_pipeline.costs.checks import refuse_unknown
+    from ml_pipeline.dag import params
+
+    form = params.forms()[dag_id]()
+    try:
+        refuse_unknown(settings.conf, form, dag_id)
+    except ValueError as error:
+        raise SettingsError(f"CONF: {error}") from None
+    for name, value in settings.conf.items():
+        try:
+            form[name].resolve(value)
+        except ParamValidationError as error:
+            first = str(error).splitlines()[0]
+            raise SettingsError(f"CONF: {name}={value!r}: {first}") from None
+
+
 def check_architecture(name: str) -> None:
     """Refuse an architecture that torchvision does not have."""
     from model_code.networks.torchvision_compat import torchvision

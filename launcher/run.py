@@ -46,7 +46,10 @@ def run(settings: Settings, console: Console) -> int:
     conf = run_conf(settings, chosen)
     check_conf(client, conf)
     run_id = client.trigger(DAG_ID, conf)
-    console.print(f"run [bold]{run_id}[/] of {DAG_ID}: {settings.airflow_url}/dags/{DAG_ID}/runs/{run_id}")
+    console.print(
+        f"run [bold]{run_id}[/] of {DAG_ID}: {settings.airflow_url}/dags/{DAG_ID}/runs/{run_id}",
+        soft_wrap=True,
+    )
     state = watch(client, run_id, console)
     results = patiently(lambda: {task: client.xcom(DAG_ID, run_id, task) for task in summary.TASKS})
     last_run.save(settings.home, run_id, results)
@@ -68,6 +71,7 @@ def choose_inputs(settings: Settings, console: Console) -> inputs.Inputs:
     preflight.check_architecture(settings.architecture)
     preflight.check_disk(settings.home)
     preflight.claim_home(settings.home)
+    preflight.check_conf(settings, DAG_ID)
     with download_bar(console) as progress:
         chosen = inputs.choose(settings, console.print, progress)
     found = look_at(chosen.data)
@@ -318,8 +322,11 @@ def explain_failure(
     for task in client.task_instances(dag_id, run_id):
         if state_of(task) not in FINISHED or state_of(task) != "failed":
             continue
-        lines = [line for line in client.log(dag_id, run_id, task) if line.strip()]
-        reasons = [line for line in lines if "Error" in line or "Exception" in line] or lines
+        reasons = client.errors(dag_id, run_id, task)
+        # A process that was killed leaves no exception.
+        reasons = reasons or [
+            line for line in client.log(dag_id, run_id, task) if line.strip() and not line.startswith("::")
+        ]
         name, reason = task["task_id"], reasons[-1] if reasons else "no log was written"
         folder = settings.airflow_home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={name}"
         console.print(f"\n[red]task {name} failed[/]: {escape(reason)}", soft_wrap=True)

@@ -119,9 +119,11 @@ def _number(value: Any) -> str:
 
 
 def _accuracy(console: Console, evaluation: Mapping[str, Any]) -> None:
+    # A link that is broken over lines cannot be opened.
     console.print(
         f"[bold]Test accuracy[/]  {evaluation['accuracy']:.4f} on {evaluation['photos']} photos, served by"
-        f" {evaluation['runtime']}\n[bold]Report[/]  {escape(evaluation['report_url'])}"
+        f" {evaluation['runtime']}\n[bold]Report[/]  {escape(evaluation['report_url'])}",
+        soft_wrap=True,
     )
 
 
