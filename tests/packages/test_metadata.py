@@ -28,6 +28,7 @@ WITH = {
     # Airflow's api-server, to which the console adds pages.
     "cachetools": "apache-airflow",
     "fastapi": "apache-airflow",
+    "jinja2": "apache-airflow",
     "sqlalchemy": "apache-airflow",
 }
 
