@@ -110,7 +110,9 @@ def test_photos_by_class_split_finding_and_mistake(
     assert all(photo["path"].startswith(EVIL) for photo in found["photos"])
 
 
-@pytest.mark.parametrize("body", [None, b"no gzip", gzip.compress(b"{}\n[")])
+@pytest.mark.parametrize(
+    "body", [None, b"no gzip", gzip.compress(b"{}\n[")], ids=["none", "no gzip", "no JSON"]
+)
 def test_without_the_findings_of_the_look_photos_have_no_path(console: Console, body: bytes | None) -> None:
     place = {"Bucket": BUCKET, "Key": f"datasets/dogs/versions/{VERSION}/looks.jsonl.gz"}
     s3 = console.store.client("s3")

@@ -27,6 +27,10 @@ def test_findings_of_other_rules_are_forgotten(monkeypatch: pytest.MonkeyPatch) 
     assert looks.from_bytes(written) == {}
 
 
-@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"{}\n[]"), looks.to_bytes(FOUND)[:-20]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no gzip", gzip.compress(b"{}\n[]"), looks.to_bytes(FOUND)[:-20]],
+    ids=["empty", "no gzip", "no records", "cut off"],
+)
 def test_damaged_findings_are_forgotten(data: bytes) -> None:
     assert looks.from_bytes(data) == {}
