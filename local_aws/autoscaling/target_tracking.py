@@ -124,6 +124,8 @@ class TargetTracking:
     def _scale(self, policy: Resource, decision: Decision, current: int) -> None:
         store, region = self._context.store, policy.region
         endpoint, variant = resource_parts(policy.document["ResourceId"])
+        # Raises Missing if the target was deregistered meanwhile: a deployment then decides on the number.
+        store.get(TARGET, region, target_name(policy.document["ResourceId"]))
         begun = time.time()
         self._context.client("sagemaker", region).update_endpoint_weights_and_capacities(
             EndpointName=endpoint,
