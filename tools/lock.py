@@ -1,4 +1,4 @@
-"""Resolve requirements*.in into requirements.lock and requirements-cuda.lock: `make lock`.
+"""Resolve requirements*.in into requirements.lock, requirements-cuda.lock and docker/*/packages.txt: `make lock`.
 
 uv resolves once for each supported Python; a package that only some of them need gets a marker. Every line carries the
 SHA-256 of each file of its release, so that pip refuses anything else. CUDA's libraries, which only torch's CUDA
@@ -23,6 +23,13 @@ UV = "uv==0.13.9"
 PYTHONS = ("3.11", "3.12", "3.13")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CUDA = re.compile(r"^(nvidia-|cuda-|triton$)")
+# What the serving image imports; the Airflow image has requirements.in without what no service imports.
+SERVING = ("httptools", "numpy", "onnxruntime", "pillow", "safetensors", "simplejpeg")
+NOT_IN_AIRFLOW = ("sagemaker",)
+LISTS = {
+    "airflow": "# Closure of requirements.in without its extras (the SageMaker SDK): written by make lock.\n",
+    "serving": "# Closure of what model_code.serve imports, on ONNX Runtime: written by make lock.\n",
+}
 HEADER = "# Resolved by `make lock` from requirements.in and requirements-dev.in. Do not edit.\n"
 _ENTRY = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
@@ -69,22 +76,29 @@ def cpu_hashes(page: str, version: str) -> frozenset[str]:
     return frozenset(f"sha256:{digest}" for digest in re.findall(pattern, page))
 
 
-def resolve(uv: Path, python: str, preferences: str, upgrade: bool) -> dict[str, Pin]:
+def resolve(uv: Path, python: str, preferences: str, upgrade: bool, requirements: str) -> dict[str, Pin]:
     """Run uv for one Python.
 
     Raises:
         SystemExit: There is no solution; uv's reason has been printed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "lock")
+        out, source = Path(folder, "lock"), Path(folder, "requirements.in")
         out.write_text(preferences)
+        source.write_text(requirements)
         argv = [str(uv), "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate"]
         argv += ["--python-version", python, "--python-platform", "x86_64-manylinux_2_28", "-o", str(out)]
         argv += ["--upgrade"] if upgrade else []
-        sources = [str(ROOT / "requirements.in"), str(ROOT / "requirements-dev.in")]
-        if subprocess.call(argv + sources) != 0:
+        if subprocess.call([*argv, str(source)]) != 0:
             sys.exit(f"error: no solution for Python {python}; uv's reason is above")
         return parse(out.read_text())
+
+
+def image_requirements(requirements: str) -> dict[str, str]:
+    """Return what each image of LISTS needs directly, as requirement lines; `requirements` is requirements.in."""
+    lines = requirements.splitlines()
+    kept = [line for line in lines if re.split(r"[\[=<>!~; ]", line)[0] not in NOT_IN_AIRFLOW]
+    return {"airflow": "\n".join(kept) + "\n", "serving": "\n".join(SERVING) + "\n"}
 
 
 def preferences(pins: Mapping[str, Pin], lock: str, python: str) -> str:
@@ -122,10 +136,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([f"{folder}/bin/pip", "install", "--quiet", UV], check=True)
+        uv = Path(folder, "bin/uv")
+        sources = [(ROOT / name).read_text() for name in ("requirements.in", "requirements-dev.in")]
         resolved = {
-            python: resolve(Path(folder, "bin/uv"), python, preferences(known, text, python), chosen.upgrade)
+            python: resolve(uv, python, preferences(known, text, python), chosen.upgrade, "".join(sources))
             for python in PYTHONS
         }
+        # The images have the oldest Python.
+        locked = "".join(f"{name}=={pin.version}\n" for name, pin in resolved[PYTHONS[0]].items())
+        for image, requirements in image_requirements(sources[0]).items():
+            needed = resolve(uv, PYTHONS[0], locked, False, requirements)
+            names = [name for name in sorted(needed) if not CUDA.match(name)]
+            (ROOT / "docker" / image / "packages.txt").write_text(LISTS[image] + "\n".join(names) + "\n")
     resolved = {python: with_cpu_build(pins, known.get("torch")) for python, pins in resolved.items()}
     for name, wanted in (("requirements.lock", False), ("requirements-cuda.lock", True)):
         part = {

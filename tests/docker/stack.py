@@ -250,14 +250,26 @@ def run_to_success(client: AirflowClient, photos: Path) -> list[dict[str, Any]]:
     Raises AssertionError with the end of the log of the task that failed.
     """
     sample_data.draw(photos, photos=60, classes=4)
+    return end_well(client, start_run(client, str(photos)))
+
+
+def start_run(client: AirflowClient, data: str) -> str:
+    """Start the main DAG, once it is parsed, on the photos of `data` as tasks see it; the id of the run."""
     wait_until(lambda: client.dag_exists(DAG_ID), PARSE_SECONDS, DAG_ID)
-    run_id = client.trigger(
+    return client.trigger(
         DAG_ID,
         {
-            "data": str(photos), "dataset_name": "drawn", "weights": "none", "trials": 2,
+            "data": data, "dataset_name": "drawn", "weights": "none", "trials": 2,
             "architecture": "squeezenet1_1", "min_accuracy": 0.0,
         },
     )  # fmt: skip
+
+
+def end_well(client: AirflowClient, run_id: str) -> list[dict[str, Any]]:
+    """Wait for a run's success; its task instances.
+
+    Raises AssertionError with the end of the log of the task that failed.
+    """
     wait_until(lambda: client.run_state(DAG_ID, run_id) in ("success", "failed"), RUN_SECONDS, "the run")
     tasks = client.task_instances(DAG_ID, run_id)
     for task in tasks:

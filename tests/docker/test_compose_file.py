@@ -87,7 +87,10 @@ def test_prices_of_a_team_reach_the_tasks(env: dict[str, str], given: str, setti
 def test_images_are_pinned(services: dict[str, Any]) -> None:
     for name, service in services.items():
         repository, _, tag = service["image"].partition(":")
-        assert re.fullmatch(r"\d+\.\d+(\.\d+)?(-\w+)?", tag), f"{name}: {service['image']}"
+        assert re.fullmatch(r"\d+\.\d+(\.\d+)?(-\w+)?(@sha256:[0-9a-f]{64})?", tag), (
+            f"{name}: {service['image']}"
+        )
+        assert ("@" in tag) == (repository == "postgres"), "pinned by digest where the digest is known"
         assert ("build" in service) == (repository == AIRFLOW_IMAGE)
 
 
