@@ -7,7 +7,7 @@ RUN := $(BIN)/python -m launcher
 # Settings, passed on through the environment. `make help` and docs/reference/settings.md print these lines.
 #@ DATA=folder              photos/<class>/<any name>.jpg; without it a small public set
 #@ WEIGHTS=file             a state_dict file, imagenet or none; default: imagenet where it can be reached
-#@ ARCHITECTURE=mobilenet_v2  any torchvision classifier
+#@ ARCHITECTURE=mobilenet_v2  any classifier of torchvision, or of timm: timm:tf_efficientnet_lite0
 #@ TRIALS=12                trials of the hyperparameter search, 1 to 500
 #@ CONF={"strategy":"finetune"}  params of train_and_deploy as JSON
 #@ IMAGE=photo.jpg          the photo of make predict

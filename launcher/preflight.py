@@ -114,14 +114,10 @@ def check_conf(settings: Settings, dag_id: str) -> None:
 
 
 def check_architecture(name: str) -> None:
-    """Refuse an architecture that torchvision does not have."""
-    from model_code.networks.torchvision_compat import torchvision
+    """Refuse an architecture that neither torchvision nor timm has."""
+    from ml_pipeline.dataset import weights
 
-    names = torchvision.models.list_models(module=torchvision.models)
-    if name not in names:
-        import difflib
-
-        close = difflib.get_close_matches(name, names, 3) or ["mobilenet_v2"]
-        raise SettingsError(
-            f"ARCHITECTURE={name} is not a torchvision classification model: try {' or '.join(close)}"
-        )
+    try:
+        weights.check_architecture(name)
+    except weights.WeightsError as error:
+        raise SettingsError(f"ARCHITECTURE={name}: {error}") from error

@@ -18,6 +18,7 @@ from PIL import Image
 from model_code.data import photos
 from model_code.data.limits import MAX_PIXELS
 from model_code.data.photos import Pixels
+from model_code.hyperparameters.architectures import TIMM, timm_recipe
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -201,12 +202,19 @@ class Transform:
 
 
 def for_architecture(architecture: str) -> Transform:
-    """The transform that a torchvision architecture's ImageNet weights expect: its DEFAULT weights' `transforms()`.
+    """Return the transform that an architecture's ImageNet weights expect.
 
-    Crop, kernel, mean and deviation are torchvision's. The shorter side is resized to the crop itself, not
-    to the somewhat larger size of torchvision's evaluation recipe, so that photos of the right size are not
-    blurred.
+    Crop, kernel, mean and deviation are those of torchvision's DEFAULT weights (`transforms()`), or of timm's default
+    weights (`pretrained_cfg`). The shorter side is resized to the crop itself, not to the somewhat larger size of
+    their evaluation recipes, so that photos of the right size are not blurred.
+
+    Raises:
+        ValueError: timm has no such model.
     """
+    if architecture.startswith(TIMM):
+        recipe = timm_recipe(architecture)
+        kernel = Interpolation(recipe.interpolation)
+        return Transform(recipe.side * 8 // 7, recipe.side, recipe.mean, recipe.std, kernel)
     side, kernel = _RECIPES.get(architecture, (224, Interpolation.BILINEAR))
     transform = Transform(resize=side * 8 // 7, crop=side, interpolation=kernel)
     if architecture == "efficientnet_v2_l":

@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=_OUTPUT / "embeddings", help="folder for the embeddings"
     )
-    parser.add_argument("--architecture", default="mobilenet_v2", help="torchvision's name of the backbone")
+    parser.add_argument("--architecture", default="mobilenet_v2", help="torchvision's name, or timm:<name>")
     parser.add_argument(
         "--views", type=int, default=1, help="views of each training photo: itself, mirror image, crops"
     )

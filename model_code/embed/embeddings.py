@@ -34,7 +34,7 @@ class Embedder:
     """The settings that turn a photo into its embeddings. Equal `id`s mean interchangeable files.
 
     Attributes:
-        architecture: torchvision's name of the backbone.
+        architecture: The backbone's name at torchvision, or `timm:` and that at timm.
         weights_sha256: SHA-256 of the weights file, or `NO_WEIGHTS` for an untrained backbone (seed 0).
         transform: Photo bytes to network input.
         views: Views of each training photo, at least 1; other splits have one.

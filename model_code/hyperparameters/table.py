@@ -22,7 +22,7 @@ TABLE: Final[tuple[Hyperparameter, ...]] = (
         "head: frozen backbone; finetune: train its blocks too",
         choices=tuple(Strategy),
     ),
-    Hyperparameter("architecture", Kind.TEXT, "mobilenet_v2", "name of a torchvision classification model"),
+    Hyperparameter("architecture", Kind.TEXT, "mobilenet_v2", "classifier of torchvision, or timm:<name>"),
     Hyperparameter("seed", Kind.INTEGER, 0, "the same seed gives the same weights", low=0, high=2**31 - 1),
     Hyperparameter(
         "epochs", Kind.INTEGER, 30, "passes over the training photos", low=1, high=1000, strategies=HEAD

@@ -1,4 +1,4 @@
-"""Any torchvision classifier as a backbone (photo to embedding) and a head (embedding to logits)."""
+"""Any classifier of torchvision or timm as a backbone (photo to embedding) and a head (embedding to logits)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_code.data.transform import for_architecture
+from model_code.hyperparameters.architectures import TIMM
+from model_code.networks import timm_models
 from model_code.networks.torchvision_compat import torchvision
 from model_code.networks.weights import ArchitectureError, load_state_dict
 
@@ -28,11 +30,11 @@ class Block(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A torchvision classifier without its last linear layer.
+    """A classifier without its last linear layer.
 
     Args:
-        architecture: torchvision's name.
-        network: The torchvision module without its last linear layer.
+        architecture: torchvision's name, or `timm:` and timm's.
+        network: The module without its last linear layer.
         dim: Numbers per embedding.
         trunk: Gives the activations [n, dim, h, w] whose spatial mean is the embedding, where the
             architecture has such.
@@ -126,23 +128,32 @@ def build(
 
 
 def build_backbone(architecture: str, weights: Path | None = None, seed: int = 0) -> Backbone:
-    """Build a torchvision classification model by name, without its last linear layer, in eval mode.
+    """Build a classification model by name, without its last linear layer, in eval mode.
 
     Args:
-        architecture: torchvision's name.
-        weights: A state_dict file of the whole torchvision model (`load_state_dict`), or None: drawn from `seed`.
+        architecture: torchvision's name, or `timm:` and timm's.
+        weights: A state_dict file of the whole model (`load_state_dict`), or None: drawn from `seed`.
         seed: Of untrained weights.
 
     Raises:
         ArchitectureError: The name is unknown, the weights do not fit, or the model has no linear classifier.
     """
-    network = _torchvision_model(architecture, seed)
+    is_timm = architecture.startswith(TIMM)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = timm_models.build(architecture) if is_timm else _torchvision_model(architecture)
+    head = timm_models.head_name(network) if is_timm else _head_name(network)
+    side = for_architecture(architecture).crop
     if weights is not None:
-        _load(architecture, network, load_state_dict(weights), weights)
+        _load(architecture, network, load_state_dict(weights), weights, head)
     else:
-        _settle_norms(network, for_architecture(architecture).crop, seed)
+        _settle_norms(network, side, seed)
     _drop_auxiliary(network)
     network.eval()
+    if is_timm:
+        dim = timm_models.remove_head(network)
+        pooled = timm_models.pools_its_map(network, side)
+        return Backbone(architecture, network, dim, timm_models.feature_map if pooled else None).eval()
     trunk = _trunk_of(network)
     if trunk is not None:
         dim = _drop_head(network)
@@ -153,16 +164,14 @@ def build_backbone(architecture: str, weights: Path | None = None, seed: int = 0
     return Backbone(architecture, network, dim, trunk).eval()
 
 
-def _torchvision_model(architecture: str, seed: int) -> nn.Module:
+def _torchvision_model(architecture: str) -> nn.Module:
     models = torchvision.models
     names = models.list_models(module=models)
     if architecture not in names:
         raise ArchitectureError(
             f"torchvision has no classification model {architecture!r}; it has {', '.join(names)}"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return models.get_model(architecture, weights=None)
+    return models.get_model(architecture, weights=None)
 
 
 def _settle_norms(network: nn.Module, side: int, seed: int) -> None:
@@ -189,10 +198,10 @@ def _settle_norms(network: nn.Module, side: int, seed: int) -> None:
         norm.momentum = momentum
 
 
-def _load(architecture: str, network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy `tensors` into `network`; only the last linear layer, replaced anyway, may differ or lack."""
+def _load(architecture: str, network: nn.Module, tensors: dict[str, Tensor], path: Path, last: str) -> None:
+    """Copy `tensors` into `network`; only the `last` linear layer, replaced anyway, may differ or lack."""
     own = network.state_dict()
-    head = tuple(_head_names(network))
+    head = (f"{last}.weight", f"{last}.bias")
     shapes = [
         f"{name} is {list(tensors[name].shape)} in the file, {list(tensor.shape)} in the model"
         for name, tensor in own.items()
@@ -225,13 +234,10 @@ def _is_auxiliary(name: str) -> bool:
     return name.startswith(("aux1.", "aux2.", "AuxLogits."))
 
 
-def _head_names(network: nn.Module) -> Iterator[str]:
+def _head_name(network: nn.Module) -> str:
     if isinstance(network, torchvision.models.SqueezeNet):
-        path = "classifier.1"
-    else:
-        path, _ = _last_linear(type(network).__name__, network)
-    yield f"{path}.weight"
-    yield f"{path}.bias"
+        return "classifier.1"
+    return _last_linear(type(network).__name__, network)[0]
 
 
 def _drop_auxiliary(network: nn.Module) -> None:

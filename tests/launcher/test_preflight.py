@@ -108,9 +108,11 @@ def _start(home, console):
 
 
 def test_an_unknown_architecture_names_its_neighbours():
-    with pytest.raises(SettingsError, match=r"mobilenet_v9 is not a torchvision .*mobilenet_v2"):
+    with pytest.raises(SettingsError, match=r"torchvision has no .*mobilenet_v9.*mobilenet_v2"):
         preflight.check_architecture("mobilenet_v9")
     preflight.check_architecture("resnet18")
+    with pytest.raises(SettingsError, match=r"timm has no model 'convnext_ato'.*timm:convnext_atto"):
+        preflight.check_architecture("timm:convnext_ato")
 
 
 def test_a_service_that_keeps_ending_is_not_waited_for(tmp_path, monkeypatch):

@@ -116,9 +116,12 @@ def model() -> dict[str, Param]:
             "architecture": Param(
                 "mobilenet_v2",
                 type="string",
-                pattern=r"^[a-z0-9_]+$",
+                pattern=r"^(timm:)?[a-z0-9_]+$",
                 title="Architecture",
-                description_md="Any classification model of torchvision; `plan` refuses others.",
+                description_md=(
+                    "Any classification model of torchvision, or of timm by `timm:<name>`, like "
+                    "`timm:tf_efficientnet_lite0`; `plan` refuses others."
+                ),
             ),
             "views": Param(
                 1,

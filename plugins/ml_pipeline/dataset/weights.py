@@ -39,10 +39,10 @@ def store_weights(
     Args:
         s3: A boto3 client.
         bucket: Name of the project's bucket.
-        weights: A file, an s3://, http(s):// or file:// address, "imagenet" (torchvision's best for the
+        weights: A file, an s3://, http(s):// or file:// address, "imagenet" (the library's best for the
             architecture), the name of torchvision weights (IMAGENET1K_V1), or "none". An http(s) address may end
             in `#sha256=<hex>`, which is checked.
-        architecture: Torchvision's name; it only matters for torchvision's own weights.
+        architecture: Torchvision's name, or `timm:` and timm's; it only matters for weights by name.
         progress: Called with (bytes so far, bytes in all or 0).
 
     Returns:
@@ -55,18 +55,18 @@ def store_weights(
     if wanted.lower() in ("none", ""):
         return {"uri": None, "sha256": None, "bytes": 0, "source": "none", "uploaded": 0}
     if re.fullmatch(r"imagenet|default|IMAGENET1K_\w+", wanted, re.IGNORECASE):
-        return _store_torchvision(s3, bucket, wanted, architecture, progress)
+        return _store_named(s3, bucket, wanted, architecture, progress)
     with tempfile.TemporaryDirectory(prefix="ml-pipeline-weights-") as folder:
         path = _fetch(s3, wanted, Path(folder, "weights"), progress)
         return _store(s3, bucket, path, wanted.split("#")[0])
 
 
-def _store_torchvision(
+def _store_named(
     s3: Client, bucket: str, name: str, architecture: str, progress: Progress | None
 ) -> StoredWeights:
     member = "DEFAULT" if name.lower() in ("imagenet", "default") else name.upper()
-    url = torchvision_url(architecture, member)
-    # torchvision never changes the file behind an address, so a second run needs no network.
+    url = weights_url(architecture, member)
+    # The file behind such an address never changes, so a second run needs no network.
     index = f"s3://{bucket}/weights/by-address/{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
     if objects.exists(s3, index):
         known: StoredWeights = objects.read_json(s3, index)
@@ -81,18 +81,26 @@ def _store_torchvision(
 
 
 def check_architecture(architecture: str) -> None:
-    """Refuse an architecture that torchvision does not have.
+    """Refuse an architecture that neither torchvision nor timm has.
 
     Raises:
         WeightsError: It is unknown; the message names the nearest ones.
     """
+    from model_code.hyperparameters.architectures import TIMM, timm_recipe
+
+    if architecture.startswith(TIMM):
+        try:
+            timm_recipe(architecture)
+        except ValueError as error:
+            raise WeightsError(str(error)) from error
+        return
     # Asking takes seconds, and the default needs no question.
     if architecture != DEFAULT_ARCHITECTURE:
-        torchvision_url(architecture, "DEFAULT")
+        weights_url(architecture, "DEFAULT")
 
 
-def torchvision_url(architecture: str, name: str) -> str:
-    """Return the address of torchvision's weights. A process of its own is asked: this one must not load torch.
+def weights_url(architecture: str, name: str) -> str:
+    """Return the address of a library's weights. A process of its own is asked: this one must not load torch.
 
     Raises:
         WeightsError: For an unknown architecture or name.
@@ -102,7 +110,7 @@ def torchvision_url(architecture: str, name: str) -> str:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise WeightsError(
-            f"torchvision did not say where its weights are within {_ASK_SECONDS:.0f} s"
+            f"torch did not say where the weights of {architecture} are within {_ASK_SECONDS:.0f} s"
         ) from error
     if answer.returncode != 0:
         lines = answer.stderr.strip().splitlines() or ["no answer"]

@@ -99,7 +99,7 @@ def test_torchvisions_weights_are_downloaded_once(s3: Any, monkeypatch: pytest.M
             asked.append((architecture, name))
             return f"{address}/models/net-{SHA256[:8]}.pth"
 
-        monkeypatch.setattr(weights, "torchvision_url", url)
+        monkeypatch.setattr(weights, "weights_url", url)
         result = store_weights(s3, BUCKET, "imagenet", "resnet18")
     assert (result["uri"], result["uploaded"]) == (STORED, len(BODY))
     # The server is gone: a second run needs no network.
@@ -111,13 +111,13 @@ def test_torchvisions_weights_are_downloaded_once(s3: Any, monkeypatch: pytest.M
 
 def test_torchvisions_checksum_is_checked(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with web_server({"/net-00000000.pth": sends(BODY)}) as address:
-        monkeypatch.setattr(weights, "torchvision_url", lambda *_: f"{address}/net-00000000.pth")
+        monkeypatch.setattr(weights, "weights_url", lambda *_: f"{address}/net-00000000.pth")
         with pytest.raises(WeightsError, match="expected 00000000"):
             store_weights(s3, BUCKET, "imagenet", "resnet18")
 
 
 def test_torchvision_says_where_its_weights_are() -> None:
-    url = weights.torchvision_url("mobilenet_v2", "IMAGENET1K_V1")
+    url = weights.weights_url("mobilenet_v2", "IMAGENET1K_V1")
     assert url == "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
     checksum = file_name_checksum(url)
     assert checksum is not None
@@ -134,7 +134,7 @@ def test_names_that_torchvision_has_not_list_what_it_has() -> None:
 
 
 def test_without_a_network_the_message_names_the_way_out(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "torchvision_url", lambda *_: "http://127.0.0.1:9/net-00000000.pth")
+    monkeypatch.setattr(weights, "weights_url", lambda *_: "http://127.0.0.1:9/net-00000000.pth")
     with pytest.raises(WeightsError, match=r"cannot be reached.*without a network, give a state_dict file"):
         store_weights(s3, BUCKET, "imagenet", "resnet18")
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from model_code.data.transform import Transform
+from model_code.data.transform import Interpolation, Transform, for_architecture
 from model_code.embed.forward import Forward, Normalized, OnnxForward, OpenVinoForward, TorchForward
 from model_code.networks.backbone import attach_head, build, build_backbone
 from model_code.networks.torchvision_compat import import_torchvision, torchvision
 from model_code.networks.weights import ArchitectureError, load_state_dict
+from tools import timm_recipes
 
 ARCHITECTURES = {
     "mobilenet_v2": (1280, True),
@@ -28,6 +29,9 @@ ARCHITECTURES = {
     "regnet_y_400mf": (440, True),
     "swin_t": (768, True),
     "vit_b_16": (768, False),
+    "timm:tf_efficientnet_lite0": (1280, True),
+    "timm:convnext_atto": (320, False),
+    "timm:vit_tiny_patch16_224": (192, False),
 }
 
 
@@ -39,25 +43,31 @@ def fast_initialisation(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def torchvision_model(architecture: str, path: Path) -> torch.nn.Module:
-    """A torchvision model in eval mode whose weights are in `path`."""
+def whole_model(architecture: str, path: Path) -> torch.nn.Module:
+    """A model of torchvision or timm in eval mode whose weights are in `path`."""
     torch.manual_seed(5)
-    model: torch.nn.Module = torchvision.models.get_model(architecture, weights=None).eval()
+    model: torch.nn.Module
+    if architecture.startswith("timm:"):
+        import timm
+
+        model = timm.create_model(architecture.removeprefix("timm:"), pretrained=False).eval()
+    else:
+        model = torchvision.models.get_model(architecture, weights=None).eval()
     torch.save(model.state_dict(), path)
     return model
 
 
 def weights_of(architecture: str, folder: Path) -> Path:
-    torchvision_model(architecture, folder / "weights.pth")
+    whole_model(architecture, folder / "weights.pth")
     return folder / "weights.pth"
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_backbone_and_head_together_are_the_torchvision_model(architecture: str, tmp_path: Path) -> None:
+def test_backbone_and_head_together_are_the_whole_model(architecture: str, tmp_path: Path) -> None:
     dim, has_map = ARCHITECTURES[architecture]
-    whole = torchvision_model(architecture, tmp_path / "weights.pth")
+    whole = whole_model(architecture, tmp_path / "weights.pth")
     backbone = build_backbone(architecture, tmp_path / "weights.pth")
-    side = 224 if architecture == "vit_b_16" else 64
+    side = 224 if "vit_" in architecture else 64
     photos = torch.randn(2, 3, side, side)
     with torch.inference_mode():
         features = backbone(photos)
@@ -185,6 +195,16 @@ def test_what_is_no_weights_file_is_refused_and_never_executed(tmp_path: Path) -
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ArchitectureError, match=r"'resnet19'.*resnet18"):
         build_backbone("resnet19")
+    with pytest.raises(ArchitectureError, match=r"'resnet19'.*timm:resnet"):
+        build_backbone("timm:resnet19")
+    with pytest.raises(ArchitectureError, match="does not end in one linear layer"):
+        build_backbone("timm:levit_128s")
+
+
+def test_the_inputs_of_timms_models_are_those_of_the_installed_release() -> None:
+    assert timm_recipes.TARGET.read_text() == timm_recipes.text(), "run python -m tools.timm_recipes"
+    lite = for_architecture("timm:tf_efficientnet_lite2")
+    assert (lite.crop, lite.mean, lite.interpolation) == (260, (0.5, 0.5, 0.5), Interpolation.BICUBIC)
 
 
 def test_torchvision_is_imported_once_with_any_torch() -> None:
@@ -195,7 +215,7 @@ def test_torchvision_is_imported_once_with_any_torch() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_runtimes_agree_on_embeddings(architecture: str) -> None:
-    side = 224 if architecture == "vit_b_16" else 64
+    side = 224 if "vit_" in architecture else 64
     transform = Transform(side, side)
     backbone = build_backbone(architecture)
     pixels = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
