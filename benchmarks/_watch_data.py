@@ -26,7 +26,9 @@ from model_code.watch.simulate import FAULTS
 
 ARCHITECTURE = "mobilenet_v2"
 CACHE = Path(tempfile.gettempdir()) / "ml-pipeline-watch"
-BURST_PHOTOS, BURST_VIEWS = 480, 19
+BURST_PHOTOS, BURST_VIEWS = 120, 19
+# Of each breed: photos that traffic is drawn from, the first ones by name, and the others that get a fault.
+SERVED, FAULTY = 50, 10
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
@@ -76,28 +78,27 @@ class Embedder:
     def __init__(self, data: Path, weights: Path, cache: Path) -> None:
         self.data, self.weights, self.cache = data, weights, cache
         cache.mkdir(parents=True, exist_ok=True)
-        self.paths = sorted(data.glob("*/*.jpg"))
+        self.paths = sorted(data.glob("*/*.jpg"), key=str)
         self.transform = for_architecture(ARCHITECTURE)
         self._forward: Forward | None = None
 
     def all(self, shift: str) -> Embedded:
-        """Every photo, under one of `SHIFTS`."""
-        return self._embed(shift, self.paths, SHIFTS[shift])
+        """Every photo as it is, or those that traffic is drawn from under one of `SHIFTS`."""
+        if shift == "none":
+            return self._embed(shift, self.paths, SHIFTS[shift])
+        return self._embed(shift, self._each_breed(slice(SERVED)), SHIFTS[shift])
 
     def simulated(self, fault: str) -> Embedded:
-        """A quarter of the photos, with a fault that a reference is given."""
-        quarter = [path for name in sorted({p.parent for p in self.paths}) for path in self._of(name)[::4]]
+        """Photos of each breed that are never traffic, with a fault that a reference is given."""
+        paths = self._each_breed(slice(SERVED, SERVED + FAULTY))
         change = FAULTS[fault]
-        return self._embed(
-            fault, quarter, lambda image, draw: Image.fromarray(change(np.asarray(image), draw))
-        )
+        return self._embed(fault, paths, lambda image, draw: Image.fromarray(change(np.asarray(image), draw)))
 
     def bursts(self) -> Embedded:
         """`BURST_VIEWS` moments of each of some photos, one photo's next to each other."""
-        chosen = sorted(
-            np.random.default_rng(7).choice(len(self.paths), min(BURST_PHOTOS, len(self.paths)), False)
-        )
-        paths = [self.paths[number] for number in chosen for _ in range(BURST_VIEWS)]
+        served = self._each_breed(slice(SERVED))
+        chosen = sorted(np.random.default_rng(7).choice(len(served), BURST_PHOTOS, replace=False))
+        paths = [served[number] for number in chosen for _ in range(BURST_VIEWS)]
         return self._embed("burst", paths, _moment_later)
 
     def others(self, folder: Path | None) -> Embedded | None:
@@ -108,8 +109,11 @@ class Embedder:
         found = [path for path in sorted((folder or self.data).rglob("*")) if path.suffix.lower() in endings]
         return self._embed("others", [path for path in found for _ in range(12)], _crop)
 
-    def _of(self, folder: Path) -> list[Path]:
-        return [path for path in self.paths if path.parent == folder]
+    def _each_breed(self, which: slice) -> list[Path]:
+        breeds: dict[Path, list[Path]] = {}
+        for path in self.paths:
+            breeds.setdefault(path.parent, []).append(path)
+        return [path for paths in breeds.values() for path in paths[which]]
 
     def _embed(self, name: str, paths: Sequence[Path], change: Change) -> Embedded:
         file = self.cache / f"{name}.npz"

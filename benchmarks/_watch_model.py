@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._watch_data import Embedded
+from benchmarks._watch_data import SERVED, Embedded
 from model_code.predict.calibration import fit_temperature, probabilities
 from model_code.watch.drift import Photos
 from model_code.watch.estimate import Basis
+from model_code.watch.reference import SIMULATED
 
 TRAIN, REFERENCE, TRAFFIC = 40, 20, 40
 _SHRINK = 0.6
-_SIMULATED = 600
 Rows = NDArray[np.int64]
 
 
@@ -49,7 +49,8 @@ class Draw:
 
     def photos(self, rows: Rows, shift: str = "none") -> Photos:
         """Return these photos as a look sees them under a shift."""
-        return self.seen(self.world.shifts[shift], rows)
+        embedded = self.world.shifts[shift]
+        return self.seen(embedded, np.searchsorted(embedded.files, self.world.shifts["none"].files[rows]))
 
     def seen(self, embedded: Embedded, rows: Rows) -> Photos:
         """Return rows of a set as a look sees them."""
@@ -69,7 +70,8 @@ class Draw:
         members = set(self.reference.tolist())
         for embedded in self.world.faults.values():
             where = np.array([clean[name] for name in embedded.files.tolist()])
-            rows = np.flatnonzero([number in members for number in where.tolist()])[:_SIMULATED]
+            rows = np.flatnonzero([number in members for number in where.tolist()])
+            rows = np.random.default_rng(0).permutation(rows)[:SIMULATED]
             seen = self.seen(embedded, rows)
             pairs.append(_confidence_and_accuracy(seen.probabilities, self.labels(where[rows])))
         return Basis(photos.probabilities, labels, np.array(pairs))
@@ -91,13 +93,15 @@ def _drawn(world: World, seed: int, unknown: int) -> Draw:
     known = np.setdiff1d(np.arange(world.breeds), left_out)
     parts: dict[str, list[int]] = {"train": [], "reference": [], "traffic": [], "unknown": []}
     for breed in range(world.breeds):
-        rows = generator.permutation(np.flatnonzero(world.labels == breed)).tolist()
+        all_rows = np.flatnonzero(world.labels == breed)  # by name, as the photos of each shift are
+        traffic = generator.permutation(all_rows[:SERVED])[:TRAFFIC]
+        rows = generator.permutation(np.setdiff1d(all_rows, traffic)).tolist()
         if breed in left_out:
-            parts["unknown"] += rows[TRAIN + REFERENCE :][:TRAFFIC]
+            parts["unknown"] += traffic.tolist()
             continue
+        parts["traffic"] += traffic.tolist()
         parts["train"] += rows[:TRAIN]
         parts["reference"] += rows[TRAIN : TRAIN + REFERENCE]
-        parts["traffic"] += rows[TRAIN + REFERENCE :][:TRAFFIC]
     class_of = np.full(world.breeds, -1)
     class_of[known] = np.arange(len(known))
     rows = {name: np.array(part, np.int64) for name, part in parts.items()}

@@ -23,12 +23,12 @@ def queue_gain(world: World, seed: int) -> dict[str, float]:
     pool, test = order[: len(order) // 2], order[len(order) // 2 :]
     away = np.concatenate([model.traffic, model.reference])
     train = np.setdiff1d(np.arange(len(world.labels)), away)
-    clean, blurred = world.shifts["none"].rows, world.shifts[SHIFT].rows
+    clean, blurred = world.shifts["none"].rows[train], model.photos(test, SHIFT).embeddings
 
     def accuracy(reviewed: NDArray[np.int64]) -> float:
-        rows = np.concatenate([clean[train], blurred[reviewed]])
+        rows = np.concatenate([clean, model.photos(reviewed, SHIFT).embeddings])
         weights, bias = discriminant(rows, world.labels[np.concatenate([train, reviewed])])
-        return float(((blurred[test] @ weights + bias).argmax(axis=1) == world.labels[test]).mean())
+        return float(((blurred @ weights + bias).argmax(axis=1) == world.labels[test]).mean())
 
     seen = model.photos(pool, SHIFT)
     chosen = accuracy(pool[choose(doubt(seen.probabilities), seen.embeddings, PHOTOS)])

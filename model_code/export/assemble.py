@@ -25,6 +25,7 @@ from model_code.predict.calibration import calibrate, probabilities
 from model_code.predict.unknown import UNKNOWN, fit_unknown
 from model_code.predict.unknown import save as save_unknown
 from model_code.process.errors import first_line
+from model_code.watch import reference
 
 AGREEMENT = 1e-3
 """Largest difference in probability allowed between torch and ONNX on the golden photos; float32 kernels give 1e-6.
@@ -40,6 +41,7 @@ def export_bundle(
     calibration_shards: Sequence[Path],
     valid_shards: Sequence[Path],
     held_out: tuple[NDArray[np.floating], NDArray[np.integer]] | None = None,
+    reference_shards: Sequence[Path] = (),
 ) -> None:
     """Fill the folder `output` with a model bundle (docs/contracts.md, "model.tar.gz").
 
@@ -56,6 +58,8 @@ def export_bundle(
         valid_shards: the validation split, for the int8 guard.
         held_out: `reference_model`'s logits [n, classes] and the labels [n] of the validation split: what the score of
             unknown photos and the sets of classes are fitted on. None: the bundle has neither.
+        reference_shards: Photos that `model` was not trained on, which `watch` compares served photos with. The
+            finished model sees them; nothing of it is fitted on them. None given: the first look makes a reference.
 
     Raises:
         BundleError: the card contradicts itself.
@@ -84,7 +88,10 @@ def export_bundle(
             held_out = int8.logits, int8.labels
     _write_unknown(output, held_out, fields["temperature"])
     golden = golden_entries(output, fields, photos, runtimes)
-    bundle.write_card(output, {**fields, "runtimes": runtimes, "golden": golden})
+    sealed = {**fields, "runtimes": runtimes, "golden": golden}
+    bundle.write_card(output, sealed)
+    if reference_shards and reference.write(output, reference_shards):
+        bundle.write_card(output, sealed)
 
 
 def _write_unknown(
@@ -111,7 +118,7 @@ def exportable(model: nn.Module) -> nn.Module:
 def _clear(output: Path) -> None:
     """Remove files of an interrupted attempt, which would otherwise be sealed into the bundle."""
     output.mkdir(parents=True, exist_ok=True)
-    for name in (bundle.CARD, UNKNOWN, *bundle.RUNTIME_FILES.values()):
+    for name in (bundle.CARD, UNKNOWN, reference.FILE, *bundle.RUNTIME_FILES.values()):
         (output / name).unlink(missing_ok=True)
     shutil.rmtree(output / bundle.CODE, ignore_errors=True)
 

@@ -28,7 +28,7 @@ FAILURES: Final = (
 )
 """Errors that a person can fix: printed as one line, without a traceback."""
 
-_OPTIONAL: Final = ("weights", "calibration", "valid_photos")
+_OPTIONAL: Final = ("weights", "calibration", "valid_photos", "reference_photos")
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -47,6 +47,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "weights": "state_dict file, or the folder that holds it; absent: an untrained backbone",
         "calibration": "training shards for int8 calibration; absent: no int8 model",
         "valid_photos": "validation shards for judging the int8 model; absent: no int8 model",
+        "reference_photos": "test shards, from which watch's reference is made once the model is; absent: no reference",
     }
     for name, meaning in inputs.items():
         default = Path(environment.get(f"SM_CHANNEL_{name.upper()}", f"/opt/ml/input/data/{name}"))

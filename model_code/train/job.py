@@ -26,6 +26,7 @@ class Folders:
     weights: Path | None
     calibration: Path | None
     valid_photos: Path | None
+    reference_photos: Path | None
     model_dir: Path
     checkpoints: Path | None
 

@@ -106,6 +106,7 @@ def _export(job: Job, judged: Judged, refitted: Refitted) -> None:
         },
         calibration_shards=_shards(job.folders.calibration),
         valid_shards=_shards(job.folders.valid_photos),
+        reference_shards=_shards(job.folders.reference_photos),
         held_out=(judged.logits.numpy(), judged.labels.numpy()),
     )
 

@@ -16,7 +16,7 @@ from model_code.watch.captures import Served, Tally, read_captures
 from model_code.watch.look import Found, Task, look
 from model_code.watch.model import WatchedModel
 from model_code.watch.page import render, thumbnail
-from model_code.watch.reference import Reference, WatchError, build, load, save
+from model_code.watch.reference import FILE, Reference, WatchError, build, load, save
 
 _INPUT = Path("/opt/ml/processing/input")
 _OUTPUT = Path("/opt/ml/processing/output")
@@ -100,6 +100,10 @@ def _reference(
 ) -> Reference:
     folder = optional(arguments, options, "reference")
     reference = load(folder, model.digest) if folder else None
+    if reference is None and FILE in model.predictor.card.files:
+        reference = load(model.predictor.directory, model.digest)
+        assert reference is not None
+        save(reference, arguments.output / "reference")
     if reference is None:
         test = optional(arguments, options, "test")
         shards = shards_in(test) if test else []

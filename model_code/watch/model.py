@@ -21,6 +21,7 @@ from model_code.process.parallel import ordered_map
 from model_code.watch.drift import Photos
 from model_code.watch.properties import file_properties, looks
 
+REFERENCE: Final = "reference.safetensors"
 _BATCH: Final = 16
 
 
@@ -114,6 +115,7 @@ def _photos(rows: Sequence[tuple[int, *tuple[NDArray[np.float32], ...]]], classe
 
 
 def digest_of(predictor: Predictor) -> str:
-    """Names a model by what is in it: the same for the archive and for its unpacked folder."""
-    listed = sorted((name, entry.sha256) for name, entry in predictor.card.files.items())
+    """Name a model by what is in it but for its own reference: the same for the archive and its unpacked folder."""
+    files = predictor.card.files.items()
+    listed = sorted((name, entry.sha256) for name, entry in files if name != REFERENCE)
     return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]

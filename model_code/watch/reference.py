@@ -1,7 +1,7 @@
 """The reference of a model: photos it was not trained on, as it sees them, to compare served photos with.
 
-It is made of test photos at the first look at a model, and kept: the test split is not seen before a model is judged,
-so a bundle cannot hold it; models of earlier releases get one too.
+It is made of test photos when a model has been exported, and is part of its bundle; a model without one gets it at the
+first look. Nothing of the model is fitted on these photos, so the split that judges it stays unseen.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from model_code.data.shards import Sample, read_shard
 from model_code.process.progress import Progress
 from model_code.watch.drift import Photos
 from model_code.watch.estimate import Basis
-from model_code.watch.model import WatchedModel
+from model_code.watch.model import REFERENCE, WatchedModel
 from model_code.watch.simulate import FAULTS
 
 SCHEMA_VERSION: Final = 1
-FILE: Final = "reference.safetensors"
+FILE: Final = REFERENCE
 MOST_PHOTOS: Final = 3000
 """Photos of a reference: beyond, a window's own chance is what limits a test."""
 SIMULATED: Final = 400
@@ -92,6 +92,19 @@ def build(model: WatchedModel, shards: Sequence[Path]) -> Reference:
         answers = again.photos.probabilities
         pairs.append((float(answers.max(axis=1).mean()), float((answers.argmax(axis=1) == truth).mean())))
     return Reference(seen.photos, labels, np.array(pairs), model.digest)
+
+
+def write(bundle: Path, shards: Sequence[Path]) -> bool:
+    """Make the reference of the model in a bundle's folder, and write it there; False, and why, where it cannot be."""
+    model = WatchedModel(bundle)
+    try:
+        save(build(model, shards), bundle)
+    except WatchError as error:
+        print(f"the bundle has no reference for watch: {error}", flush=True)
+        return False
+    finally:
+        model.close()
+    return True
 
 
 def save(reference: Reference, folder: Path) -> None:

@@ -83,16 +83,18 @@ def permutation_tests(
     _, n = next(iter(sizes))
     most = int(np.ceil(4 / level))
     running = {name: _Running.of(block) for name, block in blocks.items()}
-    rows = np.concatenate([block.rows for block in running.values()], axis=1)
-    edges = np.cumsum([0, *(block.rows.shape[1] for block in running.values())])
     generator = np.random.default_rng(seed)
-    drawn = 0
-    while drawn < most and any(block.exceeded < exceedances for block in running.values()):
+    drawn, rows, open_blocks = 0, np.empty((0, 0), np.float32), list(running.values())
+    while drawn < most and open_blocks:
+        edges = np.cumsum([0, *(block.rows.shape[1] for block in open_blocks)])
+        if rows.shape[1] != edges[-1]:  # blocks that are settled cost no more
+            rows = np.concatenate([block.rows for block in open_blocks], axis=1)
         count = min(_CHUNK, most - drawn)
         sums = _subset_sums(rows, n, count, generator)
         drawn += count
-        for block, left, right in zip(running.values(), edges, edges[1:], strict=False):
+        for block, left, right in zip(open_blocks, edges, edges[1:], strict=False):
             block.add(sums[:, left:right], exceedances)
+        open_blocks = [block for block in open_blocks if block.exceeded < exceedances]
     return {name: block.result(exceedances) for name, block in running.items()}
 
 
@@ -113,8 +115,6 @@ class _Running:
         return cls(rows, float(observed @ observed))
 
     def add(self, sums: Rows, exceedances: int) -> None:
-        if self.exceeded >= exceedances:
-            return
         distances = np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
         # Sums in another order differ in the last digits; a tie counts as an exceedance.
         beyond = distances >= self.observed * (1 - 1e-6)

@@ -13,6 +13,7 @@ from model_code.data.transform import Transform
 from model_code.embed import __main__ as embed
 from model_code.evaluate import __main__ as evaluate
 from model_code.train import __main__ as train
+from model_code.watch import __main__ as watch
 from tests.model_code import toys
 
 
@@ -40,6 +41,7 @@ def test_photos_become_a_bundle_that_is_judged_as_served(
         "weights": tmp_path / "no weights",
         "calibration": tmp_path / "train",
         "valid_photos": tmp_path / "valid",
+        "reference_photos": tmp_path / "test",
         "model_dir": tmp_path / "model",
     }
     recipe = {
@@ -57,6 +59,7 @@ def test_photos_become_a_bundle_that_is_judged_as_served(
     assert [row["epoch"] for row in card.metrics["history"]][:2] == [1, 2]
     assert card.hyperparameters["epochs"] == 20
     assert "onnx" in card.runtimes
+    assert "reference.safetensors" in card.files
 
     judged = ["--model", tmp_path / "model", "--test", tmp_path / "test", "--output", tmp_path / "out"]
     assert evaluate.main([*map(str, judged), "--dataset", str(tmp_path / "dataset"), "--workers", "1"]) == 0
@@ -67,3 +70,10 @@ def test_photos_become_a_bundle_that_is_judged_as_served(
     printed = capsys.readouterr().out
     assert "progress done=24 total=24 unit=photos" in printed
     assert f"test_accuracy={document['accuracy']:.6g}" in printed
+
+    # The first look needs no test photos, and hands the reference on.
+    looked = ["--captures", tmp_path / "none", "--model", tmp_path / "model", "--output", tmp_path / "looked"]
+    assert watch.main([*map(str, looked)]) == 0
+    found = json.loads((tmp_path / "looked" / "look" / "look.json").read_text())
+    assert found["reference"]["photos"] == 24
+    assert (tmp_path / "looked" / "reference" / "reference.safetensors").is_file()

@@ -94,7 +94,8 @@ def training_channels(
         strategy: "head" reads embeddings, "finetune" photos.
         embeddings_uri: Folder with train.manifest and valid.manifest of this version; for "head".
         weights_uri: The backbone's weights, whose classifier is the prior of a head; None for an untrained one.
-        final: The final job also reads photos, to calibrate and evaluate what it exports.
+        final: The final job also reads photos: to calibrate and evaluate what it exports, and, once the model is
+            made, test photos for the reference that served photos are compared with.
 
     Raises:
         ValueError: "head" without embeddings.
@@ -112,5 +113,9 @@ def training_channels(
     if weights_uri:
         channels.append(Channel("weights", weights_uri))
     if final:
-        channels += [dataset.calibration_channel(), dataset.photos_channel("valid_photos", "valid")]
+        channels += [
+            dataset.calibration_channel(),
+            dataset.photos_channel("valid_photos", "valid"),
+            dataset.photos_channel("reference_photos", "test"),
+        ]
     return channels
