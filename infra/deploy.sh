@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Creates or updates the stacks in the account and region of the AWS CLI, in the order in which they need each other.
-#   infra/deploy.sh                                          storage, images, jobs, airflow
+#   infra/deploy.sh                                          storage, images, jobs, airflow, forget
 #   NETWORK=true infra/deploy.sh                             the network too
 #   NETWORK=true PRIVATE=true infra/deploy.sh                and jobs outside it are refused
 #   PHOTO_BUCKETS=arn:aws:s3:::team-photos infra/deploy.sh   and photos are read from there too (a list with commas)
@@ -22,9 +22,10 @@ deploy images
 if [ "$NETWORK" = true ]; then deploy network; fi
 deploy jobs "Private=$PRIVATE" "PhotoBuckets=$PHOTO_BUCKETS"
 deploy airflow "Private=$PRIVATE" "PhotoBuckets=$PHOTO_BUCKETS" "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}"
+deploy forget
 if [ -n "${ENDPOINT:-}" ]; then deploy endpoint "EndpointName=$ENDPOINT"; fi
 
-stacks=(storage images jobs airflow)
+stacks=(storage images jobs airflow forget)
 if [ "$NETWORK" = true ]; then stacks+=(network); fi
 for stack in "${stacks[@]}"; do
   aws cloudformation describe-stacks --stack-name "$PROJECT-$stack" --output table \

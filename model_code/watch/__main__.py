@@ -16,7 +16,7 @@ from model_code.watch.captures import Served, Tally, read_captures
 from model_code.watch.look import Found, Task, look
 from model_code.watch.model import WatchedModel
 from model_code.watch.page import render, thumbnail
-from model_code.watch.reference import FILE, Reference, WatchError, build, load, save
+from model_code.watch.reference import FILE, MOST_PHOTOS, Reference, WatchError, accepting, build, load, save
 
 _INPUT = Path("/opt/ml/processing/input")
 _OUTPUT = Path("/opt/ml/processing/output")
@@ -49,6 +49,18 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument(
         "--truth", type=Path, default=_INPUT / "truth", help="folder with .jsonl of labels that came back"
+    )
+    arguments.add_argument(
+        "--accepted",
+        type=Path,
+        default=_INPUT / "accepted",
+        help="captures of the looks that led to this model; a reference that is made now compares with them",
+    )
+    arguments.add_argument(
+        "--reviewed",
+        type=Path,
+        default=_INPUT / "reviewed",
+        help="folder with <SHA-256>.json of reviewed photos, which the model may have been trained on",
     )
     arguments.add_argument("--output", type=Path, default=_OUTPUT, help="folder for look/ and reference/")
     arguments.add_argument(
@@ -100,10 +112,10 @@ def _reference(
 ) -> Reference:
     folder = optional(arguments, options, "reference")
     reference = load(folder, model.digest) if folder else None
-    if reference is None and FILE in model.predictor.card.files:
+    if reference is not None:
+        return reference
+    if FILE in model.predictor.card.files:
         reference = load(model.predictor.directory, model.digest)
-        assert reference is not None
-        save(reference, arguments.output / "reference")
     if reference is None:
         test = optional(arguments, options, "test")
         shards = shards_in(test) if test else []
@@ -114,8 +126,23 @@ def _reference(
             )
         print("no reference of this model yet: making one of test photos", flush=True)
         reference = build(model, shards)
-        save(reference, arguments.output / "reference")
+    if accepted := _accepted(
+        optional(arguments, options, "accepted"), optional(arguments, options, "reviewed")
+    ):
+        reference = accepting(reference, model, accepted)
+    save(reference, arguments.output / "reference")
     return reference
+
+
+def _accepted(folder: Path | None, reviewed: Path | None) -> list[bytes]:
+    """Return captured photos that nobody reviewed, at most as many as a reference takes."""
+    if folder is None:
+        return []
+    known = {file.stem for file in reviewed.rglob("*.json")} if reviewed else set()
+    captured = read_captures(sorted(folder.rglob("*.jsonl")), Tally())
+    photos = {photo.sha256: photo for photo in captured if photo.sha256 not in known}
+    drawn = sorted(sorted(photos)[:MOST_PHOTOS], key=lambda sha256: photos[sha256].time)
+    return [photos[sha256].data for sha256 in drawn]
 
 
 def read_truth(folder: Path | None) -> dict[str, str]:

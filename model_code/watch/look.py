@@ -103,7 +103,11 @@ def look(
         "first": captured[0].time.isoformat() if captured else None,
         "last": captured[-1].time.isoformat() if captured else None,
         "level": task.level,
-        "reference": {"photos": len(reference.labels), "accuracy": reference.accuracy},
+        "reference": {
+            "photos": len(reference.labels),
+            "accuracy": reference.accuracy,
+            "received": len(reference.received) if reference.received else 0,
+        },
         "truth": _truth(model, served, seen, truth),
         "p": 1.0,
         "tests": {},
@@ -128,9 +132,9 @@ def _compared(
     task: Task, model: WatchedModel, reference: Reference, seen: Seen, counted: NDArray[np.int64]
 ) -> dict[str, Any]:
     window = seen.photos.take(counted)
-    tests = Drift(reference.photos).test(window, task.level, task.number)
+    tests = Drift(reference.usual).test(window, task.level, task.number)
     classes = model.predictor.classes
-    ours, theirs = reference.photos, window
+    ours, theirs = reference.usual, window
     answers = np.bincount(theirs.probabilities.argmax(axis=1), minlength=len(classes))
     expected = np.bincount(ours.probabilities.argmax(axis=1), minlength=len(classes)) / len(ours)
     threshold = model.predictor.card.abstain_threshold

@@ -7,8 +7,8 @@ first look. Nothing of the model is fitted on these photos, so the split that ju
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from model_code.data.shards import Sample, read_shard
 from model_code.process.progress import Progress
+from model_code.watch.bursts import Bursts
 from model_code.watch.drift import Photos
 from model_code.watch.estimate import Basis
 from model_code.watch.model import REFERENCE, WatchedModel
@@ -45,17 +46,25 @@ class Reference:
         labels: Their classes, by the model's numbers, [m].
         simulated: See `estimate.Basis`.
         model: Digest of the model.
+        received: Photos that the endpoint received when a person had a new model trained for them; windows are compared
+            with these, because the test split never gets photos of a new camera. None: with `photos`.
     """
 
     photos: Photos
     labels: NDArray[np.int64]
     simulated: NDArray[np.float64]
     model: str
+    received: Photos | None = None
 
     @property
     def basis(self) -> Basis:
         """The part that estimates of accuracy need."""
         return Basis(self.photos.probabilities, self.labels, self.simulated)
+
+    @property
+    def usual(self) -> Photos:
+        """The photos that windows are compared with."""
+        return self.received or self.photos
 
     @property
     def accuracy(self) -> float:
@@ -94,6 +103,15 @@ def build(model: WatchedModel, shards: Sequence[Path]) -> Reference:
     return Reference(seen.photos, labels, np.array(pairs), model.digest)
 
 
+def accepting(reference: Reference, model: WatchedModel, photos: Sequence[bytes]) -> Reference:
+    """Return the reference with received photos, none of which the model was trained on; as it is, where too few."""
+    seen = model.see(photos).photos
+    seen = (
+        seen.take(Bursts(reference.photos.embeddings).first_of_each(seen.embeddings)) if len(seen) else seen
+    )
+    return replace(reference, received=seen) if len(seen) >= LEAST_PHOTOS else reference
+
+
 def write(bundle: Path, shards: Sequence[Path]) -> bool:
     """Make the reference of the model in a bundle's folder, and write it there; False, and why, where it cannot be."""
     model = WatchedModel(bundle)
@@ -110,12 +128,9 @@ def write(bundle: Path, shards: Sequence[Path]) -> bool:
 def save(reference: Reference, folder: Path) -> None:
     """Write the reference into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    photos = reference.photos
     tensors = {
-        "embeddings": photos.embeddings.astype(np.float16),
-        "probabilities": photos.probabilities.astype(np.float32),
-        "looks": photos.looks.astype(np.float32),
-        "files": photos.files.astype(np.float32),
+        **_tensors(reference.photos),
+        **(_tensors(reference.received, "received_") if reference.received else {}),
         "labels": reference.labels.astype(np.int32),
         "simulated": reference.simulated.astype(np.float64),
     }
@@ -146,10 +161,23 @@ def load(folder: Path, model: str) -> Reference | None:
         raise WatchError(f"{path} was written by a newer release: update ml-pipeline")
     if metadata.get("model") != model:
         raise WatchError(f"{path} is the reference of model {metadata.get('model')}, not of {model}")
-    photos = Photos(
-        tensors["embeddings"].astype(np.float32), tensors["probabilities"], tensors["looks"], tensors["files"]
-    )
-    return Reference(photos, tensors["labels"].astype(np.int64), tensors["simulated"], model)
+    received = _photos(tensors, "received_") if "received_embeddings" in tensors else None
+    labels = tensors["labels"].astype(np.int64)
+    return Reference(_photos(tensors), labels, tensors["simulated"], model, received)
+
+
+def _tensors(photos: Photos, prefix: str = "") -> dict[str, NDArray[np.floating]]:
+    return {
+        f"{prefix}embeddings": photos.embeddings.astype(np.float16),
+        f"{prefix}probabilities": photos.probabilities.astype(np.float32),
+        f"{prefix}looks": photos.looks.astype(np.float32),
+        f"{prefix}files": photos.files.astype(np.float32),
+    }
+
+
+def _photos(tensors: Mapping[str, NDArray[np.floating]], prefix: str = "") -> Photos:
+    names = ("embeddings", "probabilities", "looks", "files")
+    return Photos(*(tensors[prefix + name].astype(np.float32) for name in names))
 
 
 def _first(shards: Sequence[Path], known: dict[str, int]) -> list[Sample]:

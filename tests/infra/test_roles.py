@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,13 @@ def sagemaker(kind: str) -> str:
     return ARN.format("sagemaker", f"{kind}/x")
 
 
-TEMPLATES = {"Airflow": "airflow", "Job": "jobs", "Instance": "jobs"}
+TEMPLATES = {"Airflow": "airflow", "Job": "jobs", "Instance": "jobs", "Forget": "forget"}
 KEY = EXPORTS["ml-pipeline-key"]
-AIRFLOW, JOB, INSTANCE_ROLE = (Template(file).role_policies(role) for role, file in TEMPLATES.items())
-POLICIES = {"airflow": AIRFLOW, "job": JOB, "instance": INSTANCE_ROLE}
+AIRFLOW, JOB, INSTANCE_ROLE, FORGET = (Template(file).role_policies(role) for role, file in TEMPLATES.items())
+POLICIES = {"airflow": AIRFLOW, "job": JOB, "instance": INSTANCE_ROLE, "forget": FORGET}
+# Its calls are an administrator's, not Airflow's.
+PACKAGE = Path(ml_pipeline.__file__).parent
+FORGETTING = PACKAGE / "watching" / "forget"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +184,10 @@ def test_airflow_commands_only_its_own_instances() -> None:
         ("instance", "s3:PutObject", "jobs/train-1/output/model.tar.gz", True),
         ("instance", "s3:PutObject", "embeddings/e/x.safetensors", False),
         ("instance", "s3:DeleteObject", "jobs/train-1/output/model.tar.gz", False),
+        ("airflow", "s3:DeleteObjectVersion", "datasets/dogs/shards/x.tar", False),
+        ("forget", "s3:DeleteObjectVersion", "datasets/dogs/shards/x.tar", True),
+        ("forget", "s3:DeleteObject", "datasets/dogs/shards/x.tar", False),  # a marker deletes nothing
+        ("forget", "s3:DeleteBucket", "", False),
     ],
 )
 def test_each_role_writes_only_where_it_works(who: str, action: str, key: str, expected: bool) -> None:
@@ -225,7 +233,7 @@ def test_the_key_is_used_through_services_only() -> None:
         assert not allowed(policies, Request("kms:Decrypt", KEY, {"kms:ViaService": "ebs.amazonaws.com"}))
 
 
-@pytest.mark.parametrize("who", ["airflow", "job", "instance"])
+@pytest.mark.parametrize("who", ["airflow", "job", "instance", "forget"])
 @pytest.mark.parametrize(
     "action",
     ["iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "sts:AssumeRole", "ssm:GetParameters",
@@ -250,6 +258,7 @@ def test_roles_are_taken_by_their_services_alone() -> None:
     roles = {
         **Template("airflow").properties("AWS::IAM::Role"),
         **Template("jobs").properties("AWS::IAM::Role"),
+        **Template("forget").properties("AWS::IAM::Role"),
     }
     trusted = {
         name: [statement["Principal"] for statement in role["AssumeRolePolicyDocument"]["Statement"]]
@@ -259,7 +268,10 @@ def test_roles_are_taken_by_their_services_alone() -> None:
         "Airflow": [{"Service": "ec2.amazonaws.com"}],
         "Job": [{"Service": "sagemaker.amazonaws.com"}],
         "Instance": [{"Service": "ec2.amazonaws.com"}],
+        "Forget": [{"AWS": f"arn:aws:iam::{stacks.ACCOUNT}:root"}],
     }
+    (people,) = roles["Forget"]["AssumeRolePolicyDocument"]["Statement"]
+    assert people["Condition"] == {"Bool": {"aws:MultiFactorAuthPresent": "true"}}
 
 
 @pytest.mark.parametrize("private", ["false", "true"])
@@ -297,17 +309,27 @@ def test_private_refuses_what_is_outside_the_network_or_has_another_key() -> Non
 
 
 def test_airflow_role_covers_every_call_of_the_pipeline_and_no_other() -> None:
-    used = calls_of(Path(ml_pipeline.__file__).parent)
+    used = calls_of(path for path in PACKAGE.rglob("*.py") if FORGETTING not in path.parents)
     assert {"sagemaker:CreateTrainingJob", "s3:PutObject", "cloudwatch:PutMetricAlarm"} <= used
-    granted = {
+    assert used - granted(AIRFLOW) == set()
+    assert granted(AIRFLOW) - used == IMPLIED
+
+
+def test_forgetting_has_every_right_that_its_calls_need() -> None:
+    used = calls_of(FORGETTING.rglob("*.py"))
+    assert {"s3:ListBucketVersions", "s3:PutObject"} <= used
+    # Deleting a version has a right of its own; the other call is the store's, of the same name.
+    assert used - granted(FORGET) == {"s3:DeleteObject", "sns:Publish"}
+
+
+def granted(policies: list[dict[str, Any]]) -> set[str]:
+    return {
         action
-        for policy in AIRFLOW
+        for policy in policies
         for statement in policy["Statement"]
         if statement["Effect"] == "Allow"
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
-    assert used - granted == set()
-    assert granted - used == IMPLIED
 
 
 # What AWS asks for as a part of another call.
@@ -323,6 +345,7 @@ IMPLIED = {
 PERMISSIONS = {
     "s3:ListObjectsV2": "s3:ListBucket",
     "s3:HeadBucket": "s3:ListBucket",
+    "s3:ListObjectVersions": "s3:ListBucketVersions",
     "s3:HeadObject": "s3:GetObject",
     "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
     "s3:UploadPart": "s3:PutObject",
@@ -338,8 +361,8 @@ SERVICES = (
 )  # fmt: skip
 
 
-def calls_of(package: Path) -> set[str]:
-    """The IAM actions behind every AWS operation that the sources of `package` name.
+def calls_of(sources: Iterable[Path]) -> set[str]:
+    """The IAM actions behind every AWS operation that `sources` name.
 
     An operation is an attribute (`client.put_object`) or a string (`get_paginator("list_objects_v2")`) that is spelt
     as boto3 spells one. Of services that share a name, the one that the pipeline uses comes first in SERVICES.
@@ -350,10 +373,7 @@ def calls_of(package: Path) -> set[str]:
         for operation in session.get_service_model(service).operation_names:
             known.setdefault(xform_name(operation), f"{service}:{operation}")
     spelt = {
-        name
-        for path in package.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        for name in _names(node)
+        name for path in sources for node in ast.walk(ast.parse(path.read_text())) for name in _names(node)
     }
     found = {known[name] for name in spelt if name in known}
     return {PERMISSIONS.get(operation, operation) for operation in found} - {""}

@@ -22,9 +22,12 @@ _FOLDER = "reviewed/"  # as `model_code.data.versions.reviewed` knows them
 
 def reviewed(s3: Client, bucket: str, name: str) -> dict[str, str]:
     """Class by SHA-256 of reviewed photos that belong to the data set."""
-    answers = {key.removesuffix(".json") for key in objects.keys(s3, _reviews(bucket, name) + "answers/")}
+    folder = _reviews(bucket, name)
+    answers = {key.removesuffix(".json") for key in objects.keys(s3, f"{folder}answers/")}
     if not answers:
         return {}
+    # A suspect of the data report is in the source already.
+    answers &= set(objects.keys(s3, f"{folder}photos/"))
     newest = corrections.load(s3, bucket, name).newest()
     entries = [newest[sha256] for sha256 in sorted(answers) if sha256 in newest]
     return {entry.sha256: entry.label for entry in entries if entry.action is Action.LABEL and entry.label}

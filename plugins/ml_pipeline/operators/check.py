@@ -19,6 +19,7 @@ from ml_pipeline.requests.job import Channel, Compute, DataType
 from ml_pipeline.requests.processing import INPUT, OUTPUT, Output, Processing, processing_job
 from ml_pipeline.requests.types import Checked, Document, Tags, Templated
 from ml_pipeline.settings import Settings
+from ml_pipeline.watching import reviews
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -119,6 +120,9 @@ class CheckDataOperator(SageMakerJobOperator[Checked]):
             job_name=job_name,
         )
         self.log.info("%s", summary(checked))
+        listed = found["suspects"]["listed"]
+        added = reviews.enqueue_suspects(self.client("s3"), settings.bucket, self._version().name, listed)
+        self.log.info("%d suspected labels added to the review queue", added)
         refuse_over(checked, self.max_suspect_share)
         return checked
 

@@ -57,11 +57,16 @@ class WatchOperator(SageMakerJobOperator[Looked]):
         s3 = self.client("s3")
         archive = code_archive.publish(s3, settings.bucket)
         begun: Begun = self.begun
-        manifest = settings.s3(
-            f"datasets/{begun['dataset_name']}/versions/{begun['dataset_version']}/manifest.json"
-        )
+        versions = settings.s3(f"datasets/{begun['dataset_name']}/versions/")
+        manifest = f"{versions}{begun['dataset_version']}/manifest.json"
+        if not objects.exists(
+            s3, manifest
+        ):  # a photo of it was forgotten; photos keep their split in every version
+            newest = objects.read_json(s3, settings.s3(f"datasets/{begun['dataset_name']}/latest.json"))
+            manifest = f"{versions}{newest['version']}/manifest.json"
         reference = reference_uri(settings, begun)
         truth = settings.s3(f"datasets/{begun['dataset_name']}/truth/")
+        reviewed = settings.s3(f"datasets/{begun['dataset_name']}/reviews/answers/")
         return partial(
             watch_request,
             settings=settings,
@@ -70,6 +75,7 @@ class WatchOperator(SageMakerJobOperator[Looked]):
             begun=begun,
             known_reference=reference if objects.exists(s3, f"{reference}reference.safetensors") else None,
             truth_uri=truth if next(objects.keys(s3, truth), None) else None,
+            reviewed_uri=reviewed if next(objects.keys(s3, reviewed), None) else None,
             compute=Compute(self.instance_type, max_runtime_seconds=2 * 3600),
             arguments=[
                 *("--least", str(self.least_photos), "--sample", str(self.sample_photos)),
@@ -83,7 +89,7 @@ class WatchOperator(SageMakerJobOperator[Looked]):
         kept = [
             entry
             for entry in request["ProcessingInputs"]
-            if entry["InputName"] not in ("reference", "test", "truth")
+            if entry["InputName"] not in ("reference", "test", "truth", "accepted", "reviewed")
         ]
         arguments = {**request["AppSpecification"], "ContainerArguments": []}
         return {**request, "ProcessingInputs": kept, "AppSpecification": arguments}
@@ -109,6 +115,7 @@ def watch_request(
     begun: Begun,
     known_reference: str | None,
     truth_uri: str | None,
+    reviewed_uri: str | None,
     compute: Compute,
     arguments: list[str],
 ) -> Document:
@@ -129,6 +136,15 @@ def watch_request(
         channels.append(version.photos_channel("test", "test"))
         arguments += ["--test", f"{INPUT}/test"]
         outputs.append(Output("reference", reference_uri(settings, begun)))
+        if begun["accepted"]:
+            manifest = looks.manifest_uri(
+                settings.bucket, begun["endpoint_name"], begun["number"], "accepted"
+            )
+            channels.append(Channel("accepted", manifest, DataType.MANIFEST))
+            arguments += ["--accepted", f"{INPUT}/accepted"]
+            if reviewed_uri:
+                channels.append(Channel("reviewed", reviewed_uri))
+                arguments += ["--reviewed", f"{INPUT}/reviewed"]
     if truth_uri:
         channels.append(Channel("truth", truth_uri))
         arguments += ["--truth", f"{INPUT}/truth"]

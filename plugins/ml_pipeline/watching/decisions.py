@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 DAYS_A_YEAR = 365.0
+# A look by hand spends as much as that of an hour: a level far below would need millions of permutations.
+_SHORTEST = timedelta(hours=1)
 # One-sided 95 % and two-sided 95 % of the normal distribution.
 _ONE_SIDED, _TWO_SIDED = 1.645, 1.960
 
@@ -51,7 +53,7 @@ class Policy:
 
     def level(self, covered: timedelta) -> float:
         """Level of the alarm of a look that covers so much time; two in a row stay within `proposals_a_year`."""
-        years = max(covered.total_seconds(), 60.0) / 86400 / DAYS_A_YEAR
+        years = max(covered, _SHORTEST).total_seconds() / 86400 / DAYS_A_YEAR
         return min(0.05, self.alarms_a_year * years, math.sqrt(self.proposals_a_year * years))
 
 

@@ -20,7 +20,7 @@ NAMESPACE = "MLPipeline/Watch"
 
 
 class Begun(TypedDict):
-    """A look that is to be taken."""
+    """A look that is to be taken; `accepted` capture files led to the model that serves (see `_accepted`)."""
 
     endpoint_name: str
     dataset_name: str
@@ -30,6 +30,7 @@ class Begun(TypedDict):
     level: float
     captures_uri: str
     files: int
+    accepted: int
 
 
 class Looked(TypedDict):
@@ -75,10 +76,15 @@ def begin(
         since = state.covered_until or max(endpoint.since, now - timedelta(days=30))
         return state.begun(Window(state.next_number, tuple(keys), min(since, now), now))
 
-    window = memory.change(s3, bucket, endpoint.name, step).open
+    state = memory.change(s3, bucket, endpoint.name, step)
+    window = state.open
     if window is None:
         return None
     objects.write_manifest(s3, manifest_uri(bucket, endpoint.name, window.number), captures, window.keys)
+    accepted = _accepted(s3, bucket, endpoint, state)
+    if accepted:
+        manifest = manifest_uri(bucket, endpoint.name, window.number, "accepted")
+        objects.write_manifest(s3, manifest, captures, accepted)
     return {
         "endpoint_name": endpoint.name,
         "dataset_name": endpoint.dataset,
@@ -88,12 +94,13 @@ def begin(
         "level": policy.level(window.until - window.since),
         "captures_uri": captures,
         "files": len(window.keys),
+        "accepted": len(accepted),
     }
 
 
-def manifest_uri(bucket: str, endpoint: str, number: int) -> str:
-    """The ManifestFile of a look's captures."""
-    return f"s3://{bucket}/watch/{endpoint}/looks/{number:06d}/captures.manifest"
+def manifest_uri(bucket: str, endpoint: str, number: int, kind: str = "captures") -> str:
+    """The ManifestFile of a look's captures, or of those that its reference is made of."""
+    return f"s3://{bucket}/watch/{endpoint}/looks/{number:06d}/{kind}.manifest"
 
 
 def conclude(
@@ -210,6 +217,26 @@ def idle(state: State, endpoint: Watched, usd_per_hour: float | None, now: datet
     hours = silent.total_seconds() / 3600
     cost = "an unknown amount" if usd_per_hour is None else f"about ${usd_per_hour * hours:.2f} an instance"
     return f"endpoint {endpoint.name} had no traffic for {silent.days} days, which cost {cost}: teardown removes it"
+
+
+def _accepted(s3: Client, bucket: str, endpoint: Watched, state: State) -> list[str]:
+    """Return the capture files of the two looks of a proposal after which the endpoint got another model.
+
+    The photos that led there are what the new model is for. Files that their retention has removed are left out.
+    """
+    looks = {taken.look.number: taken.look for taken in state.looks}
+    number = state.proposals[-1] if state.proposals else 0
+    if number not in looks or looks[number].ended > endpoint.since:
+        return []
+    assert endpoint.captures_uri is not None
+    there = set(objects.keys(s3, endpoint.captures_uri))
+    listed = [
+        key
+        for before in (number - 1, number)
+        if before in looks
+        for key in objects.read_json(s3, manifest_uri(bucket, endpoint.name, before))[1:]
+    ]
+    return [key for key in listed if key in there]
 
 
 def _new_keys(s3: Client, captures_uri: str, state: State) -> list[str]:

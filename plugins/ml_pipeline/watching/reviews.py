@@ -8,6 +8,7 @@ who answer the same question, the second is told what the first has said. The co
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset import corrections, reviewed
 from ml_pipeline.dataset.corrections import Action, Correction
 
+SUSPECTS = 20
+"""Suspected labels asked about per data check, at most."""
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
@@ -80,6 +83,39 @@ def enqueue(
             thumbnail_uri=_uri(bucket, name, f"photos/{sha256}.jpg"),
         )
         added += _write_once(s3, bucket, f"datasets/{name}/reviews/queue/{sha256}.json", vars(question))
+    return added
+
+
+def enqueue_suspects(s3: Client, bucket: str, name: str, suspects: Sequence[Mapping[str, Any]]) -> int:
+    """Ask about labels that the data check suspects; a photo of the data set is shown by its thumbnail.
+
+    Args:
+        s3: boto3 client of S3.
+        bucket: Name of the project's bucket.
+        name: Name of the data set.
+        suspects: `suspects.listed` of check.json, the most suspicious first.
+
+    Returns:
+        Questions that are new.
+    """
+    added = 0
+    # A review never changes the split that compares with the champion.
+    for suspect in [found for found in suspects if found["split"] != "test"][:SUSPECTS]:
+        thumbnails = f"s3://{bucket}/datasets/{name}/thumbnails/{suspect['key']}"
+        rest = next(objects.keys(s3, thumbnails), None)
+        if rest is None:
+            continue
+        question = Question(
+            sha256=suspect["key"] + rest.removesuffix(".jpg"),
+            prediction=suspect["suggestion"],
+            probability=1 / (1 + math.exp(-suspect["odds"])),
+            why="suspect",
+            origin="data report",
+            photo_uri=thumbnails + rest,
+            thumbnail_uri=thumbnails + rest,
+        )
+        key = f"datasets/{name}/reviews/queue/{question.sha256}.json"
+        added += _write_once(s3, bucket, key, vars(question))
     return added
 
 

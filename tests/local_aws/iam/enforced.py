@@ -68,7 +68,7 @@ def create_roles(account: Account) -> None:
     """The project's bucket, and the roles and the instance profile of infra/."""
     iam = account.client("iam")
     account.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
-    for file in ("jobs", "airflow"):
+    for file in ("jobs", "airflow", "forget"):
         for role in Template(file).properties("AWS::IAM::Role").values():
             trust = json.dumps(role["AssumeRolePolicyDocument"])
             iam.create_role(RoleName=role["RoleName"], AssumeRolePolicyDocument=trust)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -82,6 +83,26 @@ def test_a_look_that_is_concluded_twice_counts_once(s3) -> None:
     again = looks.conclude(s3, BUCKET, begun, "s3://l/", document(p=0.9), POLICY)
     assert once == again
     assert len(state.load(s3, BUCKET, "dogs")[0].looks) == 1
+
+
+def test_a_model_deployed_after_a_proposal_is_compared_with_the_photos_that_led_to_it(s3) -> None:
+    led = []
+    for hour in (0, 2):
+        led.append(capture(s3, hour))
+        assert take(s3, hour + 1, p=0.00001, accuracy=0.5)
+    capture(s3, 4)
+    later = replace(ENDPOINT, since=START + timedelta(hours=4))
+    gone = objects.split_uri(str(ENDPOINT.captures_uri))[1] + led[0]
+    for expected in (led, led[1:]):
+        begun = looks.begin(s3, BUCKET, later, POLICY, START + timedelta(hours=5))
+        assert begun is not None
+        assert begun["accepted"] == len(expected)
+        uri = looks.manifest_uri(BUCKET, "dogs", begun["number"], "accepted")
+        assert objects.read_json(s3, uri)[1:] == expected
+        s3.delete_object(Bucket=BUCKET, Key=gone)  # its retention is over
+    before = looks.begin(s3, BUCKET, ENDPOINT, POLICY, START + timedelta(hours=5))
+    assert before is not None
+    assert before["accepted"] == 0
 
 
 def test_two_changed_looks_make_one_proposal_and_then_it_cools_down(s3) -> None:

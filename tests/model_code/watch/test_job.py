@@ -84,6 +84,23 @@ def test_the_same_photos_are_quiet_and_other_ones_ring(tmp_path, colour_bundle) 
     assert "data:image/jpeg;base64," in page
 
 
+def test_photos_that_led_to_the_model_are_what_it_is_compared_with(tmp_path, colour_bundle) -> None:
+    changed = [darker(photo) for photo in photos(120)]
+    led = captured(tmp_path / "led", (line(photo, str(n), second=n) for n, photo in enumerate(changed[:60])))
+    (tmp_path / "reviewed").mkdir()
+    for photo in changed[:10]:  # the model may have been trained on them
+        (tmp_path / "reviewed" / f"{hashlib.sha256(photo).hexdigest()}.json").write_text("{}")
+    now = captured(tmp_path / "now", (line(photo, str(n), second=n) for n, photo in enumerate(changed[60:])))
+    more = ("--accepted", str(led), "--reviewed", str(tmp_path / "reviewed"))
+    found = take(now, colour_bundle, tmp_path / "out", *more)
+    assert found["p"] > found["level"]
+    assert 20 <= found["reference"]["received"] <= 50
+    assert found["reference"]["photos"] == 48
+    again = take(now, colour_bundle, tmp_path / "again", "--reference", str(tmp_path / "out" / "reference"))
+    assert (again["p"], again["reference"]) == (found["p"], found["reference"])
+    assert take(now, colour_bundle, tmp_path / "other")["p"] <= found["level"]
+
+
 def test_what_cannot_be_used_is_counted_and_harms_nothing(tmp_path, colour_bundle) -> None:
     good = [line(photo, str(n), second=n) for n, photo in enumerate(photos(30))]
     document = json.dumps(

@@ -1,0 +1,212 @@
+"""Photos are taken out of a real bucket, in every version of every object, with the rights of one role."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from ml_pipeline.dataset import corrections
+from ml_pipeline.dataset.corrections import Action
+from ml_pipeline.dataset.upload import upload
+from ml_pipeline.registry import packages as registry
+from ml_pipeline.watching import reviews, truth
+from ml_pipeline.watching.forget.__main__ import main
+from tests.infra.stacks import BUCKET, REGION
+from tests.local_aws.iam.enforced import Account, create_roles
+from tests.model_code.photo_files import folder_of_photos, photo
+
+NAME = "dogs"
+# Sent to an endpoint and reviewed; never in the source.
+SENT = photo(900)
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    running = Account(tmp_path_factory.mktemp("account"), ("--iam", "enforce", "--region", REGION))
+    running.start()
+    create_roles(running)
+    running.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    yield running
+    running.stop()
+
+
+def put(account: Account, key: str, body: bytes | str) -> None:
+    account.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+
+def capture(data: bytes, event: str, inference_id: str) -> str:
+    side = {
+        "observedContentType": "image/jpeg",
+        "data": base64.b64encode(data).decode(),
+        "encoding": "BASE64",
+    }
+    metadata = {"eventId": event, "inferenceTime": "2026-01-01T00:00:00Z", "inferenceId": inference_id}
+    return json.dumps({"captureData": {"endpointInput": side}, "eventMetadata": metadata}) + "\n"
+
+
+def model(*golden: bytes) -> bytes:
+    card = {"golden": [{"photo": base64.b64encode(data).decode(), "probabilities": [1]} for data in golden]}
+    files = {"model.json": json.dumps(card).encode(), "model.safetensors": b"weights"}
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w:gz") as archive:
+        for name, body in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            archive.addfile(member, io.BytesIO(body))
+    return written.getvalue()
+
+
+def everywhere(account: Account, version: str, shards: list[str], gone: bytes, stays: bytes) -> None:
+    """Put two photos wherever the pipeline puts photos; `gone` also into versions that were overwritten."""
+    s3, names = account.s3, {data: hashlib.sha256(data).hexdigest() for data in (gone, stays, SENT)}
+    files = "captures/7d/dogs/main/2026/01/01/00/a.jsonl"
+    for _ in range(2):
+        put(
+            account, files, "".join(capture(data, names[data], f"client {names[data][:4]}") for data in names)
+        )
+    put(account, "captures/7d/dogs/main/2026/01/01/00/try.jsonl", capture(gone, "t", "ml-pipeline-test/1"))
+    queue = [
+        {"sha256": sha256, "prediction": "a", "probability": 0.4, "why": "uncertain"}
+        for sha256 in names.values()
+    ]
+    put(account, "jobs/watch-1/look/queue.json", json.dumps(queue))
+    put(account, "jobs/watch-1/look/photos.jsonl", "".join(json.dumps(entry) + "\n" for entry in queue))
+    for data, sha256 in names.items():
+        put(account, f"jobs/watch-1/look/queue/{sha256}", data)
+        put(account, f"jobs/watch-1/look/queue/{sha256}.jpg", data)
+        put(account, f"jobs/{sha256[:4]}/look/page.html", f"<img><code>{sha256[:20]}</code>")
+    reviews.enqueue(s3, BUCKET, NAME, f"s3://{BUCKET}/jobs/watch-1/look/", queue, "dogs")
+    reviews.answer(s3, BUCKET, NAME, names[SENT], Action.LABEL, "a", "ann")
+    corrections.append(
+        s3,
+        BUCKET,
+        NAME,
+        [corrections.Correction(names[gone], Action.KEEP, None, "ann", corrections.now(), "")],
+    )
+    truth.store(s3, BUCKET, NAME, [truth.Label(f"client {names[data][:4]}", "a") for data in (gone, stays)])
+    lines = [json.dumps({"key": sha256[:20], "label": "a"}) for sha256 in names.values()]
+    put(account, "jobs/evaluate-1/evaluation/predictions.jsonl", "\n".join(lines))
+    worst = [{"key": sha256[:20], "class": "a"} for sha256 in names.values()]
+    put(account, "jobs/evaluate-1/evaluation/evaluation.json", json.dumps({"accuracy": 0.5, "worst": worst}))
+    put(account, "batch/0123/photos/anns/gone.jpg", gone)
+    put(account, "batch/0123/photos/stays.jpg", stays)
+    put(account, "batch/predict-1/answers/anns/gone.jpg.out", "{}")
+    put(account, "batch/predict-1/predictions.csv", "photo,class\nanns/gone.jpg,a\nstays.jpg,a\n")
+    put(account, "incoming/a/anything.jpg", gone)
+    put(account, "jobs/train-1/output/model.tar.gz", model(stays, gone))
+    for shard in shards:
+        put(account, f"embeddings/e/{shard}.safetensors", b"rows")
+    put(account, f"embeddings/e/versions/{version}/train.manifest", "[]")
+
+
+def versions(account: Account) -> Iterator[tuple[str, bytes]]:
+    """Every version of every object, key and bytes."""
+    for page in account.s3.get_paginator("list_object_versions").paginate(Bucket=BUCKET):
+        for item in page.get("Versions", []):
+            found = account.s3.get_object(Bucket=BUCKET, Key=item["Key"], VersionId=item["VersionId"])
+            yield item["Key"], found["Body"].read()
+
+
+def bodies(body: bytes) -> Iterator[bytes]:
+    """An object, what is packed in it, and what is written in it as base64."""
+    yield body
+    if body[:2] == b"\x1f\x8b":
+        yield from bodies(gzip.decompress(body))
+
+
+def keys_with(account: Account, data: bytes) -> set[str]:
+    sha256 = hashlib.sha256(data).hexdigest()
+    needles = (data, base64.b64encode(data), sha256[:20].encode())
+    return {
+        key
+        for key, body in versions(account)
+        if sha256[:20] in key or any(needle in part for part in bodies(body) for needle in needles)
+    }
+
+
+def forget(account: Account, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    with monkeypatch.context() as patch:
+        for name, value in (account.of("ml-pipeline-forget").keys or {}).items():
+            patch.setenv(name.upper(), value)
+        patch.setenv("LOCAL_AWS_URL", account.url)
+        patch.setenv("ML_PIPELINE_BUCKET", BUCKET)
+        patch.setenv("AWS_DEFAULT_REGION", REGION)
+        return main(arguments)
+
+
+def test_no_byte_of_a_forgotten_photo_is_left_and_nothing_else_is_lost(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = folder_of_photos(tmp_path / "photos", {"a": 6, "b": 6})
+    upload(account.s3, BUCKET, NAME, str(source))
+    extra = folder_of_photos(source, {"a": 1, "b": 1}, first_seed=500)
+    made = upload(account.s3, BUCKET, NAME, str(extra))
+    gone, stays = (source / "a" / name for name in ("00000.jpg", "00001.jpg"))
+    manifest = json.loads(
+        account.s3.get_object(Bucket=BUCKET, Key=made["manifest_uri"].split("/", 3)[3])["Body"].read()
+    )
+    shards = [shard["sha256"] for shard in manifest["shards"]]
+    everywhere(account, made["version"], shards, gone.read_bytes(), stays.read_bytes())
+    registry.ensure_group(account.sagemaker, NAME, "dogs")
+    package = registry.model_package(
+        NAME, f"s3://{BUCKET}/jobs/train-1/output/model.tar.gz", "1.dkr.ecr.eu-west-1.amazonaws.com/x:1",
+        "ml.m5.large", "s3://b/e.json", {"dataset_version": made["version"]}, approved=True,
+    )  # fmt: skip
+    arn = account.sagemaker.create_model_package(**package)["ModelPackageArn"]
+    kept = keys_with(account, stays.read_bytes())
+    assert len(keys_with(account, gone.read_bytes())) > 15
+
+    assert forget(account, monkeypatch, str(gone)) == 1
+    assert "say --yes" in capsys.readouterr().err
+    sent = hashlib.sha256(SENT).hexdigest()
+    assert forget(account, monkeypatch, str(gone), sent, "--yes") == 0
+    assert arn in capsys.readouterr().out
+    assert keys_with(account, gone.read_bytes()) == set()
+    assert keys_with(account, SENT) == set()
+
+    # The other photos are where they were, but for the pages of theirs and the old version of the data set.
+    lost = kept - keys_with(account, stays.read_bytes())
+    assert all(
+        f"versions/{made['version']}" in key or "/shards/" in key or "/versions/" in key for key in lost
+    ), lost
+    text = dict(versions(account))
+    assert "batch/predict-1/answers/anns/gone.jpg.out" not in text
+    assert text["batch/predict-1/predictions.csv"] == b"photo,class\nstays.jpg,a\n"
+    assert text["captures/7d/dogs/main/2026/01/01/00/a.jsonl"].count(b"\n") == 1
+    left = truth.load(account.s3, BUCKET, NAME)
+    assert list(left) == [f"client {hashlib.sha256(stays.read_bytes()).hexdigest()[:4]}"]
+
+    # Its source has it still, and does not bring it back; what was reviewed is gone as well.
+    again = upload(account.s3, BUCKET, NAME, str(source))
+    assert sum(again["counts"].values()) == sum(made["counts"].values()) - 1
+    assert (again["new_shards"], again["read"]) == (0, 1)
+    assert [item["reason"] for item in again["rejected_examples"]] == [
+        "forgotten on request; take it out of the source"
+    ]
+    assert keys_with(account, gone.read_bytes()) <= {
+        f"datasets/{NAME}/versions/{again['version']}/looks.jsonl.gz"
+    }
+    assert forget(account, monkeypatch, sent, "--yes") == 0
+
+
+def test_the_pipeline_cannot_forget(account: Account) -> None:
+    put(account, "jobs/x", b"x")
+    version = account.s3.list_object_versions(Bucket=BUCKET, Prefix="jobs/x")["Versions"][0]["VersionId"]
+    airflow: Any = account.of("ml-pipeline-airflow").s3
+    with pytest.raises(ClientError, match="AccessDenied"):
+        airflow.delete_object(Bucket=BUCKET, Key="jobs/x", VersionId=version)
+
+
+def test_what_is_no_photo_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nothing.jpg", "--yes"]) == 1
+    assert capsys.readouterr().err.startswith("forget: ")
