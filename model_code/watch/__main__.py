@@ -135,7 +135,7 @@ def _reference(
 
 
 def _accepted(folder: Path | None, reviewed: Path | None) -> list[bytes]:
-    """Return captured photos that nobody reviewed, at most as many as a reference takes."""
+    """Return captured photos without a review, at most as many as a reference takes."""
     if folder is None:
         return []
     known = {file.stem for file in reviewed.rglob("*.json")} if reviewed else set()

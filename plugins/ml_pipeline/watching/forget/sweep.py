@@ -44,7 +44,7 @@ def forget(s3: Client, bucket: str, photos: frozenset[str]) -> Swept:
     """Take photos out of all data sets, captures, models and pages of a bucket; a second time it finds nothing.
 
     First every data set's list keeps the photos out, then its newest version is made again without them, then traces
-    go; whoever is killed in between starts again. What says where a photo was goes last.
+    go. After a kill in between, run it again: it finds the rest. What says where a photo was goes last.
 
     Args:
         s3: boto3 client of S3, with the rights of the role of infra/forget.yaml.
