@@ -36,12 +36,12 @@ QUICK_TO_NOTICE = {
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
 }
-UP_SECONDS = 90.0
+UP_SECONDS = 300.0
 # A component that is starting again refuses connections; SageMaker's and Airflow's clients say so in these ways.
 AWAY = (requests.RequestException, AirflowError, BotoCoreError, ClientError, psutil.NoSuchProcess)
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 180.0, pause: float = 0.2) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 600.0, pause: float = 0.2) -> Any:
     """The first true answer of `condition`; a component that is away has none."""
     deadline = time.monotonic() + seconds
     while True:
@@ -148,7 +148,7 @@ class Stage:
     def state(self, run_id: str) -> str:
         return self.airflow.run_state(DAG_ID, run_id)
 
-    def end(self, run_id: str, seconds: float = 240.0) -> str:
+    def end(self, run_id: str, seconds: float = 600.0) -> str:
         """Wait for the end of a run; its state."""
         return wait_for(lambda: (found := self.state(run_id)) in ("success", "failed") and found,
                         f"end of {run_id}", seconds)  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.conftest import make_laptop
 from tests.e2e.stage import QUICK_TO_NOTICE, Stage, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 # Each lasts longer than these tests look at it. Trials have the epochs of the final job, but nothing to export.
 LONG: dict[str, dict[str, Any]] = {

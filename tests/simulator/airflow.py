@@ -31,11 +31,13 @@ class Task:
     Attributes:
         make: Makes the operator, in each worker process anew.
         teardown: Runs in any case, and after five tries without faults: an outage ends at last.
+        skip: There is nothing to do.
     """
 
     task_id: str
     make: Callable[[Run], Any]
     teardown: bool = False
+    skip: Callable[[Run], bool] = lambda run: False
     state: str = "none"
     try_number: int = 0
     max_tries: int = RETRIES
@@ -87,11 +89,14 @@ class Scheduler:
 
     async def drive(self, run: Run) -> None:
         """Run all tasks, then the teardowns."""
-        await asyncio.sleep(self.world.random.uniform(0, 600))
+        await asyncio.sleep(self.world.random.uniform(0, self.world.random.choice([5, 600])))
         failed = False
         for task in run.tasks:
             if failed and not task.teardown:
                 task.state = "upstream_failed"
+                continue
+            if task.skip(run):
+                task.state = "skipped"
                 continue
             await self._task(run, task)
             failed = failed or task.state != "success"

@@ -1,42 +1,43 @@
-"""One simulated schedule: two runs, one endpoint, faults, crashes and users; and what has to hold afterwards."""
+"""One simulated schedule: runs that meet, faults, crashes and users; and what has to hold afterwards."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from ml_pipeline.aws.jobs import JobKind
-from ml_pipeline.operators.deploy import DeployEndpointOperator
-from ml_pipeline.operators.ec2 import CreateInstanceOperator, TerminateInstanceOperator
-from ml_pipeline.operators.job import Request, SageMakerJobOperator
-from ml_pipeline.operators.leftovers import StopLeftoversOperator
-from ml_pipeline.requests.types import Document, Tags
-from ml_pipeline.settings import Settings
-from tests.simulator.airflow import Run, Scheduler, Task
+from ml_pipeline.requests.types import Document
+from tests.simulator import runs
+from tests.simulator.airflow import Run, Scheduler
 from tests.simulator.clock import Loop
+from tests.simulator.queue import Readers
+from tests.simulator.runs import ENDPOINT, PHOTOS_A_FILE
 from tests.simulator.world import World
 
-ENDPOINT = "dogs"
+ENVIRONMENT = {
+    "ML_PIPELINE_BUCKET": "bucket",
+    "ML_PIPELINE_ROLE_ARN": "arn:aws:iam::1:role/r",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "ML_PIPELINE_INSTANCE_IMAGE": "ami-12345678",
+    "ML_PIPELINE_POLL_SECONDS": "300",
+}
 # A kill insists on stopping its work for this long, even if the run is over by then.
 _LATE_SECONDS = 1000.0
-
-
-class Work(SageMakerJobOperator[dict[str, str]]):
-    """The operator of every paid job, around a job without content."""
-
-    kind = JobKind.PROCESSING
-    slug = "work"
-
-    def request(self, settings: Settings) -> Request:
-        def build(name: str, tags: Tags) -> Document:
-            return {"ProcessingJobName": name, "Tags": list(tags)}
-
-        return build
-
-    def result(self, settings: Settings, description: Document) -> dict[str, str]:
-        return {"job": description["ProcessingJobName"]}
+# Runs that meet, by the DAG and the branch they take.
+_MEETINGS = (
+    ("sagemaker", "sagemaker"),
+    ("sagemaker", "ec2"),
+    ("ec2", "ec2"),
+    ("sagemaker", "batch"),
+    ("ec2", "batch"),
+    ("batch", "watch", "watch"),
+    ("watch", "watch", "watch"),
+)
 
 
 @dataclass
@@ -47,80 +48,78 @@ class Outcome:
     broken: list[str]
 
 
-def simulate(seed: int, faults: float, patch: Any) -> Outcome:
+def simulate(seed: int, patch: Any, faults: float | None = None) -> Outcome:
     """Run the schedule of `seed`.
 
     Args:
         seed: Decides on everything.
-        faults: Probability that a call fails or loses its answer.
         patch: pytest's monkeypatch.
+        faults: Probability that a call fails or loses its answer; by default the seed chooses it.
     """
-    world = World(seed, faults)
+    world = World(seed, random.Random(seed).choice([0.0, 0.1, 0.3]) if faults is None else faults)
+    for name, value in ENVIRONMENT.items():
+        patch.setenv(name, value)
+    patch.delenv("LOCAL_AWS_URL", raising=False)
     scheduler = Scheduler(world)
     _install(patch, world, scheduler)
-    for number in (1, 2):
-        arn = f"arn:package/{number}"
-        world.packages[arn] = _package(arn, number)
-        scheduler.runs.append(_run(f"run-{number}", arn, on_ec2=world.random.random() < 0.4))
+    runs.prepare(world)
+    _capture_while_listed(world)
+    for number, kind in enumerate(world.random.choice(_MEETINGS), 1):
+        scheduler.runs.append(_run(world, kind, number))
     watch = _Watch(world, scheduler)
+    readers = Readers(world) if world.random.random() < 0.3 else None
     loop = Loop(world.clock)
     try:
-        loop.run_until_complete(asyncio.wait_for(_all(scheduler), 40 * 86400))
+        loop.run_until_complete(asyncio.wait_for(_all(world, scheduler, readers), 40 * 86400))
         world.clock.now += 7200
         world.settle()
         watch.at_the_end()
     finally:
         loop.close()
-    return Outcome(world.journal, watch.broken)
+    return Outcome(world.journal, watch.broken + (readers.broken() if readers else []))
 
 
-async def _all(scheduler: Scheduler) -> None:
-    await asyncio.gather(*(scheduler.drive(run) for run in scheduler.runs))
+def _run(world: World, kind: str, number: int) -> Run:
+    arn, run_id = f"arn:package/{number}", f"run-{number}"
+    world.packages[arn] = runs.package(arn, number)
+    if kind == "watch":
+        return runs.watch(run_id, world)
+    return runs.batch(run_id) if kind == "batch" else runs.training(run_id, arn, on_ec2=kind == "ec2")
+
+
+async def _all(world: World, scheduler: Scheduler, readers: Readers | None) -> None:
+    captures = asyncio.create_task(_captures(world))
+    work = [scheduler.drive(run) for run in scheduler.runs]
+    await asyncio.gather(*work, *([readers.work()] if readers else []))
+    captures.cancel()
     # A kill may still be at work: it insists through outages.
     await asyncio.sleep(2 * 3600)
 
 
-def _run(run_id: str, arn: str, on_ec2: bool) -> Run:
-    package = {"model_package_arn": arn}
-    tasks = [Task("embed", lambda _: Work(task_id="embed"))]
-    if on_ec2:
-        tasks.append(
-            Task("create", lambda _: CreateInstanceOperator(task_id="create", instance_type="m5.large"))
-        )
-    else:
-        tasks.append(Task("train", lambda _: Work(task_id="train")))
-    tasks.append(
-        Task(
-            "deploy",
-            lambda _: DeployEndpointOperator(task_id="deploy", endpoint_name=ENDPOINT, package=package),
-        )
-    )
-    tasks.append(Task("terminate", lambda _: TerminateInstanceOperator(task_id="terminate"), teardown=True))
-    tasks.append(
-        Task(
-            "stop_leftovers",
-            lambda _: StopLeftoversOperator(task_id="stop_leftovers", endpoint_name=ENDPOINT),
-            teardown=True,
-        )
-    )
-    return Run(run_id, tasks)
+def _capture_while_listed(world: World) -> None:
+    """Let photos arrive just after somebody has listed those before."""
+    listed = world.s3_list_objects_v2
+
+    def call(**request: Any) -> dict[str, Any]:
+        answer = listed(**request)
+        if request["Prefix"] == runs.CAPTURES and world.random.random() < 0.3:
+            runs.capture(world, world.random.randrange(100, 1000))
+        return answer
+
+    world.s3_list_objects_v2 = call  # type: ignore[method-assign]
 
 
-def _package(arn: str, number: int) -> dict[str, Any]:
-    container = {"ModelDataUrl": f"s3://bucket/jobs/{number}/output/model.tar.gz", "Image": "image"}
-    return {
-        "ModelPackageArn": arn,
-        "ModelApprovalStatus": "Approved",
-        "InferenceSpecification": {"Containers": [container]},
-        "CustomerMetadataProperties": {"dataset_name": "dogs", "dataset_version": str(number)},
-    }
+async def _captures(world: World) -> None:
+    for number in range(3, 12):
+        await asyncio.sleep(world.random.choice([10.0, 400.0, 3000.0]))
+        runs.capture(world, number)
 
 
 def _install(patch: Any, world: World, scheduler: Scheduler) -> None:
     from ml_pipeline.aws import jobs
     from ml_pipeline.aws.clients import AwsAccess
     from ml_pipeline.operators import deploy
-    from ml_pipeline.triggers import base, lock
+    from ml_pipeline.triggers import base, lock, photo_queue
     from tests.simulator.world import AsyncClient, Client
 
     async def async_client(self: AwsAccess, service: str) -> AsyncClient:
@@ -139,6 +138,7 @@ def _install(patch: Any, world: World, scheduler: Scheduler) -> None:
     patch.setattr(lock, "run_is_over", lambda _, run_id: scheduler.is_over(run_id))
     patch.setattr(deploy, "run_is_over", lambda _, run_id: scheduler.is_over(run_id))
     patch.setattr(jobs.time, "sleep", world.clock.sleep)
+    patch.setattr(photo_queue, "time", SimpleNamespace(monotonic=lambda: world.now))
 
 
 class _Watch:
@@ -146,8 +146,11 @@ class _Watch:
 
     def __init__(self, world: World, scheduler: Scheduler) -> None:
         self.world, self.scheduler, self.broken = world, scheduler, list[str]()
-        for name in ("create_processing_job", "create_endpoint", "update_endpoint"):
+        self.counted: set[str] = set()
+        for name in ("create_endpoint", "update_endpoint"):
             self._wrap(f"sagemaker_{name}", getattr(self, f"_{name}"))
+        self._watch_jobs()
+        self._watch_looks()
 
     def _wrap(self, name: str, check: Any) -> None:
         original = getattr(self.world, name)
@@ -159,8 +162,17 @@ class _Watch:
 
         setattr(self.world, name, call)
 
-    def _create_processing_job(self, request: Document) -> None:
-        name = request["ProcessingJobName"]
+    def _watch_jobs(self) -> None:
+        create = self.world.create_job
+
+        def checked(kind: JobKind, request: dict[str, Any]) -> dict[str, Any]:
+            answer = create(kind, request)
+            self._only_one(request[kind.calls.name])
+            return answer
+
+        self.world.create_job = checked  # type: ignore[method-assign]
+
+    def _only_one(self, name: str) -> None:
         piece = re.sub(r"-\d+$", "", name)
         for job in self.world.jobs.values():
             if job.name == name or not job.name.startswith(piece):
@@ -168,6 +180,30 @@ class _Watch:
             status = job.status(self.world.now)
             if status in ("InProgress", "Completed"):
                 self._break(f"{name} was created although {job.name} is {status}")
+
+    def _watch_looks(self) -> None:
+        put, key = self.world.s3_put_object, f"watch/{ENDPOINT}/state.json"
+
+        def checked(**request: Any) -> dict[str, Any]:
+            before = json.loads(self.world.objects.get(key, b"{}"))
+            answer = put(**request)
+            if request["Key"] == key:
+                self._one_look(before, json.loads(request["Body"]))
+            return answer
+
+        self.world.s3_put_object = checked  # type: ignore[method-assign]
+
+    def _one_look(self, before: Document, after: Document) -> None:
+        if len(after["looks"]) == len(before.get("looks", ())):
+            return
+        taken, keys = after["looks"][-1], set(before["open"]["keys"])
+        if taken["look"]["photos"] != PHOTOS_A_FILE * len(keys):
+            self._break(f"look {taken['look']['number']} counts the photos of another one")
+        if taken["verdict"] == "too few":
+            return
+        if twice := sorted(keys & self.counted):
+            self._break(f"look {taken['look']['number']} counts {twice} twice")
+        self.counted |= keys
 
     def _create_endpoint(self, request: Document) -> None:
         self._holds_lock(f"CreateEndpoint {request['EndpointConfigName']}")
@@ -194,8 +230,8 @@ class _Watch:
         if endpoint and not endpoint.failed and endpoint.serving not in self.world.served:
             self._break(f"the endpoint ends on {endpoint.serving}, which never served")
         for run in self.scheduler.runs:
-            deploy = run.task("deploy")
-            if deploy.state == "success":
+            deploy = next((task for task in run.tasks if task.task_id == "deploy"), None)
+            if deploy and deploy.state == "success":
                 config = deploy.xcoms["return_value"]["endpoint_config_name"]
                 if config not in self.world.served:
                     self._break(f"{run.run_id} reported {config} in service, which never served")

@@ -1,54 +1,21 @@
-"""A model of SageMaker, EC2, SSM and S3, with faults: throttles, resets, expired credentials, lost answers."""
+"""A model of SageMaker, EC2, SSM, S3 and SQS, with faults: throttles, resets, expired credentials, lost answers."""
 
 from __future__ import annotations
 
-import hashlib
-import io
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from botocore.exceptions import ClientError, ConnectionClosedError
+from botocore.exceptions import ConnectionClosedError
 
-from ml_pipeline.aws.jobs import JobKind
 from tests.simulator.clock import Clock
+from tests.simulator.errors import FAULTS, MISSING, refuse
+from tests.simulator.storage import Message, Storage
+from tests.simulator.work import Command, Job, Machine, PaidWork
 
-START = datetime(2026, 11, 22, tzinfo=UTC)
-MISSING = ("ValidationException", "Could not find it: it does not exist")
-FAULTS = (
-    ("ThrottlingException", "Rate exceeded"),
-    ("ExpiredTokenException", "The security token included in the request is expired"),
-    ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
-    ("InternalFailure", "We encountered an internal error."),
-)
-# Calls that a second one of the same kind must not repeat, and the key of their names.
 Hook = Callable[[str], None]
-
-
-def refuse(code: str, message: str, status: int = 400) -> ClientError:
-    return ClientError(
-        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Any"
-    )
-
-
-@dataclass
-class Job:
-    """A paid job: it ends by itself at `ends` with `outcome`."""
-
-    kind: JobKind
-    name: str
-    tags: list[dict[str, str]]
-    created: float
-    ends: float
-    outcome: tuple[str, str]
-    stopped: float | None = None
-
-    def status(self, now: float) -> str:
-        if self.stopped is not None and now >= self.stopped:
-            return "Stopping" if now < self.stopped + 20 else "Stopped"
-        return "InProgress" if now < self.ends else self.outcome[0]
 
 
 @dataclass
@@ -63,18 +30,7 @@ class Endpoint:
 
 
 @dataclass
-class Machine:
-    """An EC2 instance."""
-
-    instance_id: str
-    token: str
-    tags: dict[str, str]
-    launched: float
-    ended: float | None = None
-
-
-@dataclass
-class World:
+class World(PaidWork, Storage):
     """All state of AWS, and the chance of faults.
 
     Attributes:
@@ -91,7 +47,9 @@ class World:
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     served: set[str] = field(default_factory=set)
     machines: dict[str, Machine] = field(default_factory=dict)
+    commands: dict[str, Command] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
+    queue: list[Message] = field(default_factory=list)
     packages: dict[str, dict[str, Any]] = field(default_factory=dict)
     journal: list[str] = field(default_factory=list)
     hook: Hook = lambda call: None
@@ -100,7 +58,7 @@ class World:
         self.random = random.Random(self.seed)
 
     @property
-    def now(self) -> float:
+    def now(self) -> float:  # type: ignore[override]
         return self.clock.now
 
     def note(self, line: str) -> None:
@@ -116,65 +74,13 @@ class World:
             self.note(f"fault {method}: {code}")
             raise refuse(code, message)
         self.settle()
-        answer = getattr(self, f"{service}_{method}")(**arguments)
+        handler = getattr(self, f"{service}_{method}", None)
+        answer = handler(**arguments) if handler else self.job_call(method, arguments)
         if chance < self.faults:
             self.note(f"lost answer to {method}")
             raise ConnectionClosedError(endpoint_url=service)
         self.hook(f"after {service}.{method}")
         return answer
-
-    # ------------------------------------------------------------------------------------------- jobs
-
-    def _job(self, name: str) -> Job:
-        if name not in self.jobs:
-            raise refuse(*MISSING)
-        return self.jobs[name]
-
-    def _create(self, kind: JobKind, request: dict[str, Any]) -> dict[str, Any]:
-        name = request[kind.calls.name]
-        if name in self.jobs:
-            raise refuse("ResourceInUse", "Job names must be unique")
-        outcome = self.random.choices(
-            [("Completed", ""), ("Failed", "AlgorithmError: bad"), ("Failed", "CapacityError: none")],
-            [8, 1, 1],
-        )[0]
-        ends = self.now + self.random.choice([5.0, 300.0, 4000.0, 200_000.0])
-        self.jobs[name] = Job(kind, name, list(request["Tags"]), self.now, ends, outcome)
-        self.note(f"created {name}")
-        return {}
-
-    def sagemaker_create_processing_job(self, **request: Any) -> dict[str, Any]:
-        return self._create(JobKind.PROCESSING, request)
-
-    def sagemaker_describe_processing_job(self, ProcessingJobName: str) -> dict[str, Any]:  # noqa: N803
-        job = self._job(ProcessingJobName)
-        return {
-            "ProcessingJobName": job.name,
-            "ProcessingJobStatus": job.status(self.now),
-            "FailureReason": job.outcome[1] if job.status(self.now) == "Failed" else "",
-        }
-
-    def sagemaker_stop_processing_job(self, ProcessingJobName: str) -> dict[str, Any]:  # noqa: N803
-        job = self._job(ProcessingJobName)
-        if job.status(self.now) != "InProgress":
-            raise refuse("ValidationException", "The request was rejected: the job is not in progress.")
-        job.stopped = self.now
-        self.note(f"stopping {job.name}")
-        return {}
-
-    def sagemaker_list_processing_jobs(self, **_: Any) -> dict[str, Any]:
-        running = [job for job in self.jobs.values() if job.status(self.now) == "InProgress"]
-        rows = [{"ProcessingJobName": job.name, "ProcessingJobArn": job.name} for job in running]
-        return {"ProcessingJobSummaries": rows}
-
-    def sagemaker_list_training_jobs(self, **_: Any) -> dict[str, Any]:
-        return {"TrainingJobSummaries": []}
-
-    def sagemaker_list_transform_jobs(self, **_: Any) -> dict[str, Any]:
-        return {"TransformJobSummaries": []}
-
-    def sagemaker_list_hyper_parameter_tuning_jobs(self, **_: Any) -> dict[str, Any]:
-        return {"HyperParameterTuningJobSummaries": []}
 
     def sagemaker_list_tags(self, ResourceArn: str) -> dict[str, Any]:  # noqa: N803
         if ResourceArn in self.jobs:
@@ -182,13 +88,9 @@ class World:
         dataset = {"Key": "dataset", "Value": "dogs"}
         return {"Tags": [dataset]}
 
-    def logs_describe_log_streams(self, **_: Any) -> dict[str, Any]:
-        return {"logStreams": []}
-
-    # -------------------------------------------------------------------------------------- endpoints
-
     def settle(self) -> None:
-        """End the rollouts whose time has come."""
+        """End the rollouts, the commands and the machines whose time has come."""
+        self.settle_machines()
         for name, endpoint in self.endpoints.items():
             if endpoint.pending is None or self.now < endpoint.until:
                 continue
@@ -202,6 +104,15 @@ class World:
 
     def sagemaker_describe_model_package(self, ModelPackageName: str) -> dict[str, Any]:  # noqa: N803
         return self.packages[ModelPackageName]
+
+    def sagemaker_list_model_packages(self, **request: Any) -> dict[str, Any]:
+        wanted = request.get("ModelApprovalStatus")
+        rows = [
+            {"ModelPackageArn": arn}
+            for arn, package in reversed(self.packages.items())
+            if wanted in (None, package["ModelApprovalStatus"])
+        ]
+        return {"ModelPackageSummaryList": rows[: request["MaxResults"]]}
 
     def sagemaker_update_model_package(self, **request: Any) -> dict[str, Any]:
         package = self.packages[request["ModelPackageArn"]]
@@ -297,87 +208,16 @@ class World:
     def autoscaling_describe_scalable_targets(self, **_: Any) -> dict[str, Any]:
         return {"ScalableTargets": []}
 
-    # ---------------------------------------------------------------------------------------- machines
-
-    def ec2_describe_security_groups(self, **_: Any) -> dict[str, Any]:
-        return {"SecurityGroups": [{"GroupId": "sg-1"}]}
-
-    def ec2_run_instances(self, **request: Any) -> dict[str, Any]:
-        token = request["ClientToken"]
-        machine = next((m for m in self.machines.values() if m.token == token), None)
-        if machine is None:
-            tags = {tag["Key"]: tag["Value"] for tag in request["TagSpecifications"][0]["Tags"]}
-            machine = Machine(f"i-{len(self.machines)}", token, tags, self.now)
-            self.machines[machine.instance_id] = machine
-            self.note(f"launched {machine.instance_id} for {token}")
-        return {"Instances": [{"InstanceId": machine.instance_id}]}
-
-    def _described(self, machine: Machine) -> dict[str, Any]:
-        state = "pending" if self.now < machine.launched + 30 else "running"
-        return {
-            "InstanceId": machine.instance_id,
-            "InstanceType": "m5.large",
-            "State": {"Name": "terminated" if machine.ended is not None else state},
-            "LaunchTime": START + timedelta(seconds=machine.launched),
-        }
-
-    def ec2_describe_instances(self, **request: Any) -> dict[str, Any]:
-        wanted = {entry["Name"].removeprefix("tag:"): entry["Values"] for entry in request.get("Filters", [])}
-        ids = request.get("InstanceIds")
-        found = [
-            self._described(machine)
-            for machine in self.machines.values()
-            if (ids is None or machine.instance_id in ids)
-            and all(machine.tags.get(key) in values for key, values in wanted.items())
-        ]
-        return {"Reservations": [{"Instances": found}]}
-
-    def ec2_terminate_instances(self, InstanceIds: list[str]) -> dict[str, Any]:  # noqa: N803
-        for name in InstanceIds:
-            if self.machines[name].ended is None:
-                self.machines[name].ended = self.now
-                self.note(f"terminated {name}")
-        return {}
-
-    def ssm_describe_instance_information(self, Filters: Any) -> dict[str, Any]:  # noqa: N803
-        machine = self.machines[Filters[0]["Values"][0]]
-        online = machine.ended is None and self.now > machine.launched + 60
-        return {"InstanceInformationList": [{"PingStatus": "Online"}] if online else []}
-
-    # ---------------------------------------------------------------------------------------------- S3
-
-    def s3_get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
-        if Key not in self.objects:
-            raise refuse("NoSuchKey", "none", 404)
-        return {"Body": io.BytesIO(self.objects[Key]), "ETag": _etag(self.objects[Key])}
-
-    def s3_put_object(self, Bucket: str, Key: str, Body: bytes, **condition: str) -> dict[str, Any]:  # noqa: N803
-        held = self.objects.get(Key)
-        if "IfNoneMatch" in condition and held is not None:
-            raise refuse("PreconditionFailed", "it exists", 412)
-        if "IfMatch" in condition and (held is None or _etag(held) != condition["IfMatch"]):
-            raise refuse("PreconditionFailed", "it changed", 412)
-        self.objects[Key] = Body
-        return {}
-
-    def s3_delete_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
-        self.objects.pop(Key, None)
-        return {}
-
-
-def _etag(body: bytes) -> str:
-    return hashlib.md5(body).hexdigest()
-
 
 class Client:
     """A boto3 client of the world."""
 
     def __init__(self, world: World, service: str) -> None:
-        self._world = world
+        self.world = world
         self._service = {"application-autoscaling": "autoscaling"}.get(service, service)
 
     def __getattr__(self, method: str) -> Any:
-        return lambda **arguments: self._world.call(self._service, method, arguments)
+        return lambda **arguments: self.world.call(self._service, method, arguments)
 
     def get_paginator(self, method: str) -> Any:
         client = self
@@ -403,6 +243,12 @@ class AsyncClient:
 
     def __getattr__(self, method: str) -> Any:
         async def call(**arguments: Any) -> Any:
-            return getattr(self._client, method)(**arguments)
+            answer = getattr(self._client, method)(**arguments)
+            if not answer.get("Messages", True):
+                # As many empty answers as come until there is something to read.
+                hidden = [message.visible for message in self._client.world.queue if not message.deleted]
+                until = min(hidden, default=0.0) - self._client.world.now
+                await asyncio.sleep(max(arguments["WaitTimeSeconds"], min(until, 300.0)))
+            return answer
 
         return call
