@@ -97,7 +97,7 @@ async def _all(world: World, scheduler: Scheduler, readers: Readers | None) -> N
 
 
 def _capture_while_listed(world: World) -> None:
-    """Let photos arrive just after somebody has listed those before."""
+    """Let photos arrive just after a user of the bucket has listed those before."""
     listed = world.s3_list_objects_v2
 
     def call(**request: Any) -> dict[str, Any]:

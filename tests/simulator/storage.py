@@ -23,7 +23,7 @@ class Message:
 
 
 class Storage:
-    """S3 with conditional writes, and a queue that delivers again what nobody deletes."""
+    """S3 with conditional writes, and a queue that delivers again what is not deleted."""
 
     objects: dict[str, bytes]
     queue: list[Message]
