@@ -8,6 +8,7 @@ RUN := $(BIN)/python -m launcher
 #@ DATA=folder              photos/<class>/<any name>.jpg; without it a small public set
 #@ WEIGHTS=file             a state_dict file, imagenet or none; default: imagenet where it can be reached
 #@ ARCHITECTURE=mobilenet_v2  any classifier of torchvision, or of timm: timm:tf_efficientnet_lite0
+#@ CANDIDATES="a=file b"     architectures of make compare, each with its weights file: mobilenet_v2=mobilenet_v2.pth
 #@ TRIALS=12                trials of the hyperparameter search, 1 to 500
 #@ CONF={"strategy":"finetune"}  params of train_and_deploy as JSON
 #@ IMAGE=photo.jpg          the photo of make predict
@@ -25,7 +26,7 @@ RUN := $(BIN)/python -m launcher
 export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME GPU
 
 .DEFAULT_GOAL := help
-.PHONY: watch help setup any-setup run up status predict deploy rollback notebook logs open doctor stop clean check docs test test-slow test-matrix wheels mwaa bench lock
+.PHONY: watch compare help setup any-setup run up status predict deploy rollback notebook logs open doctor stop clean check docs test test-slow test-matrix wheels mwaa bench lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ status: any-setup ## show the services and the result of the last run
 
 predict: setup ## classify IMAGE=photo.jpg with the deployed endpoint
 	@$(RUN) predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
+
+compare: setup ## train several architectures on DATA and compare accuracy, time, price and size
+	@$(BIN)/python -m model_code.compare "$(DATA)" $(CANDIDATES) --output "$(or $(ML_PIPELINE_HOME),.run)/compare"
 
 watch: any-setup ## look at what the endpoints were asked, or one: ENDPOINT=name
 	@$(RUN) watch $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")

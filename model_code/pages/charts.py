@@ -128,6 +128,29 @@ def line_chart(
     return svg(_WIDTH, height, title, "".join(parts))
 
 
+def scatter_chart(points: Series, frontier: Series, names: Sequence[str], title: str, x_label: str) -> str:
+    """Return named points in a plane of a number (x) and a share (y), and the line through the best of them."""
+    xs, ys = [x for x, _ in points.points], [y for _, y in points.points]
+    margin = (max(ys) - min(ys)) * 0.15 or 0.01
+    low, high = max(0.0, min(ys) - margin), min(1.0, max(ys) + margin)
+    plane = _Plane((0, max(xs) * 1.25), (low, high), 280)
+    digits = 0 if high - low > 0.05 else 1
+    parts = [
+        plane.axes(ticks(*plane.x), ticks(low, high), "{:g}".format, lambda y: percent(y, digits), x_label)
+    ]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (plane.place(*point) for point in frontier.points))
+    parts.append(f'<polyline points="{path}" class="line {frontier.style}"/>')
+    for point, name in zip(points.points, names, strict=True):
+        x, y = plane.place(*point)
+        style = frontier.style if point in frontier.points else points.style
+        hint = escape(f"{name}: {percent(point[1], 1)} at {point[0]:.1f}")
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="dot {style}"><title>{hint}</title></circle>'
+        )
+        parts.append(text(x, y - 9, name))
+    return svg(_WIDTH, 280, title, "".join(parts))
+
+
 class ConfidenceBin(Protocol):
     """One bar of a reliability chart: answers with a confidence in [low, high]."""
 
