@@ -19,6 +19,8 @@ import pytest
 from botocore.config import Config
 
 from local_aws import cli
+from local_aws.context import Key
+from local_aws.iam.credentials import root_key
 from local_aws.state import folder as state_folder
 
 IMAGES = Path(__file__).with_name("images.toml")
@@ -67,15 +69,20 @@ class Cloud:
         """Its address."""
         return f"http://127.0.0.1:{state_folder.read_number(self.state / state_folder.PORT)}"
 
+    @property
+    def key(self) -> Key:
+        """The credentials of its clients."""
+        return Key("any", "credentials")
+
     def client(self, service: str, region: str = "us-east-1") -> Any:
-        """A boto3 client given no more than an address, any credentials and a region."""
+        """A boto3 client given no more than an address, credentials and a region."""
         if (service, region) not in self._clients:
             self._clients[(service, region)] = boto3.client(
                 service,
                 endpoint_url=self.url,
                 region_name=region,
-                aws_access_key_id="any",
-                aws_secret_access_key="credentials",
+                aws_access_key_id=self.key.id,
+                aws_secret_access_key=self.key.secret,
                 config=Config(retries={"max_attempts": 1}),
             )
         return self._clients[(service, region)]
@@ -138,6 +145,15 @@ class Cloud:
                 logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=True
             )["events"]
         ]
+
+
+class Signing(Cloud):
+    """A local_aws that verifies signatures, used with its own key."""
+
+    @property
+    def key(self) -> Key:
+        """The key of its state folder."""
+        return root_key(self.state)
 
 
 def unique(prefix: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.cloud import Cloud, unique
+from tests.local_aws.cloud import Signing, unique
 from tests.local_aws.transform import SERVER
 from tests.local_aws.tuning import SCORE
 
@@ -22,22 +22,22 @@ DAG = Path(__file__).with_name("stock_operators_dag.py")
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_every_operator_and_sensor_of_the_supported_families(cloud: Cloud, tmp_path: Path) -> None:
-    bucket = cloud.bucket()
-    code = cloud.put_code(bucket, train=SCORE)
-    cloud.s3.put_object(Bucket=bucket, Key="train/a", Body=b"a")
-    cloud.s3.put_object(Bucket=bucket, Key="batch/a.csv", Body=b"1\n2\n")
+def test_every_operator_and_sensor_of_the_supported_families(signing: Signing, tmp_path: Path) -> None:
+    bucket = signing.bucket()
+    code = signing.put_code(bucket, train=SCORE)
+    signing.s3.put_object(Bucket=bucket, Key="train/a", Body=b"a")
+    signing.s3.put_object(Bucket=bucket, Key="batch/a.csv", Body=b"1\n2\n")
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         member = tarfile.TarInfo("code/server.py")
         member.size = len(SERVER.encode())
         archive.addfile(member, io.BytesIO(SERVER.encode()))
-    cloud.s3.put_object(Bucket=bucket, Key="model.tar.gz", Body=packed.getvalue())
+    signing.s3.put_object(Bucket=bucket, Key="model.tar.gz", Body=packed.getvalue())
     connection = {
         "conn_type": "aws",
-        "login": "any",
-        "password": "credentials",
-        "extra": {"endpoint_url": cloud.url, "region_name": "us-east-1"},
+        "login": signing.key.id,
+        "password": signing.key.secret,
+        "extra": {"endpoint_url": signing.url, "region_name": "us-east-1"},
     }
     dags = tmp_path / "dags"
     dags.mkdir()
@@ -50,10 +50,10 @@ def test_every_operator_and_sensor_of_the_supported_families(cloud: Cloud, tmp_p
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
         "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(connection),
-        "AWS_ENDPOINT_URL": cloud.url,
+        "AWS_ENDPOINT_URL": signing.url,
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "credentials",
+        "AWS_ACCESS_KEY_ID": signing.key.id,
+        "AWS_SECRET_ACCESS_KEY": signing.key.secret,
     }
     migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
     subprocess.run(migrate, env=environment, check=True, capture_output=True, timeout=180)

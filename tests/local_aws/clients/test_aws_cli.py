@@ -1,4 +1,4 @@
-"""The AWS CLI, given an address, any credentials and a region, for each family that local_aws answers."""
+"""The AWS CLI, given an address, credentials and a region, for each family that local_aws answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.local_aws.cloud import ENDED, TRAINING_IMAGE, Cloud, eventually, training_request, unique
+from tests.local_aws.cloud import ENDED, TRAINING_IMAGE, Signing, eventually, training_request, unique
 from tests.local_aws.machines import ENDED as COMMAND_ENDED
 from tests.local_aws.machines import IMAGE
 from tests.local_aws.processing import request as processing_request
@@ -32,7 +32,7 @@ class Cli:
     """`aws` with the address and region of a cloud."""
 
     program: Path
-    cloud: Cloud
+    cloud: Signing
     home: Path
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,8 +42,8 @@ class Cli:
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.home),
-                "AWS_ACCESS_KEY_ID": "any",
-                "AWS_SECRET_ACCESS_KEY": "credentials",
+                "AWS_ACCESS_KEY_ID": self.cloud.key.id,
+                "AWS_SECRET_ACCESS_KEY": self.cloud.key.secret,
                 "AWS_DEFAULT_OUTPUT": "json",
             },
             cwd=self.home,
@@ -88,8 +88,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def aws(program: Path, cloud: Cloud, tmp_path: Path) -> Cli:
-    return Cli(program, cloud, tmp_path)
+def aws(program: Path, signing: Signing, tmp_path: Path) -> Cli:
+    return Cli(program, signing, tmp_path)
 
 
 def test_training_jobs_tags_and_search(aws: Cli) -> None:

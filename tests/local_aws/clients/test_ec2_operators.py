@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.cloud import Cloud, unique
+from tests.local_aws.cloud import Signing, unique
 
 DAG = Path(__file__).with_name("ec2_operators_dag.py")
 TASKS = 16
@@ -19,12 +19,12 @@ TASKS = 16
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_every_ec2_and_ssm_operator_and_sensor(cloud: Cloud, tmp_path: Path) -> None:
+def test_every_ec2_and_ssm_operator_and_sensor(signing: Signing, tmp_path: Path) -> None:
     connection = {
         "conn_type": "aws",
-        "login": "any",
-        "password": "credentials",
-        "extra": {"endpoint_url": cloud.url, "region_name": "us-east-1"},
+        "login": signing.key.id,
+        "password": signing.key.secret,
+        "extra": {"endpoint_url": signing.url, "region_name": "us-east-1"},
     }
     dags = tmp_path / "dags"
     dags.mkdir()

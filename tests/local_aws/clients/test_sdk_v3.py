@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.cloud import Cloud, unique
+from tests.local_aws.cloud import Signing, unique
 from tests.local_aws.transform import SERVER
 
 CLIENT = Path(__file__).with_name("sdk_v3_client.py")
@@ -30,25 +30,25 @@ print("score=%.4f" % options.lr)
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-def test_train_tune_deploy_and_invoke(cloud: Cloud, tmp_path: Path) -> None:
-    bucket = cloud.bucket()
-    cloud.s3.put_object(Bucket=bucket, Key="train/a", Body=b"a")
+def test_train_tune_deploy_and_invoke(signing: Signing, tmp_path: Path) -> None:
+    bucket = signing.bucket()
+    signing.s3.put_object(Bucket=bucket, Key="train/a", Body=b"a")
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         member = tarfile.TarInfo("code/server.py")
         member.size = len(SERVER.encode())
         archive.addfile(member, io.BytesIO(SERVER.encode()))
-    cloud.s3.put_object(Bucket=bucket, Key="model.tar.gz", Body=packed.getvalue())
+    signing.s3.put_object(Bucket=bucket, Key="model.tar.gz", Body=packed.getvalue())
     source = tmp_path / "source"
     source.mkdir()
     (source / "train.py").write_text(SCRIPT)
     environment = {
         **os.environ,
-        "AWS_ENDPOINT_URL": cloud.url,
+        "AWS_ENDPOINT_URL": signing.url,
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "credentials",
+        "AWS_ACCESS_KEY_ID": signing.key.id,
+        "AWS_SECRET_ACCESS_KEY": signing.key.secret,
         "HOME": str(tmp_path),
     }
     argv = [sys.executable, str(CLIENT), bucket, str(source), f"s3://{bucket}/model.tar.gz", unique("x")[2:]]
@@ -58,7 +58,7 @@ def test_train_tune_deploy_and_invoke(cloud: Cloud, tmp_path: Path) -> None:
     found = json.loads(lines[0].removeprefix("FOUND "))
     assert found["trained"].endswith("/output/model.tar.gz")
     assert (
-        cloud.sagemaker.describe_training_job(TrainingJobName=found["best"])["TrainingJobStatus"]
+        signing.sagemaker.describe_training_job(TrainingJobName=found["best"])["TrainingJobStatus"]
         == "Completed"
     )
     assert found["answer"] == "8.0"

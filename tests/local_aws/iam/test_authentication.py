@@ -25,15 +25,14 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from local_aws.iam.credentials import root_key
-from tests.local_aws.cloud import Cloud, eventually, training_request, unique
+from tests.local_aws.cloud import Signing, eventually, training_request, unique
 
 
-class Signing(Cloud):
-    """A local_aws that verifies signatures, used with its own key."""
+class Client(Signing):
+    """The same, whose clients take options."""
 
     def client(self, service: str, region: str = "us-east-1", **options: Any) -> Any:
-        key = root_key(self.state)
-        keys = {"aws_access_key_id": key.id, "aws_secret_access_key": key.secret, **options}
+        keys = {"aws_access_key_id": self.key.id, "aws_secret_access_key": self.key.secret, **options}
         config = Config(retries={"max_attempts": 1}).merge(keys.pop("config", Config()))
         return boto3.session.Session().client(
             service, endpoint_url=self.url, region_name=region, config=config, **keys
@@ -41,8 +40,8 @@ class Signing(Cloud):
 
 
 @pytest.fixture(scope="module")
-def signing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signing]:
-    running = Signing(tmp_path_factory.mktemp("signing"), ("--cores", "2", "--auth", "required"))
+def signing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    running = Client(tmp_path_factory.mktemp("signing"), ("--cores", "2", "--auth", "required"))
     running.start()
     running.client("s3").create_bucket(Bucket="data")
     running.client("s3").put_object(Bucket="data", Key="a b/ü+.txt", Body=b"text")
@@ -76,7 +75,7 @@ def fetch(url: str, method: str = "GET", body: bytes | None = None, **headers: A
     ("iam", "list_roles", "SignatureDoesNotMatch"),
     ("logs", "describe_log_groups", "InvalidSignatureException"),
 ])  # fmt: skip
-def test_the_right_secret_is_needed(signing: Signing, service: str, call: str, refused: str) -> None:
+def test_the_right_secret_is_needed(signing: Client, service: str, call: str, refused: str) -> None:
     getattr(signing.client(service), call)()
     assert code(getattr(signing.client(service, aws_secret_access_key="wrong"), call)) == refused
     assert code(getattr(signing.client(service, aws_access_key_id="AKIANOBODY"), call)) in (
@@ -84,7 +83,7 @@ def test_the_right_secret_is_needed(signing: Signing, service: str, call: str, r
     )  # fmt: skip
 
 
-def test_anonymous_requests_are_refused(signing: Signing) -> None:
+def test_anonymous_requests_are_refused(signing: Client) -> None:
     assert fetch(f"{signing.url}/data/a")[0] == 403
     assert fetch(f"{signing.url}/data?delete", "POST", b"<Delete/>")[0] == 403
     form = {"Content_Type": "application/x-www-form-urlencoded"}
@@ -99,7 +98,7 @@ def test_anonymous_requests_are_refused(signing: Signing) -> None:
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 @pytest.mark.parametrize("style", ["path", "virtual"])
-def test_presigned_urls(signing: Signing, version: str, style: str) -> None:
+def test_presigned_urls(signing: Client, version: str, style: str) -> None:
     addressing: Any = {"addressing_style": style}
     s3 = signing.client("s3", config=Config(signature_version=version, s3=addressing))
     url = s3.generate_presigned_url("get_object", {"Bucket": "data", "Key": "a b/ü+.txt"}, ExpiresIn=60)
@@ -117,7 +116,7 @@ def test_presigned_urls(signing: Signing, version: str, style: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_presigned_urls_expire(signing: Signing, version: str) -> None:
+def test_presigned_urls_expire(signing: Client, version: str) -> None:
     s3 = signing.client("s3", config=Config(signature_version=version))
     url = s3.generate_presigned_url("get_object", {"Bucket": "data", "Key": "a b/ü+.txt"}, ExpiresIn=1)
     _, body = eventually(lambda: (r := fetch(url))[0] == 403 and r)
@@ -130,7 +129,7 @@ def test_presigned_urls_expire(signing: Signing, version: str) -> None:
     assert fetch(later.geturl())[0] in (400, 403)
 
 
-def test_a_clock_that_is_wrong_is_refused(signing: Signing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_wrong_is_refused(signing: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     request = AWSRequest("GET", f"{signing.url}/data", headers={})
     key = root_key(signing.state)
     signer = S3SigV4Auth(Credentials(key.id, key.secret), "s3", "us-east-1")
@@ -150,7 +149,7 @@ def test_a_clock_that_is_wrong_is_refused(signing: Signing, monkeypatch: pytest.
     assert b"RequestTimeTooSkewed" in body
 
 
-def test_a_body_that_was_not_signed_is_refused(signing: Signing) -> None:
+def test_a_body_that_was_not_signed_is_refused(signing: Client) -> None:
     key = root_key(signing.state)
     body = b'{"logGroupName": "mine"}'
     request = AWSRequest("POST", f"{signing.url}/", data=body, headers={
@@ -163,7 +162,7 @@ def test_a_body_that_was_not_signed_is_refused(signing: Signing) -> None:
     assert fetch(request.url, "POST", body, **other)[0] == 400
 
 
-def test_one_credential_only(signing: Signing) -> None:
+def test_one_credential_only(signing: Client) -> None:
     key = root_key(signing.state)
     request = AWSRequest(
         "GET", f"{signing.url}/data?X-Amz-Credential=a%2Fb%2Fus-east-1%2Fiam%2Faws4_request", headers={}
@@ -192,7 +191,7 @@ def post(url: str, fields: dict[str, str], content: bytes, name: str = "photo.jp
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_presigned_posts(signing: Signing, version: str) -> None:
+def test_presigned_posts(signing: Client, version: str) -> None:
     s3 = signing.client("s3", config=Config(signature_version=version))
     made = s3.generate_presigned_post(
         "data", "up/${filename}", Fields={"Content-Type": "image/jpeg", "success_action_status": "201"},
@@ -222,14 +221,14 @@ def test_presigned_posts(signing: Signing, version: str) -> None:
     assert post(made["url"], unsigned, b"xxx")[0] == 403
 
 
-def test_a_presigned_post_expires(signing: Signing) -> None:
+def test_a_presigned_post_expires(signing: Client) -> None:
     made = signing.client("s3").generate_presigned_post("data", "late", ExpiresIn=-5)
     status, body = post(made["url"], made["fields"], b"x")
     assert status == 403
     assert b"Policy expired" in body
 
 
-def test_chunks_are_verified(signing: Signing) -> None:
+def test_chunks_are_verified(signing: Client) -> None:
     """STREAMING-AWS4-HMAC-SHA256-PAYLOAD, as the Java SDK and MinIO's clients send it."""
     key = root_key(signing.state)
     credentials = Credentials(key.id, key.secret)
@@ -271,7 +270,7 @@ print("token", bool(os.environ["AWS_SESSION_TOKEN"]))
 """
 
 
-def test_jobs_get_temporary_keys_of_their_own(signing: Signing) -> None:
+def test_jobs_get_temporary_keys_of_their_own(signing: Client) -> None:
     bucket = signing.bucket()
     name = unique("keys")
     source = signing.put_code(bucket, train=JOB)
@@ -287,7 +286,7 @@ def test_jobs_get_temporary_keys_of_their_own(signing: Signing) -> None:
     assert signing.s3.get_object(Bucket=bucket, Key="by-the-job")["Body"].read() == b"1"
 
 
-def test_assumed_roles_sign_with_their_token(signing: Signing) -> None:
+def test_assumed_roles_sign_with_their_token(signing: Client) -> None:
     issued = signing.client("sts").assume_role(
         RoleArn="arn:aws:iam::123456789012:role/any", RoleSessionName="test"
     )
@@ -298,7 +297,7 @@ def test_assumed_roles_sign_with_their_token(signing: Signing) -> None:
     assert code(signing.client("s3", **given, aws_session_token="x").list_buckets) == "InvalidToken"
 
 
-def test_keys_of_users_work_until_they_are_deleted(signing: Signing) -> None:
+def test_keys_of_users_work_until_they_are_deleted(signing: Client) -> None:
     iam = signing.client("iam")
     iam.create_user(UserName="ada")
     made = iam.create_access_key(UserName="ada")["AccessKey"]
@@ -308,7 +307,7 @@ def test_keys_of_users_work_until_they_are_deleted(signing: Signing) -> None:
     assert code(signing.client("s3", **given).list_buckets) == "InvalidAccessKeyId"
 
 
-def test_files_are_for_their_owner_only(signing: Signing) -> None:
+def test_files_are_for_their_owner_only(signing: Client) -> None:
     assert stat.S_IMODE(signing.state.stat().st_mode) == 0o700
     for path in (signing.state / "credentials", signing.state / "token", signing.state / "metadata.sqlite"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
@@ -325,7 +324,7 @@ def test_the_key_may_come_from_the_environment(tmp_path: Any, monkeypatch: pytes
     assert root_key(tmp_path, {}).id != "AKIAGIVEN"
 
 
-def test_a_connection_goes_on_after_a_refusal(signing: Signing) -> None:
+def test_a_connection_goes_on_after_a_refusal(signing: Client) -> None:
     connection = http.client.HTTPConnection(urlsplit(signing.url).netloc, timeout=30)
     connection.request("PUT", "/data/x", body=b"x" * 100_000)
     answer = connection.getresponse()
