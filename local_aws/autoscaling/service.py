@@ -18,6 +18,7 @@ from local_aws.autoscaling.target_tracking import (
     POLICY,
     SCALE_IN_SHARE,
     TARGET,
+    Scaling,
     TargetTracking,
     metric_place,
     resource_parts,
@@ -77,10 +78,11 @@ def register_scalable_target(call: Call) -> Document:
 @operation("DeregisterScalableTarget")
 def deregister_scalable_target(call: Call) -> None:
     """Remove a target with its policies."""
-    target = _target(call)
-    for policy in call.context.store.all(POLICY, call.region, parent=target.name):
-        _remove_policy(call, policy)
-    call.context.store.delete(TARGET, call.region, target.name)
+    with call.context.part(Scaling).turn:
+        target = _target(call)
+        for policy in call.context.store.all(POLICY, call.region, parent=target.name):
+            _remove_policy(call, policy)
+        call.context.store.delete(TARGET, call.region, target.name)
 
 
 @operation("DescribeScalableTargets")

@@ -66,6 +66,13 @@ def decide(
     return None
 
 
+class Scaling:
+    """Makes scaling and deregistering take turns: once a target is gone, no decision made before still scales it."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+
+
 class TargetTracking:
     """The loop."""
 
@@ -119,13 +126,20 @@ class TargetTracking:
         cooldown = configuration.get("ScaleOutCooldown" if out else "ScaleInCooldown", DEFAULT_COOLDOWN)
         if time.time() - target.get("_Scaled", 0.0) < cooldown:
             return
-        self._scale(policy, decision, current)
+        self.take_turn(policy, decision, current)
+
+    def take_turn(self, policy: Resource, decision: Decision, current: int) -> None:
+        """Scale, unless the target was deregistered since it was read: a deployment then decides on the number."""
+        with self._context.part(Scaling).turn:
+            try:
+                self._context.store.get(TARGET, policy.region, target_name(policy.document["ResourceId"]))
+            except Missing:
+                return
+            self._scale(policy, decision, current)
 
     def _scale(self, policy: Resource, decision: Decision, current: int) -> None:
         store, region = self._context.store, policy.region
         endpoint, variant = resource_parts(policy.document["ResourceId"])
-        # Raises Missing if the target was deregistered meanwhile: a deployment then decides on the number.
-        store.get(TARGET, region, target_name(policy.document["ResourceId"]))
         begun = time.time()
         self._context.client("sagemaker", region).update_endpoint_weights_and_capacities(
             EndpointName=endpoint,
