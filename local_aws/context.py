@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +51,9 @@ class Context:
     """Shared by all services of one running local_aws.
 
     url: `http://127.0.0.1:<port>`, where it listens. stopping: set when the process shall end; every loop and
-    wait checks it. mark: in the user agent of our own calls, which are answered while services still start.
+    wait checks it. admits: (service, target, source), whether the policy of a queue or topic lets a service deliver
+    to it; set by `--iam enforce`. mark: in the user agent of our own calls, which are answered while services still
+    start.
     """
 
     settings: Settings
@@ -61,6 +64,7 @@ class Context:
     logs: LogStore
     root_key: Key = ANY_KEY
     stopping: threading.Event = field(default_factory=threading.Event)
+    admits: Callable[[str, str, str], bool] = lambda _service, _target, _source: True
     mark: str = field(default_factory=lambda: f"local_aws/{secrets.token_hex(16)}")
     _clients: dict[tuple[str, str, str], Any] = field(default_factory=dict)
     _sessions: dict[str, tuple[float, Key]] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from local_aws.ec2.ssm import Ssm
 from local_aws.execution.processes import support
 from local_aws.gateway.doors import Doors
 from local_aws.gateway.router import Router, Service
+from local_aws.iam import deliveries
 from local_aws.iam.authentication import Authentication, verify_form
 from local_aws.iam.gate import Gate, admit_form
 from local_aws.iam.principals import may_be_taken
@@ -46,6 +47,9 @@ def build(context: Context, token: str = "") -> Router:
     keys = SecretKeys(context.root_key)
     store = S3Store(settings.state / "s3")
     router.guard = _guard(context, keys, store)
+    if settings.enforce_iam:
+        context.admits = lambda service, target, source: deliveries.admits(service, target, source, store)
+        deliveries.watch_moto(context.admits)
     moto = MotoApps(
         MotoState(context.settings.state / "moto"),
         {"cloudformation": lambda: cloudformation.install(context)},
@@ -72,9 +76,10 @@ def _guard(context: Context, keys: SecretKeys, store: S3Store) -> Callable[[Serv
     """Return the wrapper of every service: signatures first, then policies."""
 
     def guard(app: Service) -> Service:
-        if context.settings.enforce_iam:
+        enforce = context.settings.enforce_iam
+        if enforce:
             app = Gate(context, app, store)
-        return Authentication(keys, app) if context.settings.verifies else app
+        return Authentication(keys, app, has_gate=enforce) if context.settings.verifies else app
 
     return guard
 

@@ -193,6 +193,9 @@ class Monitoring:
             if ":sns:" not in arn:
                 logger.warning("alarm %s: local_aws does not carry out the action %s", alarm.name, arn)
                 continue
+            if not self._context.admits("cloudwatch.amazonaws.com", arn, alarm.alarm_arn):
+                logger.warning("alarm %s: the policy of %s does not let CloudWatch publish", alarm.name, arn)
+                continue
             try:
                 self._context.client("sns", region).publish(
                     TopicArn=arn,

@@ -13,6 +13,7 @@ from local_aws.ec2.run_command import DEFAULT_EXECUTION_SECONDS, ENDED, KIND, Sc
 from local_aws.ec2.running import Running, operation
 from local_aws.errors import AwsError
 from local_aws.gateway.json_service import Call, Document
+from local_aws.gateway.responses import iso_time
 from local_aws.settings import ACCOUNT_ID
 from local_aws.state.resources import Missing, Query, Resource
 
@@ -104,9 +105,9 @@ def get_command_invocation(call: Call) -> Document:
         "DocumentVersion": command.document["DocumentVersion"],
         "PluginName": PLUGIN,
         "ResponseCode": document["ResponseCode"],
-        "ExecutionStartDateTime": _iso(begun),
+        "ExecutionStartDateTime": "" if begun is None else iso_time(begun),
         "ExecutionElapsedTime": f"PT{ended - begun:.3f}S" if begun and ended else "",
-        "ExecutionEndDateTime": _iso(ended),
+        "ExecutionEndDateTime": "" if ended is None else iso_time(ended),
         "Status": document["Status"],
         "StatusDetails": document["StatusDetails"],
         "StandardOutputContent": document.get("Stdout", ""),
@@ -355,10 +356,6 @@ def _page(
         token = page.next_token
         if not token or len(found) == limit:
             return found, ({"NextToken": token} if token else {})
-
-
-def _iso(seconds: float | None) -> str:
-    return "" if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(seconds))
 
 
 def _seconds(text: str) -> float:

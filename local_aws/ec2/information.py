@@ -7,7 +7,7 @@ import time
 from local_aws.ec2.instance import Instance, moto_instance, tags_of
 from local_aws.ec2.running import Running, operation
 from local_aws.errors import AwsError
-from local_aws.gateway.json_service import Call, Document
+from local_aws.gateway.json_service import Call, Document, page
 
 
 @operation("DescribeInstanceInformation")
@@ -21,11 +21,8 @@ def describe_instance_information(call: Call) -> Document:
         entry = _information(call, instance)
         if all(_matches(call, entry, key, values) for key, values in filters.items()):
             entries.append(entry)
-    limit, begin = params.get("MaxResults", 50), int(params.get("NextToken", "0") or 0)
-    answer: Document = {"InstanceInformationList": entries[begin : begin + limit]}
-    if len(entries) > begin + limit:
-        answer["NextToken"] = str(begin + limit)
-    return answer
+    limit, token = params.get("MaxResults", 50), params.get("NextToken")
+    return page("InstanceInformationList", entries, token, limit, "NextToken")
 
 
 def _information(call: Call, instance: Instance) -> Document:

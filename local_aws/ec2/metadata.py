@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.context import Context
 from local_aws.ec2.instance import moto_instance, role_of, user_data_of
+from local_aws.gateway.responses import iso_time
 from local_aws.settings import ACCOUNT_ID
 
 logger = logging.getLogger(__name__)
@@ -175,12 +176,12 @@ class MetadataService:
             end = time.time() + CREDENTIAL_SECONDS
             document = {
                 "Code": "Success",
-                "LastUpdated": _iso(time.time()),
+                "LastUpdated": iso_time(time.time(), "seconds"),
                 "Type": "AWS-HMAC",
                 "AccessKeyId": issued["AccessKeyId"],
                 "SecretAccessKey": issued["SecretAccessKey"],
                 "Token": issued["SessionToken"],
-                "Expiration": _iso(end),
+                "Expiration": iso_time(end, "seconds"),
             }
             with self._lock:
                 self._credentials[instance_id] = (end, document)
@@ -221,7 +222,3 @@ class MetadataService:
                 return
 
         return Handler
-
-
-def _iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -53,6 +53,17 @@ class Call:
 Handler = Callable[[Call], Document | None]
 
 
+def page(
+    member: str, entries: list[Document], token: str | None, limit: int, token_name: str = "nextToken"
+) -> Document:
+    """Return one page of entries that are all known; the token is the number of entries before it."""
+    begin = int(token) if token and token.isdigit() else 0
+    answer: Document = {member: entries[begin : begin + limit]}
+    if begin + limit < len(entries):
+        answer[token_name] = str(begin + limit)
+    return answer
+
+
 class Operations:
     """The operations of one service that local_aws implements; used as `@operation("StopTrainingJob")`."""
 

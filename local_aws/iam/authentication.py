@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 from local_aws.errors import AwsError
 from local_aws.gateway.bodies import buffered
 from local_aws.gateway.credentials import ALGORITHM, Credential, Place
-from local_aws.gateway.responses import Environ, StartResponse, WsgiApp, drain, respond_error
+from local_aws.gateway.responses import Environ, StartResponse, WsgiApp, drain, iso_time, respond_error
 from local_aws.iam import secrets
 from local_aws.iam.secrets import KnownKey, SecretKeys
 from local_aws.iam.signatures import signing_key, sigv2, sigv2_of, sigv4
 from local_aws.moto_bridge.apps import protocol
-from local_aws.s3 import xml
 from local_aws.s3.errors import S3Error
 from local_aws.s3.http import ChunkSigner, bucket_of_host
 from local_aws.s3.post_form import Form, is_form
@@ -32,10 +31,17 @@ _MISMATCH = (
 
 
 class Authentication:
-    """A WSGI app in front of a service that lets through requests with a valid signature."""
+    """A WSGI app in front of a service that lets through requests with a valid signature.
 
-    def __init__(self, keys: SecretKeys, app: WsgiApp) -> None:
-        self._keys, self._app = keys, app
+    Args:
+        keys: the known access keys.
+        app: the service.
+        has_gate: requests to S3 without a credential go on to the gate, which lets through what a bucket policy allows
+            to anyone.
+    """
+
+    def __init__(self, keys: SecretKeys, app: WsgiApp, has_gate: bool = False) -> None:
+        self._keys, self._app, self._has_gate = keys, app, has_gate
 
     def start(self) -> None:
         """Start the service behind."""
@@ -50,8 +56,10 @@ class Authentication:
         service: str = environ["local_aws.service"]
         try:
             # The form of a browser's POST carries the signature: the S3 app verifies it by `verify_form`.
-            if not (service == "s3" and is_form(environ)):
-                verify(environ, environ["local_aws.credential"], self._keys)
+            credential: Credential = environ["local_aws.credential"]
+            is_judged_later = is_form(environ) or (self._has_gate and credential.place is Place.NONE)
+            if not (service == "s3" and is_judged_later):
+                verify(environ, credential, self._keys)
         except AwsError as error:
             drain(environ["wsgi.input"])
             return respond_error(start_response, error, "rest-xml" if service == "s3" else protocol(service))
@@ -215,7 +223,7 @@ def _check_time(credential: Credential, service: str) -> None:
 
 def _check_end(end: float) -> None:
     if end < secrets.now():
-        shown = {"Expires": xml.iso_time(end), "ServerTime": xml.iso_time(secrets.now())}
+        shown = {"Expires": iso_time(end), "ServerTime": iso_time(secrets.now())}
         raise S3Error("AccessDenied", "Request has expired", **shown)
 
 

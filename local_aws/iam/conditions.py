@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -51,12 +52,20 @@ def _number(compare: Callable[[float, float], bool]) -> Callable[[str, str], boo
     return check
 
 
+def _is_within(address: str, block: str) -> bool:
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(block, strict=False)
+    except ValueError:
+        return False
+
+
 _OPERATORS: dict[str, Callable[[str, str], bool]] = {
     "StringEquals": lambda found, wanted: found == wanted,
     "StringEqualsIgnoreCase": lambda found, wanted: found.lower() == wanted.lower(),
     "StringLike": matches,
     "ArnEquals": matches,
     "ArnLike": matches,
+    "IpAddress": _is_within,
     "Bool": lambda found, wanted: found.lower() == wanted.lower(),
     "NumericEquals": _number(lambda found, wanted: found == wanted),
     "NumericLessThan": _number(lambda found, wanted: found < wanted),

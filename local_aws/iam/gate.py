@@ -1,7 +1,7 @@
 """`--iam enforce`: judge every request by the policies that concern its caller, before any service sees it.
 
 Identity-based policies, permissions boundaries and session policies are evaluated, and the policies of buckets, queues,
-KMS keys and roles (trust). `authentication` has verified the signature.
+topics, KMS keys and roles (trust). `authentication` has verified the signature; `deliveries` judges what services send.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from local_aws.iam import s3_requests, sagemaker_requests, service_requests
 from local_aws.iam.authentication import unknown_key
 from local_aws.iam.policy import Access, Decision, Grant, granted
 from local_aws.iam.principals import ANONYMOUS, ROOT, Principal, may_be_taken, principal_of, trust_of
-from local_aws.iam.resource_policies import RECOVERY, policy_of
+from local_aws.iam.resource_policies import RECOVERY, is_restricted, policy_of
 from local_aws.moto_bridge.apps import protocol
 from local_aws.s3.body import read_document
 from local_aws.s3.bucket_api import parse_deletions
@@ -148,6 +148,8 @@ def _decide(principal: Principal, access: Access, store: S3Store) -> tuple[Decis
     document = policy_of(access.resource, store)
     account = ACCOUNT_ID if principal.arn else ""
     grant = granted(document, access, principal.names, account) if document else Grant.NOTHING
+    if document and not account and is_restricted(access.resource, document, store):
+        return Decision.IMPLICIT_DENY, "a resource-based policy"
     if grant is Grant.DENIED and not (principal.is_root and access.action in RECOVERY):
         return Decision.EXPLICIT_DENY, "a resource-based policy"
     decision, by = principal.decide(access)

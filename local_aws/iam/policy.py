@@ -87,7 +87,8 @@ def granted(document: Document, access: Access, names: Collection[str], account:
     Args:
         document: the policy attached to the resource.
         access: the request: action, resource and condition keys.
-        names: the principal's ARNs (session and role, or user); empty for anonymous requests.
+        names: the principal's ARNs (session and role, or user), or the name of an AWS service; empty for anonymous
+            requests.
         account: the principal's account, "" for anonymous requests.
     """
     best = Grant.NOTHING
@@ -115,7 +116,8 @@ def _named(principal: Any, names: Collection[str], account: str) -> Grant:
     if principal == "*":
         return Grant.TO_PRINCIPAL
     given = [str(value) for value in listed(_mapping(principal).get("AWS", []))]
-    if "*" in given or any(name in given for name in names):
+    services = listed(_mapping(principal).get("Service", []))
+    if "*" in given or any(name in given or name in services for name in names):
         return Grant.TO_PRINCIPAL
     if account and (account in given or f"arn:aws:iam::{account}:root" in given):
         return Grant.TO_ACCOUNT

@@ -1,4 +1,4 @@
-"""Find the policies attached to resources: buckets, queues and KMS keys."""
+"""Find the policies attached to resources: buckets, queues, topics and KMS keys."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 from moto.kms.models import kms_backends
+from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
 from local_aws.iam.policy import Document
 from local_aws.s3.errors import S3Error
+from local_aws.s3.public_access import is_blocked, is_public
 from local_aws.s3.store import S3Store
 from local_aws.settings import ACCOUNT_ID
 
@@ -28,10 +30,20 @@ def policy_of(resource: str, store: S3Store) -> Document | None:
     if service == "sqs":
         queue = sqs_backends[ACCOUNT_ID][region].queues.get(name) if region else None
         return _parsed(getattr(queue, "policy", None))
+    if service == "sns":
+        topic = sns_backends[ACCOUNT_ID][region].topics.get(resource) if region else None
+        return _parsed(getattr(topic, "policy", None))
     if service == "kms" and region:
         key = kms_backends[ACCOUNT_ID][region].keys.get(name.rpartition("/")[2])
         return _parsed(getattr(key, "policy", None))
     return None
+
+
+def is_restricted(resource: str, document: Document, store: S3Store) -> bool:
+    """Return True if a bucket's RestrictPublicBuckets keeps strangers out although its policy is public."""
+    _, _, name = resource.partition(":s3:::")
+    bucket = name.partition("/")[0]
+    return bool(bucket) and is_public(document) and is_blocked(store, bucket, "RestrictPublicBuckets")
 
 
 def _bucket_policy(bucket: str, store: S3Store) -> Any:

@@ -6,6 +6,7 @@ action on "*", which is denied to any principal with less than full access: erro
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -29,7 +30,6 @@ _ARNS = {
     ("iam", "UserName"): "user/{value}",
     ("sts", "RoleArn"): "",
     ("ecr", "repositoryName"): "repository/{value}",
-    ("kms", "KeyId"): "",
     ("events", "Name"): "rule/{value}",
     ("events", "Rule"): "rule/{value}",
 }
@@ -64,6 +64,8 @@ def needs(service: str, operation: str, params: Document, region: str, tags_of: 
 def _resources(prefix: str, operation: str, params: Document, region: str) -> list[str]:
     if prefix == "cloudwatch" and operation == "DeleteAlarms":
         return [_arn(prefix, region, f"alarm:{name}") for name in _alarm_names(params)]
+    if prefix == "kms" and (params.get("KeyId") or params.get("CiphertextBlob")):
+        return [_arn(prefix, region, f"key/{_key_id(params, region)}")]
     if prefix in ("cloudwatch", "ec2") and operation.startswith(("Describe", "Get", "List")):
         return ["*"]
     for (service, parameter), form in _ARNS.items():
@@ -78,6 +80,18 @@ def _resources(prefix: str, operation: str, params: Document, region: str) -> li
 
 def _stream(params: Document) -> str:
     return f":log-stream:{params['logStreamName']}" if "logStreamName" in params else ""
+
+
+def _key_id(params: Document, region: str) -> str:
+    """Return the id of the key that a request names by id, alias or ARN, or that its ciphertext begins with."""
+    from moto.kms.models import kms_backends
+
+    if params.get("KeyId"):
+        return str(kms_backends[ACCOUNT_ID][region].any_id_to_key_id(str(params["KeyId"])))
+    try:
+        return base64.b64decode(str(params["CiphertextBlob"]))[:36].decode("ascii")
+    except ValueError:
+        return ""
 
 
 def _alarm_names(params: Document) -> list[str]:

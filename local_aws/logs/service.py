@@ -9,7 +9,7 @@ from typing import Any
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.gateway.json_service import Call, Document, JsonService, Operations
+from local_aws.gateway.json_service import Call, Document, JsonService, Operations, page
 from local_aws.state.logs import Event, Group, Stream
 
 operation = Operations("logs")
@@ -53,7 +53,7 @@ def describe_log_groups(call: Call) -> Document:
     pattern = params.get("logGroupNamePattern", "")
     groups = call.context.logs.groups(call.region, params.get("logGroupNamePrefix", ""))
     found = [_group_entry(call, group) for group in groups if pattern in group.name]
-    return _page("logGroups", found, params.get("nextToken"), params.get("limit", 50))
+    return page("logGroups", found, params.get("nextToken"), params.get("limit", 50))
 
 
 @operation("PutRetentionPolicy")
@@ -110,7 +110,7 @@ def describe_log_streams(call: Call) -> Document:
     if params.get("descending"):
         streams.reverse()
     found = [_stream_entry(call, group, stream) for stream in streams]
-    return _page("logStreams", found, params.get("nextToken"), params.get("limit", 50))
+    return page("logStreams", found, params.get("nextToken"), params.get("limit", 50))
 
 
 @operation("PutLogEvents")
@@ -311,14 +311,6 @@ def _filtered_entry(event: Event) -> Document:
         "ingestionTime": event.ingested,
         "eventId": f"{event.id:056d}",
     }
-
-
-def _page(member: str, entries: list[Document], token: str | None, limit: int) -> Document:
-    begin = int(token) if token and token.isdigit() else 0
-    answer: Document = {member: entries[begin : begin + limit]}
-    if begin + limit < len(entries):
-        answer["nextToken"] = str(begin + limit)
-    return answer
 
 
 def _position(direction: str, event_id: int) -> str:

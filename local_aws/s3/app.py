@@ -10,7 +10,7 @@ from datetime import datetime
 from xml.sax.saxutils import escape
 
 from local_aws.errors import AwsError
-from local_aws.gateway.responses import Environ, StartResponse, drain
+from local_aws.gateway.responses import Environ, StartResponse, drain, iso_time
 from local_aws.s3 import (
     bucket_api,
     configuration_api,
@@ -172,8 +172,8 @@ def _check_expiry(query: Mapping[str, str]) -> None:
         raise S3Error(
             "AccessDenied",
             "Request has expired",
-            Expires=xml.iso_time(end),
-            ServerTime=xml.iso_time(time.time()),
+            Expires=iso_time(end),
+            ServerTime=iso_time(time.time()),
         )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import botocore.session
 
 from local_aws.errors import AwsError
-from local_aws.s3 import xml
+from local_aws.gateway.responses import iso_time
+from local_aws.s3 import public_access, xml
 from local_aws.s3.body import read_document
 from local_aws.s3.buckets import Versioning
 from local_aws.s3.checksums import Algorithm
@@ -49,7 +50,7 @@ def list_buckets(store: S3Store, request: Request) -> Response:
             "Bucket": [
                 {
                     "Name": bucket.name,
-                    "CreationDate": xml.iso_time(bucket.created),
+                    "CreationDate": iso_time(bucket.created),
                     "BucketRegion": bucket.region,
                     "BucketArn": f"arn:aws:s3:::{bucket.name}",
                 }
@@ -84,6 +85,7 @@ def create_bucket(store: S3Store, request: Request) -> Response:
     if request.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
         raise not_implemented("Object Lock")
     store.buckets.create(request.bucket, constraint or region)
+    store.buckets.configure(request.bucket, public_access.KIND, public_access.NEW_BUCKET)
     return Response(200, b"", {"Location": f"/{request.bucket}"})
 
 
@@ -269,7 +271,7 @@ def _contents(page: Page, encoding: str | None, owner: bool) -> dict[str, Any]:
         "Contents": [
             {
                 "Key": encode_key(version.key, encoding),
-                "LastModified": xml.iso_time(version.modified),
+                "LastModified": iso_time(version.modified),
                 "ETag": version.quoted_etag,
                 "ChecksumAlgorithm": [Algorithm(name).name for name in version.attributes.checksums],
                 "ChecksumType": version.attributes.checksum_type if version.attributes.checksums else None,
@@ -297,7 +299,7 @@ def _marker_element(version: Version, encoding: str | None) -> dict[str, Any]:
         "Key": encode_key(version.key, encoding),
         "VersionId": version.version,
         "IsLatest": version.latest,
-        "LastModified": xml.iso_time(version.modified),
+        "LastModified": iso_time(version.modified),
         "Owner": OWNER,
     }
 

@@ -3,7 +3,8 @@
 - tagging, cors: kept and returned; browsers' preflight requests are not answered.
 - encryption: kept and returned; bytes on disk are not encrypted, answers say AES256 unless a request asks for KMS.
 - lifecycle: kept and returned; nothing expires.
-- policy, publicAccessBlock, ownershipControls: kept, checked for form, returned; never enforced (access/gate.py).
+- publicAccessBlock: BlockPublicPolicy refuses public policies; RestrictPublicBuckets acts with `--iam enforce`.
+- policy, ownershipControls: kept, checked for form, returned; policies act with `--iam enforce`.
 - notification: acts, events go to SQS (notifications.py); other targets are refused.
 
 Everything else answers NotImplemented.
@@ -22,6 +23,7 @@ from local_aws.s3.errors import S3Error
 from local_aws.s3.http import Request, Response
 from local_aws.s3.multipart_api import OWNER
 from local_aws.s3.object_api import check_acl, parse_tags, tag_document
+from local_aws.s3.public_access import KIND, ROOT, is_blocked, is_public
 from local_aws.s3.store import S3Store
 
 MOST_BUCKET_TAGS = 50
@@ -60,7 +62,7 @@ DOCUMENTS = (
     ),
     Document("lifecycle", "LifecycleConfiguration", "NoSuchLifecycleConfiguration", ("Rule",)),
     Document("cors", "CORSConfiguration", "NoSuchCORSConfiguration", ("CORSRule",)),
-    Document("publicAccessBlock", "PublicAccessBlockConfiguration", "NoSuchPublicAccessBlockConfiguration"),
+    Document(KIND, ROOT, "NoSuchPublicAccessBlockConfiguration"),
     Document("ownershipControls", "OwnershipControls", "OwnershipControlsNotFoundError", ("Rule",)),
 )
 
@@ -106,24 +108,21 @@ def put_policy(store: S3Store, request: Request) -> Response:
         ) from None
     if not isinstance(parsed, dict) or not parsed.get("Statement"):
         raise S3Error("MalformedPolicy", "Missing required field Statement")
+    if is_public(parsed) and is_blocked(store, request.bucket, "BlockPublicPolicy"):
+        raise S3Error(
+            "AccessDenied",
+            "Public policies are prevented by the BlockPublicPolicy setting in S3 Block Public Access.",
+        )
     store.buckets.configure(request.bucket, "policy", body.decode())
     return Response(204)
 
 
 def get_policy_status(store: S3Store, request: Request) -> Response:
-    """GetBucketPolicyStatus: public when a statement allows everyone an action unconditionally."""
+    """GetBucketPolicyStatus."""
     policy = store.buckets.configuration(request.bucket, "policy")
     if policy is None:
         raise S3Error("NoSuchBucketPolicy", BucketName=request.bucket)
-    statements = json.loads(policy)["Statement"]
-    statements = statements if isinstance(statements, list) else [statements]
-    public = any(
-        statement.get("Effect") == "Allow"
-        and statement.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
-        and not statement.get("Condition")
-        for statement in statements
-    )
-    return Response.xml(xml.document("PolicyStatus", {"IsPublic": public}))
+    return Response.xml(xml.document("PolicyStatus", {"IsPublic": is_public(json.loads(policy))}))
 
 
 def get_tags(store: S3Store, request: Request) -> Response:

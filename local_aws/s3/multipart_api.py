@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from local_aws.gateway.responses import iso_time
 from local_aws.s3 import listing, xml
 from local_aws.s3.blobs import CHUNK
 from local_aws.s3.body import read_document, receive
@@ -173,7 +174,7 @@ def _copy_part(
             blob.finish()
             checksums = {algorithm.value: value for algorithm, value in digests.values.items()}
             part = store.multipart.put_part(upload, number, blob, digests.md5_hex, checksums)
-    body = {"LastModified": xml.iso_time(part.modified), "ETag": f'"{part.etag}"', **_checksums(part)}
+    body = {"LastModified": iso_time(part.modified), "ETag": f'"{part.etag}"', **_checksums(part)}
     return Response.xml(xml.document("CopyPartResult", body))
 
 
@@ -201,7 +202,7 @@ def _wanted_parts(body: bytes) -> list[WantedPart]:
 def _part_element(part: Part) -> dict[str, Any]:
     return {
         "PartNumber": part.number,
-        "LastModified": xml.iso_time(part.modified),
+        "LastModified": iso_time(part.modified),
         "ETag": f'"{part.etag}"',
         "Size": part.size,
         **_checksums(part),
@@ -216,7 +217,7 @@ def _upload_element(upload: Upload, encoding: str | None) -> dict[str, Any]:
     return {
         "UploadId": upload.id,
         "Key": encode_key(upload.key, encoding),
-        "Initiated": xml.iso_time(upload.created),
+        "Initiated": iso_time(upload.created),
         "StorageClass": "STANDARD",
         "Owner": OWNER,
         "Initiator": OWNER,

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from local_aws.context import Context
+from local_aws.gateway.responses import iso_time
 from local_aws.s3 import xml
 from local_aws.s3.body import read_document
 from local_aws.s3.errors import S3Error, not_implemented
@@ -23,8 +24,8 @@ from local_aws.settings import ACCOUNT_ID
 
 logger = logging.getLogger(__name__)
 
-Send = Callable[[str, str], None]
-"""(queue ARN, message body) -> None; raises when there is no such queue."""
+Send = Callable[[str, str, str], None]
+"""(queue ARN, message body, bucket) -> None; raises when there is no such queue, or its policy refuses S3."""
 
 _KIND = "notification"
 _ROOT = "NotificationConfiguration"
@@ -38,7 +39,7 @@ class Notifications:
     def __init__(self, store: S3Store, send: Send | None) -> None:
         self._store = store
         self._send = send
-        self._waiting: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[str, str, str] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._configured = dict(store.buckets.configured(_KIND))
         store.on_event(self._on_event)
@@ -75,7 +76,7 @@ class Notifications:
         event = {
             "Service": "Amazon S3",
             "Event": "s3:TestEvent",
-            "Time": xml.iso_time(time.time()),
+            "Time": iso_time(time.time()),
             "Bucket": bucket,
             "RequestId": uuid.uuid4().hex[:16].upper(),
             "HostId": uuid.uuid4().hex,
@@ -83,7 +84,7 @@ class Notifications:
         try:
             if self._send is None:
                 raise LookupError("no queues here")
-            self._send(arn, json.dumps(event))
+            self._send(arn, json.dumps(event), bucket)
         except Exception as error:
             raise S3Error(
                 "InvalidArgument",
@@ -97,14 +98,14 @@ class Notifications:
             if _applies(rule, event, version.key):
                 region = self._store.buckets.get(version.bucket).region
                 message = {"Records": [record(event, version, rule["Id"], region)]}
-                self._waiting.put((rule["Queue"], json.dumps(message)))
+                self._waiting.put((rule["Queue"], json.dumps(message), version.bucket))
 
     def _deliver(self) -> None:
         while (item := self._waiting.get()) is not None:
-            arn, body = item
+            arn, body, bucket = item
             try:
                 if self._send is not None:
-                    self._send(arn, body)
+                    self._send(arn, body, bucket)
             except Exception:
                 logger.exception("an S3 event could not be sent to %s", arn)
 
@@ -142,7 +143,7 @@ def record(event: str, version: Version, configuration: str, region: str) -> dic
         "eventVersion": "2.1",
         "eventSource": "aws:s3",
         "awsRegion": region,
-        "eventTime": xml.iso_time(time.time()),
+        "eventTime": iso_time(time.time()),
         "eventName": event,
         "userIdentity": {"principalId": f"AWS:{ACCOUNT_ID}"},
         "requestParameters": {"sourceIPAddress": "127.0.0.1"},
@@ -228,9 +229,11 @@ def _applies(rule: dict[str, Any], event: str, key: str) -> bool:
 
 
 def queue_sender(context: Context) -> Send:
-    """Return a function that sends a message to the queue with a given ARN and raises when there is none."""
+    """Return the function that sends a bucket's events to the queue with a given ARN."""
 
-    def send(arn: str, body: str) -> None:
+    def send(arn: str, body: str, bucket: str) -> None:
+        if not context.admits("s3.amazonaws.com", arn, f"arn:aws:s3:::{bucket}"):
+            raise PermissionError("the queue's policy does not let s3.amazonaws.com send to it")
         region, name = arn.split(":")[3], arn.rpartition(":")[2]
         sqs = context.client("sqs", region)
         sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=name)["QueueUrl"], MessageBody=body)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from local_aws.gateway.responses import iso_time
 from local_aws.s3 import xml
 from local_aws.s3.blobs import Blob
 from local_aws.s3.body import read_document, receive
@@ -122,7 +123,7 @@ def copy_object(store: S3Store, request: Request) -> Response:
         blob.discard()
         raise
     body = {
-        "LastModified": xml.iso_time(version.modified),
+        "LastModified": iso_time(version.modified),
         "ETag": version.quoted_etag,
         **checksum_elements(version),
     }

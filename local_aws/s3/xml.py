@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any
 from xml.sax.saxutils import escape
@@ -82,11 +81,6 @@ def _value(element: ElementTree.Element, repeated: frozenset[str]) -> Any:
 
 def _local(tag: str) -> str:
     return tag.rpartition("}")[2]
-
-
-def iso_time(seconds: float) -> str:
-    """`2026-01-31T12:00:00.000Z`."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def http_time(seconds: float) -> str:

@@ -98,7 +98,15 @@ def delete_policy(call: Call) -> None:
 
 
 def _get_group(call: Call, name_or_arn: str) -> Resource:
-    return GROUPS.get(call.context, call.region, name_or_arn.rpartition("/")[2])
+    return _find(GROUPS, call.context, call.region, name_or_arn)
+
+
+def _find(records: Records, context: Context, region: str, name_or_arn: str) -> Resource:
+    """Read a record by name or ARN; an ARN of another region, account or kind does not exist."""
+    name = name_or_arn.removeprefix(records.arn(context, region, ""))
+    if name.startswith("arn:"):
+        raise AwsError(records.missing_code, records.missing.format(name=name, arn=name))
+    return records.get(context, region, name)
 
 
 # --- packages ---
@@ -189,12 +197,12 @@ def list_packages(call: Call) -> Document:
     equal: Document = {}
     if "ModelApprovalStatus" in params:
         equal["ModelApprovalStatus"] = params["ModelApprovalStatus"]
-    group = params.get("ModelPackageGroupName", "").rpartition("/")[2]
+    group = params.get("ModelPackageGroupName", "")
     kind = params.get("ModelPackageType", "Versioned" if group else "Unversioned")
     if kind != "Both":
         equal["_ModelPackageType"] = kind
     if group:
-        _get_group(call, group)
+        group = _get_group(call, group).name
     return summaries(call, list_query(call, PACKAGE, parent=group, equal=equal), "ModelPackageSummaryList")
 
 
@@ -239,8 +247,7 @@ def get_package(context: Context, region: str, name_or_arn: str) -> Resource:
     Raises:
         AwsError: ValidationException for an unknown package.
     """
-    name = name_or_arn.partition(f":{PACKAGE}/")[2] or name_or_arn
-    return PACKAGES.get(context, region, name)
+    return _find(PACKAGES, context, region, name_or_arn)
 
 
 def package_containers(context: Context, region: str, name_or_arn: str) -> list[Document]:

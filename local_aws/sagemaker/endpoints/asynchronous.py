@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local_aws.context import Context
 from local_aws.errors import AwsError
 from local_aws.gateway.json_service import Document
+from local_aws.gateway.responses import iso_time
 from local_aws.sagemaker.s3_data import DataError, join, parse_uri, read_object
 from local_aws.state.resources import Missing, Resource
 
@@ -138,8 +139,8 @@ class AsyncQueue:
         params, accepted = resource.document["Params"], resource.document["Accepted"]
         message = {
             "awsRegion": resource.region,
-            "eventTime": _iso(time.time()),
-            "receivedTime": _iso(resource.document["Received"]),
+            "eventTime": iso_time(time.time()),
+            "receivedTime": iso_time(resource.document["Received"]),
             "invocationStatus": "Completed" if topic == "SuccessTopic" else "Failed",
             "requestParameters": {
                 "endpointName": params["EndpointName"],
@@ -166,7 +167,3 @@ def _location(path: str, params: dict[str, Any], suffix: str) -> str:
     bucket, prefix = parse_uri(path)
     name = params.get("Filename") or f"{uuid.uuid4()}{suffix}"
     return f"s3://{bucket}/{join(prefix, *filter(None, [params.get('S3OutputPathExtension', '').strip('/')]), name)}"
-
-
-def _iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(seconds))

@@ -94,13 +94,6 @@ def test_a_policy_that_asks_for_tls_does_not_lock_anyone_out(account: Account) -
     account.s3.delete_bucket_policy(Bucket="policies")
 
 
-def test_anonymous_readers_need_a_public_policy(account: Account) -> None:
-    account.s3.put_object(Bucket="policies", Key="public/a", Body=b"1")
-    url = f"{account.url}/policies/public/a"
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(url)
-
-
 def test_a_queue_policy_allows_and_denies(account: Account) -> None:
     theirs, arn = user(account)
     sqs = account.client("sqs")
@@ -118,9 +111,13 @@ def test_a_key_policy_must_allow_what_identity_policies_allow(account: Account) 
     kms = account.client("kms")
     key = kms.create_key()["KeyMetadata"]["Arn"]
     theirs.client("kms").describe_key(KeyId=key)  # the default policy leaves it to the account's own policies
+    sealed = kms.encrypt(KeyId=key, Plaintext=b"1")["CiphertextBlob"]
     root = allow("kms:PutKeyPolicy", Principal={"AWS": f"arn:aws:iam::{ACCOUNT}:root"})
     kms.put_key_policy(KeyId=key, PolicyName="default", Policy=policy(root))
-    assert denied(theirs.client("kms").describe_key, KeyId=key)
+    kms.create_alias(AliasName="alias/closed", TargetKeyId=key)
+    for name in (key, key.rpartition("/")[2], "alias/closed", key.partition("key/")[0] + "alias/closed"):
+        assert denied(theirs.client("kms").describe_key, KeyId=name)
+    assert denied(theirs.client("kms").decrypt, CiphertextBlob=sealed)
     mine = allow("kms:DescribeKey", Principal={"AWS": arn})
     kms.put_key_policy(KeyId=key, PolicyName="default", Policy=policy(root, mine))
     theirs.client("kms").describe_key(KeyId=key)

@@ -98,6 +98,15 @@ def test_configurations_are_kept_or_refused(s3: Any) -> None:
     with pytest.raises(ClientError) as error:
         s3.get_bucket_policy(Bucket="configured")
     assert code(error) == "NoSuchBucketPolicy"
+    block = dict.fromkeys(
+        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
+    )
+    answer = s3.get_public_access_block(Bucket="configured")
+    assert answer["PublicAccessBlockConfiguration"] == block
+    with pytest.raises(ClientError) as error:
+        s3.put_bucket_policy(Bucket="configured", Policy=json.dumps(policy))
+    assert code(error) == "AccessDenied"
+    s3.delete_public_access_block(Bucket="configured")
     s3.put_bucket_policy(Bucket="configured", Policy=json.dumps(policy))
     assert json.loads(s3.get_bucket_policy(Bucket="configured")["Policy"]) == policy
     assert s3.get_bucket_policy_status(Bucket="configured")["PolicyStatus"]["IsPublic"]
@@ -105,9 +114,6 @@ def test_configurations_are_kept_or_refused(s3: Any) -> None:
     rules = [{"ID": "r", "Status": "Enabled", "Filter": {"Prefix": "x"}, "Expiration": {"Days": 1}}]
     s3.put_bucket_lifecycle_configuration(Bucket="configured", LifecycleConfiguration={"Rules": rules})
     assert s3.get_bucket_lifecycle_configuration(Bucket="configured")["Rules"] == rules
-    block = dict.fromkeys(
-        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
-    )
     s3.put_public_access_block(Bucket="configured", PublicAccessBlockConfiguration=block)
     answer = s3.get_public_access_block(Bucket="configured")
     assert answer["PublicAccessBlockConfiguration"] == block
@@ -128,7 +134,7 @@ def test_configurations_are_kept_or_refused(s3: Any) -> None:
 def test_events_reach_queues_in_s3s_form(tmp_path: Path) -> None:
     sent: queue.Queue[tuple[str, Any]] = queue.Queue()
 
-    def send(arn: str, body: str) -> None:
+    def send(arn: str, body: str, _bucket: str) -> None:
         if arn.endswith("absent"):
             raise LookupError("no such queue")
         sent.put((arn, json.loads(body)))

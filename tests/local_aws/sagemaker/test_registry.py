@@ -68,6 +68,50 @@ def test_versions_of_a_group_approval_and_metadata(cloud: Cloud) -> None:
     assert message.endswith("does not exist.")
 
 
+HERE = "arn:aws:sagemaker:us-east-1:123456789012"
+
+
+@pytest.mark.parametrize("version", ["abc", "-1", "1.0", "", "1/2", "1234567890"])
+def test_a_version_that_is_no_number_is_refused(cloud: Cloud, version: str) -> None:
+    group = unique("group")
+    cloud.sagemaker.create_model_package_group(ModelPackageGroupName=group)
+    package(cloud, group)
+    for call in (cloud.sagemaker.describe_model_package, cloud.sagemaker.delete_model_package):
+        code, message = error(call, ModelPackageName=f"{group}/{version}")
+        assert code == "ValidationException"
+        assert "failed to satisfy constraint: Member must satisfy regular expression pattern" in message
+    code, message = error(
+        cloud.sagemaker.update_model_package, ModelPackageArn=f"{HERE}:model-package/{group}/{version}x"
+    )
+    assert (code, "does not exist" in message) == ("ValidationException", True)
+
+
+@pytest.mark.parametrize("place", [
+    "arn:aws:sagemaker:eu-west-1:123456789012", "arn:aws:sagemaker:us-east-1:999999999999",
+])  # fmt: skip
+def test_a_package_of_another_region_or_account_does_not_exist(cloud: Cloud, place: str) -> None:
+    group = unique("group")
+    cloud.sagemaker.create_model_package_group(ModelPackageGroupName=group)
+    first = package(cloud, group, ModelApprovalStatus="Approved")
+    foreign = f"{place}:model-package/{group}/1"
+    expected = ("ValidationException", f"ModelPackage {foreign} does not exist.")
+    assert error(cloud.sagemaker.describe_model_package, ModelPackageName=foreign) == expected
+    assert error(cloud.sagemaker.delete_model_package, ModelPackageName=foreign) == expected
+    assert error(cloud.sagemaker.update_model_package, ModelPackageArn=foreign) == expected
+    container = {"ModelPackageName": foreign}
+    request = {"ModelName": unique("model"), "ExecutionRoleArn": ROLE, "PrimaryContainer": container}
+    assert error(cloud.sagemaker.create_model, **request) == expected
+    group_there = f"{place}:model-package-group/{group}"
+    listed = error(cloud.sagemaker.list_model_packages, ModelPackageGroupName=group_there)
+    assert listed == ("ValidationException", f"ModelPackageGroup {group_there} does not exist.")
+    for name in (first, f"{group}/1"):
+        assert cloud.sagemaker.describe_model_package(ModelPackageName=name)["ModelPackageVersion"] == 1
+    here = f"{HERE}:model-package-group/{group}"
+    assert (
+        len(cloud.sagemaker.list_model_packages(ModelPackageGroupName=here)["ModelPackageSummaryList"]) == 1
+    )
+
+
 def test_a_client_token_makes_creation_idempotent(cloud: Cloud) -> None:
     group = unique("group")
     cloud.sagemaker.create_model_package_group(ModelPackageGroupName=group)

@@ -26,6 +26,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from launcher.preflight import free_port
 from tests.local_aws.cloud import IMAGES, Cloud, eventually
@@ -221,8 +222,8 @@ def round_of(cloud: Cloud, chosen: list[Writer], point: int, seconds: float) -> 
             number += 1
             try:
                 writer.write(cloud, name)
-            except (BotoCoreError, ClientError, OSError, KeyError):
-                continue  # not acknowledged; a KeyError is an answer without its body
+            except (BotoCoreError, ClientError, OSError, KeyError, ResponseParserError):
+                continue  # not acknowledged; the last two are answers without their body
             writer.acknowledged.append(name)
 
     threads = [threading.Thread(target=run, args=(writer,), daemon=True) for writer in chosen]
