@@ -7,7 +7,6 @@ returns. Nothing here imports torch, so Airflow and the server's front process c
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 import re
@@ -34,6 +33,7 @@ from model_code.bundle.card import (
     ModelCard,
     check_member_name,
 )
+from model_code.process.files import sha256_of
 
 __all__ = [
     "CARD",
@@ -241,7 +241,7 @@ def _verify(path: Path, expected: FileEntry) -> None:
     size = path.stat().st_size
     if size != expected.bytes:
         raise BundleError(f"{path} has {size} bytes, {CARD} says {expected.bytes}: download the model again")
-    if _sha256(path) != expected.sha256:
+    if sha256_of(path) != expected.sha256:
         raise BundleError(
             f"{path} is not the file that {CARD} describes (SHA-256 differs): download the model again"
         )
@@ -261,12 +261,4 @@ def _listing(directory: Path) -> list[str]:
 
 
 def _entry(path: Path) -> FileEntry:
-    return FileEntry(_sha256(path), path.stat().st_size)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return FileEntry(sha256_of(path), path.stat().st_size)
