@@ -17,7 +17,7 @@ from tests.local_aws.cloud import eventually, unique
 from tests.local_aws.iam.enforced import Account
 from tests.local_aws.iam.test_resource_policies import allow, denied, policy, user
 
-NOBODY = {"AWS": f"arn:aws:iam::{ACCOUNT}:role/nobody"}
+STRANGER = {"AWS": "arn:aws:iam::999999999999:root"}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_an_alarm_tells_only_topics_that_admit_it(account: Account) -> None:
         inboxes.append(inbox)
         topics.append(topic)
     closed, named, _default = topics
-    for topic, principal in ((closed, NOBODY), (named, {"Service": "cloudwatch.amazonaws.com"})):
+    for topic, principal in ((closed, STRANGER), (named, {"Service": "cloudwatch.amazonaws.com"})):
         text = policy(allow("sns:Publish", topic, Principal=principal))
         sns.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=text)
     name = unique("alarm")
@@ -180,9 +180,6 @@ def test_a_public_policy_needs_an_open_bucket(account: Account) -> None:
     account.s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=restricted)
     assert read(public) == 403
     assert theirs.s3.get_object(Bucket=name, Key="public/a")["Body"].read() == b"1"
-
-
-STRANGER = {"AWS": "arn:aws:iam::999999999999:root"}
 
 
 @pytest.mark.parametrize(("statement", "public"), [

@@ -270,7 +270,7 @@ def test_buckets_have_no_acls_by_default(s3: Any) -> None:
 
 
 def test_contradictory_notifications_are_refused(tmp_path: Path) -> None:
-    with running_s3(tmp_path / "s3", send=lambda _arn, _body: None) as server:
+    with running_s3(tmp_path / "s3", send=lambda _arn, _body, _bucket: None) as server:
         s3 = server.client()
         s3.create_bucket(Bucket="events")
 
