@@ -4,6 +4,7 @@
 #   NETWORK=true infra/deploy.sh                             the network too
 #   NETWORK=true PRIVATE=true infra/deploy.sh                and jobs outside it are refused
 #   PHOTO_BUCKETS=arn:aws:s3:::team-photos infra/deploy.sh   and photos are read from there too (a list with commas)
+#   ACCESS_LOG_DAYS=90 FLOW_LOG_DAYS=30 infra/deploy.sh     and requests to the bucket, and traffic, are recorded
 #   ENDPOINT=dogs infra/deploy.sh                            the alarms of that endpoint too
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -17,9 +18,9 @@ deploy() { # <template> [Parameter=value ...]
     --stack-name "$PROJECT-$1" --template-file "$1.yaml" --parameter-overrides "Project=$PROJECT" "${@:2}"
 }
 
-deploy storage "NotificationEmail=${EMAIL:-}"
+deploy storage "NotificationEmail=${EMAIL:-}" "AccessLogDays=${ACCESS_LOG_DAYS:-0}"
 deploy images
-if [ "$NETWORK" = true ]; then deploy network; fi
+if [ "$NETWORK" = true ]; then deploy network "FlowLogDays=${FLOW_LOG_DAYS:-0}"; fi
 deploy jobs "Private=$PRIVATE" "PhotoBuckets=$PHOTO_BUCKETS"
 deploy airflow "Private=$PRIVATE" "PhotoBuckets=$PHOTO_BUCKETS" "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}"
 deploy forget

@@ -77,7 +77,8 @@ class Template:
         if isinstance(node, dict):
             if len(node) == 1 and (function := next(iter(node))) in self._functions:
                 return self._functions[function](node[function])
-            return {str(key): self.resolve(item) for key, item in node.items()}
+            resolved = {str(key): self.resolve(item) for key, item in node.items()}
+            return {key: item for key, item in resolved.items() if item is not _NOTHING}
         if isinstance(node, list):
             return [item for item in map(self.resolve, node) if item is not _NOTHING]
         return node
@@ -93,7 +94,7 @@ class Template:
             "Fn::Join": lambda parts: parts[0].join(self.resolve(parts[1])),
             "Fn::Split": lambda parts: self.resolve(parts[1]).split(parts[0]),
             "Fn::ImportValue": lambda name: EXPORTS[self.resolve(name)],
-            "Fn::If": lambda parts: self.resolve(parts[1] if self._condition(parts[0]) else parts[2]),
+            "Fn::If": lambda parts: self.resolve(parts[1] if self.holds(parts[0]) else parts[2]),
         }
 
     def _ref(self, name: str) -> Any:
@@ -117,7 +118,8 @@ class Template:
             r"\$\{([^}]+)\}", lambda match: str(known.get(match[1], self._attribute(match[1]))), text
         )
 
-    def _condition(self, name: str) -> bool:
+    def holds(self, name: str) -> bool:
+        """Return true when the condition `name` does."""
         return self._holds(self.source["Conditions"][name])
 
     def _holds(self, condition: Any) -> bool:

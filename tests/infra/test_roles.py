@@ -12,6 +12,7 @@ import pytest
 from botocore import xform_name
 
 import ml_pipeline
+from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.requests import endpoint, instance, names
 from ml_pipeline.requests.network import Network
 from ml_pipeline.settings import Settings
@@ -148,6 +149,21 @@ def test_instances_may_write_the_log_that_their_commands_name() -> None:
     group = ARN.format("logs", f"log-group:{instance.LOG_GROUP}:log-stream:x")
     assert allowed(INSTANCE_ROLE, Request("logs:PutLogEvents", group))
     assert allowed(AIRFLOW, Request("logs:GetLogEvents", group))
+
+
+def test_logs_of_others_are_neither_read_nor_written() -> None:
+    kept = [kind.calls.log_group for kind in JobKind if kind.calls.log_group]
+    for name in [
+        *kept,
+        "/aws/sagemaker/Endpoints/dogs",
+        "/aws/sagemaker/NotebookInstances",
+        "/ml-pipeline/other",
+    ]:
+        group = ARN.format("logs", f"log-group:{name}:log-stream:x")
+        assert allowed(AIRFLOW, Request("logs:GetLogEvents", group)) is (name in kept)
+        written = name in kept or name == "/aws/sagemaker/Endpoints/dogs"
+        assert allowed(JOB, Request("logs:PutLogEvents", group)) is written
+        assert not allowed(INSTANCE_ROLE, Request("logs:PutLogEvents", group))
 
 
 def test_airflow_commands_only_its_own_instances() -> None:

@@ -76,6 +76,36 @@ def test_only_our_bucket_may_write_to_the_queue(source: str, account: str, expec
     assert allowed([policy], Request("sqs:SendMessage", "Queue.Arn", context)) is expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "logical", "action", "resource"),
+    [
+        ("AWS::SQS::QueuePolicy", "QueuePolicy", "sqs:ReceiveMessage", "Queue.Arn"),
+        ("AWS::SQS::QueuePolicy", "DeadLettersPolicy", "sqs:ReceiveMessage", "DeadLetters.Arn"),
+        ("AWS::SNS::TopicPolicy", "TopicPolicy", "sns:Publish", "Topic"),
+        ("AWS::S3::BucketPolicy", "AccessLogsPolicy", "s3:GetObject", "AccessLogs.Arn/s3/x"),
+    ],
+)
+def test_queues_topic_and_records_are_reached_by_tls_only(
+    kind: str, logical: str, action: str, resource: str
+) -> None:
+    policies = [ALLOW_ALL, STORAGE.properties(kind)[logical]["PolicyDocument"]]
+    assert allowed(policies, Request(action, resource, {"aws:SecureTransport": "true"}))
+    assert not allowed(policies, Request(action, resource, {"aws:SecureTransport": "false"}))
+
+
+def test_requests_are_recorded_on_demand_in_a_bucket_that_only_s3_writes_to() -> None:
+    assert "LoggingConfiguration" not in STORAGE.properties("AWS::S3::Bucket")["Bucket"]
+    recording = Template("storage", {"AccessLogDays": "90"})
+    buckets = recording.properties("AWS::S3::Bucket")
+    assert buckets["Bucket"]["LoggingConfiguration"]["DestinationBucketName"] == "AccessLogs"
+    assert buckets["AccessLogs"]["LifecycleConfiguration"]["Rules"][0]["ExpirationInDays"] == "90"
+    policy = recording.properties("AWS::S3::BucketPolicy")["AccessLogsPolicy"]["PolicyDocument"]
+    context = {**TLS, "aws:SourceAccount": stacks.ACCOUNT, "aws:SourceArn": f"arn:aws:s3:::{stacks.BUCKET}"}
+    assert allowed([policy], Request("s3:PutObject", "AccessLogs.Arn/s3/x", context))
+    other = context | {"aws:SourceArn": "arn:aws:s3:::other"}
+    assert not allowed([policy], Request("s3:PutObject", "AccessLogs.Arn/s3/x", other))
+
+
 def test_s3_and_alarms_may_use_the_key_for_this_account_only() -> None:
     policy = STORAGE.properties("AWS::KMS::Key")["Key"]["KeyPolicy"]
     services = [statement for statement in policy["Statement"] if "Service" in statement["Principal"]]

@@ -13,6 +13,7 @@ import pytest
 from ml_pipeline.requests.endpoint import Serving, alarms
 from ml_pipeline.settings import Settings
 from tests.infra import stacks
+from tests.infra.policy import Request, allowed
 from tests.infra.template import EXPORTS, Template
 
 Outputs = dict[str, dict[str, str]]
@@ -104,6 +105,40 @@ def test_nothing_may_come_in_from_outside() -> None:
     groups = Template("network").properties("AWS::EC2::SecurityGroup")
     assert "SecurityGroupIngress" not in groups["Machines"]
     assert [rule["CidrIp"] for rule in groups["EndpointGroup"]["SecurityGroupIngress"]] == ["10.80.0.0/20"]
+
+
+OURS = {"aws:PrincipalAccount": stacks.ACCOUNT, "aws:ResourceAccount": stacks.ACCOUNT}
+# They also answer about things of AWS's: images, machine images, public parameters; or about no thing at all.
+OF_OTHERS_TOO = {"EcrApi", "EcrDocker", "Ec2", "Ssm", "SsmMessages", "Ec2Messages", "Sts"}
+
+
+def test_data_leaves_the_network_for_this_account_only() -> None:
+    endpoints = Template("network").properties("AWS::EC2::VPCEndpoint")
+    for name, endpoint in endpoints.items():
+        policy = [endpoint["PolicyDocument"]]
+        assert allowed(policy, Request("any:Action", "*", OURS)), name
+        assert not allowed(
+            policy, Request("any:Action", "*", OURS | {"aws:PrincipalAccount": "999999999999"})
+        ), name
+        theirs = OURS | {"aws:ResourceAccount": "999999999999"}
+        assert allowed(policy, Request("any:Action", "*", theirs)) is (name in OF_OTHERS_TOO), name
+    layers = f"arn:aws:s3:::prod-{stacks.REGION}-starport-layer-bucket/x"
+    assert allowed([endpoints["S3"]["PolicyDocument"]], Request("s3:GetObject", layers))
+    shared = Template("network", {"PhotoAccounts": "999999999999,888888888888"})
+    policy = [shared.properties("AWS::EC2::VPCEndpoint")["S3"]["PolicyDocument"]]
+    for account in (stacks.ACCOUNT, "999999999999", "888888888888"):
+        assert allowed(
+            policy, Request("s3:GetObject", "arn:aws:s3:::x/y", OURS | {"aws:ResourceAccount": account})
+        )
+
+
+def test_traffic_is_recorded_on_demand() -> None:
+    network = Template("network", {"FlowLogDays": "30"})
+    assert not Template("network").holds("HasFlowLogs")
+    assert network.holds("HasFlowLogs")
+    assert network.properties("AWS::Logs::LogGroup")["FlowLogs"]["RetentionInDays"] == "30"
+    flow_log = network.properties("AWS::EC2::FlowLog")["FlowLog"]
+    assert (flow_log["ResourceId"], flow_log["LogGroupName"]) == ("Vpc", "FlowLogs")
 
 
 def test_alarms_for_people_watch_what_the_rollout_watches() -> None:
