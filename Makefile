@@ -26,7 +26,7 @@ RUN := $(BIN)/python -m launcher
 export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME GPU
 
 .DEFAULT_GOAL := help
-.PHONY: watch compare help setup any-setup run up status predict deploy rollback notebook logs open doctor stop clean check docs test test-slow test-matrix wheels mwaa bench lock
+.PHONY: watch compare help setup any-setup run up status predict deploy rollback notebook logs open doctor stop clean check docs test test-slow test-matrix wheels mwaa sbom audit bench lock
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,12 @@ wheels: setup ## build the wheels of the three distributions into dist/
 
 mwaa: setup ## build plugins.zip, requirements.txt and dags.zip for Amazon MWAA into dist/mwaa/
 	@$(BIN)/python -m tools.mwaa
+
+sbom: setup ## write dist/sbom.cdx.json: every package of the environment with version and license (CycloneDX)
+	@$(BIN)/python -m tools.supply_chain sbom
+
+audit: setup ## look up known vulnerabilities of requirements.lock at pypi.org (pip-audit)
+	@$(BIN)/python -m tools.supply_chain audit
 
 bench: setup ## run every program in benchmarks/, or ONLY=<name>
 	@$(BIN)/python -m benchmarks $(ONLY)

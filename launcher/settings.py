@@ -135,6 +135,7 @@ class Secrets:
     jwt: str
     fernet: str
     admin_password: str
+    session: str
 
     FILE: ClassVar[str] = "secrets.json"
 
@@ -153,6 +154,9 @@ class Secrets:
         except ValueError:
             kept = None
         names = {secret.name for secret in fields(cls)}
+        if isinstance(kept, dict) and kept.keys() == names - {"session"}:  # of release 0.1.0
+            kept["session"] = secrets.token_urlsafe(32)
+            cls._write(path, kept)
         if not isinstance(kept, dict) or kept.keys() != names or not all(map(_is_text, kept.values())):
             raise SettingsError(
                 f"{path} was not written by a run: give ML_PIPELINE_HOME a folder of its own, "
@@ -174,14 +178,19 @@ class Secrets:
             jwt=secrets.token_urlsafe(48),
             fernet=_fernet_key(),
             admin_password=secrets.token_urlsafe(12),
+            session=secrets.token_urlsafe(32),
         )
         home.mkdir(parents=True, exist_ok=True)
         home.chmod(0o700)
+        cls._write(path, asdict(made))
+        return made
+
+    @staticmethod
+    def _write(path: Path, kept: Mapping[str, str]) -> None:
         descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(made), file)
+            json.dump(kept, file)
         path.with_suffix(".new").replace(path)
-        return made
 
 
 def _is_text(value: object) -> bool:
@@ -228,7 +237,7 @@ def airflow_environment(settings: Settings, credentials: Secrets) -> dict[str, s
         "AIRFLOW__API__PORT": str(settings.airflow_port),
         "AIRFLOW__API__BASE_URL": settings.airflow_url,
         "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__API__SECRET_KEY": credentials.jwt[::-1],
+        "AIRFLOW__API__SECRET_KEY": credentials.session,
         "AIRFLOW__API_AUTH__JWT_SECRET": credentials.jwt,
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         # On a laptop a run waits for each of these delays; the defaults suit a cluster with thousands of tasks.

@@ -118,6 +118,7 @@ def test_new_env_writes_working_secrets_once(tmp_path: Path, capsys: pytest.Capt
     written = compose.read_env(target.read_text())
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert all(len(written[name]) >= 16 for name in new_env.SECRETS)
+    assert len({written[name] for name in new_env.SECRETS}) == len(new_env.SECRETS)
     assert len(base64.urlsafe_b64decode(written["AIRFLOW_FERNET_KEY"])) == 32
     assert compose.load(written)
     assert new_env.main(target) == 1

@@ -1,7 +1,9 @@
 """Settings are read once and refused in one line."""
 
+import itertools
 import json
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,28 @@ def test_relative_folders_are_resolved_before_another_process_reads_them(tmp_pat
 def test_secrets_are_made_once_and_private(tmp_path):
     made = Secrets.load_or_create(tmp_path)
     assert Secrets.load_or_create(tmp_path) == made
+    assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
+
+
+def test_secrets_are_independent_and_those_of_an_earlier_release_are_kept(tmp_path):
+    made = Secrets.load_or_create(tmp_path)
+    environ = airflow_environment(Settings(home=tmp_path), made)
+    keys = [
+        environ[name]
+        for name in (
+            "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API__SECRET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET",
+            "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+        )
+    ] + [made.admin_password]  # fmt: skip
+    # None is derived from another: neither equal, nor its reverse, nor a part of it.
+    for one, other in itertools.permutations(keys, 2):
+        assert one not in other
+        assert one[::-1] not in other
+    earlier = {name: value for name, value in asdict(made).items() if name != "session"}
+    (tmp_path / "secrets.json").write_text(json.dumps(earlier))
+    now = Secrets.load_or_create(tmp_path)
+    assert {name: value for name, value in asdict(now).items() if name != "session"} == earlier
+    assert Secrets.load_or_create(tmp_path) == now
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
 
 

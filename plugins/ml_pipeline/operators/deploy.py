@@ -100,6 +100,7 @@ class DeployEndpointOperator(AwsOperator):
             self.endpoint_name = self._default_endpoint()
         self._lock(context, settings)
         package = registry.describe(self.client("sagemaker"), self.package["model_package_arn"])
+        registry.refuse_overwritten(self.client("s3"), package)
         serving = self._serving(settings, package)
         live = status.describe(self.client("sagemaker"), self.endpoint_name)
         self._refuse_takeover(live, package)

@@ -69,6 +69,7 @@ class RegisterModelOperator(AwsOperator):
                     "accuracy": f"{self.evaluation['accuracy']:.6f}",
                     "dag_id": context["ti"].dag_id,
                     "run_id": context["ti"].run_id,
+                    **registry.object_version(self.client("s3"), self.evaluation["model_uri"]),
                 },
                 approved=Approval(self.approval) is Approval.AUTO,
             )

@@ -65,6 +65,7 @@ class TransformOperator(SageMakerJobOperator[Transformed]):
                 f"the data set {group!r} has no approved model: run train_and_deploy with dataset_name={group}, or "
                 "approve one of its models"
             )
+        registry.refuse_overwritten(self.client("s3"), champion)
         return partial(
             _request,
             model_name=self._ensure_model(settings, champion),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import ensure, is_missing
+from ml_pipeline.aws.s3 import split_uri
 from ml_pipeline.requests import names
 from ml_pipeline.requests.types import Document
 
@@ -14,6 +15,10 @@ CONTENT_TYPES = ["image/jpeg", "image/png", "image/webp", "application/x-image",
 RESPONSE_TYPES = ["application/json"]
 # Start of the ApprovalDescription of a package that a deployment rejected; a person writes something else.
 _NOT_IN_SERVICE = "Not in service: "
+
+
+class ModelOverwritten(ValueError):
+    """The object of a registered model is not the one that was evaluated."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Package:
         status: "Approved", "PendingManualApproval" or "Rejected".
         model_uri: model.tar.gz.
         image: Serving image.
-        metadata: CustomerMetadataProperties: dataset_version, evaluation_uri, model_sha256, ...
+        metadata: CustomerMetadataProperties: dataset_version, evaluation_uri, model_etag, ...
         approval: Who or what decided on the status.
     """
 
@@ -93,6 +98,41 @@ def champion(client: Client, group: str) -> Package | None:
 def find(client: Client, group: str, model_uri: str) -> Package | None:
     """Return the package of `model_uri` among the newest 50 of `group`."""
     return next((item for item in packages(client, group) if item.model_uri == model_uri), None)
+
+
+def object_version(s3: Client, model_uri: str) -> dict[str, str]:
+    """Return the metadata that name the object at `model_uri` as it is now; {} where there is none.
+
+    SageMaker reads the newest object of the key: every job may write below `jobs/`.
+    """
+    from botocore.exceptions import ClientError
+
+    bucket, key = split_uri(model_uri)
+    try:
+        found = s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            return {}
+        raise
+    named = {"model_etag": found["ETag"].strip('"'), "model_version_id": found.get("VersionId")}
+    return {name: value for name, value in named.items() if value}
+
+
+def refuse_overwritten(s3: Client, package: Package) -> None:
+    """Check that a model is the one that was evaluated; versions of earlier releases name no object.
+
+    Raises:
+        ModelOverwritten: Another object took its place.
+    """
+    registered = package.metadata.get("model_etag")
+    now = object_version(s3, package.model_uri) if registered else {}
+    if now and now["model_etag"] != registered:
+        version = package.metadata.get("model_version_id")
+        raise ModelOverwritten(
+            f"{package.model_uri} was overwritten after it was registered as {package.arn}: "
+            + (f"delete the newer versions of the object, down to {version}" if version else "train again")
+            + ", or deploy another version"
+        )
 
 
 def packages(client: Client, group: str, status: str | None = None, limit: int = 50) -> list[Package]:

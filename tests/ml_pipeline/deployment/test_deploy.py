@@ -24,6 +24,7 @@ from ml_pipeline.requests import endpoint
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.lock import LockTrigger
 from tests.local_aws.cloud import cloud, eventually
+from tests.local_aws.serving import SERVING_IMAGE, pack
 from tests.ml_pipeline.deployment.stage import CONTEXT, LAST_TRY, Stage, stage
 
 __all__ = ["cloud", "stage"]
@@ -244,3 +245,27 @@ def test_a_takedown_waits_for_the_end_of_a_rollout(stage: Stage, monkeypatch: py
     client = Dying(stage.sagemaker, look, dies=False)
     takedown.take_down(client, stage.alarms, stage.scaling, stage.made.endpoint)
     assert seen == ["InService"]
+
+
+def test_a_model_that_was_overwritten_is_not_deployed(stage: Stage) -> None:
+    bucket, key = stage.made.bucket, "models/first/model.tar.gz"
+    stage.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    stage.s3.put_object(Bucket=bucket, Key=key, Body=pack("first"))
+    named = registry.object_version(stage.s3, f"s3://{bucket}/{key}")
+    registry.ensure_group(stage.sagemaker, stage.made.endpoint, "toys")
+    request = registry.model_package(
+        stage.made.endpoint,
+        f"s3://{bucket}/{key}",
+        SERVING_IMAGE,
+        "ml.m5.large",
+        "s3://b/e",
+        named,
+        approved=True,
+    )
+    package = {"model_package_arn": stage.sagemaker.create_model_package(**request)["ModelPackageArn"]}
+    newer = stage.s3.put_object(Bucket=bucket, Key=key, Body=pack("second"))["VersionId"]
+    with pytest.raises(registry.ModelOverwritten, match=f"delete .* down to {named['model_version_id']}"):
+        stage.operator(package).execute(CONTEXT)
+    assert stage.sagemaker.list_endpoints()["Endpoints"] == []
+    stage.s3.delete_object(Bucket=bucket, Key=key, VersionId=newer)
+    stage.begin(package)
