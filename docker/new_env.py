@@ -21,6 +21,7 @@ SECRETS = {
     "AIRFLOW_JWT_SECRET": lambda: secrets.token_urlsafe(64),
     "AIRFLOW_SECRET_KEY": lambda: secrets.token_urlsafe(32),
     "AIRFLOW_FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "NOTEBOOK_TOKEN": lambda: secrets.token_urlsafe(24),
 }
 
 

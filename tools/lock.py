@@ -23,11 +23,13 @@ UV = "uv==0.13.9"
 PYTHONS = ("3.11", "3.12", "3.13")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CUDA = re.compile(r"^(nvidia-|cuda-|triton$)")
-# What the serving image imports; the Airflow image has requirements.in without what no service imports.
+# What the serving image imports and what the notebooks need; the Airflow image has requirements.in without what no service imports.
 SERVING = ("httptools", "numpy", "onnxruntime", "pillow", "safetensors", "simplejpeg")
+NOTEBOOK = ("jupyterlab", "matplotlib", "sagemaker")
 NOT_IN_AIRFLOW = ("sagemaker",)
 LISTS = {
     "airflow": "# Closure of requirements.in without its extras (the SageMaker SDK): written by make lock.\n",
+    "notebook": "# Closure of what the notebooks need, much of which the Airflow image has: written by make lock.\n",
     "serving": "# Closure of what model_code.serve imports, on ONNX Runtime: written by make lock.\n",
 }
 HEADER = "# Resolved by `make lock` from requirements.in and requirements-dev.in. Do not edit.\n"
@@ -98,7 +100,8 @@ def image_requirements(requirements: str) -> dict[str, str]:
     """Return what each image of LISTS needs directly, as requirement lines; `requirements` is requirements.in."""
     lines = requirements.splitlines()
     kept = [line for line in lines if re.split(r"[\[=<>!~; ]", line)[0] not in NOT_IN_AIRFLOW]
-    return {"airflow": "\n".join(kept) + "\n", "serving": "\n".join(SERVING) + "\n"}
+    asked = {"airflow": kept, "notebook": NOTEBOOK, "serving": SERVING}
+    return {image: "\n".join(names) + "\n" for image, names in asked.items()}
 
 
 def preferences(pins: Mapping[str, Pin], lock: str, python: str) -> str:

@@ -121,7 +121,9 @@ _LIMITS = _closed(
 _SERVICE = _closed(
     {
         "image": _TEXT,
-        "build": _closed({"context": _TEXT, "dockerfile": _TEXT}, ("context", "dockerfile")),
+        "build": _closed(
+            {"context": _TEXT, "dockerfile": _TEXT, "target": _TEXT}, ("context", "dockerfile")
+        ),
         "command": {**_TEXTS, "minItems": 1},
         "entrypoint": _TEXTS,
         "environment": {"type": "object", "additionalProperties": {"type": "string"}},

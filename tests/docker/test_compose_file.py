@@ -16,7 +16,7 @@ from ml_pipeline import settings as pipeline_settings
 from tests.docker import compose
 
 new_env = compose.script("new_env.py")
-AIRFLOW_IMAGE = "ml-pipeline-airflow"
+OWN_IMAGES = ("ml-pipeline-airflow", "ml-pipeline-notebook")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_compose_itself_accepts_the_file(env: dict[str, str], tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", sorted(new_env.SECRETS))
+@pytest.mark.parametrize("name", sorted({*new_env.SECRETS} - {"NOTEBOOK_TOKEN"}))
 def test_an_unset_secret_stops_everything(env: dict[str, str], name: str) -> None:
     with pytest.raises(compose.MissingVariableError, match=f"{name} is empty; write .env"):
         compose.load({**env, name: ""})
@@ -91,7 +91,7 @@ def test_images_are_pinned(services: dict[str, Any]) -> None:
             f"{name}: {service['image']}"
         )
         assert ("@" in tag) == (repository == "postgres"), "pinned by digest where the digest is known"
-        assert ("build" in service) == (repository == AIRFLOW_IMAGE)
+        assert ("build" in service) == (repository in OWN_IMAGES)
 
 
 def test_named_paths_exist(document: dict[str, Any], services: dict[str, Any]) -> None:
@@ -139,6 +139,29 @@ def test_local_aws_gets_its_own_key_and_no_other_secret(
     assert services["local-aws"]["networks"] == ["services"]
 
 
+def test_the_notebook_gets_a_token_and_the_clients_key_and_no_other_secret(
+    env: dict[str, str], services: dict[str, Any]
+) -> None:
+    notebook = services["notebook"]
+    own = {"LOCAL_AWS_ACCESS_KEY_ID", "LOCAL_AWS_SECRET_ACCESS_KEY", "NOTEBOOK_TOKEN"}
+    assert {name for name in new_env.SECRETS if env[name] in str(notebook)} == own
+    assert notebook["environment"]["JUPYTER_TOKEN"] == env["NOTEBOOK_TOKEN"]
+    assert notebook["ports"] == ["127.0.0.1:8888:8888"]
+    assert notebook["networks"] == ["services"]
+    assert (compose.ROOT / "local_aws/clients/loopback/sitecustomize.py").is_file()
+
+
+def test_the_notebooks_command_parses(services: dict[str, Any]) -> None:
+    import jupyterlab.labapp
+
+    python, flag, module, *arguments = services["notebook"]["command"]
+    assert (python, flag, module) == ("python", "-m", "jupyterlab")
+    app = jupyterlab.labapp.LabApp()
+    app.parse_command_line(arguments)
+    assert app.config.ServerApp.port == 8888
+    assert app.config.ServerApp.ip == "0.0.0.0"
+
+
 def test_database_and_broker_are_private(document: dict[str, Any], services: dict[str, Any]) -> None:
     assert document["networks"]["database"] == {"internal": True}
     for name in ("postgres", "redis"):
@@ -148,7 +171,9 @@ def test_database_and_broker_are_private(document: dict[str, Any], services: dic
 
 def test_no_service_runs_as_root(services: dict[str, Any]) -> None:
     dockerfile = (compose.ROOT / "docker/airflow/Dockerfile").read_text()
-    assert re.findall(r"^USER (\S+)", dockerfile, re.M) == ["50000:0"]
+    for stage in ("airflow", "notebook"):
+        content = re.split(rf"^FROM .* AS {stage}$", dockerfile, flags=re.M)[1].split("\nFROM ")[0]
+        assert re.findall(r"^USER (\S+)", content, re.M)[-1] == "50000:0"
     for service in services.values():
         assert "build" in service or service["user"] in ("postgres", "redis")
 
@@ -177,7 +202,12 @@ def test_local_aws_command_parses(services: dict[str, Any]) -> None:
 
 
 def test_health_checks_ask_where_the_service_listens(services: dict[str, Any]) -> None:
-    for name, port in {"airflow-apiserver": 8080, "airflow-scheduler": 8974, "local-aws": 4566}.items():
+    for name, port in {
+        "airflow-apiserver": 8080,
+        "airflow-scheduler": 8974,
+        "local-aws": 4566,
+        "notebook": 8888,
+    }.items():
         assert f"http://127.0.0.1:{port}/" in str(services[name]["healthcheck"]["test"])
     scheduler = services["airflow-scheduler"]["environment"]
     assert scheduler["AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT"] == "8974"
