@@ -1,9 +1,5 @@
-"""A pytest plugin for tests of code that uses SageMaker, S3 and their like.
+"""A pytest plugin for tests of code that uses SageMaker, S3 and their like; pytest loads it by itself.
 
-    # conftest.py
-    pytest_plugins = ["local_aws.clients.pytest_plugin"]
-
-    # test_training.py
     def test_training(aws):
         aws.client("s3").create_bucket(Bucket="data")
 
@@ -20,13 +16,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
 
-from local_aws.clients import environment
-from local_aws.clients.session import session as loopback_session
+if TYPE_CHECKING:  # boto3 takes a while to import, and pytest loads this module for tests of anything
+    import boto3
 
 DEFAULT_REGION = "us-east-1"
 
@@ -54,7 +49,9 @@ class LocalAws:
     @property
     def session(self) -> boto3.Session:
         """A boto3 session that reaches nothing but this local_aws; the SageMaker SDK takes it as boto_session."""
-        return loopback_session(
+        from local_aws.clients.session import session
+
+        return session(
             self.url,
             region_name=self.region,
             aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
@@ -68,6 +65,8 @@ class LocalAws:
 
     def start(self) -> None:
         """Start it on a free port. Raises RuntimeError with the reason when it does not start."""
+        from local_aws.clients import environment
+
         self._run("start", "--port", "0", "--region", self.region, *self.options)
         self.environment = environment.variables(self.state, self.region, os.environ)
 
@@ -112,6 +111,10 @@ def local_aws(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.fixture
 def aws(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalAws]:
     """The session's local_aws, with the environment set to it; it is empty again after the test."""
+    import boto3
+
+    from local_aws.clients import environment
+
     for name in environment.UNSET:
         monkeypatch.delenv(name, raising=False)
     for name, value in local_aws.environment.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shutil
@@ -152,11 +153,10 @@ def test_the_notebook_gets_a_token_and_the_clients_key_and_no_other_secret(
 
 
 def test_the_notebooks_command_parses(services: dict[str, Any]) -> None:
-    import jupyterlab.labapp
-
+    labapp = importlib.import_module("jupyterlab.labapp")
     python, flag, module, *arguments = services["notebook"]["command"]
     assert (python, flag, module) == ("python", "-m", "jupyterlab")
-    app = jupyterlab.labapp.LabApp()
+    app = labapp.LabApp()
     app.parse_command_line(arguments)
     assert app.config.ServerApp.port == 8888
     assert app.config.ServerApp.ip == "0.0.0.0"

@@ -15,6 +15,7 @@ import pytest
 from launcher.preflight import free_port
 from tests.docker import compose
 from tests.docker.stack import wait_until
+from tests.local_aws.clients.test_pytest_plugin import write_project
 from tests.model_code.serve import toy_bundle
 from tools import wheels
 
@@ -112,6 +113,20 @@ def test_local_aws_trains_a_ten_line_script(version: str, dist: Path, tmp_path: 
         assert "s3://demo/jobs/first/output/model.tar.gz" in done.stdout, done.stderr
     finally:
         subprocess.run([*command, "stop", *state], cwd=tmp_path, env=clean(), check=True)
+
+
+def test_other_projects_tests_get_the_fixtures_of_local_aws(dist: Path, tmp_path: Path) -> None:
+    python = install(sys.executable, tmp_path / "venv", dist, "local-aws[pytest]")
+    project = tmp_path / "project"
+    project.mkdir()
+    write_project(project)
+    # As with a conftest.py of a version that pytest did not load the plugin for.
+    (project / "conftest.py").write_text('pytest_plugins = ["local_aws.clients.pytest_plugin"]\n')
+    argv = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    for _ in range(2):  # with it, and without
+        done = subprocess.run(argv, cwd=project, env=clean(), capture_output=True, text=True)
+        assert "5 passed" in done.stdout, done.stdout + done.stderr
+        (project / "conftest.py").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("version", PYTHONS)

@@ -20,6 +20,7 @@ from local_aws.execution.images import Contract
 from local_aws.execution.isolation import Isolation, confined
 from local_aws.execution.processes import ProcessGroup, opt_ml_seen_at
 from local_aws.gateway.json_service import Document
+from local_aws.sagemaker.endpoints.model_data import PACKAGES
 from local_aws.sagemaker.jobs.machines import free_port
 from local_aws.sagemaker.models import ROLE
 
@@ -100,6 +101,7 @@ class ServerSpec:
                 **container.get("Environment", {}),
                 **(env or {}),
                 **safe,
+                **_packages(opt_ml),
                 "SM_NUM_CPUS": str(cores),
                 "OMP_NUM_THREADS": str(cores),
             },
@@ -286,6 +288,11 @@ class ModelServer:
     def _tail_text(self) -> str:
         lines = "\n".join(self._tail)
         return f"Its log ends with:\n{lines}" if lines else "It wrote no log."
+
+
+def _packages(opt_ml: Path) -> dict[str, str]:
+    """Return PYTHONPATH for the packages of the model's requirements.txt, where there are any."""
+    return {"PYTHONPATH": f"{opt_ml_seen_at(opt_ml)}/{PACKAGES}"} if (opt_ml / PACKAGES).is_dir() else {}
 
 
 def _answers_ping(pool: urllib3.HTTPConnectionPool) -> bool:

@@ -25,6 +25,11 @@ from typing import Any
 DEFAULT_TYPE = "application/json"
 NPY = "application/x-npy"
 TORCHSCRIPT = "model.pt"
+HUGGING_FACE = (
+    "local_aws lacks the default handler of the Hugging Face image: put the model's files and a code/inference.py into "
+    "model.tar.gz, whose model_fn(model_dir) returns transformers.pipeline(task, model=model_dir), and whose "
+    "transform_fn(model, body, content_type, accept) calls it"
+)
 
 
 class UnsupportedType(Exception):
@@ -64,6 +69,8 @@ def load(model_dir: str) -> Any:
     """Load model.pt, a TorchScript model. Raises FileNotFoundError for a model without script and without it."""
     path = Path(model_dir, TORCHSCRIPT)
     if not path.exists():
+        if "HF_TASK" in os.environ or "HF_MODEL_ID" in os.environ or Path(model_dir, "config.json").exists():
+            raise FileNotFoundError(HUGGING_FACE)
         raise FileNotFoundError(
             f"the model has no code/inference.py that defines model_fn, and no {TORCHSCRIPT} in TorchScript"
         )

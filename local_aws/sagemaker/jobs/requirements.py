@@ -1,6 +1,6 @@
-"""requirements.txt of a job's code: installs what the image lacks, before the script runs.
+"""requirements.txt of a job's or a model's code: installs what the image lacks, before the script runs.
 
-Packages go to a folder of the job, never into the image's interpreter, which other jobs share. pip runs in the job's
+Packages go to a folder of the job or server, never into the image's interpreter, which others share. pip runs in its
 sandbox, because building a package runs its code.
 """
 
@@ -36,10 +36,11 @@ class Installer:
     Attributes:
         interpreter: The image's python.
         state: The state folder of local_aws.
-        folder: The job's /opt/ml, which holds code/requirements.txt.
+        folder: The job's /opt/ml.
         record: The record of its process group.
         offline: Network isolation: only installed packages satisfy a requirement.
         log: Receives the output.
+        code: The folder in /opt/ml that holds requirements.txt.
     """
 
     interpreter: str
@@ -48,6 +49,7 @@ class Installer:
     record: Path
     offline: bool
     log: Callable[[bytes], None]
+    code: str = "code"
 
     def install(self) -> bool:
         """Install the missing requirements into /opt/ml/packages.
@@ -81,7 +83,7 @@ class Installer:
         group = ProcessGroup.start(
             [*pip, *arguments],
             env=pip_environment(os.environ, opt_ml_seen_at(self.folder)),
-            cwd=self.folder / "code",
+            cwd=self.folder / self.code,
             opt_ml=self.folder,
             log=lines.append,
             name=f"pip for {self.record.name}",

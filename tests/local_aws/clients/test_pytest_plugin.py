@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).parents[3] / "docs/local-aws.md"
+PLUGIN = "local_aws.clients.pytest_plugin"
 TESTS = """
 import os
 import boto3
@@ -30,16 +31,34 @@ def test_without_the_fixture():
 """
 
 
-def test_another_project_uses_the_fixtures(tmp_path: Path) -> None:
-    example = re.search(
-        r"```python\n# conftest.py\n(.*?)# test_training.py\n(.*?)```", PAGE.read_text(), re.DOTALL
-    )
+def write_project(folder: Path) -> None:
+    """Write another project's tests: the page's example, and ours. tests/packages runs them beside the wheel alone."""
+    example = re.search(r"```python\n(# test_training.py\n.*?)```", PAGE.read_text(), re.DOTALL)
     assert example is not None
-    (tmp_path / "conftest.py").write_text(example[1])
-    (tmp_path / "test_training.py").write_text(example[2])
-    (tmp_path / "test_it.py").write_text(TESTS)
+    (folder / "test_training.py").write_text(example[1])
+    (folder / "test_it.py").write_text(TESTS)
+
+
+def test_pytest_starts_without_boto3() -> None:
+    code = f"import sys, {PLUGIN}; assert 'botocore' not in sys.modules and 'moto' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_project_uses_the_fixtures(tmp_path: Path) -> None:
+    write_project(tmp_path)
     own = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTEST"))}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--local-aws-cores", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        PLUGIN,
+        "--local-aws-cores",
+        "2",
+    ]
     done = subprocess.run(
         [*command, "--basetemp", str(tmp_path / "tmp"), "--rootdir", str(tmp_path), str(tmp_path)],
         env={**own, "AWS_PROFILE": "prod"},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
+import zipfile
 from typing import Any
 
 import pytest
@@ -37,9 +39,18 @@ def output_fn(prediction, accept):
         (f"{DLC}/pytorch-inference:2.5.1-cpu-py311-ubuntu22.04-sagemaker", Contract.SERVER, "pytorch-inference"),
         ("885854791233.dkr.ecr.us-east-1.amazonaws.com/sagemaker-distribution-prod:3.2.0-cpu", Contract.PROCESSING,
          "distribution"),
+        ("public.ecr.aws/sagemaker/sagemaker-distribution:3.2.0-cpu", Contract.SCRIPT, "distribution-public"),
+        (f"{DLC}/huggingface-pytorch-training:2.5.1-transformers4.49.0-gpu-py311", Contract.SCRIPT,
+         "huggingface-pytorch-training"),
+        ("683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3", Contract.SCRIPT,
+         "scikit-learn"),
+        ("683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1", Contract.SERVER, "xgboost"),
     ],
 )  # fmt: skip
-def test_names_of_tutorials_are_known(uri: str, contract: Contract, name: str) -> None:
+def test_names_of_tutorials_are_known(
+    uri: str, contract: Contract, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "missing_packages", lambda _interpreter, _packages: ())
     assert images.load(CATALOG).require(uri, contract).name == name
 
 
@@ -78,23 +89,21 @@ if shutil.which("mpirun").startswith("/opt/ml"):
     )
 
 
-def test_an_inference_script_of_a_tutorial_is_served(cloud: Cloud) -> None:
+def deploy(cloud: Cloud, files: dict[str, bytes], **environment: str) -> tuple[Deployment, dict[str, Any]]:
+    """Deploy a model.tar.gz on AWS's PyTorch inference image; the deployment and the endpoint's description."""
     deployment = Deployment(cloud)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for path, text in (("code/inference.py", INFERENCE), ("weights.json", '{"factor": 3}')):
+        for path, content in files.items():
             info = tarfile.TarInfo(path)
-            info.size = len(text.encode())
-            tar.addfile(info, io.BytesIO(text.encode()))
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
     cloud.s3.put_object(Bucket=deployment.bucket, Key="model.tar.gz", Body=packed.getvalue())
     name = unique("tutorial")
     container = {
         "Image": f"{DLC}/pytorch-inference:2.5.1-cpu-py311-ubuntu22.04-sagemaker",
         "ModelDataUrl": f"s3://{deployment.bucket}/model.tar.gz",
-        "Environment": {
-            "SAGEMAKER_PROGRAM": "inference.py",
-            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
-        },
+        "Environment": environment,
     }
     cloud.sagemaker.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
     variant = {
@@ -105,16 +114,70 @@ def test_an_inference_script_of_a_tutorial_is_served(cloud: Cloud) -> None:
     }
     cloud.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
     cloud.sagemaker.create_endpoint(EndpointName=deployment.endpoint, EndpointConfigName=name)
-    described = deployment.settled()
+    return deployment, deployment.settled()
+
+
+def ask(deployment: Deployment, body: bytes, kind: str = "application/json") -> Any:
+    """Invoke the endpoint; the answer, read as JSON."""
+    answer = deployment.runtime.invoke_endpoint(EndpointName=deployment.endpoint, Body=body, ContentType=kind)
+    return json.loads(answer["Body"].read())
+
+
+def test_an_inference_script_of_a_tutorial_is_served(cloud: Cloud) -> None:
+    files = {"code/inference.py": INFERENCE.encode(), "weights.json": b'{"factor": 3}'}
+    deployment, described = deploy(
+        cloud, files, SAGEMAKER_PROGRAM="inference.py", SAGEMAKER_SUBMIT_DIRECTORY="/opt/ml/model/code"
+    )
     assert described["EndpointStatus"] == "InService", described.get("FailureReason")
-
-    def ask(body: bytes, kind: str) -> Any:
-        answer = deployment.runtime.invoke_endpoint(
-            EndpointName=deployment.endpoint, Body=body, ContentType=kind
-        )
-        return json.loads(answer["Body"].read())
-
-    assert ask(b"14", "application/json") == {"prediction": 42}
+    assert ask(deployment, b"14") == {"prediction": 42}
     with pytest.raises(ClientError, match="AssertionError"):
-        ask(b"14", "text/csv")
+        ask(deployment, b"14", "text/csv")
+    deployment.delete()
+
+
+def wheel(name: str, source: str) -> bytes:
+    """A wheel with one module."""
+    packed = io.BytesIO()
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(f"{name}.py", source)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return packed.getvalue()
+
+
+def test_requirements_of_a_model_are_installed_before_it_is_served(cloud: Cloud) -> None:
+    files = {
+        "code/inference.py": b"import trebled\n"
+        + INFERENCE.replace('model["factor"]', "trebled.FACTOR").encode(),
+        "code/requirements.txt": b"./trebled-1.0-py3-none-any.whl\nboto3\n",
+        "code/trebled-1.0-py3-none-any.whl": wheel("trebled", "FACTOR = 3\n"),
+        "weights.json": b"{}",
+    }
+    deployment, described = deploy(cloud, files)
+    assert described["EndpointStatus"] == "InService", described.get("FailureReason")
+    assert ask(deployment, b"14") == {"prediction": 42}
+    deployment.delete()
+
+
+@pytest.mark.parametrize(
+    ("files", "environment", "reason"),
+    [
+        (
+            {"code/inference.py": b"", "code/requirements.txt": b"./absent-1.0-py3-none-any.whl"},
+            {},
+            r"code/requirements.txt cannot be installed: .*absent-1.0",
+        ),
+        ({"weights.bin": b""}, {}, r"no code/inference.py that defines model_fn, and no model.pt"),
+        ({"config.json": b"{}"}, {"HF_TASK": "text-classification"}, r"lacks the default handler of the Hugging Face"),
+    ],
+    ids=["requirements", "no script", "hugging face"],
+)  # fmt: skip
+def test_a_model_that_cannot_be_served_says_what_it_lacks(
+    cloud: Cloud, files: dict[str, bytes], environment: dict[str, str], reason: str
+) -> None:
+    deployment, described = deploy(cloud, files, **environment)
+    assert described["EndpointStatus"] == "Failed"
+    assert re.search(reason, described["FailureReason"], re.DOTALL)
     deployment.delete()
