@@ -23,7 +23,8 @@ UV = "uv==0.13.9"
 PYTHONS = ("3.11", "3.12", "3.13")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CUDA = re.compile(r"^(nvidia-|cuda-|triton$)")
-# What the serving image imports and what the notebooks need; the Airflow image has requirements.in without what no service imports.
+# What the serving image imports and the notebooks need; the Airflow image has requirements.in without what no service
+# imports.
 SERVING = ("httptools", "numpy", "onnxruntime", "pillow", "safetensors", "simplejpeg")
 NOTEBOOK = ("jupyterlab", "matplotlib", "sagemaker")
 NOT_IN_AIRFLOW = ("sagemaker",)
