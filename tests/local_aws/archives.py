@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import zipfile
 from pathlib import Path
 
 Member = tuple[tarfile.TarInfo, bytes]
@@ -37,3 +38,15 @@ def through_a_long_path(target: Path) -> list[Member]:
     members.append(member("escape", tarfile.SYMTYPE, longest + "/.." * 14 + str(target)))
     members.append(member("escape/slipped", content=b"outside"))
     return members
+
+
+def wheel(name: str, source: str, version: str = "1.0") -> bytes:
+    """A wheel with one module."""
+    packed = io.BytesIO()
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(f"{name}.py", source)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return packed.getvalue()

@@ -13,6 +13,7 @@ import inspect
 import io
 import json
 import os
+import pickle
 import sys
 import threading
 import traceback
@@ -25,6 +26,7 @@ from typing import Any
 DEFAULT_TYPE = "application/json"
 NPY = "application/x-npy"
 TORCHSCRIPT = "model.pt"
+BOOSTER = "xgboost-model"
 HUGGING_FACE = (
     "local_aws lacks the default handler of the Hugging Face image: put the model's files and a code/inference.py into "
     "model.tar.gz, whose model_fn(model_dir) returns transformers.pipeline(task, model=model_dir), and whose "
@@ -65,9 +67,34 @@ def _with_context(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments, *([None] if len(takes) == len(arguments) + 1 else []))
 
 
+class Booster:
+    """A model of the XGBoost image's built-in algorithm, which serves without a script."""
+
+    def __init__(self, path: Path) -> None:
+        self._xgboost: Any = importlib.import_module("xgboost")
+        with path.open("rb") as file:
+            if (
+                file.read(1) == b"\x80"
+            ):  # a pickle, as versions up to 1.2 wrote; it runs in the endpoint's sandbox
+                file.seek(0)
+                self._model = pickle.load(file)
+            else:
+                self._model = self._xgboost.Booster(model_file=str(path))
+
+    def predict(self, data: Any) -> Any:
+        """Predict each row."""
+        return self._model.predict(self._xgboost.DMatrix(data), validate_features=False)
+
+
 def load(model_dir: str) -> Any:
-    """Load model.pt, a TorchScript model. Raises FileNotFoundError for a model without script and without it."""
-    path = Path(model_dir, TORCHSCRIPT)
+    """Load model.pt in TorchScript, or xgboost-model.
+
+    Raises:
+        FileNotFoundError: The model has neither.
+    """
+    path, booster = Path(model_dir, TORCHSCRIPT), Path(model_dir, BOOSTER)
+    if booster.exists():
+        return Booster(booster)
     if not path.exists():
         if "HF_TASK" in os.environ or "HF_MODEL_ID" in os.environ or Path(model_dir, "config.json").exists():
             raise FileNotFoundError(HUGGING_FACE)
@@ -111,7 +138,9 @@ def encode(prediction: Any, accept: str) -> tuple[bytes, str]:
         return json.dumps(array.tolist()).encode(), DEFAULT_TYPE
     target = io.BytesIO()
     if kind == "text/csv":
-        np.savetxt(target, np.atleast_2d(array), delimiter=",", fmt="%.9g")
+        # A batch transform takes one line for each record.
+        rows = array if os.environ.get("SAGEMAKER_BATCH") == "true" else np.atleast_2d(array)
+        np.savetxt(target, rows, delimiter=",", fmt="%.9g")
     elif kind == NPY:
         np.save(target, array)
     else:

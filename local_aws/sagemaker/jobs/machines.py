@@ -6,6 +6,8 @@ import socket
 from pathlib import Path
 
 from local_aws.execution.images import Image
+from local_aws.sagemaker.jobs import python_layer
+from local_aws.sagemaker.jobs.python_layer import LAYER, PACKAGES
 from local_aws.sagemaker.jobs.script_mode import HostPlace
 from local_aws.state.resources import Document
 
@@ -24,8 +26,12 @@ def instance_groups(resources: Document) -> list[tuple[str, str, int]]:
     return [("homogeneousCluster", resources["InstanceType"], resources.get("InstanceCount", 1))]
 
 
-def install_shims(folder: Path) -> None:
-    """Write an mpirun that says that there is none; the PATH has it last, so a real one comes first."""
+def install_programs(folder: Path, image: Image) -> None:
+    """Write a python that can be installed into, and an mpirun that says that there is none.
+
+    The PATH has the one first and the other last, so a real mpirun comes first.
+    """
+    python_layer.install(folder, image.interpreter)
     shims = folder / SHIMS
     shims.mkdir(exist_ok=True)
     for name in ("mpirun", "mpiexec", "orted"):
@@ -37,9 +43,9 @@ def machine_environment(place: HostPlace, image: Image, port: int) -> dict[str, 
     """Build the variables that depend on this machine: threads per core share, rendezvous, temporary folders."""
     threads = str(place.cores)
     return {
-        "PATH": f"{Path(image.interpreter).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:"
-        f"/sbin:/bin:{place.root}/{SHIMS}",
-        "PYTHONPATH": f"{place.root}/code:{place.root}/packages",
+        "PATH": f"{place.root}/{LAYER}/bin:{Path(image.interpreter).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:"
+        f"/usr/bin:/sbin:/bin:{place.root}/{SHIMS}",
+        "PYTHONPATH": f"{place.root}/code:{place.root}/{PACKAGES}",
         "HOME": f"{place.root}/tmp",
         "TMPDIR": f"{place.root}/tmp",
         "OMP_NUM_THREADS": threads,

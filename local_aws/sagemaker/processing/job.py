@@ -22,7 +22,8 @@ from local_aws.sagemaker.jobs.hosts import (
     log_stream,
 )
 from local_aws.sagemaker.jobs.job import Job, JobFailed, JobStopped, cut
-from local_aws.sagemaker.jobs.machines import machine_environment
+from local_aws.sagemaker.jobs.machines import install_programs, machine_environment
+from local_aws.sagemaker.jobs.python_layer import PACKAGES
 from local_aws.sagemaker.jobs.script_mode import HostPlace, resource_config
 from local_aws.sagemaker.s3_data import DataError
 from local_aws.sagemaker.trees import Tree
@@ -120,7 +121,7 @@ class ProcessingJob(Job):
             place, self._image, port=0
         )
         env |= {
-            "PYTHONPATH": "",
+            "PYTHONPATH": f"{place.root}/{PACKAGES}",
             "PROCESSING_JOB_NAME": self.name,
             "PROCESSING_JOB_ARN": self.arn,
             "SM_NUM_CPUS": str(cores),
@@ -128,6 +129,7 @@ class ProcessingJob(Job):
             "SM_CURRENT_HOST": host,
             **self.request.get("Environment", {}),
         }
+        install_programs(folder, self._image)
         log = log_stream(self.context, self.region, LOG_GROUP, self.name, host)
         argv = command(self._image, self.request["AppSpecification"])
         return HostCommand(host, argv, env, folder / "processing", folder, self._image.interpreter, log)

@@ -92,7 +92,7 @@ class TrainingSetup:
             self._download(channel, place, folder)
         self._download_checkpoints(folder)
         self._write_config(folder, place, config)
-        machines.install_shims(folder)
+        machines.install_programs(folder, self._image)
         return self._command(place, folder, config)
 
     def _download(self, channel: Document, place: HostPlace, folder: Path) -> None:

@@ -6,7 +6,6 @@ import io
 import json
 import re
 import tarfile
-import zipfile
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from local_aws.execution import images
 from local_aws.execution.images import CATALOG, Contract
+from tests.local_aws.archives import wheel
 from tests.local_aws.cloud import ROLE, Cloud, training_request, unique
 from tests.local_aws.serving import Deployment
 
@@ -133,18 +133,6 @@ def test_an_inference_script_of_a_tutorial_is_served(cloud: Cloud) -> None:
     with pytest.raises(ClientError, match="AssertionError"):
         ask(deployment, b"14", "text/csv")
     deployment.delete()
-
-
-def wheel(name: str, source: str) -> bytes:
-    """A wheel with one module."""
-    packed = io.BytesIO()
-    info = f"{name}-1.0.dist-info"
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr(f"{name}.py", source)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return packed.getvalue()
 
 
 def test_requirements_of_a_model_are_installed_before_it_is_served(cloud: Cloud) -> None:

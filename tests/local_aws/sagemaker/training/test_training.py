@@ -9,6 +9,7 @@ import tarfile
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.local_aws.archives import wheel
 from tests.local_aws.cloud import (
     Cloud,
     channel,
@@ -215,3 +216,33 @@ def test_requirements_of_the_code_are_met_before_the_script(cloud: Cloud, bucket
     assert satisfied["TrainingJobStatus"] == "Completed", satisfied.get("FailureReason")
     assert missing["FailureReason"].startswith("AlgorithmError: InstallRequirementsError: ")
     assert "no-such-package-of-anyone" in missing["FailureReason"]
+
+
+def test_a_job_installs_packages_itself_over_the_images(cloud: Cloud, bucket: str) -> None:
+    """The image's interpreter is read-only; pip writes to a layer, whose versions come before the image's."""
+    for name, version in (("trebled", "1.0"), ("requests", "99.0")):
+        content = wheel(name, f"__version__ = {version!r}", version)
+        cloud.s3.put_object(Bucket=bucket, Key=f"wheels/{name}-{version}-py3-none-any.whl", Body=content)
+    commands = """
+set -e
+python3 -c "import requests; print('before', requests.__version__ != '99.0')"
+pip install --no-index --no-deps -q /opt/ml/input/data/wheels/*.whl
+python3 -m pip install --no-index -q trebled numpy
+python3 -c "import numpy, requests, trebled; print('after', requests.__version__, trebled.__version__)"
+torchrun --no-python python3 -c "import trebled; print('torchrun', trebled.__version__)"
+"""
+    request = training_request(unique("pip"), bucket, "s3://none/none")
+    cloud.s3.put_object(Bucket=bucket, Key="wheels/run.sh", Body=commands.encode())
+    entry = ["/bin/bash", "/opt/ml/input/data/wheels/run.sh"]
+    request["AlgorithmSpecification"] |= {"ContainerEntrypoint": entry}
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{bucket}/wheels/"}}
+    request["InputDataConfig"] = [{"ChannelName": "wheels", "DataSource": source}]
+    cloud.sagemaker.create_training_job(**request)
+    ended = cloud.training_ended(request["TrainingJobName"], 180)
+    lines = cloud.log_of(request["TrainingJobName"])
+    assert ended["TrainingJobStatus"] == "Completed", lines
+    assert [line for line in lines if line.startswith(("before", "after", "torchrun"))] == [
+        "before True",
+        "after 99.0 1.0",
+        "torchrun 1.0",
+    ]
