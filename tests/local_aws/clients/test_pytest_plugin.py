@@ -32,7 +32,7 @@ def test_without_the_fixture():
 
 
 def write_project(folder: Path) -> None:
-    """Write another project's tests: the page's example, and ours. tests/packages runs them beside the wheel alone."""
+    """Write another project's tests: the page's example, and ours. tests/packages runs them with the wheel alone."""
     example = re.search(r"```python\n(# test_training.py\n.*?)```", PAGE.read_text(), re.DOTALL)
     assert example is not None
     (folder / "test_training.py").write_text(example[1])
