@@ -16,6 +16,7 @@ from launcher import run as main_job
 from launcher.settings import REPOSITORY, Secrets, Settings, airflow_environment
 
 NOTEBOOKS = REPOSITORY / "notebooks"
+LOOPBACK = REPOSITORY / "local_aws/clients/loopback"
 
 
 def notebook(settings: Settings, console: Console) -> int:
@@ -60,6 +61,8 @@ def environment(settings: Settings, token: str) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
         **kept,
         "AWS_REGION": kept["AWS_DEFAULT_REGION"],
+        # Keeps the SageMaker SDK, which names an address of STS itself, on loopback.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(LOOPBACK), os.environ.get("PYTHONPATH", "")])),
         "JUPYTER_TOKEN": token,
         "JUPYTER_CONFIG_DIR": str(own / "config"),
         "JUPYTER_DATA_DIR": str(own / "data"),

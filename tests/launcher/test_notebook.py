@@ -25,6 +25,7 @@ def test_kernels_reach_local_aws_and_get_none_of_airflows_keys(
     assert environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:14999"
     assert environment["AWS_REGION"] == environment["AWS_DEFAULT_REGION"] == "us-east-1"
     assert environment["JUPYTER_TOKEN"] == "secret-token"
+    assert (Path(environment["PYTHONPATH"].partition(":")[0]) / "sitecustomize.py").is_file()
     assert not [name for name in environment if name.startswith(("AIRFLOW__", "AIRFLOW_CONN"))]
     own = [
         name for name in environment if name.startswith(("JUPYTER_", "IPYTHON")) and name != "JUPYTER_TOKEN"

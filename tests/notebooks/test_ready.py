@@ -9,6 +9,7 @@ import pytest
 
 from launcher.preflight import free_port
 from launcher.settings import REPOSITORY
+from local_aws.clients.pytest_plugin import LocalAws
 
 sys.path.insert(0, str(REPOSITORY / "notebooks"))
 import ready
@@ -31,6 +32,20 @@ def test_a_local_aws_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(ready.NotReady, match=r"does not answer at .*make notebook"):
         ready.connect("local")
+
+
+def test_wrong_credentials_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = LocalAws(tmp_path / "state", ("--auth", "required"))
+    running.start()
+    try:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        assert ready.connect().bucket == "ml-pipeline"
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+        with pytest.raises(ready.NotReady, match=r"credentials .* are refused \(HTTP 403\): .*make notebook"):
+            ready.connect()
+    finally:
+        running.stop()
 
 
 def test_an_account_needs_its_role_and_bucket() -> None:

@@ -69,6 +69,7 @@ def test_an_unknown_image_is_refused_with_what_is_known(cloud: Cloud, bucket: st
     assert "tensorflow-training:2.16" in message
     assert "pytorch-training" in message
     assert "images.toml" in message
+    assert "\n" not in message
 
 
 def test_torchrun_is_there_and_mpi_says_that_it_is_not(cloud: Cloud, bucket: str) -> None:
