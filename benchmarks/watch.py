@@ -160,6 +160,26 @@ def shifted(world: World, seed: int, draws: int) -> dict[str, list[bool]]:
     return rang
 
 
+def small(world: World, seed: int, draws: int) -> dict[str, list[bool]]:
+    """Alarms of windows of 20 and 50 photos, and of 100 against a reference of 240 photos."""
+    model, generator = draw(world, seed), np.random.default_rng([seed, 5])
+    reference = model.photos(model.reference)
+    few = reference.take(generator.choice(len(reference), 240, replace=False))
+    large, little = Watch.of(model), Watch(model, Drift(few), Bursts(few.embeddings))
+    rang: dict[str, list[bool]] = {}
+    for number in range(draws):
+        for shift in ("blur", "dark", "jpeg", "zoom"):
+            for name, watch, size in (
+                ("20", large, 20),
+                ("50", large, 50),
+                ("100, reference 240", little, 100),
+            ):
+                rows = generator.choice(model.traffic, size, replace=False)
+                p, _ = watch.p(model.photos(rows, shift), number)
+                rang.setdefault(f"{shift}, window {name}", []).append(p <= POLICY.level(DAY))
+    return rang
+
+
 def estimates(world: World, seed: int) -> dict[str, tuple[float, bool]]:
     """Error of the estimated accuracy and whether its interval holds the truth, by set."""
     model = draw(world, seed)
@@ -224,16 +244,22 @@ _MORE: dict[str, Any] = {}
 def _load(options: argparse.Namespace) -> None:
     """Read the embeddings, in this process and in each worker."""
     global _WORLD
-    photos = data.Embedder(options.data, options.weights, options.cache)
-    shifts = {name: photos.all(name) for name in data.SHIFTS}
-    faults = {name: photos.simulated(name) for name in data.FAULTS}
+    photos, parts = data.Embedder(options.data, options.weights, options.cache), set(options.parts.split(","))
+    shown = (
+        data.SHIFTS
+        if parts & {"shifts", "small", "estimates"}
+        else ("none", "blur")
+        if "queue" in parts
+        else ("none",)
+    )
+    shifts = {name: photos.all(name) for name in shown}
+    estimated = parts & {"estimates", "quiet", "bursts"}
+    faults = {name: photos.simulated(name) for name in data.FAULTS} if estimated else {}
     names = [Path(name).parent.name for name in shifts["none"].files.tolist()]
     breeds, labels = np.unique(names, return_inverse=True)
     _WORLD = World(shifts, faults, labels.astype(np.int64), len(breeds))
-    _MORE["bursts"] = (
-        photos.bursts() if (options.cache / "burst.npz").exists() or "bursts" in options.parts else None
-    )
-    _MORE["others"] = photos.others(options.others)
+    _MORE["bursts"] = photos.bursts() if "bursts" in parts else None
+    _MORE["others"] = photos.others(options.others) if "unknown" in parts else None
 
 
 def _run(function: Callable[..., Any], seed: int, *more: Any) -> Any:
@@ -255,7 +281,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--windows", type=int, default=WINDOWS_A_YEAR, help="daily windows per seed and year")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--parts", default="quiet,bursts,shifts,estimates,unknown,conformal,queue")
+    parser.add_argument("--parts", default="quiet,bursts,shifts,small,estimates,unknown,conformal,queue")
     options = parser.parse_args()
     need(options.data, options.weights)
     _load(options)
@@ -270,6 +296,8 @@ def main() -> int:
         figures: dict[str, Any] = {}
         if "shifts" in parts:
             figures["shifts"] = _shifts(each(shifted, DRAWS_A_SHIFT // options.seeds))
+        if "small" in parts:
+            figures["small"] = _small(each(small, 2))
         if "estimates" in parts:
             figures["estimates"] = _estimates(each(estimates))
         if "unknown" in parts:
@@ -331,6 +359,13 @@ def _shifts(found: list[dict[str, list[bool]]]) -> dict[str, Any]:
         _say(f"{name}: alarm within one window", f"{rate:.3f}", f">= {bar}", rate >= bar)
     _say("six full shifts together", f"{share:.3f}", ">= 0.95", share >= 0.95)
     return {"share": share, **rates}
+
+
+def _small(found: list[dict[str, list[bool]]]) -> dict[str, float]:
+    rates = {name: statistics.fmean(hit for one in found for hit in one[name]) for name in found[0]}
+    for name, rate in rates.items():
+        print(f"  {name:40} alarm within one window {rate:.3f}", flush=True)
+    return rates
 
 
 def _estimates(found: list[dict[str, tuple[float, bool]]]) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def permutation_tests(
     """Test every block with the same permutations.
 
     Drawing stops for a block when `exceedances` permutations were at least as far as the window (Besag & Clifford
-    1991: the value stays valid, and a window without a change costs few draws), and at the latest when a value of a
-    quarter of `level` could have been seen.
+    1991: the value stays valid, and a window without a change costs few draws), and at the latest when a value of half
+    of `level` could have been seen.
 
     Args:
         blocks: Features of the same photos by name, each with its reference.
@@ -81,7 +81,7 @@ def permutation_tests(
     if len(sizes) != 1 or 0 in next(iter(sizes)):
         raise ValueError(f"blocks need the same photos, at least one on each side, not {sorted(sizes)}")
     _, n = next(iter(sizes))
-    most = int(np.ceil(4 / level))
+    most = int(np.ceil(2 / level))
     running = {name: _Running.of(block) for name, block in blocks.items()}
     generator = np.random.default_rng(seed)
     drawn, rows, open_blocks = 0, np.empty((0, 0), np.float32), list(running.values())

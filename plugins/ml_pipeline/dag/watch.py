@@ -28,7 +28,10 @@ def begin(endpoint_name: str, policy: Params) -> list[Begun]:
     settings = Settings.load()
     s3, sagemaker = _client(settings, "s3"), _client(settings, "sagemaker")
     begun = []
-    for endpoint in endpoints.watched(sagemaker, endpoint_name):
+    found_endpoints = list(endpoints.watched(sagemaker, endpoint_name))
+    if endpoint_name and not found_endpoints:
+        log.warning("there is no endpoint %s, or it was deleted: nothing to watch", endpoint_name)
+    for endpoint in found_endpoints:
         if trouble := endpoint.trouble:
             log.warning("endpoint %s is not watched: %s", endpoint.name, trouble)
             continue

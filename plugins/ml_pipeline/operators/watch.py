@@ -136,7 +136,7 @@ def watch_request(
         channels.append(version.photos_channel("test", "test"))
         arguments += ["--test", f"{INPUT}/test"]
         outputs.append(Output("reference", reference_uri(settings, begun)))
-        if begun["accepted"]:
+        if begun.get("accepted"):
             manifest = looks.manifest_uri(
                 settings.bucket, begun["endpoint_name"], begun["number"], "accepted"
             )

@@ -48,9 +48,10 @@ def watched(sagemaker: Client, wanted: str = "") -> Iterator[Watched]:
     """The project's endpoints, or the one called `wanted`; one that is deleted meanwhile is passed over."""
     from botocore.exceptions import ClientError
 
-    for name in [wanted] if wanted else list(_names(sagemaker)):
+    for name, arn in [(wanted, "")] if wanted else list(_listed(sagemaker)):
         try:
-            yield describe(sagemaker, name)
+            if wanted or _is_ours(sagemaker, arn):
+                yield describe(sagemaker, name)
         except ClientError as error:
             if "Could not find" not in str(error) and "does not exist" not in str(error):
                 raise
@@ -82,13 +83,15 @@ def describe(sagemaker: Client, name: str) -> Watched:
     )
 
 
-def _names(sagemaker: Client) -> Iterator[str]:
+def _listed(sagemaker: Client) -> Iterator[tuple[str, str]]:
     for page in sagemaker.get_paginator("list_endpoints").paginate():
         for endpoint in page["Endpoints"]:
-            tags = sagemaker.list_tags(ResourceArn=endpoint["EndpointArn"])["Tags"]
-            found = {tag["Key"]: tag["Value"] for tag in tags}
-            if found.get(PROJECT_TAG[0]) == PROJECT_TAG[1] and ENDPOINT_TAG in found:
-                yield endpoint["EndpointName"]
+            yield endpoint["EndpointName"], endpoint["EndpointArn"]
+
+
+def _is_ours(sagemaker: Client, arn: str) -> bool:
+    tags = {tag["Key"]: tag["Value"] for tag in sagemaker.list_tags(ResourceArn=arn)["Tags"]}
+    return tags.get(PROJECT_TAG[0]) == PROJECT_TAG[1] and ENDPOINT_TAG in tags
 
 
 def _package(sagemaker: Client, model_uri: str) -> tuple[str | None, Package | None]:

@@ -87,6 +87,8 @@ class State:
         if not self.seen:
             return ""
         newest = datetime.strptime(max(self.seen)[:13], "%Y/%m/%d/%H").replace(tzinfo=UTC)
+        if self.covered_until:  # the clock that named the file may be ahead of ours
+            newest = min(newest, self.covered_until)
         return f"{newest - LATE:%Y/%m/%d/%H}"
 
     def begun(self, window: Window) -> State:

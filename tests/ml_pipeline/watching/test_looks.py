@@ -69,6 +69,15 @@ def test_a_capture_that_is_written_late_is_not_lost(s3) -> None:
     assert files(s3, 2) == [late]
 
 
+def test_a_capture_named_by_a_clock_that_is_ahead_hides_no_later_one(s3) -> None:
+    ahead = capture(s3, 24 * 400)
+    take(s3, 1)
+    now = capture(s3, 1)
+    take(s3, 2)
+    assert (files(s3, 1), files(s3, 2)) == ([ahead], [now])
+    assert begin(s3, 3) is None
+
+
 def test_a_look_that_was_killed_is_begun_again_with_the_same_captures(s3) -> None:
     capture(s3, 1)
     begun = begin(s3, 2)
