@@ -37,6 +37,7 @@ with DAG(
         subject="Train {{ params.dataset_name }} again for {{ params.endpoint_name }}?",
         body=params.PROPOSAL_BODY,
         retrain=p("retrain"),
+        endpoint_name=p("endpoint_name"),
     )
     made = conf(p("data"), p("dataset_name"), p("endpoint_name"), p("conf"))
     train = TrainingRunOperator(

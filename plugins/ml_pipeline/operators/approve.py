@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Required, Unpack
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from ml_pipeline.aws.clients import AwsAccess
+from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.clients import AwsAccess, Client
 from ml_pipeline.operators.aws import TaskOptions
 from ml_pipeline.registry.approval import Approval
 from ml_pipeline.requests.types import Approved, Templated
@@ -79,19 +81,46 @@ class ApproveModelOperator(ApprovalOperator):
 class ApproveRetrainingOperator(ApprovalOperator):
     """Ask a person whether to train again; a rejection skips the training. With retrain="auto", no person is asked.
 
+    Airflow 3.3 takes an answer that comes before its scheduler knows that the asking process has ended for the end of
+    a killed task, and tries again. The answer is kept in S3, so that the next try acts on it. A cleared task asks anew.
+
     Args:
         retrain: "ask" or "auto".
+        endpoint_name: The endpoint that the proposal is about.
     """
 
-    template_fields = ("subject", "body", "retrain")
+    template_fields = ("subject", "body", "retrain", "endpoint_name")
 
-    def __init__(self, *, retrain: Templated, **kwargs: Unpack[ApprovalOptions]) -> None:
+    def __init__(
+        self, *, retrain: Templated, endpoint_name: Templated, **kwargs: Unpack[ApprovalOptions]
+    ) -> None:
         super().__init__(**kwargs)
         self.retrain = retrain
+        self.endpoint_name = endpoint_name
 
     def execute(self, context: Context) -> object:
-        """Ask, unless training starts by itself."""
+        """Ask, unless training starts by itself or the answer is there."""
         if self.retrain == "auto":
             self.log.info("retrain=auto: nothing to ask")
             return None
-        return super().execute(context)
+        s3, uri = self._kept(context)
+        if not objects.exists(s3, uri):
+            return super().execute(context)
+        answer = objects.read_json(s3, uri)
+        self.log.info("answered in an earlier try: %s", answer["chosen_options"][0])
+        return super().execute_complete(
+            context, {**answer, "responded_at": datetime.fromisoformat(answer["responded_at"])}
+        )
+
+    def execute_complete(self, context: Context, event: Event) -> object:
+        """Keep the answer, then proceed or skip."""
+        if "error" not in event:
+            s3, uri = self._kept(context)
+            objects.write_json(s3, uri, {**event, "responded_at": event["responded_at"].isoformat()})
+        return super().execute_complete(context, event)
+
+    def _kept(self, context: Context) -> tuple[Client, str]:
+        settings, ti = Settings.load(), context["ti"]
+        # Clearing raises max_tries, retrying does not.
+        uri = settings.s3(f"watch/{self.endpoint_name}/answers/{ti.run_id}/{ti.max_tries}.json")
+        return AwsAccess(settings.aws_conn_id).client("s3"), uri

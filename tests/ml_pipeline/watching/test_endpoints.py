@@ -9,6 +9,7 @@ import pytest
 from moto import mock_aws
 
 from ml_pipeline.watching.endpoints import watched
+from tests.ml_pipeline.fake_sagemaker import client_error
 
 TAGS = [{"Key": "project", "Value": "ml-pipeline"}, {"Key": "endpoint", "Value": "dogs"}]
 
@@ -20,9 +21,17 @@ class Deleting:
         self._client, self._call = client, call
 
     def __getattr__(self, name: str) -> Any:
-        if name == self._call:
-            self._client.delete_endpoint(EndpointName="dogs")
+        if name != self._call:
+            return getattr(self._client, name)
+        self._call = ""
+        self._client.delete_endpoint(EndpointName="dogs")
+        if name == "list_tags":  # moto has no answer for what is gone
+            return _gone
         return getattr(self._client, name)
+
+
+def _gone(**_: Any) -> None:
+    raise client_error("ValidationException", 'Could not find endpoint "dogs".')
 
 
 @pytest.mark.parametrize("call", ["list_tags", "describe_endpoint"])
