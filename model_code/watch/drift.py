@@ -88,7 +88,9 @@ class Drift:
     def _kernel(self) -> tuple[Rows, Rows, Rows]:
         """Mean and deviation of the reference, and frequencies of a Gaussian kernel with the median distance."""
         rows = self.reference.embeddings.astype(np.float32)
-        mean, deviation = rows.mean(axis=0), rows.std(axis=0) + np.float32(1e-6)
+        mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+        # A feature that hardly ever moves must not outweigh all others when it does.
+        deviation = np.maximum(deviation, 0.01 * deviation.mean() + np.float32(1e-6))
         generator = np.random.default_rng(0)
         one, other = generator.integers(0, len(rows), (2, _PAIRS))
         apart = (((rows[one] - rows[other]) / deviation) ** 2).sum(axis=1)
