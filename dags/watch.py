@@ -10,6 +10,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, task
 from ml_pipeline.dag import assets
 from ml_pipeline.dag import watch_params as params
 from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.operators.watch import WatchOperator
 
 with DAG(
@@ -61,7 +62,10 @@ with DAG(
         sample_photos=p("sample_photos"),
         queue_photos=p("queue_photos"),
     ).expand(begun=begin(p("endpoint_name")))
+    concluded = conclude.expand(taken=look.output)
     # Its own run, so that an open question does not hold up the next look; the same look never asks twice.
     TriggerDagRunOperator.partial(
         task_id="propose", trigger_dag_id="retraining_proposal", skip_when_already_exists=True
-    ).expand_kwargs(proposals(conclude.expand(taken=look.output), p("data"), p("retrain"), p("conf")))
+    ).expand_kwargs(proposals(concluded, p("data"), p("retrain"), p("conf")))
+    # A triggerer that died stopped no job.
+    concluded >> StopLeftoversOperator(task_id="stop_leftovers").as_teardown()

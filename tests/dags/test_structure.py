@@ -209,6 +209,8 @@ def test_a_proposal_is_a_run_of_its_own_that_the_next_look_does_not_wait_for(bag
     watch, proposal = dag(bag, "watch"), dag(bag, "retraining_proposal")
     assert watch.task_dict["begin"].downstream_task_ids == {"look"}
     assert "conclude" in watch.task_dict["look"].downstream_task_ids
+    assert watch.task_dict["conclude"].downstream_task_ids == {"proposals", "stop_leftovers"}
+    assert watch.task_dict["stop_leftovers"].is_teardown
     assert watch.max_active_runs == 1
     propose = watch.task_dict["propose"].partial_kwargs
     assert propose["trigger_dag_id"] == "retraining_proposal"
