@@ -114,6 +114,24 @@ def test_answers_of_an_earlier_release_are_still_read() -> None:
     assert (row["class"], row["second_class"], row["reason"]) == ("=cmd()", "b", "")
 
 
+@pytest.mark.parametrize(
+    ("answer", "cells"),
+    [
+        ({"unknown": True, "unknown_score": 0.97}, ("1", "0.97")),
+        ({"unknown": False, "unknown_score": 0.2}, ("0", "0.2")),
+        ({"unknown": None, "unknown_score": None}, ("", "")),  # a model of an older release
+        ({}, ("", "")),
+    ],
+    ids=["unknown", "known", "no score", "older server"],
+)
+def test_the_table_says_which_photos_are_unlike_every_class(
+    answer: dict[str, Any], cells: tuple[str, str]
+) -> None:
+    rows = batch.rows_of([("a.jpg", {"predictions": [{**ANSWER, **answer}]})])
+    (row,) = csv.DictReader(io.StringIO(batch.as_csv(rows)))
+    assert (row["unknown"], row["unknown_score"]) == cells
+
+
 def test_other_photos_are_another_job() -> None:
     def name_part(photos_uri: str) -> Any:
         operator = TransformOperator(task_id="predict", group="dogs", staged={"photos_uri": photos_uri})

@@ -104,6 +104,26 @@ def test_a_photo_of_the_picture_of_a_test_photo_is_left_out() -> None:
     assert len(alone) == 1
 
 
+def test_suspects_of_the_data_report_are_asked_about_but_for_those_of_the_test_split(s3, tmp_path) -> None:
+    folder = folder_of_photos(tmp_path / "photos", {"a": 8, "b": 8})
+    before = rows(s3, upload(s3, BUCKET, NAME, str(folder)))
+    suspects = [
+        {"key": sha256[:20], "class": label, "split": split.value, "suggestion": "b", "odds": 7.0}
+        for sha256, (label, split) in before.items()
+        if label == "a"
+    ]
+    asked = [suspect for suspect in suspects if suspect["split"] != "test"]
+    assert len(asked) < len(suspects)
+    assert reviews.enqueue_suspects(s3, BUCKET, NAME, suspects) == len(asked)
+    assert reviews.enqueue_suspects(s3, BUCKET, NAME, suspects) == 0
+    question = next(reviews.questions(s3, BUCKET, NAME))
+    assert (question.why, question.prediction, round(question.probability, 3)) == ("suspect", "b", 0.999)
+    assert s3.head_object(Bucket=BUCKET, Key=question.photo_uri.removeprefix(f"s3://{BUCKET}/"))
+    reviews.answer(s3, BUCKET, NAME, question.sha256, Action.LABEL, "b", "ann")
+    after = rows(s3, upload(s3, BUCKET, NAME, str(folder)))
+    assert after == {**before, question.sha256: ("b", before[question.sha256][1])}
+
+
 def test_a_forgotten_photo_does_not_come_back_from_its_source(s3, tmp_path) -> None:
     folder = folder_of_photos(tmp_path / "photos", {"a": 8, "b": 8})
     first = upload(s3, BUCKET, NAME, str(folder))
