@@ -13,10 +13,10 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local_aws.context import Context
+from local_aws.context import NO_ROLE, Context
 from local_aws.errors import AwsError
-from local_aws.gateway.json_service import Document
 from local_aws.gateway.responses import iso_time
+from local_aws.sagemaker.endpoints.fleet import Fleet
 from local_aws.sagemaker.s3_data import DataError, join, parse_uri, read_object
 from local_aws.state.resources import Missing, Resource
 
@@ -57,13 +57,13 @@ class AsyncQueue:
         """Keep requests that have not begun for the next start."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def accept(self, region: str, params: dict[str, Any], config: Document) -> Accepted:
+    def accept(self, region: str, params: dict[str, Any], fleet: Fleet) -> Accepted:
         """Record a request and queue it.
 
         Raises:
             AwsError: ValidationError for an endpoint that is not asynchronous.
         """
-        settings = config.get("AsyncInferenceConfig")
+        settings = fleet.config.get("AsyncInferenceConfig")
         if settings is None:
             raise AwsError(
                 "ValidationError",
@@ -82,6 +82,7 @@ class AsyncQueue:
             "Accepted": vars(accepted),
             "Topics": output.get("NotificationConfig", {}),
             "Received": time.time(),
+            "Role": fleet.role,
         }
         arn = self._context.arn(region, f"{KIND}/{name}")
         resource = self._context.store.create(Resource(KIND, region, name, arn, document))
@@ -103,7 +104,7 @@ class AsyncQueue:
     def _answer(self, resource: Resource) -> None:
         document = resource.document
         params, accepted = document["Params"], Accepted(**document["Accepted"])
-        s3 = self._context.client("s3", resource.region)
+        s3 = self._client("s3", resource)
         try:
             ttl = params.get("RequestTTLSeconds", DEFAULT_TTL_SECONDS)
             if time.time() - document["Received"] > ttl:
@@ -120,6 +121,9 @@ class AsyncQueue:
             return
         self._put(s3, accepted.output, content, content_type)
         self._tell(resource, "SuccessTopic", {"contentType": content_type, "outputLocation": accepted.output})
+
+    def _client(self, service: str, resource: Resource) -> Any:
+        return self._context.client(service, resource.region, resource.document.get("Role", NO_ROLE))
 
     def _put(self, s3: Any, location: str, body: bytes, content_type: str) -> None:
         if not location:
@@ -154,7 +158,7 @@ class AsyncQueue:
             "eventName": "InferenceResult",
         }
         try:
-            self._context.client("sns", resource.region).publish(TopicArn=arn, Message=json.dumps(message))
+            self._client("sns", resource).publish(TopicArn=arn, Message=json.dumps(message))
         except (ClientError, BotoCoreError) as error:
             logger.warning(
                 "the outcome of an asynchronous request could not be published to %s: %s", arn, error

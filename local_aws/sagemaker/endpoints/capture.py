@@ -33,6 +33,7 @@ class Captured:
     endpoint: str
     variant: str
     config: Mapping[str, Any]
+    role: str
     request: bytes
     request_type: str
     answer: bytes
@@ -59,6 +60,7 @@ def captured(
         endpoint.name,
         variant,
         config,
+        fleets[-1].role,
         request,
         params.get("ContentType", "application/octet-stream"),
         answer,
@@ -71,7 +73,7 @@ class Capture:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._lines: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
+        self._lines: dict[tuple[str, str, str, str, str], list[str]] = defaultdict(list)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="data capture", daemon=True)
 
@@ -89,7 +91,8 @@ class Capture:
         """Queue one exchange for the next flush."""
         if exchange is None:
             return
-        key = (exchange.region, exchange.config["DestinationS3Uri"], exchange.endpoint, exchange.variant)
+        destination = exchange.config["DestinationS3Uri"]
+        key = (exchange.region, exchange.role, destination, exchange.endpoint, exchange.variant)
         text = json.dumps(line(exchange, inference_id, datetime.now(UTC)))
         with self._lock:
             self._lines[key].append(text)
@@ -98,14 +101,14 @@ class Capture:
         """Write the collected lines: one object per endpoint and variant."""
         with self._lock:
             collected, self._lines = self._lines, defaultdict(list)
-        for (region, destination, endpoint, variant), lines in collected.items():
+        for (region, role, destination, endpoint, variant), lines in collected.items():
             now = datetime.now(UTC)
             bucket, prefix = parse_uri(destination)
             name = f"{now:%M-%S}-{now.microsecond // 1000:03d}-{uuid.uuid4()}.jsonl"
             key = join(prefix, endpoint, variant, f"{now:%Y/%m/%d/%H}", name)
             body = "".join(f"{text}\n" for text in lines).encode()
             try:
-                self._context.client("s3", region).put_object(Bucket=bucket, Key=key, Body=body)
+                self._context.client("s3", region, role).put_object(Bucket=bucket, Key=key, Body=body)
             except (ClientError, BotoCoreError) as error:
                 logger.warning("captured data of endpoint %s could not be written: %s", endpoint, error)
 

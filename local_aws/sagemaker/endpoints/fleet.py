@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from local_aws.context import Context
+from local_aws.context import NO_ROLE, Context
 from local_aws.errors import AwsError
 from local_aws.gateway.json_service import Document
 from local_aws.sagemaker.endpoints.variant import Variant, VariantSpec
+from local_aws.sagemaker.models import ROLE
 
 Plan = dict[str, Any]
 """The stored form of a fleet: {"id", "created", "config" (its document), "containers" {model name: container},
@@ -52,6 +53,12 @@ class Fleet:
             variant.weight = plan.get("weights", {}).get(spec.name, spec.weight)
             variant.desired = plan.get("counts", {}).get(spec.name, spec.count)
             self.variants[spec.name] = variant
+
+    @property
+    def role(self) -> str:
+        """The role of its models, with whose rights their data are read and written."""
+        container: Document = next(iter(self.plan["containers"].values()))
+        return container.get(ROLE) or NO_ROLE
 
     @property
     def config_name(self) -> str:

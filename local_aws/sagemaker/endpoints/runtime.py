@@ -157,7 +157,7 @@ class Runtime:
 
     def _accept(self, region: str, params: dict[str, Any], start_response: StartResponse) -> list[bytes]:
         endpoint = self._endpoint(region, params["EndpointName"])
-        accepted = self._async.accept(region, params, endpoint.fleets[0].config)
+        accepted = self._async.accept(region, params, endpoint.fleets[0])
         body = json.dumps({"InferenceId": accepted.inference_id}).encode()
         headers = [
             ("Content-Type", "application/json"),

@@ -217,6 +217,70 @@ def test_users_groups_boundaries_and_conditions(account: Account) -> None:
     assert refused(mine.s3.list_objects_v2, Bucket=BUCKET, Prefix="away/")[0] == "AccessDenied"
 
 
+def test_an_endpoint_reads_and_writes_with_its_models_role(account: Account) -> None:
+    """Who may invoke an endpoint does not thereby read what only the account may read."""
+    account.s3.put_object(Bucket=BUCKET, Key="served/model.tar.gz", Body=pack("one"))
+    for key in ("served/in", "secret"):
+        account.s3.put_object(Bucket=BUCKET, Key=key, Body=b"photo")
+    role = unique("server")
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sagemaker.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+    }
+    rights = [
+        {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{BUCKET}"},
+        {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": f"arn:aws:s3:::{BUCKET}/served/*"},
+    ]  # fmt: skip
+    iam = account.client("iam")
+    for name, statements in (("trust", [trust]), ("rights", rights)):
+        document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        if name == "trust":
+            iam.create_role(RoleName=role, AssumeRolePolicyDocument=document)
+        else:
+            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=document)
+    deployment = Deployment(account)
+    model, config = unique("model"), unique("config")
+    container = {
+        "Image": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/serving:1",
+        "ModelDataUrl": f"s3://{BUCKET}/served/model.tar.gz",
+    }
+    account.sagemaker.create_model(ModelName=model, ExecutionRoleArn=arn(role), PrimaryContainer=container)
+    variant = {
+        "VariantName": "a",
+        "ModelName": model,
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    }
+    output = {"S3OutputPath": f"s3://{BUCKET}/served/out", "S3FailurePath": f"s3://{BUCKET}/served/failed"}
+    capture = {
+        "EnableCapture": True, "InitialSamplingPercentage": 100, "CaptureOptions": [{"CaptureMode": "Output"}],
+        "DestinationS3Uri": f"s3://{BUCKET}/served/captured",
+    }  # fmt: skip
+    account.sagemaker.create_endpoint_config(
+        EndpointConfigName=config, ProductionVariants=[variant], DataCaptureConfig=capture,
+        AsyncInferenceConfig={"OutputConfig": output},
+    )  # fmt: skip
+    account.sagemaker.create_endpoint(EndpointName=deployment.endpoint, EndpointConfigName=config)
+    assert deployment.settled()["EndpointStatus"] == "InService"
+
+    def answer(key: str, member: str) -> str:
+        place = f"s3://{BUCKET}/{key}"
+        accepted = deployment.runtime.invoke_endpoint_async(
+            EndpointName=deployment.endpoint, InputLocation=place
+        )
+        made = accepted[member].removeprefix(f"s3://{BUCKET}/")
+        found = eventually(lambda: account.s3.list_objects_v2(Bucket=BUCKET, Prefix=made).get("Contents"))
+        return str(account.s3.get_object(Bucket=BUCKET, Key=found[0]["Key"])["Body"].read())
+
+    assert "photo" in answer("served/in", "OutputLocation")
+    refusal = answer("secret", "FailureLocation")
+    assert f"assumed-role/{role}/SageMaker is not authorized to perform: s3:GetObject" in refusal
+    assert deployment.ask()["version"] == "one"
+    eventually(lambda: account.s3.list_objects_v2(Bucket=BUCKET, Prefix="served/captured")["KeyCount"])
+    deployment.delete()
+
+
 @pytest.mark.slow
 def test_airflows_role_is_enough_for_the_pipelines_work(account: Account, airflow: Account) -> None:
     """The work of the DAGs, one after the other, with the roles of infra/ alone."""
