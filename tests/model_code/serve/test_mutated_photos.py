@@ -74,9 +74,9 @@ def mutate(data: bytes, draw: random.Random) -> bytes:
     return bytes(mutated)
 
 
-def bombard(server: Server, count: int) -> dict[int, int]:
+def bombard(server: Server, count: int, seed: int = 7) -> dict[int, int]:
     """Send `count` mutated photos; asserts all the way that the server and its answers stay the same."""
-    base, draw = originals(), random.Random(7)
+    base, draw = originals(), random.Random(seed)
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     expected = {}
     statuses: dict[int, int] = {}
@@ -125,11 +125,13 @@ def test_a_share_of_mutated_photos(toy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
-def test_a_hundred_thousand_mutated_photos(toy: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_hundred_thousand_mutated_photos(toy: Path, tmp_path: Path, seed: int) -> None:
     with Server(toy, tmp_path, *FIXED, "--access-log", "off") as server:
-        statuses = bombard(server, WHOLE)
-    assert sum(statuses.values()) == WHOLE
+        statuses = bombard(server, WHOLE // 4, seed)
+    assert sum(statuses.values()) == WHOLE // 4
+    assert min(statuses[status] for status in (200, 400, 413, 415)) > WHOLE / 1000
 
 
 def test_photos_of_24_megapixels_and_more_are_answered(toy: Path, tmp_path: Path) -> None:
