@@ -182,6 +182,7 @@ def _start_in_background(settings: Settings) -> None:
         argv += ["--quota", f"{instance_type}={limit}"]
     log = settings.state / state_folder.LOG
     with log.open("ab") as file:
+        os.fchmod(file.fileno(), 0o600)
         begin = file.tell()
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True

@@ -50,6 +50,7 @@ def locked(state: Path) -> Iterator[None]:
         StartupError: another local_aws holds it.
     """
     with (state / LOCK).open("w") as file:
+        os.fchmod(file.fileno(), 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -121,6 +121,20 @@ def test_its_files_are_its_own_as_soon_as_it_starts(own_cloud: Start) -> None:
     assert state_folder.read_number(cloud.state / state_folder.PID) == pid
 
 
+def test_no_other_user_of_the_machine_reads_its_state(own_cloud: Start) -> None:
+    cloud = own_cloud("--auth", "required")
+    files = [path for path in cloud.state.rglob("*") if not path.is_symlink()]
+    assert {path.name for path in files} >= {
+        "credentials",
+        "local_aws.log",
+        "lock",
+        "metadata.sqlite",
+        "token",
+        "s3",
+    }
+    assert [path for path in (cloud.state, *files) if path.stat().st_mode & 0o077] == []
+
+
 def test_services_reach_each_other_while_they_start(tmp_path: Path) -> None:
     settings = Settings(tmp_path, IMAGES, port=0)
     store, logs = Store(tmp_path / "metadata.sqlite", status_member), LogStore(tmp_path / "logs.sqlite")
