@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from model_code.data.photos import PhotoError, PhotoReason
 from model_code.predict.sessions import Floats
 from model_code.predict.unknown import Unknown
+from model_code.process.cells import cell
 from model_code.serve.http.messages import HttpError, Response
 from model_code.serve.payload import Format, Options, Query
 from model_code.serve.settings import Refusals
@@ -170,17 +172,18 @@ class Writer:
     def _csv(self, outcomes: Sequence[Outcome], options: Options) -> bytes:
         """Per photo: class, probability, abstain (0 or 1), then the further classes with theirs.
 
-        No header, so that parts of a batch can be joined; a line that was refused is `,,,<message>`.
+        No header, so that parts of a batch can be joined; a line that was refused is `,,,<message>`. A name that a
+        spreadsheet would execute begins with an apostrophe.
         """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         for outcome in outcomes:
             if not isinstance(outcome, Answer):
-                rows.writerow(["", "", "", refusal(outcome).message])
+                rows.writerow(["", "", "", cell(refusal(outcome).message)])
                 continue
             (name, probability), *others = self._top(self.classes, outcome, options.top_k)
             abstain = int(probability < self.abstain_threshold)
-            rows.writerow([name, probability, abstain, *(field for pair in others for field in pair)])
+            rows.writerow(map(cell, [name, probability, abstain, *chain.from_iterable(others)]))
         return text.getvalue().encode()
 
     def _png(self, outcomes: Sequence[Outcome]) -> Response:

@@ -17,6 +17,7 @@ from ml_pipeline.aws.clients import Client
 from ml_pipeline.requests.transform import MAX_PAYLOAD_MB
 from ml_pipeline.requests.types import Document, Staged, Tabled
 from ml_pipeline.settings import Settings
+from model_code.process.cells import cell
 
 COLUMNS = (
     "photo",
@@ -29,8 +30,6 @@ COLUMNS = (
     "unknown_score",
     "reason",
 )
-# A spreadsheet takes a cell that begins with one of these for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MAX_BYTES = MAX_PAYLOAD_MB << 20
 
 Row = dict[str, Any]
@@ -144,12 +143,8 @@ def as_csv(rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
-
-
-def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _failed(photo: str, reason: str) -> Row:

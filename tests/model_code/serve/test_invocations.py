@@ -125,6 +125,16 @@ def test_csv(server: Server) -> None:
     assert len(row) == 5
 
 
+def test_a_class_in_csv_is_no_formula(tmp_path: Path) -> None:
+    toy = write_toy(tmp_path / "toy", classes=("=cmd()", "@sum", "-5"))
+    with Server(toy, tmp_path, *FIXED) as server:
+        reply = server.invoke(RED, "image/png", "?top_k=3", Accept="text/csv")
+        (row,) = csv.reader(io.StringIO(reply.body.decode()))
+        assert [row[0], row[3], row[5]] == ["'=cmd()", *sorted(("'@sum", "'-5"), key=row.index)]
+        assert float(row[1]) > 0.5
+        assert server.invoke(RED, "image/png").json()["predictions"][0]["class"] == "=cmd()"
+
+
 @pytest.mark.parametrize(
     ("accept", "content_type"),
     [

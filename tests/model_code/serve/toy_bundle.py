@@ -138,6 +138,7 @@ def write_toy(
     slow: bool = False,
     hangs: bool = False,
     abstain_threshold: float = 0.5,
+    classes: tuple[str, str, str] = CLASSES,
 ) -> Path:
     """Write an unpacked toy bundle.
 
@@ -155,7 +156,7 @@ def write_toy(
         {
             "name": "toy",
             "architecture": "toy",
-            "classes": list(CLASSES),
+            "classes": list(classes),
             "transform": TRANSFORM.to_dict(),
             "temperature": TEMPERATURE,
             "abstain_threshold": abstain_threshold,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from model_code.data.shards import ShardInfo, index_shard, key_of, read_shard, read_split, write_shard
+from model_code.process.cells import cell
 from model_code.watch.captures import photos_in
 
 
@@ -96,7 +97,8 @@ def _line(line: bytes, traces: Traces) -> bool:
 
 def _table(body: bytes, traces: Traces) -> bytes:
     rows = list(csv.reader(io.StringIO(body.decode(errors="replace"))))
-    left = [row for row in rows if not row or row[0] not in traces.names]
+    names = traces.names | {cell(name) for name in traces.names}
+    left = [row for row in rows if not row or row[0] not in names]
     if len(left) == len(rows):
         return body
     text = io.StringIO()
