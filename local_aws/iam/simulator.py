@@ -2,7 +2,8 @@
 
 Without enforcement a role is taken at its word: the simulator makes a role that it is asked about and does
 not know, trusted by SageMaker, and a role without any policy may do everything, which is how local_aws itself
-treats it. A role with policies is simulated by them.
+treats it. A role with policies is simulated by them. With `--iam enforce` an unknown role is an error, and a role
+without a policy may do nothing.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ class PolicySimulator:
         if ":role/" not in arn:
             raise AwsError("InvalidInput", f"local_aws simulates the policies of roles only, not of {arn}.")
         policies = self._policies(arn.rpartition("/")[2], form)
+        known = bool(policies) or self._context.settings.enforce_iam
         resources = _members(form, "ResourceArns") or ["*"]
         results = [
-            (action, resource, decide(policies, Access(action, resource)) if policies else Decision.ALLOWED)
+            (action, resource, decide(policies, Access(action, resource)) if known else Decision.ALLOWED)
             for action in _members(form, "ActionNames")
             for resource in resources
         ]
@@ -81,6 +83,8 @@ class PolicySimulator:
         except ClientError as error:
             if error.response["Error"]["Code"] != "NoSuchEntity":
                 raise
+            if self._context.settings.enforce_iam:
+                raise AwsError("NoSuchEntity", f"The role with name {role} cannot be found.") from error
             logger.info("role %s was simulated and is not known: it is made", role)
             iam.create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(TRUST))
         return [

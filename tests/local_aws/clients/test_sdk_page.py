@@ -56,7 +56,7 @@ def test_the_examples_of_the_page_run(signed: LocalAws, tmp_path: Path) -> None:
     assert "['numbers/a.csv']" in found
     assert "{'photo': ['a.jpg', 'b.jpg'], 'label': [0, 1]}" in found
     assert "rows 2" in found
-    assert "answer 6" in found
+    assert "answer [[6.0]]" in found
     assert "transformed ['6', '14']" in found
     sagemaker = signed.client("sagemaker")
     jobs = sagemaker.list_training_jobs()["TrainingJobSummaries"]

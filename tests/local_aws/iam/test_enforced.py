@@ -55,6 +55,18 @@ def airflow(account: Account) -> Account:
     return account.of("ml-pipeline-airflow")
 
 
+def test_the_simulator_knows_the_roles_that_there_are(account: Account) -> None:
+    def simulate(role: str) -> Any:
+        arn = f"arn:aws:iam::123456789012:role/{role}"
+        return account.client("iam").simulate_principal_policy(
+            PolicySourceArn=arn, ActionNames=["s3:ListAllMyBuckets"]
+        )
+
+    assert simulate("outsider")["EvaluationResults"][0]["EvalDecision"] == "implicitDeny"
+    with pytest.raises(ClientError, match="NoSuchEntity"):
+        simulate("nobody")
+
+
 def refused(call: Any, **params: Any) -> tuple[str, str]:
     with pytest.raises(ClientError) as caught:
         call(**params)
