@@ -64,7 +64,7 @@ def test_the_simulator_knows_the_roles_that_there_are(account: Account) -> None:
 
     assert simulate("outsider")["EvaluationResults"][0]["EvalDecision"] == "implicitDeny"
     with pytest.raises(ClientError, match="NoSuchEntity"):
-        simulate("nobody")
+        simulate("absent")
 
 
 def refused(call: Any, **params: Any) -> tuple[str, str]:
