@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from ml_pipeline.dag import docs, params
-from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.dag.tasks import stage, table
 from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.operators.transform import TransformOperator
@@ -29,3 +29,5 @@ with DAG(
         instance_count=p("instance_count"),
     )
     table(predict.output) >> StopLeftoversOperator(task_id="stop_leftovers").as_teardown()
+
+    finish(dag)

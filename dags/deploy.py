@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from ml_pipeline.dag import assets, docs, params
-from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.dag.tasks import choose_version, keep_champion, smoke_test
 from ml_pipeline.operators.deploy import DeployEndpointOperator
@@ -35,7 +35,8 @@ with DAG(
         bake_seconds=p("bake_seconds"),
         capture_percent=chosen["capture_percent"],
         capture_days=chosen["capture_days"],
-        outlets=[assets.endpoint()],
+        inlets=[assets.MODELS],
+        outlets=[assets.ENDPOINT],
         on_success_callback=PipelineNotifier("deployed"),
     )
     answers = smoke_test(chosen, chosen, deploy.output)
@@ -45,3 +46,5 @@ with DAG(
     ).as_teardown()
 
     answers >> keep_champion(chosen) >> stop_leftovers
+
+    finish(dag)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from ml_pipeline.dag import docs, params
-from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.dag.tasks import sweep
 
 with DAG(
@@ -21,3 +21,5 @@ with DAG(
     p = dag.param
 
     sweep(p("days"), p("instance_hours"), p("dry_run"))
+
+    finish(dag)

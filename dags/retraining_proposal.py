@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import DAG, task
 
 from ml_pipeline.dag import watch_params as params
-from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.operators.approve import ApproveRetrainingOperator
 from ml_pipeline.operators.retrain import TrainingRunOperator
 
@@ -48,3 +48,5 @@ with DAG(
         poke_interval=10,
     )
     made >> ask >> train
+
+    finish(dag)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from ml_pipeline.dag import assets, docs, params
-from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.dag.tasks import decide, upload
 from ml_pipeline.operators.retrain import TrainingRunOperator
 
@@ -33,3 +33,5 @@ with DAG(
         conf=decide(dataset, p("data"), p("seed"), p("group_lookalikes"), p("force"), p("conf")),
         poke_interval=10,
     )
+
+    finish(dag)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from ml_pipeline.dag import docs, params
-from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.dag.tasks import take_down
 
 with DAG(
@@ -19,3 +19,5 @@ with DAG(
     **dag_defaults(),
 ) as dag:
     take_down(dag.param("endpoint_name"))
+
+    finish(dag)

@@ -14,9 +14,9 @@ from airflow.sdk import (
 )
 
 from ml_pipeline.dag import assets, docs, params
-from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.dag.notifier import PipelineNotifier
-from ml_pipeline.dag.tasks import choose, plan, report, smoke_test, upload, weights
+from ml_pipeline.dag.tasks import bill, choose, plan, smoke_test, upload, weights
 from ml_pipeline.operators.approve import ApproveModelOperator
 from ml_pipeline.operators.check import CheckDataOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
@@ -48,124 +48,138 @@ with DAG(
     p = dag.param
 
     recipe = {name: p(name) for name in ("strategy", "architecture", "seed", "hyperparameters", "ranges")}
-    planned = plan()
-    dataset = upload(p("data"), p("dataset_name"), p("seed"), p("group_lookalikes"), p("force"))
-    pretrained = weights(p("weights"), p("architecture"))
-    embed = EmbedOperator(
-        task_id="embed",
-        dataset=dataset,
-        weights=pretrained,
-        strategy=p("strategy"),
-        architecture=p("architecture"),
-        views=p("views"),
-        force=p("force"),
-        instance_type=p("embed_instance_type"),
-        instance_count=p("embed_instance_count"),
-    )
-    check_data = CheckDataOperator(
-        task_id="check_data",
-        dataset=dataset,
-        embeddings=embed.output,
-        max_suspect_share=p("max_suspect_share"),
-        instance_type=p("embed_instance_type"),
-    )
+    with TaskGroup("prepare", prefix_group_id=False):
+        planned = plan()
+        dataset = upload(p("data"), p("dataset_name"), p("seed"), p("group_lookalikes"), p("force"))
+        pretrained = weights(p("weights"), p("architecture"))
+    with TaskGroup("data", prefix_group_id=False):
+        embed = EmbedOperator(
+            task_id="embed",
+            dataset=dataset,
+            weights=pretrained,
+            strategy=p("strategy"),
+            architecture=p("architecture"),
+            views=p("views"),
+            force=p("force"),
+            instance_type=p("embed_instance_type"),
+            instance_count=p("embed_instance_count"),
+            inlets=[assets.DATASETS],
+        )
+        check_data = CheckDataOperator(
+            task_id="check_data",
+            dataset=dataset,
+            embeddings=embed.output,
+            max_suspect_share=p("max_suspect_share"),
+            instance_type=p("embed_instance_type"),
+        )
     material = {"dataset": dataset, "weights": pretrained, "embeddings": embed.output, "recipe": recipe}
-    tune = HyperparameterTuningOperator(
-        task_id="tune",
-        **material,
-        tune_mode=p("tune_mode"),
-        trials=p("trials"),
-        parallel_trials=p("parallel_trials"),
-        tune_strategy=p("tune_strategy"),
-        early_stopping=p("early_stopping"),
-        target=p("target"),
-        patience_trials=p("patience_trials"),
-        stop_when_converged=p("stop_when_converged"),
-        warm_start=p("warm_start"),
-        instance_type=p("tune_instance_type"),
-        spot=p("spot"),
-        keep_alive=p("keep_alive"),
-        max_job_hours=p("max_job_hours"),
-    )
-    train = TrainingOperator(
-        task_id="train",
-        **material,
-        tuning=tune.output,
-        instance_type=p("train_instance_type"),
-        instance_count=p("train_instance_count"),
-        spot=p("spot"),
-        keep_alive=p("keep_alive"),
-        max_job_hours=p("max_job_hours"),
-    )
-    with TaskGroup("ec2", prefix_group_id=True):
-        create = CreateInstanceOperator(
-            task_id="create", instance_type=p("train_instance_type"), max_job_hours=p("max_job_hours")
-        ).as_setup()
-        train_on_ec2 = Ec2TrainingOperator(
-            task_id="train",
-            machine=create.output,
+    with TaskGroup("model", prefix_group_id=False):
+        tune = HyperparameterTuningOperator(
+            task_id="tune",
             **material,
-            tuning=tune.output,
+            tune_mode=p("tune_mode"),
+            trials=p("trials"),
+            parallel_trials=p("parallel_trials"),
+            tune_strategy=p("tune_strategy"),
+            early_stopping=p("early_stopping"),
+            target=p("target"),
+            patience_trials=p("patience_trials"),
+            stop_when_converged=p("stop_when_converged"),
+            warm_start=p("warm_start"),
+            instance_type=p("tune_instance_type"),
+            spot=p("spot"),
+            keep_alive=p("keep_alive"),
             max_job_hours=p("max_job_hours"),
         )
-        terminate = TerminateInstanceOperator(task_id="terminate").as_teardown(setups=create)
-    evaluate = EvaluateOperator(
-        task_id="evaluate",
-        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
-        dataset=dataset,
-        training=[train.output, train_on_ec2.output],
-        group=dataset["name"],
-        instance_type=p("evaluate_instance_type"),
-        max_job_hours=p("max_job_hours"),
-    )
-    gate = GateOperator(
-        task_id="gate",
-        dataset=dataset,
-        evaluation=evaluate.output,
-        min_accuracy=p("min_accuracy"),
-        margin=p("margin"),
-        burden=p("burden"),
-    )
-    register = RegisterModelOperator(
-        task_id="register",
-        group=dataset["name"],
-        dataset=dataset,
-        evaluation=evaluate.output,
-        instance_type=p("endpoint_instance_type"),
-        approval=docs.APPROVAL,
-    )
-    approve = ApproveModelOperator(
-        task_id="approve",
-        subject="Deploy this model of {{ ti.xcom_pull(task_ids='upload')['name'] }}?",
-        body=docs.APPROVAL_BODY,
-        approval=docs.APPROVAL,
-        package=register.output,
-    )
-    deploy = DeployEndpointOperator(
-        task_id="deploy",
-        endpoint_name=docs.ENDPOINT,
-        package=register.output,
-        replace_endpoint=p("replace_endpoint"),
-        instance_type=p("endpoint_instance_type"),
-        instance_count=p("endpoint_instance_count"),
-        max_count=p("endpoint_max_count"),
-        canary_percent=p("canary_percent"),
-        bake_seconds=p("bake_seconds"),
-        capture_percent=p("capture_percent"),
-        capture_days=p("capture_days"),
-        outlets=[assets.endpoint()],
-        on_success_callback=PipelineNotifier("deployed"),
-    )
-    answers = smoke_test(dataset, evaluate.output, deploy.output)
-    # Teardowns always run, and do not decide whether the run succeeded.
-    bill = report().as_teardown()
-    stop_leftovers = StopLeftoversOperator(
-        task_id="stop_leftovers", endpoint_name=docs.ENDPOINT
-    ).as_teardown()
+        chosen = choose(p("train_on"))
+        train = TrainingOperator(
+            task_id="train",
+            **material,
+            tuning=tune.output,
+            instance_type=p("train_instance_type"),
+            instance_count=p("train_instance_count"),
+            spot=p("spot"),
+            keep_alive=p("keep_alive"),
+            max_job_hours=p("max_job_hours"),
+        )
+        with TaskGroup("ec2", prefix_group_id=True):
+            create = CreateInstanceOperator(
+                task_id="create", instance_type=p("train_instance_type"), max_job_hours=p("max_job_hours")
+            ).as_setup()
+            train_on_ec2 = Ec2TrainingOperator(
+                task_id="train",
+                machine=create.output,
+                **material,
+                tuning=tune.output,
+                max_job_hours=p("max_job_hours"),
+            )
+            terminate = TerminateInstanceOperator(task_id="terminate").as_teardown(setups=create)
+    with TaskGroup("decision", prefix_group_id=False):
+        evaluate = EvaluateOperator(
+            task_id="evaluate",
+            trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+            dataset=dataset,
+            training=[train.output, train_on_ec2.output],
+            group=dataset["name"],
+            instance_type=p("evaluate_instance_type"),
+            max_job_hours=p("max_job_hours"),
+            outlets=[assets.EVALUATIONS],
+        )
+        gate = GateOperator(
+            task_id="gate",
+            dataset=dataset,
+            evaluation=evaluate.output,
+            min_accuracy=p("min_accuracy"),
+            margin=p("margin"),
+            burden=p("burden"),
+        )
+        register = RegisterModelOperator(
+            task_id="register",
+            group=dataset["name"],
+            dataset=dataset,
+            evaluation=evaluate.output,
+            instance_type=p("endpoint_instance_type"),
+            approval=docs.APPROVAL,
+            inlets=[assets.EVALUATIONS],
+            outlets=[assets.MODELS],
+        )
+        approve = ApproveModelOperator(
+            task_id="approve",
+            subject="Deploy this model of {{ ti.xcom_pull(task_ids='upload')['name'] }}?",
+            body=docs.APPROVAL_BODY,
+            approval=docs.APPROVAL,
+            package=register.output,
+        )
+    with TaskGroup("service", prefix_group_id=False):
+        deploy = DeployEndpointOperator(
+            task_id="deploy",
+            endpoint_name=docs.ENDPOINT,
+            package=register.output,
+            replace_endpoint=p("replace_endpoint"),
+            instance_type=p("endpoint_instance_type"),
+            instance_count=p("endpoint_instance_count"),
+            max_count=p("endpoint_max_count"),
+            canary_percent=p("canary_percent"),
+            bake_seconds=p("bake_seconds"),
+            capture_percent=p("capture_percent"),
+            capture_days=p("capture_days"),
+            inlets=[assets.MODELS],
+            outlets=[assets.ENDPOINT],
+            on_success_callback=PipelineNotifier("deployed"),
+        )
+        answers = smoke_test(dataset, evaluate.output, deploy.output)
+    with TaskGroup("end", prefix_group_id=False):
+        # Teardowns always run, and do not decide whether the run succeeded.
+        billed = bill().as_teardown()
+        stop_leftovers = StopLeftoversOperator(
+            task_id="stop_leftovers", endpoint_name=docs.ENDPOINT
+        ).as_teardown()
 
     planned >> [dataset, pretrained]
     check_data >> tune
-    tune >> choose(p("train_on")) >> [train, create]
+    tune >> chosen >> [train, create]
     # The result of terminate is the bill of the instance.
-    train_on_ec2 >> terminate >> bill
-    evaluate >> gate >> register >> approve >> deploy >> answers >> bill >> stop_leftovers
+    train_on_ec2 >> terminate >> billed
+    evaluate >> gate >> register >> approve >> deploy >> answers >> billed >> stop_leftovers
+
+    finish(dag)

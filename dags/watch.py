@@ -9,7 +9,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, task
 
 from ml_pipeline.dag import assets
 from ml_pipeline.dag import watch_params as params
-from ml_pipeline.dag.defaults import dag_defaults
+from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.operators.watch import WatchOperator
 
@@ -34,7 +34,7 @@ with DAG(
 
         return watch.begin(endpoint_name, params)  # type: ignore[return-value]
 
-    @task(outlets=[assets.looks()])
+    @task(inlets=[assets.ENDPOINT], outlets=[assets.LOOKS])
     def conclude(taken: Any, params: Any = None) -> Any:
         """Say what a look means: quiet, an alarm, or a proposal."""
         from airflow.sdk import get_current_context
@@ -69,3 +69,5 @@ with DAG(
     ).expand_kwargs(proposals(concluded, p("data"), p("retrain"), p("conf")))
     # A triggerer that died stopped no job.
     concluded >> StopLeftoversOperator(task_id="stop_leftovers").as_teardown()
+
+    finish(dag)

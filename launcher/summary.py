@@ -13,7 +13,7 @@ from rich.table import Table
 FEW_PHOTOS = 20
 TASKS = (
     "plan", "upload", "weights", "embed", "check_data", "tune", "train", "evaluate", "gate", "register", "approve",
-    "deploy", "smoke_test", "report",
+    "deploy", "smoke_test", "bill",
 )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def print_summary(console: Console, results: Mapping[str, Any], notes: tuple[str
     ):
         if results.get(name):
             section(console, results[name])
-    _money(console, results.get("plan"), results.get("report"))
+    _money(console, results.get("plan"), results.get("bill"))
     for note in notes:
         console.print(f"[yellow]note[/]  {escape(note)}")
 

@@ -7,14 +7,16 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from ml_pipeline.console import PREFIX, Console
-from ml_pipeline.operators.links import LogLink, ReportLink, SageMakerLink
+from ml_pipeline.dag.notes import NoteWriter
+from ml_pipeline.operators.links import ConsoleLink, LogLink, ReportLink, SageMakerLink
 
 
 class MlPipelinePlugin(AirflowPlugin):
-    """Register the console, and the operator links so that the api-server may show them."""
+    """Register the console, the writer of notes, and the operator links so that the api-server may show them."""
 
     name = "ml_pipeline"
-    operator_extra_links: ClassVar[list[object]] = [SageMakerLink(), LogLink(), ReportLink()]
+    operator_extra_links: ClassVar[list[object]] = [SageMakerLink(), LogLink(), ReportLink(), ConsoleLink()]
+    listeners: ClassVar[list[object]] = [NoteWriter()]
     fastapi_apps: ClassVar[list[dict[str, Any]]] = [
         {"app": Console(), "url_prefix": PREFIX, "name": "ML pipeline console"}
     ]

@@ -34,14 +34,14 @@ EDGES = {
     "train": {"evaluate"},
     "ec2.create": {"ec2.train", "ec2.terminate"},
     "ec2.train": {"evaluate", "ec2.terminate"},
-    "ec2.terminate": {"report"},
+    "ec2.terminate": {"bill"},
     "evaluate": {"gate", "register", "smoke_test"},
     "gate": {"register"},
     "register": {"approve", "deploy"},
     "approve": {"deploy"},
     "deploy": {"smoke_test"},
-    "smoke_test": {"report"},
-    "report": {"stop_leftovers"},
+    "smoke_test": {"bill"},
+    "bill": {"stop_leftovers"},
     "stop_leftovers": set(),
 }
 
@@ -109,7 +109,7 @@ def test_only_the_branch_loosens_the_trigger_rule(bag: DagBag) -> None:
 @pytest.mark.parametrize(
     ("dag_id", "teardowns"),
     [
-        ("train_and_deploy", {"report", "stop_leftovers", "ec2.terminate"}),
+        ("train_and_deploy", {"bill", "stop_leftovers", "ec2.terminate"}),
         ("batch_predict", {"stop_leftovers"}),
         ("deploy", {"stop_leftovers"}),
         ("scheduled_retraining", set()),

@@ -11,7 +11,7 @@ from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.costs import rates
 from ml_pipeline.costs.prices import Prices
 from ml_pipeline.costs.rates import Rate
-from ml_pipeline.requests.types import Bill, BillLine, Document, Params
+from ml_pipeline.requests.types import Bill, BillLine, Document, Params, Planned
 from ml_pipeline.settings import Settings
 
 # Lines of the bill for training, and the tasks whose metrics hold its rate.
@@ -46,6 +46,29 @@ def make(client: Client, prices: Prices, results: Results) -> Bill:
         "steps": lines,
         "note": f"estimate: billable seconds x price of {prices.as_of} in {prices.region}",
     }
+
+
+def table(planned: Planned | None, bill: Bill) -> list[str]:
+    """Return a text table of the plan against the bill: a line per step, then the totals."""
+    plan = {row["step"]: row for row in planned["steps"]} if planned else {}
+    paid = {row["step"]: row for row in bill["steps"]}
+    lines = [f"{'step':<11} {'machines':<19} {'planned':>9} {'billed':>9} {'planned':>10} {'billed':>10}"]
+    for step in [*plan, *(name for name in paid if name not in plan)]:
+        expected, found = plan.get(step), paid.get(step)
+        machine = found or expected
+        assert machine is not None
+        lines.append(
+            f"{step:<11} {machine['instance_count']} x {machine['instance_type']:<15} "
+            f"{_cell(expected and expected['seconds'], '{:,.0f} s'):>9} "
+            f"{_cell(found and found['billable_seconds'], '{:,.0f} s'):>9} "
+            f"{_cell(expected and expected['usd'], '${:.4f}'):>10} {_cell(found and found['usd'], '${:.4f}'):>10}"
+        )
+    total = _cell(planned and planned["estimate_usd"], "${:.4f}")
+    return [*lines, f"{'total':<51} {total:>10} {_cell(bill['usd'], '${:.4f}'):>10}"]
+
+
+def _cell(value: float | None, shape: str) -> str:
+    return "-" if value is None else shape.format(value)
 
 
 def measured(

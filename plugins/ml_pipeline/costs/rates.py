@@ -79,6 +79,16 @@ def comparison(rates: Iterable[Rate], prices: Prices, architecture: str) -> list
     return sorted(rows, key=_by_price)
 
 
+def lines(table: Iterable[ComparedMachine]) -> list[str]:
+    """Return a text table of the machines that jobs measured."""
+    rows = [row for row in table if row["photos_per_second"] is not None]
+    return [f"{'machine':<16} {'work':<9} {'photos/s':>9} {'$/million':>10}  measured"] * bool(rows) + [
+        f"{row['instance_type']:<16} {row['work']:<9} {row['photos_per_second']:9.1f} "
+        f"{row['usd_per_million_photos']:10.2f}  {row['measured']}"
+        for row in rows
+    ]
+
+
 def usd_per_million(usd_per_hour: float, photos_per_second: float | None) -> float | None:
     """Apply FORMULA; None without a rate."""
     if not photos_per_second:

@@ -8,6 +8,15 @@ from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.settings import watched_queue
 
 _PHOTOS = "ml-pipeline-photos"
+PLANS = Asset("ml-pipeline-plans")
+DATASETS = Asset("ml-pipeline-datasets")
+EVALUATIONS = Asset("ml-pipeline-evaluations")
+MODELS = Asset("ml-pipeline-models")
+ENDPOINT = Asset("ml-pipeline-endpoint")
+BILLS = Asset("ml-pipeline-bills")
+LOOKS = Asset("ml-pipeline-looks")
+PREDICTIONS = Asset("ml-pipeline-predictions")
+LEFTOVERS = Asset("ml-pipeline-leftovers")
 
 
 def photos() -> Asset:
@@ -19,13 +28,3 @@ def photos() -> Asset:
         return Asset(_PHOTOS)
     trigger = PhotoQueueTrigger(queue.url, queue.quiet_seconds, AwsAccess(queue.aws_conn_id).to_dict())
     return Asset(_PHOTOS, watchers=[AssetWatcher(name="photo-queue", trigger=trigger)])
-
-
-def endpoint() -> Asset:
-    """Return the endpoint that train_and_deploy brings into service."""
-    return Asset("ml-pipeline-endpoint")
-
-
-def looks() -> Asset:
-    """Asset of the watch's findings at an endpoint; the page is in the event's task."""
-    return Asset("ml-pipeline-looks")

@@ -5,8 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from airflow.sdk import DAG
+
+from ml_pipeline.dag import notes
 from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.errors import RETRIES, PaidWorkRetryPolicy
+from ml_pipeline.operators.links import ConsoleLink
 
 
 def dag_defaults(*, scheduled: bool = False) -> dict[str, Any]:
@@ -23,8 +27,18 @@ def dag_defaults(*, scheduled: bool = False) -> dict[str, Any]:
             "owner": "ml-pipeline",
             # On the task, not on the DAG: only the task knows its exception, such as the alarm of a rollback.
             "on_failure_callback": PipelineNotifier("failed"),
+            "post_execute": notes.attach,
             "retries": RETRIES,
             "retry_delay": timedelta(seconds=10),
             "retry_policy": PaidWorkRetryPolicy(),
         },
     }
+
+
+def finish(dag: DAG) -> None:
+    """Give every task a name in words and a link to the console. Called at the end of a DAG file."""
+    for task in dag.tasks:
+        if not task.is_mapped:
+            # The constructor's argument; Airflow has no setter, and a name per task would repeat its id.
+            task._task_display_name = task.task_id.rpartition(".")[2].replace("_", " ").capitalize()
+            task.operator_extra_links = (*task.operator_extra_links, ConsoleLink())

@@ -7,8 +7,8 @@ DOC = """\
 class; everything else has a default.
 
 `upload` -> `embed` -> `check_data` -> `tune` -> `train` -> `evaluate` -> `gate` -> `register` -> `approve` ->
-`deploy` -> `smoke_test`. `plan` estimates the cost, `report` is the bill. A task that is cleared or retried finds its
-job again; a task that is killed stops it.
+`deploy` -> `smoke_test`. `plan` estimates the cost, `bill` holds it against what was billed. A task that is cleared
+or retried finds its job again; a task that is killed stops it.
 """
 
 BATCH_DOC = """\

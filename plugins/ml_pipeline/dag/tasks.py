@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import task
 
 from ml_pipeline.aws.clients import AwsAccess, Client
+from ml_pipeline.dag import assets
 from ml_pipeline.requests.types import (
+    Billed,
     Chosen,
     Deployed,
     Evaluated,
     Params,
     Planned,
-    Reported,
     SmokeTested,
     Staged,
     StoredWeights,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@task
+@task(outlets=[assets.PLANS])
 def plan(params: Params | None = None) -> Planned:
     """Estimate cost and time; refuse a run that is impossible, over budget or would take over an endpoint."""
     from ml_pipeline.aws import s3 as objects
@@ -68,7 +69,7 @@ def plan(params: Params | None = None) -> Planned:
     return planned
 
 
-@task
+@task(outlets=[assets.DATASETS])
 def upload(
     data: str,
     dataset_name: str,
@@ -161,9 +162,9 @@ def smoke_test(
     return result
 
 
-@task
-def report(params: Params | None = None, ti: TaskInstance | None = None) -> Reported:
-    """Add up billable seconds, and compare instance types by what was measured on them."""
+@task(outlets=[assets.BILLS])
+def bill(params: Params | None = None, ti: TaskInstance | None = None) -> Billed:
+    """Hold the bill against the plan, and compare instance types by what was measured on them."""
     from ml_pipeline.costs import bill, rates
     from ml_pipeline.costs.prices import Prices
 
@@ -177,7 +178,7 @@ def report(params: Params | None = None, ti: TaskInstance | None = None) -> Repo
     for rate in bill.measured(client("logs"), settings, made["steps"], results, params):
         rates.record(s3, settings, rate)
     table = rates.comparison(rates.load(s3, settings), prices, params["architecture"])
-    for line in [*made["steps"], *table]:
+    for line in [*bill.table(ti.xcom_pull(task_ids="plan"), made), "", *rates.lines(table)]:
         log.info("%s", line)
     log.info("about $%.4f; %s", made["usd"], made["note"])
     return {**made, "instances": table, "formula": rates.FORMULA}
@@ -220,7 +221,7 @@ def decide(
     }
 
 
-@task(multiple_outputs=True)
+@task(multiple_outputs=True, inlets=[assets.MODELS], outlets=[assets.PLANS])
 def choose_version(params: Params | None = None) -> Chosen:
     """Choose the model version, and refuse what cannot be deployed."""
     from ml_pipeline.dag import params as form
@@ -263,7 +264,7 @@ def stage(photos: str, params: Params | None = None) -> Staged:
     return batch.stage(client("s3"), Settings.load(), photos)
 
 
-@task
+@task(inlets=[assets.MODELS], outlets=[assets.PREDICTIONS])
 def table(prediction: Transformed) -> Tabled:
     """Gather the answers into one table."""
     from ml_pipeline.dataset import batch
@@ -274,7 +275,7 @@ def table(prediction: Transformed) -> Tabled:
     return tabled
 
 
-@task
+@task(outlets=[assets.LEFTOVERS])
 def sweep(days: float, instance_hours: float, dry_run: bool, params: Params | None = None) -> Swept:
     """Look for orphans by tag and age; a dry run by default."""
     from ml_pipeline.dag import params as form
@@ -289,7 +290,7 @@ def sweep(days: float, instance_hours: float, dry_run: bool, params: Params | No
     return swept
 
 
-@task
+@task(outlets=[assets.ENDPOINT])
 def take_down(endpoint_name: str, params: Params | None = None) -> TakenDown:
     """Delete the endpoint, its configs, models, alarms and scaling; packages and data stay."""
     from ml_pipeline.dag import params as form

@@ -113,6 +113,7 @@ class EvaluateOperator(SageMakerJobOperator[Evaluated]):
             "report_uri": f"{folder}report.html",
             "report_url": object_url(settings, f"{folder}report.html"),
             "accuracy": evaluation["accuracy"],
+            "accuracy_interval": [evaluation["accuracy_interval"][end] for end in ("low", "high")],
             "top5_accuracy": evaluation["top5_accuracy"],
             "photos": evaluation["photos"],
             "runtime": evaluation["runtime"],

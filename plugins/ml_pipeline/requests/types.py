@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, NotRequired, TypeAlias, TypedDict
 
 # A request or response of an AWS API; botocore's service model describes its keys.
 Document: TypeAlias = dict[str, Any]
@@ -151,6 +151,7 @@ class Evaluated(TypedDict):
     report_uri: str
     report_url: str
     accuracy: float
+    accuracy_interval: NotRequired[list[float]]
     top5_accuracy: float
     photos: int
     runtime: str
@@ -336,8 +337,8 @@ class Bill(TypedDict):
     note: str
 
 
-class Reported(Bill):
-    """Result of report."""
+class Billed(Bill):
+    """Result of bill."""
 
     instances: list[ComparedMachine]
     formula: str
