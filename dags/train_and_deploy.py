@@ -17,7 +17,7 @@ from ml_pipeline.dag import assets, docs, params
 from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.dag.tasks import bill, choose, plan, smoke_test, upload, weights
-from ml_pipeline.operators.approve import ApproveModelOperator
+from ml_pipeline.operators.approve import COMMENT, ApproveModelOperator
 from ml_pipeline.operators.check import CheckDataOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
 from ml_pipeline.operators.ec2 import CreateInstanceOperator, Ec2TrainingOperator, TerminateInstanceOperator
@@ -146,9 +146,12 @@ with DAG(
         approve = ApproveModelOperator(
             task_id="approve",
             subject="Deploy this model of {{ ti.xcom_pull(task_ids='upload')['name'] }}?",
-            body=docs.APPROVAL_BODY,
             approval=docs.APPROVAL,
             package=register.output,
+            planned=planned,
+            params={"comment": COMMENT},
+            evaluation=evaluate.output,
+            gate=gate.output,
         )
     with TaskGroup("service", prefix_group_id=False):
         deploy = DeployEndpointOperator(

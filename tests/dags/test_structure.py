@@ -14,7 +14,7 @@ from ml_pipeline.dag import params
 
 ROOT = Path(__file__).parents[2]
 EDGES = {
-    "plan": {"upload", "weights"},
+    "plan": {"upload", "weights", "approve"},
     "upload": {
         "embed",
         "check_data",
@@ -35,8 +35,8 @@ EDGES = {
     "ec2.create": {"ec2.train", "ec2.terminate"},
     "ec2.train": {"evaluate", "ec2.terminate"},
     "ec2.terminate": {"bill"},
-    "evaluate": {"gate", "register", "smoke_test"},
-    "gate": {"register"},
+    "evaluate": {"gate", "register", "approve", "smoke_test"},
+    "gate": {"register", "approve"},
     "register": {"approve", "deploy"},
     "approve": {"deploy"},
     "deploy": {"smoke_test"},

@@ -42,17 +42,3 @@ Set `ML_PIPELINE_DEFAULTS` for scheduled runs, and `ML_PIPELINE_QUEUE_URL` to st
 ENDPOINT = "{{ params.endpoint_name or (ti.xcom_pull(task_ids='plan') or {}).get('endpoint_name') or '' }}"
 # A person has to approve what replaces another data set's model.
 APPROVAL = "{{ 'human' if (ti.xcom_pull(task_ids='plan') or {}).get('replaces') else params.approval }}"
-APPROVAL_BODY = """\
-{% set judged = ti.xcom_pull(task_ids="evaluate") %}{% set verdict = ti.xcom_pull(task_ids="gate") %}\
-Test accuracy **{{ "%.4f" | format(judged["accuracy"]) }}** on {{ judged["photos"] }} photos, served by \
-`{{ judged["runtime"] }}`.
-
-Gate: {{ verdict["reason"] }}
-
-{% set planned = ti.xcom_pull(task_ids="plan") or {} %}{% if planned.get("replaces") %}\
-**It replaces another model:** {{ planned["replaces"] }}.
-
-{% endif %}\
-
-[Report]({{ judged["report_url"] }}) (`{{ judged["report_uri"] }}`), model `{{ judged["model_uri"] }}`
-"""

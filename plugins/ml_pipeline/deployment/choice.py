@@ -48,7 +48,7 @@ def choose(sagemaker: Client, s3: Client, autoscaling: Client, settings: Setting
         if conflict:
             raise takeover.EndpointTaken(f"{conflict}: choose another endpoint_name, or set replace_endpoint")
     known = registry.packages(sagemaker, group)
-    package = pick(known, group, str(params["version"]).strip(), _serving(sagemaker, known, live))
+    package = pick(known, group, str(params["version"]).strip(), serving(sagemaker, known, live))
     fleet = _fleet(sagemaker, autoscaling, live)
     version = package.metadata.get("dataset_version", "")
     return {
@@ -129,7 +129,8 @@ def _before(known: Sequence[Package], group: str, serving: Package | None) -> Pa
     return found
 
 
-def _serving(sagemaker: Client, known: Sequence[Package], live: Document) -> Package | None:
+def serving(sagemaker: Client, known: Sequence[Package], live: Document) -> Package | None:
+    """Return the package among `known` that an endpoint serves; None if it serves none of them."""
     from botocore.exceptions import ClientError
 
     name = live.get("EndpointConfigName")

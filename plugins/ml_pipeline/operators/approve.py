@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Required, Unpack
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Param
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import AwsAccess, Client
+from ml_pipeline.deployment import choice, status
 from ml_pipeline.operators.aws import TaskOptions
-from ml_pipeline.registry.approval import Approval
+from ml_pipeline.registry import packages as registry
+from ml_pipeline.registry.approval import Approval, description, question
 from ml_pipeline.requests.types import Approved, Templated
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.base import Event
@@ -21,6 +24,14 @@ if TYPE_CHECKING:
 
     from airflow.sdk import BaseNotifier, Context
     from airflow.sdk.execution_time.hitl import HITLUser
+
+COMMENT = Param(
+    None,
+    type=["string", "null"],
+    maxLength=500,
+    title="Comment",
+    description_md="Kept with the decision in the model registry.",
+)
 
 
 class ApprovalOptions(TaskOptions, total=False):
@@ -45,31 +56,69 @@ class ApproveModelOperator(ApprovalOperator):
     Args:
         approval: A value of `Approval`.
         package: Result of register.
+        planned, evaluation, gate: Results of plan, evaluate and gate, of which the question is made.
     """
 
-    template_fields = ("subject", "body", "approval", "package")
+    template_fields = ("subject", "body", "approval", "package", "planned", "evaluation", "gate")
 
-    def __init__(self, *, approval: Templated, package: Templated, **kwargs: Unpack[ApprovalOptions]) -> None:
+    def __init__(
+        self,
+        *,
+        approval: Templated,
+        package: Templated,
+        planned: Templated,
+        evaluation: Templated,
+        gate: Templated,
+        **kwargs: Unpack[ApprovalOptions],
+    ) -> None:
         super().__init__(**kwargs)
         self.approval = approval
         self.package = package
+        self.planned = planned
+        self.evaluation = evaluation
+        self.gate = gate
 
     def execute(self, context: Context) -> Approved:
         """Ask a person, if the approval is theirs."""
         if Approval(self.approval) is Approval.AUTO:
             return {"approved": True, "by": "gate"}
+        self.body = self._question(context)
         result: Approved = super().execute(context)
         return result
+
+    def _question(self, context: Context) -> str:
+        access = AwsAccess(Settings.load().aws_conn_id)
+        s3, sagemaker = access.client("s3"), access.client("sagemaker")
+        package = registry.describe(sagemaker, self.package["model_package_arn"])
+        known = registry.packages(sagemaker, package.metadata["dataset_name"])
+        planned, evaluation = self.planned or {}, self.evaluation
+        live = status.describe(sagemaker, planned.get("endpoint_name") or package.metadata["dataset_name"])
+        replaced = choice.serving(sagemaker, known, live)
+        folder = evaluation["evaluation_uri"].rpartition("/")[0]
+        champion = (
+            objects.read_json(s3, f"{folder}/champion/evaluation.json") if evaluation["champion"] else None
+        )
+        return question(
+            planned,
+            choice.version_of(package),
+            choice.version_of(replaced) if replaced else None,
+            objects.read_json(s3, evaluation["evaluation_uri"]),
+            champion,
+            self.gate["reason"],
+            evaluation["report_url"],
+            getattr(context["dag_run"], "triggering_user_name", None),
+        )
 
     def execute_complete(self, context: Context, event: Event) -> Approved:
         """Write the decision into the registry, then proceed or skip."""
         if "error" not in event:
             approved = event["chosen_options"][0] == self.APPROVE
             user = (event.get("responded_by_user") or {}).get("name") or "the default"
+            comment = str((event.get("params_input") or {}).get("comment") or "")
             AwsAccess(Settings.load().aws_conn_id).client("sagemaker").update_model_package(
                 ModelPackageArn=self.package["model_package_arn"],
                 ModelApprovalStatus="Approved" if approved else "Rejected",
-                ApprovalDescription=f"{'approved' if approved else 'rejected'} in Airflow by {user}",
+                ApprovalDescription=description(approved, user, comment),
             )
             # A rejection skips by raising, so the result is left behind first.
             result: Approved = {"approved": approved, "by": user}
