@@ -48,11 +48,11 @@ with DAG(
     p = dag.param
 
     recipe = {name: p(name) for name in ("strategy", "architecture", "seed", "hyperparameters", "ranges")}
-    with TaskGroup("prepare", prefix_group_id=False):
+    with TaskGroup("prepare", group_display_name="Prepare", prefix_group_id=False):
         planned = plan()
         dataset = upload(p("data"), p("dataset_name"), p("seed"), p("group_lookalikes"), p("force"))
         pretrained = weights(p("weights"), p("architecture"))
-    with TaskGroup("data", prefix_group_id=False):
+    with TaskGroup("data", group_display_name="Data", prefix_group_id=False):
         embed = EmbedOperator(
             task_id="embed",
             dataset=dataset,
@@ -73,7 +73,7 @@ with DAG(
             instance_type=p("embed_instance_type"),
         )
     material = {"dataset": dataset, "weights": pretrained, "embeddings": embed.output, "recipe": recipe}
-    with TaskGroup("model", prefix_group_id=False):
+    with TaskGroup("model", group_display_name="Model", prefix_group_id=False):
         tune = HyperparameterTuningOperator(
             task_id="tune",
             **material,
@@ -114,7 +114,7 @@ with DAG(
                 max_job_hours=p("max_job_hours"),
             )
             terminate = TerminateInstanceOperator(task_id="terminate").as_teardown(setups=create)
-    with TaskGroup("decision", prefix_group_id=False):
+    with TaskGroup("decision", group_display_name="Decision", prefix_group_id=False):
         evaluate = EvaluateOperator(
             task_id="evaluate",
             trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
@@ -153,7 +153,7 @@ with DAG(
             evaluation=evaluate.output,
             gate=gate.output,
         )
-    with TaskGroup("service", prefix_group_id=False):
+    with TaskGroup("service", group_display_name="Service", prefix_group_id=False):
         deploy = DeployEndpointOperator(
             task_id="deploy",
             endpoint_name=docs.ENDPOINT,
@@ -171,7 +171,7 @@ with DAG(
             on_success_callback=PipelineNotifier("deployed"),
         )
         answers = smoke_test(dataset, evaluate.output, deploy.output)
-    with TaskGroup("end", prefix_group_id=False):
+    with TaskGroup("end", group_display_name="Finish", prefix_group_id=False):
         # Teardowns always run, and do not decide whether the run succeeded.
         billed = bill().as_teardown()
         stop_leftovers = StopLeftoversOperator(

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from ml_pipeline.console import PREFIX, Console
+from ml_pipeline.dag.console_link import ConsoleLink
 from ml_pipeline.dag.notes import NoteWriter
-from ml_pipeline.operators.links import ConsoleLink, LogLink, ReportLink, SageMakerLink
+from ml_pipeline.operators.links import LogLink, ReportLink, SageMakerLink
 
 
 class MlPipelinePlugin(AirflowPlugin):

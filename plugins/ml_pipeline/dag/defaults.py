@@ -8,9 +8,9 @@ from typing import Any
 from airflow.sdk import DAG
 
 from ml_pipeline.dag import notes
+from ml_pipeline.dag.console_link import ConsoleLink
 from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.errors import RETRIES, PaidWorkRetryPolicy
-from ml_pipeline.operators.links import ConsoleLink
 
 
 def dag_defaults(*, scheduled: bool = False) -> dict[str, Any]:

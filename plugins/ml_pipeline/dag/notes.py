@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.listeners import hookimpl
 
-from ml_pipeline.operators.links import console_url
+from ml_pipeline.dag.console_link import console_url
 
 if TYPE_CHECKING:
     from airflow.listeners.types import AssetEvent

@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 
 # XCom key of a `thing`.
 LINK_KEY = "job"
-# Page of the console that shows what the runs of a DAG are about, where they have none of their own.
-_PAGES = {
-    "scheduled_retraining": "data",
-    "watch": "endpoints",
-    "retraining_proposal": "endpoints",
-    "teardown": "endpoints",
-    "janitor": "endpoints",
-}
 WEEK_SECONDS = 7 * 86400  # the longest that AWS signs an address for
 
 
@@ -88,25 +80,6 @@ def presigned(url: str) -> str:
     request = AWSRequest("GET", url)
     S3SigV4QueryAuth(Credentials(key, secret), "s3", LOCAL_REGION, expires=WEEK_SECONDS).add_auth(request)
     return str(request.url)
-
-
-def console_url(dag_id: str, run_id: str) -> str:
-    """Return the address of the console's page that is about a run of the DAG; empty where the console is unknown."""
-    from airflow.sdk.configuration import conf
-
-    base = conf.get("api", "base_url", fallback="").rstrip("/")
-    page = f"runs/{quote(run_id, safe='')}" if dag_id == "train_and_deploy" else _PAGES.get(dag_id, "models")
-    return f"{base}/ml-pipeline/#/{page}" if base else ""
-
-
-class ConsoleLink(BaseOperatorLink):
-    """The page of this project's console that is about the run."""
-
-    name = "ML pipeline"
-
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """See `console_url`."""
-        return console_url(ti_key.dag_id, ti_key.run_id)
 
 
 class ReportLink(BaseOperatorLink):
