@@ -1,4 +1,4 @@
-"""Link every task to the console: on local_aws it is the only page, on AWS it is beside the links of the job."""
+"""Link every task to the console: on local_aws it is the only page, on AWS it is besides the links of the job."""
 
 from __future__ import annotations
 

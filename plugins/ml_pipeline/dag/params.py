@@ -7,6 +7,7 @@ from collections.abc import Callable
 from airflow.sdk import Param
 
 from ml_pipeline.dag import sections
+from ml_pipeline.dag.form import presented
 from ml_pipeline.requests.types import Params
 from ml_pipeline.settings import param_defaults
 
@@ -228,4 +229,4 @@ def _with_defaults(params: dict[str, Param]) -> dict[str, Param]:
     for name in params.keys() & chosen.keys():
         params[name] = Param(chosen[name], **params[name].schema)
         params[name].resolve()
-    return params
+    return presented(params)

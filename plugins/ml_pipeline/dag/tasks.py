@@ -45,8 +45,9 @@ def plan(params: Params | None = None) -> Planned:
     from ml_pipeline.dataset.weights import check_architecture
     from ml_pipeline.deployment import takeover
 
-    params = params or {}
+    params = {**(params or {})}
     form.check_names("train_and_deploy", params)
+    params["data"] = params["data"] or ""  # the form sends null for an empty field
     settings = Settings.load()
     s3, sagemaker = client("s3"), client("sagemaker")
     checks.check_machines(params, sagemaker, client("ec2") if params["train_on"] == "ec2" else None)
@@ -90,6 +91,7 @@ def upload(
     settings = Settings.load()
     s3 = client("s3")
     objects.ensure_bucket(settings, s3)  # scheduled_retraining uploads without a plan before it
+    data = data or ""  # the form sends null for an empty field
     name = dataset_name or dataset_name_of(data)
     result = uploads.upload(
         s3,
@@ -261,7 +263,7 @@ def stage(photos: str, params: Params | None = None) -> Staged:
     from ml_pipeline.dataset import batch
 
     form.check_names("batch_predict", params or {})
-    return batch.stage(client("s3"), Settings.load(), photos)
+    return batch.stage(client("s3"), Settings.load(), photos or "")
 
 
 @task(inlets=[assets.MODELS], outlets=[assets.PREDICTIONS])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.sdk import Param
 
 from ml_pipeline.dag import params, sections
+from ml_pipeline.dag.form import presented
 
 WATCH_DOC = """\
 **Looks at what endpoints were asked since the last look**, and compares it with photos that the model was not trained
@@ -66,11 +67,13 @@ def watch() -> dict[str, Param]:
 def retraining_proposal() -> dict[str, Param]:
     """The params of `retraining_proposal`."""
     chosen = watch()
-    return {
-        "endpoint_name": sections.service()["endpoint_name"],
-        "dataset_name": sections.photos()["dataset_name"],
-        "look": Param(0, type="integer", title="Look"),
-        "reason": Param("", type="string", title="Reason"),
-        "page_uri": Param("", type="string", title="Page"),
-        **{name: chosen[name] for name in ("data", "retrain", "conf")},
-    }
+    return presented(
+        {
+            "endpoint_name": sections.service()["endpoint_name"],
+            "dataset_name": sections.photos()["dataset_name"],
+            "look": Param(0, type="integer", title="Look"),
+            "reason": Param("", type="string", title="Reason"),
+            "page_uri": Param("", type="string", title="Page"),
+            **{name: chosen[name] for name in ("data", "retrain", "conf")},
+        }
+    )

@@ -48,7 +48,7 @@ def choose(sagemaker: Client, s3: Client, autoscaling: Client, settings: Setting
         if conflict:
             raise takeover.EndpointTaken(f"{conflict}: choose another endpoint_name, or set replace_endpoint")
     known = registry.packages(sagemaker, group)
-    package = pick(known, group, str(params["version"]).strip(), serving(sagemaker, known, live))
+    package = pick(known, group, str(params["version"] or "").strip(), serving(sagemaker, known, live))
     fleet = _fleet(sagemaker, autoscaling, live)
     version = package.metadata.get("dataset_version", "")
     return {
