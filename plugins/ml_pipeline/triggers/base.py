@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from enum import Enum
 from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from ml_pipeline.aws.clients import AccessFields, AwsAccess, Client
+from ml_pipeline.aws.clients import AccessFields, AwsAccess
 from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.errors import is_survivable, one_line
+from ml_pipeline.triggers.clients import Clients
 from ml_pipeline.triggers.ownership import even_if_late, task_is_over
 
 # The time that a wait continues without an answer from AWS, unless the param max_outage_hours says otherwise.
@@ -22,31 +23,12 @@ DEFAULT_PATIENCE_SECONDS = 6 * 3600.0
 FAILURE = "failure"
 # During an outage the pauses double up to this: the paid work runs on meanwhile.
 _LONGEST_PAUSE = 60.0
+# Each pause is longer or shorter by up to this share.
+_JITTER = 0.25
 # How long a kill keeps trying to stop paid work; the teardown of the run tries again later.
 _STOP_SECONDS = 900.0
 
 Event = dict[str, Any]
-
-
-class Clients:
-    """The aiobotocore clients of one wait, opened on first use."""
-
-    def __init__(self, access: AwsAccess) -> None:
-        self._access = access
-        self._stack = AsyncExitStack()
-        self._open: dict[str, Client] = {}
-
-    async def get(self, service: str) -> Client:
-        """Return the client of `service`."""
-        if service not in self._open:
-            client = await self._access.async_client(service)
-            self._open[service] = await self._stack.enter_async_context(client)
-        return self._open[service]
-
-    async def close(self) -> None:
-        """Close all clients; the next `get` reads the credentials and connects again."""
-        stack, self._stack, self._open = self._stack, AsyncExitStack(), {}
-        await stack.aclose()
 
 
 class PollingTrigger(BaseTrigger):
@@ -150,12 +132,13 @@ class PollingTrigger(BaseTrigger):
                     pause,
                 )
                 # New connections and new credentials: those of the open clients may have expired.
-                await clients.close()
+                await clients.close(renew=True)
             else:
                 if event is not None:
                     return event
                 last_answer, pause = clock(), self.poll_seconds
-            await asyncio.sleep(pause)
+            # Waits that began together, or met the same throttling, do not all ask at the same moment again.
+            await asyncio.sleep(pause * random.uniform(1 - _JITTER, 1 + _JITTER))
 
     def _gave_up(self, silence: float, error: Exception) -> str:
         return (

@@ -10,7 +10,8 @@ from ml_pipeline.aws.clients import AccessFields, Client
 from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.requests.instance import LOG_GROUP
 from ml_pipeline.requests.types import Document
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Clients, Event, PollingTrigger
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Event, PollingTrigger
+from ml_pipeline.triggers.clients import Clients
 
 _ENDED = frozenset({"Success", "Failed", "Cancelled", "TimedOut"})
 

@@ -6,7 +6,8 @@ from ml_pipeline.aws.clients import AccessFields, Client
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.deployment.status import ABSENT, UNSETTLED
 from ml_pipeline.requests.types import Document
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Clients, Event, PollingTrigger
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Event, PollingTrigger
+from ml_pipeline.triggers.clients import Clients
 
 
 class EndpointTrigger(PollingTrigger):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ml_pipeline.aws.clients import AccessFields, Client
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Clients, Event, PollingTrigger
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Event, PollingTrigger
+from ml_pipeline.triggers.clients import Clients
 
 _GONE = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
 

@@ -6,7 +6,8 @@ from ml_pipeline.aws.clients import AccessFields, Client
 from ml_pipeline.aws.jobs import JobKind, Phase, is_missing, is_over_already, phase, reason
 from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.requests.types import Document
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE, Clients, Event, PollingTrigger
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE, Event, PollingTrigger
+from ml_pipeline.triggers.clients import Clients
 
 
 class JobTrigger(PollingTrigger):

@@ -6,7 +6,8 @@ from asgiref.sync import sync_to_async
 
 from ml_pipeline.aws.clients import AccessFields
 from ml_pipeline.deployment import locks
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Clients, Event, PollingTrigger
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Event, PollingTrigger
+from ml_pipeline.triggers.clients import Clients
 from ml_pipeline.triggers.ownership import run_is_over
 
 
