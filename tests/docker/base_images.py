@@ -147,8 +147,7 @@ def wheels(engine: Engine) -> Path:
     done = folder / "done"
     if done.exists() and done.read_text() == "".join(wanted.values()):
         return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for name, text in wanted.items():
         (folder / name).write_text(text)
         # The default index has torch with CUDA alone.
@@ -166,14 +165,14 @@ def wheels(engine: Engine) -> Path:
     return folder
 
 
-def build(engine: Engine, name: str, tag: str, **arguments: str) -> str:
+def build(engine: Engine, name: str, tag: str, *flags: str, **arguments: str) -> str:
     """Build docker/<name>/Dockerfile with its base images replaced by the stand-ins; return `tag`."""
     text = (compose.ROOT / "docker" / name / "Dockerfile").read_text()
     with tempfile.NamedTemporaryFile("w", suffix=".Dockerfile") as file:
         file.write(re.sub(r"(?m)^FROM (\w+):\S+", lambda match: f"FROM {STAND_INS[match[1]]}", text))
         file.flush()
         python(engine)
-        options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
+        options = [*flags, *(f"--build-arg={key}={value}" for key, value in arguments.items())]
         engine.run(
             "build", "--layers", *offline(engine), *options, "--file", file.name, "--tag", tag, compose.ROOT,
             timeout=1500,
