@@ -6,10 +6,15 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-from ml_pipeline.console import PREFIX, Console
-from ml_pipeline.dag.console_link import ConsoleLink
-from ml_pipeline.dag.notes import NoteWriter
-from ml_pipeline.operators.links import LogLink, ReportLink, SageMakerLink
+from ml_pipeline.versions import check_versions
+
+# Before the imports that another Airflow fails at.
+check_versions()
+
+from ml_pipeline.console import PREFIX, Console  # noqa: E402
+from ml_pipeline.dag.console_link import ConsoleLink  # noqa: E402
+from ml_pipeline.dag.notes import NoteWriter  # noqa: E402
+from ml_pipeline.operators.links import LogLink, ReportLink, SageMakerLink  # noqa: E402
 
 
 class MlPipelinePlugin(AirflowPlugin):
