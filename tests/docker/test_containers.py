@@ -118,7 +118,7 @@ def test_an_option_that_the_runner_does_not_know_is_an_error() -> None:
 
 def test_services_start_after_those_that_they_depend_on(environ: dict[str, str]) -> None:
     document = compose.load(environ)
-    assert active(document, {"local-aws"})[:2] == ["postgres", "local-aws"]
+    assert active(document, {"local-aws"})[:2] == ["postgres", "airflow-init"]
     ordered = active(document, {"local-aws", "celery"})
     for name in ordered:
         before = ordered[: ordered.index(name)]
