@@ -136,7 +136,7 @@ def wheels(engine: Engine) -> Path:
         pytest.skip("the images have Python 3.11: run the tests with it")
     pins = compose.script("pins.py")
     lock = (compose.ROOT / "requirements.lock").read_text()
-    lists = (compose.ROOT / "docker").glob("*/packages.txt")
+    lists = [compose.ROOT / "docker" / image / "packages.txt" for image in ("airflow", "serving")]
     names = {name for path in lists for name in pins.requirements(path.read_text())} | {*_IN_PYTORCH, "wheel"}
     locks = {
         "torch.lock": pins.pins(lock, ["torch"]),

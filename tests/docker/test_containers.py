@@ -36,7 +36,9 @@ def podman() -> engine.Engine:
 @pytest.fixture(scope="module")
 def images(podman: engine.Engine) -> dict[str, str]:
     """The images that the file names -> those that stand for them here."""
-    built = base_images.build(podman, "airflow", AIRFLOW_IMAGE, TORCH_INDEX=base_images.INDEX)
+    built = base_images.build(
+        podman, "airflow", AIRFLOW_IMAGE, "--target=airflow", TORCH_INDEX=base_images.INDEX
+    )
     base_images.services(podman)
     return {**base_images.STAND_INS, "ml-pipeline-airflow": built}
 

@@ -28,7 +28,7 @@ class Seen:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """Real clients, of an address that nobody asks."""
+    """Real clients, which are never called."""
     found = Seen()
 
     @asynccontextmanager
