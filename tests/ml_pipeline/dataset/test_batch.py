@@ -127,7 +127,7 @@ def test_answers_of_an_earlier_release_are_still_read() -> None:
 def test_the_table_says_which_photos_are_unlike_every_class(
     answer: dict[str, Any], cells: tuple[str, str]
 ) -> None:
-    rows = batch.rows_of([("a.jpg", {"predictions": [{**ANSWER, **answer}]})])
+    rows = batch.rows_of([("a.jpg", {"predictions": [{**ANSWER["predictions"][0], **answer}]})])
     (row,) = csv.DictReader(io.StringIO(batch.as_csv(rows)))
     assert (row["unknown"], row["unknown_score"]) == cells
 
