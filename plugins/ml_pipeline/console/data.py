@@ -122,6 +122,16 @@ def _version(document: Document, parent: Document | None) -> Document:
     }
 
 
+def latest(store: Store, name: str) -> str:
+    """Return the newest version of a data set.
+
+    Raises:
+        Absent: There is none.
+    """
+    uri = store.settings.s3(f"datasets/{name}/latest.json")
+    return store.brief(("latest", name), lambda: str(store.json_at(uri)["version"]))
+
+
 def details(store: Store, name: str, version: str) -> Document:
     """Return a version's classes, rejected files and the data report.
 
@@ -187,7 +197,8 @@ def photos(store: Store, name: str, version: str, wanted: Filter, offset: int = 
             {
                 **photo._asdict(),
                 "findings": every.get(photo.key, []),
-                "prediction": answers[photo.key][1] if photo.key in answers else None,
+                "prediction": answers[photo.key].prediction if photo.key in answers else None,
+                "probability": answers[photo.key].probability if photo.key in answers else None,
             }
             for photo in shown
         ],
@@ -206,16 +217,16 @@ def _has_thumbnails(store: Store, name: str) -> bool:
 
 
 def _passes(
-    wanted: Filter, found: dict[str, list[Document]], answers: dict[str, tuple[str, str]]
+    wanted: Filter, found: dict[str, list[Document]], answers: dict[str, models.Said]
 ) -> Callable[[Photo], bool]:
     def passes(photo: Photo) -> bool:
-        label, prediction = answers.get(photo.key, ("", ""))
+        said = answers.get(photo.key)
         return (
             (not wanted.label or photo.label == wanted.label)
             and (not wanted.split or photo.split == wanted.split)
             and (not wanted.found or any(one["kind"] == wanted.found for one in found.get(photo.key, ())))
-            and (not wanted.prediction or prediction == wanted.prediction)
-            and (not wanted.mistakes or (photo.key in answers and label != prediction))
+            and (not wanted.prediction or (said is not None and said.prediction == wanted.prediction))
+            and (not wanted.mistakes or (said is not None and said.wrong))
         )
 
     return passes
@@ -265,6 +276,19 @@ def _paths(store: Store, uri: str) -> dict[str, str]:
     return paths
 
 
+def with_pictures(store: Store, name: str, version: str, photos: list[Document]) -> list[Document]:
+    """Return photos that are known by key alone with SHA-256 and path, where the version has them."""
+    try:
+        known = {row.key: row for row in rows(store, name, version)} if photos else {}
+    except Absent:
+        known = {}
+    found = ((photo, known.get(photo["key"])) for photo in photos)
+    return [
+        {**photo, "sha256": row.sha256 if row else None, "path": row.path if row else ""}
+        for photo, row in found
+    ]
+
+
 def findings(store: Store, name: str, version: str) -> dict[str, list[Document]]:
     """Return what the data check found, by the photo's key.
 
@@ -293,7 +317,11 @@ def thumbnail(store: Store, name: str, sha256: str) -> bytes:
         Absent: There is none: the version is of an older release.
     """
     uri = store.settings.s3(f"datasets/{name}/thumbnails/{sha256}.jpg")
-    data = store.bytes_at(uri, limit=256 * 2**10)
+    try:
+        data = store.bytes_at(uri, limit=256 * 2**10)
+    except Absent:  # not of the source: a photo of the traffic that waits for a review
+        uri = store.settings.s3(f"datasets/{name}/reviews/photos/{sha256}.jpg")
+        data = store.bytes_at(uri, limit=256 * 2**10)
     if not data.startswith(b"\xff\xd8\xff"):
         raise Absent(f"{uri} is no JPEG")
     return data

@@ -6,15 +6,21 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.jobs import is_missing
+from ml_pipeline.console import models
 from ml_pipeline.console.store import Absent, Store
 from ml_pipeline.costs.prices import Prices
+from ml_pipeline.deployment import scaling
 from ml_pipeline.deployment.smoke_test import TEST_MARK
 from ml_pipeline.requests.types import Document
+from ml_pipeline.watching import state as memory
+from ml_pipeline.watching.state import WatchError
 
 # The most that SageMaker takes in one request (InvokeEndpoint).
 MAX_PHOTO_BYTES = 6 * 2**20
 _NAMESPACE = "AWS/SageMaker"
+_LOOKS = 200
 _SERIES = {
     "requests": ("Invocations", "Sum"),
     "latency_us": ("ModelLatency", "Average"),
@@ -46,7 +52,7 @@ def listed(store: Store) -> list[Document]:
 
 
 def one(store: Store, name: str, hours: float) -> Document:
-    """Return an endpoint's rollout, instances, cost, alarms and traffic of the last `hours`.
+    """Return an endpoint's version, rollout, instances, scaling, cost, captures, alarms and traffic of `hours`.
 
     Raises:
         Absent: There is no such endpoint.
@@ -63,16 +69,22 @@ def one(store: Store, name: str, hours: float) -> Document:
         variant["instance_type"] = machines.get(variant["name"])
         usd = prices.sagemaker.get(variant["instance_type"] or "")
         per_hour += (usd or 0.0) * (variant["instances"] or 0)
+    pending = live.get("PendingDeploymentSummary", {}).get("EndpointConfigName")
     alive = datetime.now(UTC) - live["CreationTime"]
     return {
         "name": name,
         "status": live["EndpointStatus"],
         "reason": live.get("FailureReason"),
         "config": live["EndpointConfigName"],
-        "pending": live.get("PendingDeploymentSummary", {}).get("EndpointConfigName"),
+        "pending": pending,
         "created": live["CreationTime"].isoformat(),
         "variants": variants,
-        "capture": bool(config.get("DataCaptureConfig", {}).get("EnableCapture")),
+        "versions": models.served_versions(store, live["EndpointConfigName"]),
+        "pending_versions": models.served_versions(store, pending) if pending else [],
+        "scaling": store.brief(
+            ("scaling", name), lambda: scaling.limits(store.client("application-autoscaling"), name)
+        ),
+        "capture": _capture(store, name, config),
         "usd_per_hour": round(per_hour, 4),
         "usd_so_far": round(per_hour * alive.total_seconds() / 3600, 2),
         "alarms": _alarms(store, name),
@@ -80,8 +92,68 @@ def one(store: Store, name: str, hours: float) -> Document:
     }
 
 
-def ask(store: Store, name: str, photo: bytes, content_type: str) -> Document:
-    """Return an endpoint's answer to one photo.
+def looks(store: Store, name: str) -> Document:
+    """Return what watch found in an endpoint's traffic, the oldest look first.
+
+    Raises:
+        Absent: Nothing was ever looked at, or the memory of the watch is damaged.
+    """
+    try:
+        state, _ = memory.load(store.client("s3"), store.settings.bucket, name)
+    except WatchError as error:
+        raise Absent(str(error)) from error
+    if not state.looks:
+        raise Absent("nobody has looked at the traffic yet: the DAG watch does it, or make watch")
+    return {
+        "looks": [
+            {
+                "number": taken.look.number,
+                "ended": taken.look.ended.isoformat(),
+                "photos": taken.look.photos,
+                "p": taken.look.p,
+                "accuracy": taken.look.accuracy,
+                "low": taken.look.low,
+                "high": taken.look.high,
+                "true": (taken.truth or {}).get("value"),
+                "unknown": taken.unknown,
+                "verdict": taken.verdict,
+                "reason": taken.reason,
+            }
+            for taken in state.looks[-_LOOKS:]
+        ],
+        "proposals": len(state.proposals),
+    }
+
+
+def _capture(store: Store, name: str, config: Document) -> Document | None:
+    """Return the share of requests that is kept, where, and how many files came since yesterday; None: nothing is."""
+    found = config.get("DataCaptureConfig", {})
+    if not found.get("EnableCapture"):
+        return None
+    variant = config["ProductionVariants"][0]["VariantName"]
+    uri = f"{found['DestinationS3Uri'].rstrip('/')}/{name}/{variant}/"
+    since = datetime.now(UTC) - timedelta(days=1)
+    bucket, prefix = objects.split_uri(uri)
+
+    def read() -> int:
+        page = store.client("s3").list_objects_v2(
+            Bucket=bucket, Prefix=prefix, StartAfter=f"{prefix}{since:%Y/%m/%d/%H}"
+        )
+        return int(page.get("KeyCount", 0))
+
+    files = store.brief(("captures", uri), read)
+    return {"percent": found.get("InitialSamplingPercentage"), "uri": uri, "files": files}
+
+
+def ask(store: Store, name: str, photo: bytes, content_type: str, heat_map: bool = False) -> Document | bytes:
+    """Return an endpoint's answer to one photo, or the heat map of its class as a PNG.
+
+    Args:
+        store: The console's store.
+        name: Name of the endpoint.
+        photo: Bytes of the photo.
+        content_type: Its media type.
+        heat_map: The heat map is wanted, not the answer.
 
     Raises:
         Absent: There is no such endpoint.
@@ -98,14 +170,20 @@ def ask(store: Store, name: str, photo: bytes, content_type: str) -> Document:
             EndpointName=name,
             Body=photo,
             ContentType=content_type,
-            Accept="application/json",
+            Accept="image/png" if heat_map else "application/json",
             InferenceId=f"{TEST_MARK}/console",
+            **({"CustomAttributes": "explain=true"} if heat_map else {}),
         )
     except ClientError as error:
         if error.response["Error"]["Code"] == "ModelError":
             raise PhotoRefused(error.response.get("OriginalMessage") or str(error)) from error
         raise
-    answer: Any = json.loads(response["Body"].read())
+    body: bytes = response["Body"].read()
+    if heat_map:
+        if not body.startswith(b"\x89PNG\r\n"):
+            raise PhotoRefused("the endpoint sends no heat map: it serves a model of an older release")
+        return body
+    answer: Any = json.loads(body)
     return {"answer": answer, "milliseconds": round(1000 * (time.monotonic() - started), 1)}
 
 

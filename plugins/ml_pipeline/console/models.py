@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import tarfile
+from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.console.store import Absent, Store
+from ml_pipeline.costs.prices import Prices
+from ml_pipeline.costs.rates import usd_per_million
 from ml_pipeline.registry.packages import Package
 from ml_pipeline.requests.types import Document
 
 _SHOWN = 100
 _FLIPPED = 200
+_CHUNK = 2**20
+_LONG_LINE = 2**14
+# Files of the bundle that may be downloaded; labels and transform are parts of model.json.
+_MEMBERS = {
+    "model.onnx": "model.onnx",
+    "model.int8.onnx": "model.int8.onnx",
+    "model.safetensors": "model.safetensors",
+}
+DOWNLOADS = ("model.tar.gz", *_MEMBERS, "labels.txt", "transform.json")
 
 
 def groups(store: Store) -> list[str]:
@@ -33,7 +49,7 @@ def versions(store: Store, group: str) -> list[Document]:
     A figure is None where its evaluation is gone or of an older release.
     """
     summaries = store.brief(("packages", group), lambda: _summaries(store, group))
-    serving = serves(store)
+    serving, prices = serves(store), Prices.load(store.settings)
 
     def one(summary: Document) -> Document:
         package = _package(store, summary)
@@ -47,12 +63,20 @@ def versions(store: Store, group: str) -> list[Document]:
             **package,
             "figures": figures,
             "missing": missing,
+            "bytes": store.size(package["model_uri"]),
+            "usd_per_million": _serving_price(prices, package["machine"], figures),
             "endpoints": serving.get(package["model_uri"], []),
         }
 
     found = [version for version in store.every(one, summaries) if version is not None]
     endpoint = next((version["endpoints"][0] for version in found if version["endpoints"]), "")
     return [{**version, "deploy": _deployment(group, version, endpoint)} for version in found]
+
+
+def _serving_price(prices: Prices, machine: str | None, figures: Document | None) -> float | None:
+    """Return the cost of a million photos on a busy machine, at the rate that the evaluation measured."""
+    hourly = prices.sagemaker.get(machine or "")
+    return usd_per_million(hourly, figures["photos_per_second"]) if hourly and figures else None
 
 
 def _deployment(group: str, version: Document, endpoint: str) -> Document | None:
@@ -98,6 +122,7 @@ def _package(store: Store, summary: Document) -> Document:
 
     def read() -> Document:
         found = store.client("sagemaker").describe_model_package(ModelPackageName=arn)
+        inference = found["InferenceSpecification"]
         by = found.get("LastModifiedBy") or found.get("CreatedBy") or {}
         return {
             "arn": arn,
@@ -106,7 +131,8 @@ def _package(store: Store, summary: Document) -> Document:
             "created": found["CreationTime"].isoformat(),
             "note": found.get("ApprovalDescription"),
             "approver": by.get("UserProfileName"),
-            "model_uri": found["InferenceSpecification"]["Containers"][0]["ModelDataUrl"],
+            "model_uri": inference["Containers"][0]["ModelDataUrl"],
+            "machine": next(iter(inference.get("SupportedRealtimeInferenceInstanceTypes", [])), None),
             "metadata": found.get("CustomerMetadataProperties", {}),
         }
 
@@ -175,17 +201,73 @@ def _served(sagemaker: Client, config: str) -> list[str]:
     return [model.get("PrimaryContainer", {}).get("ModelDataUrl", "") for model in found]
 
 
+def version_of(store: Store, group: str, number: int) -> Document:
+    """Return one version.
+
+    Raises:
+        Absent: There is none of this number.
+    """
+    for version in versions(store, group):
+        if version["version"] == number:
+            return version
+    raise Absent(f"{group} has no version {number}")
+
+
+def download(store: Store, group: str, number: int, name: str) -> Iterator[bytes]:
+    """Yield the bytes of one of `DOWNLOADS`: the bundle, or a part of it, which is read as a stream.
+
+    Raises:
+        Absent: The bundle, or the part, is gone.
+    """
+    body = store.stream(version_of(store, group, number)["model_uri"])
+    if name == "model.tar.gz":
+        return iter(partial(body.read, _CHUNK), b"")
+    try:
+        bundle = tarfile.open(fileobj=body, mode="r|gz")  # noqa: SIM115 - it is read while the answer is sent
+        for member in bundle:
+            path = member.name.removeprefix("./")
+            opened = bundle.extractfile(member) if path in (_MEMBERS.get(name), "model.json") else None
+            if opened is not None and path == name:
+                return iter(partial(opened.read, _CHUNK), b"")
+            if opened is not None and name not in _MEMBERS:
+                return iter([_part(name, json.load(opened))])
+    except (tarfile.TarError, OSError, EOFError, ValueError, KeyError) as error:
+        raise Absent(f"the bundle of version {number} is damaged: {error}") from error
+    raise Absent(f"the bundle of version {number} has no {name}")
+
+
+def _part(name: str, card: Document) -> bytes:
+    if name == "labels.txt":
+        return "".join(f"{label}\n" for label in card["classes"]).encode()
+    return json.dumps(card["transform"], indent=1).encode()
+
+
+def served_versions(store: Store, config: str) -> list[Document]:
+    """Return the model versions that an endpoint config serves: `{"group", "version"}`, where the registry has them."""
+    uris = store.lasting(("served", config), partial(_served, store.client("sagemaker"), config))
+    return [found for group in groups(store) for found in _in_group(store, group, uris)]
+
+
+def _in_group(store: Store, group: str, uris: list[str]) -> list[Document]:
+    try:
+        summaries = store.brief(("packages", group), lambda: _summaries(store, group))
+    except Absent:
+        return []
+    found = store.every(partial(_package, store), summaries)
+    return [
+        {"group": group, "version": package["version"]}
+        for package in found
+        if package is not None and package["model_uri"] in uris
+    ]
+
+
 def compare(store: Store, group: str, left: int, right: int) -> Document:
     """Return how two versions differ: figures, classes, and the test photos that only one gets right.
 
     Raises:
         Absent: One of the two, or its evaluation, is gone.
     """
-    known = {version["version"]: version for version in versions(store, group)}
-    for number in (left, right):
-        if number not in known:
-            raise Absent(f"{group} has no version {number}")
-    one, other = known[left], known[right]
+    one, other = version_of(store, group, left), version_of(store, group, right)
     before = evaluation(store, one["metadata"].get("evaluation_uri", ""))
     after = evaluation(store, other["metadata"].get("evaluation_uri", ""))
     recall = {row["name"]: row for row in before["classes"]}
@@ -217,26 +299,47 @@ def _flips(store: Store, one: Document, other: Document) -> Document:
     except Absent as absent:
         return {"flipped": [], "flips_missing": str(absent)}
     flipped = [
-        {"key": key, "class": label, "before": before[key][1], "after": prediction}
-        for key, (label, prediction) in after.items()
-        if key in before and (before[key][1] == before[key][0]) != (prediction == label)
+        {"key": key, "class": answer.label, "before": before[key].prediction, "after": answer.prediction}
+        for key, answer in after.items()
+        if key in before and before[key].wrong != answer.wrong
     ]
     return {"flipped": flipped[:_FLIPPED], "flips": len(flipped), "flips_missing": None}
 
 
-def answers(store: Store, uri: str) -> dict[str, tuple[str, str]]:
-    """Return label and prediction of each test photo by key.
+class Said(NamedTuple):
+    """A model's answer to a test photo; probabilities are None where there are too many classes to read them."""
+
+    label: str
+    prediction: str
+    probability: float | None = None
+
+    @property
+    def wrong(self) -> bool:
+        """True unless the answer is the label."""
+        return self.label != self.prediction
+
+
+def answers(store: Store, uri: str) -> dict[str, Said]:
+    """Return what a version answered to each test photo, by key.
 
     Raises:
-        Absent: predictions.jsonl is gone, or too large to show.
+        Absent: predictions.jsonl is gone or damaged.
     """
-    import json
-
     if not uri:
         raise Absent("this version has no predictions")
 
-    def read() -> dict[str, tuple[str, str]]:
-        rows = (json.loads(line) for line in store.bytes_at(uri).decode().splitlines())
-        return {row["key"]: (row["label"], row["prediction"]) for row in rows}
+    def read() -> dict[str, Said]:
+        try:
+            return dict(map(_said, store.stream(uri).iter_lines(_CHUNK)))
+        except (ValueError, KeyError) as error:
+            raise Absent(f"{uri} is damaged: {error}") from error
 
     return store.table(("answers", uri), read)
+
+
+def _said(line: bytes) -> tuple[str, Said]:
+    # With 10,000 classes a line has 80 kB, nearly all of it probabilities, which come last.
+    start = line.find(b', "probabilities"') if len(line) > _LONG_LINE else -1
+    row = json.loads(line[:start] + b"}" if start > 0 else line)
+    probability = max(row["probabilities"], default=None) if row.get("probabilities") else None
+    return row["key"], Said(sys.intern(row["label"]), sys.intern(row["prediction"]), probability)

@@ -1,8 +1,9 @@
-"""Run page: runs of train_and_deploy, their tasks in the order they happened, trials, plan and bill."""
+"""Run page: runs of train_and_deploy, their tasks in the order they happened, trials, curves, plan and bill."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import log_tail
@@ -16,9 +17,16 @@ if TYPE_CHECKING:
 
 PAGE = 50
 _LINES = 200
+# An epoch has one line in the log of a training job, and so has a trial in that of a packed search.
+_MOST_EPOCHS = 5000
+_METRIC = re.compile(r"\b([a-z][a-z0-9_]*)=(\S+)")
+# The bill's task, and its name in earlier releases.
+BILLS = ("bill", "report")
 # Results that a line of the list shows.
 _LISTED = ("upload", "evaluate", "deploy")
 _RESULT = "return_value"
+# Params that a comparison of two versions shows next to the hyperparameters.
+_FIXED = ("architecture", "strategy", "weights", "seed", "train_on")
 _LINK = "job"
 
 
@@ -31,8 +39,11 @@ def listed(session: Session, offset: int = 0) -> Document:
     total = session.scalar(select(func.count()).select_from(DagRun).where(mine))
     query = select(DagRun).where(mine).order_by(DagRun.run_after.desc(), DagRun.id.desc())
     runs = session.scalars(query.offset(offset).limit(PAGE)).all()
-    results = _results(session, [run.run_id for run in runs], _LISTED)
-    rows = [{**_run(run), **_outcome(results.get(run.run_id, {}))} for run in runs]
+    run_ids = [run.run_id for run in runs]
+    results, usd = _results(session, run_ids, _LISTED), costs(session, run_ids)
+    rows = [
+        {**_run(run), **_outcome(results.get(run.run_id, {})), "usd": usd.get(run.run_id)} for run in runs
+    ]
     return {"runs": rows, "total": total, "offset": offset, "page": PAGE}
 
 
@@ -70,23 +81,102 @@ def one(session: Session, run_id: str) -> Document:
                 tasks, key=lambda task: (task.start_date is None, task.start_date, task.task_id)
             )
         ],
-        "results": {name: value for name, value in results.items() if name != "tune"},
+        "results": {name: _signed(value) for name, value in results.items() if name != "tune"},
         "search": _search(results.get("tune")),
     }
 
 
 def trials(store: Store, session: Session, run_id: str) -> Document:
-    """Return all trials of a run's search, in the order they were started.
+    """Return all trials of a run's search, in the order they were started; those so far while it runs.
 
     Raises:
-        Absent: The search has not ended, or its table is gone.
+        Absent: The search has not begun, or its table is gone.
     """
     tuned = _results(session, [run_id], ("tune",)).get(run_id, {}).get("tune") or {}
     uri = tuned.get("trials_uri")
-    if not uri:
-        raise Absent("this run has no finished search yet")
-    rows = store.lasting(("trials", uri), lambda: store.json_at(uri))
-    return {"trials": rows["trials"] if isinstance(rows, dict) else rows, "objective": tuned.get("objective")}
+    if uri:
+        rows = store.lasting(("trials", uri), lambda: store.json_at(uri))
+        return {
+            "trials": rows["trials"] if isinstance(rows, dict) else rows,
+            "objective": tuned.get("objective"),
+        }
+    name, kind = _job(session, run_id, "tune")
+    live = _tuning if kind is JobKind.TUNING else _packed
+    return {"trials": store.brief(("trials", name), lambda: live(store, name)), "objective": None}
+
+
+def _tuning(store: Store, name: str) -> list[Document]:
+    from ml_pipeline.operators.tuning import trial_row
+
+    pages = (
+        store.client("sagemaker")
+        .get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
+        .paginate(HyperParameterTuningJobName=name)
+    )
+    return [dict(trial_row(row)) for page in pages for row in page["TrainingJobSummaries"]]
+
+
+def _packed(store: Store, name: str) -> list[Document]:
+    """Return the trials that a packed search has printed so far."""
+    rows = []
+    for found in _metrics(_log(store, JobKind.TRAINING, name, _MOST_EPOCHS)):
+        if "trial" in found and "seconds" in found:
+            value, seconds = found.pop("valid_accuracy", None), float(found.pop("seconds"))
+            number = found.pop("trial")
+            rows.append(
+                {
+                    "name": f"trial {number}",
+                    "status": "Failed" if value is None else "Completed",
+                    "value": None if value is None else float(value),
+                    "seconds": seconds,
+                    "hyperparameters": found,
+                }
+            )
+    return rows
+
+
+def curves(store: Store, session: Session, run_id: str) -> list[Document]:
+    """Return the metrics of each epoch of a run's final training, read from its job's log.
+
+    Raises:
+        Absent: No training job was started, or its log is gone.
+    """
+    name, kind = _job(session, run_id, "train")
+    epochs: dict[float, Document] = {}
+    for found in _metrics(_log(store, kind, name, _MOST_EPOCHS)):
+        if "epoch" in found and ("valid_accuracy" in found or "train_loss" in found):
+            row = {metric: float(value) for metric, value in found.items() if _is_number(value)}
+            # The epoch that was kept is printed once more at the end.
+            epochs.setdefault(row["epoch"], row)
+    if not epochs:
+        raise Absent(f"the log of {name} tells of no epoch: it is not there yet, or was deleted")
+    return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def costs(session: Session, run_ids: Sequence[str]) -> dict[str, float]:
+    """Return what runs cost in US dollars, by run id."""
+    found = _results(session, run_ids, BILLS)
+    bills = ((run_id, bill) for run_id, results in found.items() for bill in results.values())
+    return {run_id: bill["usd"] for run_id, bill in bills if isinstance(bill, dict) and "usd" in bill}
+
+
+def recipe(session: Session, run_id: str) -> Document:
+    """Return the hyperparameters that a run chose, with what its params fixed; {} for a run that is gone."""
+    from airflow.models import DagRun
+    from sqlalchemy import select
+
+    tuned = _results(session, [run_id], ("tune",)).get(run_id, {}).get("tune") or {}
+    run = session.scalar(select(DagRun).where(DagRun.dag_id == MAIN_DAG, DagRun.run_id == run_id))
+    fixed = {name: value for name in _FIXED if (value := ((run.conf if run else None) or {}).get(name))}
+    return {**fixed, **(tuned.get("best_hyperparameters") or {})}
+
+
+def _metrics(lines: Iterable[str]) -> list[dict[str, str]]:
+    return [found for line in lines if (found := dict(_METRIC.findall(line)))]
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", text) is not None
 
 
 def log(store: Store, session: Session, run_id: str, task_id: str) -> list[str]:
@@ -95,14 +185,24 @@ def log(store: Store, session: Session, run_id: str, task_id: str) -> list[str]:
     Raises:
         Absent: The task started no job.
     """
+    name, kind = _job(session, run_id, task_id)
+    return _log(store, kind, name, _LINES)
+
+
+def _job(session: Session, run_id: str, task_id: str) -> tuple[str, JobKind]:
     job = _results(session, [run_id], (task_id,), key=_LINK).get(run_id, {}).get(task_id)
     kinds = {kind.value: kind for kind in JobKind}
     if not isinstance(job, dict) or job.get("kind") not in kinds:
         raise Absent(f"{task_id} started no job")
-    group = kinds[job["kind"]].calls.log_group
+    return job["name"], kinds[job["kind"]]
+
+
+def _log(store: Store, kind: JobKind, name: str, count: int) -> list[str]:
+    group = kind.calls.log_group
     if not group:
-        raise Absent(f"{task_id}'s jobs have logs of their own: see its training jobs")
-    return log_tail.last_lines(store.client("logs"), group, f"{job['name']}/", _LINES)
+        raise Absent("a tuning job has no log of its own: see its training jobs")
+    key = ("log", name, count)
+    return store.brief(key, lambda: log_tail.last_lines(store.client("logs"), group, f"{name}/", count))
 
 
 def _run(run: Any) -> Document:
@@ -125,6 +225,16 @@ def _outcome(results: Document) -> Document:
         "photos": evaluate.get("photos"),
         "endpoint": deploy.get("endpoint_name"),
     }
+
+
+def _signed(value: Any) -> Any:
+    """Return a result; the signature of a report's address is renewed, because it has an end."""
+    from ml_pipeline.operators.links import presigned
+
+    url = value.get("report_url", "") if isinstance(value, dict) else ""
+    if "X-Amz-Signature=" not in url:
+        return value
+    return {**value, "report_url": presigned(url.partition("?")[0])}
 
 
 def _search(tuned: Document | None) -> Document | None:

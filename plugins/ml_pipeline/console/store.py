@@ -62,6 +62,11 @@ class Store:
         """Return what `read` gave within the last seconds."""
         return self._kept(self._brief, key, read)
 
+    def forget(self, key: Hashable) -> None:
+        """Drop what `brief` keeps under a key, because this process has just changed it."""
+        with self._lock:
+            self._brief.pop(key, None)
+
     def every(self, read: Callable[[Item], Result], items: Iterable[Item]) -> list[Result | None]:
         """Map `read` over `items` side by side; None for each that is absent."""
 
@@ -79,19 +84,44 @@ class Store:
         Raises:
             Absent: There is none, or it is larger than `limit`.
         """
-        from botocore.exceptions import ClientError
-
-        bucket, key = objects.split_uri(uri)
-        try:
-            response = self.client("s3").get_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
-                raise Absent(f"{uri} is gone") from error
-            raise
+        response = self._object(uri)
         if response["ContentLength"] > limit:
             raise Absent(f"{uri} has {response['ContentLength']:,} bytes: too large to show")
         body: bytes = response["Body"].read()
         return body
+
+    def stream(self, uri: str) -> Any:
+        """Open an object of any size for reading.
+
+        Raises:
+            Absent: There is none.
+        """
+        return self._object(uri)["Body"]
+
+    def size(self, uri: str) -> int | None:
+        """Return the bytes of an object; None where it is gone."""
+        from botocore.exceptions import ClientError
+
+        bucket, key = objects.split_uri(uri)
+
+        def read() -> int | None:
+            try:
+                return int(self.client("s3").head_object(Bucket=bucket, Key=key)["ContentLength"])
+            except ClientError:
+                return None
+
+        return self.lasting(("size", uri), read)
+
+    def _object(self, uri: str) -> Any:
+        from botocore.exceptions import ClientError
+
+        bucket, key = objects.split_uri(uri)
+        try:
+            return self.client("s3").get_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
+                raise Absent(f"{uri} is gone") from error
+            raise
 
     def json_at(self, uri: str) -> Any:
         """Read a JSON document.
