@@ -104,7 +104,13 @@ def _keys(request: Request, about_query: bool = True) -> Keys:
     for name in ("prefix", "delimiter", "max-keys"):
         if about_query and request.query.get(name):
             found[f"s3:{name}"] = (request.query[name],)
-    for name in ("x-amz-server-side-encryption", "x-amz-acl", "x-amz-storage-class"):
+    for name in (
+        "x-amz-server-side-encryption",
+        "x-amz-acl",
+        "x-amz-storage-class",
+        "if-match",
+        "if-none-match",
+    ):
         if request.headers.get(name):
             found[f"s3:{name}"] = (request.headers[name],)
     return found

@@ -32,10 +32,16 @@ def sagemaker(kind: str) -> str:
     return ARN.format("sagemaker", f"{kind}/x")
 
 
-TEMPLATES = {"Airflow": "airflow", "Job": "jobs", "Instance": "jobs", "Forget": "forget"}
+TEMPLATES = {
+    "Airflow": "airflow", "ApiServer": "airflow", "Job": "jobs", "Instance": "jobs", "Forget": "forget",
+}  # fmt: skip
 KEY = EXPORTS["ml-pipeline-key"]
-AIRFLOW, JOB, INSTANCE_ROLE, FORGET = (Template(file).role_policies(role) for role, file in TEMPLATES.items())
-POLICIES = {"airflow": AIRFLOW, "job": JOB, "instance": INSTANCE_ROLE, "forget": FORGET}
+AIRFLOW, API_SERVER, JOB, INSTANCE_ROLE, FORGET = (
+    Template(file).role_policies(role) for role, file in TEMPLATES.items()
+)
+POLICIES = {
+    "airflow": AIRFLOW, "api-server": API_SERVER, "job": JOB, "instance": INSTANCE_ROLE, "forget": FORGET,
+}  # fmt: skip
 # Its calls are an administrator's, not Airflow's.
 PACKAGE = Path(ml_pipeline.__file__).parent
 FORGETTING = PACKAGE / "watching" / "forget"
@@ -212,6 +218,42 @@ def test_each_role_writes_only_where_it_works(who: str, action: str, key: str, e
     assert not allowed(policies, Request(action, f"arn:aws:s3:::another-bucket/{key}"))
 
 
+@pytest.mark.parametrize(
+    ("action", "key", "condition", "expected"),
+    [
+        ("s3:GetObject", "datasets/dogs/versions/1/photos.jsonl", {}, True),
+        ("s3:PutObject", "datasets/dogs/reviews/answers/x.json", {"s3:if-none-match": "*"}, True),
+        ("s3:PutObject", "datasets/dogs/corrections/00000001.jsonl", {"s3:if-none-match": "*"}, True),
+        ("s3:PutObject", "datasets/dogs/corrections/00000001.jsonl", {}, False),
+        ("s3:PutObject", "datasets/dogs/corrections/00000001.jsonl", {"s3:if-match": '"etag"'}, False),
+        ("s3:PutObject", "datasets/dogs/latest.json", {"s3:if-none-match": "*"}, False),
+        ("s3:PutObject", "locks/dogs.json", {"s3:if-none-match": "*"}, False),
+        ("s3:DeleteObject", "datasets/dogs/reviews/answers/x.json", {}, False),
+    ],
+)
+def test_the_api_server_reads_and_only_adds_answers_of_people(
+    action: str, key: str, condition: dict[str, str], expected: bool
+) -> None:
+    assert allowed(API_SERVER, Request(action, f"{S3}/{key}", condition)) is expected
+
+
+@pytest.mark.parametrize("kind", ["Create", "Update", "Delete", "Stop", "Put", "Register"])
+def test_the_api_server_changes_nothing_but_answers(kind: str) -> None:
+    actions = granted(API_SERVER) - {"s3:PutObject"}
+    assert not [action for action in actions if action.partition(":")[2].startswith(kind)]
+    assert allowed(API_SERVER, Request("sagemaker:InvokeEndpoint", sagemaker("endpoint"), OURS))
+    assert not allowed(API_SERVER, Request("sagemaker:InvokeEndpoint", sagemaker("endpoint")))
+
+
+def test_the_api_server_may_call_what_the_console_calls() -> None:
+    used = calls_of((PACKAGE / "console").rglob("*.py")) | {
+        "cloudwatch:DescribeAlarms", "application-autoscaling:DescribeScalableTargets", "s3:PutObject",
+        "logs:DescribeLogStreams", "logs:GetLogEvents",
+    }  # fmt: skip
+    assert used - granted(API_SERVER) == set()
+    assert granted(API_SERVER) - used == {"kms:Decrypt", "kms:GenerateDataKey"}
+
+
 @pytest.mark.parametrize("role", ["Airflow", "Job"])
 def test_photos_are_read_from_the_buckets_that_are_named(role: str) -> None:
     named = {"PhotoBuckets": "arn:aws:s3:::team-photos,arn:aws:s3:::zoo"}
@@ -249,7 +291,7 @@ def test_the_key_is_used_through_services_only() -> None:
         assert not allowed(policies, Request("kms:Decrypt", KEY, {"kms:ViaService": "ebs.amazonaws.com"}))
 
 
-@pytest.mark.parametrize("who", ["airflow", "job", "instance", "forget"])
+@pytest.mark.parametrize("who", ["airflow", "api-server", "job", "instance", "forget"])
 @pytest.mark.parametrize(
     "action",
     ["iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "sts:AssumeRole", "ssm:GetParameters",
@@ -282,6 +324,7 @@ def test_roles_are_taken_by_their_services_alone() -> None:
     }
     assert trusted == {
         "Airflow": [{"Service": "ec2.amazonaws.com"}],
+        "ApiServer": [{"Service": "ec2.amazonaws.com"}],
         "Job": [{"Service": "sagemaker.amazonaws.com"}],
         "Instance": [{"Service": "ec2.amazonaws.com"}],
         "Forget": [{"AWS": f"arn:aws:iam::{stacks.ACCOUNT}:root"}],

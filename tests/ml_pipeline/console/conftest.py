@@ -34,10 +34,23 @@ class Console:
     store: Any
     viewer: dict[str, str]
     admin: dict[str, str]
+    manager: Any
+
+    def as_user(self, name: str) -> dict[str, str]:
+        """Headers of one more person with the rights of an administrator."""
+        return token(self.manager, name, "admin")
 
     def get(self, path: str, **query: Any) -> Any:
         """Ask as a viewer."""
         return self.client.get(f"/ml-pipeline/api/{path}", params=query, headers=self.viewer)
+
+
+def token(manager: Any, name: str, role: str) -> dict[str, str]:
+    """Headers of a person."""
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    user = SimpleAuthManagerUser(username=name, role=role)
+    return {"Authorization": f"Bearer {manager.generate_jwt(user)}"}
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +120,7 @@ def fill(s3: Any, sagemaker: Any) -> None:
             "rejected": [{"path": EVIL, "reason": "empty file"}],
         },
     )
+    put(s3, "datasets/dogs/latest.json", {"version": VERSION})
     rows = [
         {
             "key": f"{n:020x}",
@@ -180,8 +194,6 @@ def console(airflow: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-
     from ml_pipeline.console.app import create
     from ml_pipeline.console.store import Store, store
     from ml_pipeline.settings import Settings
@@ -196,13 +208,8 @@ def console(airflow: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
         inner.dependency_overrides[store] = lambda: found
         app = FastAPI()
         app.mount("/ml-pipeline", inner)
-        tokens = {
-            role: {
-                "Authorization": f"Bearer {airflow.generate_jwt(SimpleAuthManagerUser(username=role, role=role))}"
-            }
-            for role in ("viewer", "admin")
-        }
-        yield Console(inner, TestClient(app), found, tokens["viewer"], tokens["admin"])
+        viewer, admin = (token(airflow, role, role) for role in ("viewer", "admin"))
+        yield Console(inner, TestClient(app), found, viewer, admin, airflow)
 
 
 @pytest.fixture(scope="session")

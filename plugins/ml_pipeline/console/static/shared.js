@@ -36,7 +36,7 @@ export function photoDetail(name, photo, labels, pictured, changed) {
   const dialog = h('dialog', {'aria-label': 'Photo', onclose: () => dialog.remove(), onclick: (event) => { if (event.target === dialog) dialog.close() }},
     h('div', {class: 'detail'}, picture(name, photo.sha256, `labelled ${readable(photo.label)}`, pictured), h('div', {},
       h('h2', {}, wrong ? `${readable(photo.label)}, taken for ${readable(photo.prediction)}` : readable(photo.label)),
-      wrong ? h('p', {}, 'The model answered ', h('strong', {}, readable(photo.prediction)), photo.probability ? ` with ${percent(photo.probability, 0)}.` : '.',
+      wrong ? h('p', {}, 'The model answered ', h('strong', {}, readable(photo.prediction)), photo.probability ? ` with ${percent(photo.probability, 0)}.` : '.') : null,
 
       photo.findings.map((one) => h('p', {class: 'warn'}, explanation(one))),
       photo.findings.length || !wrong ? null : h('p', {class: 'soft'}, 'The data check found nothing odd about the photo.'),
