@@ -1,8 +1,7 @@
-"""The pages in a real browser: a hostile class name runs nothing, and nothing is wider than a phone."""
+"""The pages in a real browser: as people use them, on any screen, with the keyboard alone, and under attack."""
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
 import time
@@ -13,13 +12,17 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from tests.ml_pipeline.console.conftest import VERSION, Console, serve
+from ml_pipeline.dataset import corrections
+from tests.browser import chromium, drawn, opened, serious, visit
+from tests.ml_pipeline.console.conftest import BUCKET, EVIL, VERSION, Console, serve
+from tests.ml_pipeline.console.test_reviewing import queued
 
 pytestmark = pytest.mark.slow
 PAGES = (
     "models", "models/dogs/compare/1/2", "models/dogs/classes/1", "runs", "data", f"data/dogs/{VERSION}",
-    f"data/dogs/{VERSION}/mistakes/1", "endpoints", "try",
+    f"data/dogs/{VERSION}/mistakes/1", "endpoints", "endpoints/photos", "review", "try",
 )  # fmt: skip
+MAIN_PAGES = ("models", f"data/dogs/{VERSION}/mistakes/1", "review")
 
 
 @pytest.fixture
@@ -37,49 +40,136 @@ def address(site: FastAPI) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Debian's chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs chromium: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    """Debian's chromium, once for all tests of this module."""
+    with chromium() as started:
         yield started
-        started.close()
 
 
-@pytest.mark.parametrize("width", [1200, 390])
-def test_every_page_is_drawn_and_a_class_name_runs_nothing(
-    console: Console, address: str, browser: Any, width: int
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("light", 1200), ("dark", 390)], ids=["light desktop", "dark phone"]
+)
+def test_every_page_is_drawn_readably_and_a_class_name_runs_nothing(
+    console: Console, address: str, browser: Any, scheme: str, width: int
 ) -> None:
-    headers = {"Authorization": console.viewer["Authorization"]}
-    page = browser.new_page(viewport={"width": width, "height": 844}, extra_http_headers=headers)
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
-    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
-    for name in PAGES:
-        page.goto(f"{address}#/{name}")
-        page.reload()
-        drawn(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        assert page.locator("main img[src='x']").count() == 0
-    # The second thumbnail of the test data is a script: the browser is told 404, which it reports itself.
-    assert [problem for problem in problems if "404" not in problem] == []
-    page.close()
+    serve(console, 2)
+    queued(console, 900)
+    with opened(
+        browser, console.viewer, viewport={"width": width, "height": 844}, color_scheme=scheme
+    ) as page:
+        for name in PAGES:
+            visit(page, address, name)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            assert page.locator("main img[src='x']").count() == 0
+            assert serious(page) == [], name
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 1200), ("light", 390)])
+def test_the_main_pages_in_the_other_two_looks(
+    console: Console, address: str, browser: Any, scheme: str, width: int
+) -> None:
+    serve(console, 2)
+    with opened(
+        browser, console.viewer, viewport={"width": width, "height": 844}, color_scheme=scheme
+    ) as page:
+        for name in MAIN_PAGES:
+            visit(page, address, name)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            assert serious(page) == [], name
 
 
 def test_photos_have_pictures_and_paths(console: Console, address: str, browser: Any) -> None:
-    page = browser.new_page(extra_http_headers={"Authorization": console.viewer["Authorization"]})
-    page.goto(f"{address}#/data/dogs/{VERSION}")
-    drawn(page)
-    second = page.locator(".photos li").nth(1)
-    assert second.locator("code").text_content() == "<img src=x onerror=alert(1)>/1.jpg"
-    picture = second.locator("img")
-    picture.scroll_into_view_if_needed()
-    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    with opened(browser, console.viewer) as page:
+        visit(page, address, f"data/dogs/{VERSION}")
+        second = page.locator(".photos li").nth(1)
+        assert second.locator("code").text_content() == f"{EVIL}/1.jpg"
+        picture = second.locator("img")
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+@pytest.mark.parametrize("by", ["mouse", "keyboard"])
+def test_two_clicks_lead_to_why_a_photo_is_wrong(
+    console: Console, address: str, browser: Any, by: str
+) -> None:
+    serve(console, 1)
+    with opened(browser, console.admin) as page:
+        visit(page, address, "models")
+        for name in ("See its mistakes", "open the photo"):
+            target = page.get_by_role("link" if "mistakes" in name else "button", name=name).first
+            target.wait_for()
+            if by == "mouse":
+                target.click()
+            else:
+                reach(page, target)
+                page.keyboard.press("Enter")
+            drawn(page)
+        dialog = page.get_by_role("dialog")
+        assert "taken for cat" in dialog.locator("h2").inner_text()
+        assert "The model answered cat with 50 %" in dialog.inner_text()
+        assert dialog.locator("code").inner_text() == f"{EVIL}/3.jpg"
+        page.keyboard.press("Escape")
+        assert dialog.count() == 0
+
+
+def reach(page: Any, target: Any) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if target.evaluate("element => element === document.activeElement"):
+            return
+    pytest.fail("the element cannot be reached with the Tab key")
+
+
+def test_from_a_confusion_cell_to_its_photos(console: Console, address: str, browser: Any) -> None:
+    with opened(browser, console.viewer) as page:
+        visit(page, address, "models/dogs/classes/1")
+        page.get_by_role("link", name=f"1 photos of {EVIL} taken for cat").click()
+        page.locator(".photos li").first.wait_for()
+        assert page.locator(".photos li code").all_inner_texts() == [f"{EVIL}/3.jpg"]
+
+
+def test_a_label_is_corrected_where_the_photo_is(console: Console, address: str, browser: Any) -> None:
+    with opened(browser, console.admin) as page:
+        visit(page, address, f"data/dogs/{VERSION}")
+        page.get_by_role("button", name="open the photo").nth(1).click()
+        page.get_by_label("Right class", exact=True).fill("cat")
+        page.get_by_role("button", name="Correct the label").click()
+        page.get_by_text("the next version of the data set applies it").wait_for()
+        page.get_by_role("button", name="Close").click()
+        page.locator(".photos li", has_text="admin says cat").wait_for()
+    newest = corrections.load(console.store.client("s3"), BUCKET, "dogs").newest()
+    assert newest[f"{1:064x}"].label == "cat"
+
+
+def test_ten_photos_take_ten_keys_and_one_is_taken_back(console: Console, address: str, browser: Any) -> None:
+    sent = {queued(console, seed) for seed in range(900, 909)} | {f"{1:064x}"}
+    with opened(browser, console.admin) as page:
+        visit(page, address, "review/dogs")
+        for count in range(10):
+            page.get_by_text(f"{count} answered").wait_for()
+            page.keyboard.press("1")
+        page.get_by_text("You answered 10 photos").wait_for()
+        newest = corrections.load(console.store.client("s3"), BUCKET, "dogs").newest()
+        assert set(newest) == sent
+        assert {entry.label for entry in newest.values()} == {"cat"}
+        page.keyboard.press("u")
+        page.get_by_text("9 answered").wait_for()
+        page.keyboard.press("x")
+        page.get_by_text("You answered 10 photos").wait_for()
+    actions = corrections.load(console.store.client("s3"), BUCKET, "dogs").newest().values()
+    assert sorted(entry.action.value for entry in actions) == ["label"] * 9 + ["reject"]
+
+
+def test_a_viewer_is_told_that_answers_need_a_permission(
+    console: Console, address: str, browser: Any
+) -> None:
+    page = browser.new_page(extra_http_headers=console.viewer)
+    visit(page, address, "review/dogs")
+    page.keyboard.press("1")
+    page.get_by_text("You may look, but not change anything").wait_for()
+    assert not corrections.load(console.store.client("s3"), BUCKET, "dogs").entries
     page.close()
 
 
@@ -89,22 +179,12 @@ def test_photos_have_pictures_and_paths(console: Console, address: str, browser:
 def test_two_clicks_roll_back(console: Console, address: str, browser: Any, role: str, said: str) -> None:
     serve(console, 2)
     page = browser.new_page(extra_http_headers=getattr(console, role))
-    page.goto(f"{address}#/models")
-    drawn(page)
-    page.get_by_role("button", name="Roll back", exact=True).click()
+    visit(page, address, "models")
+    page.get_by_role("button", name="Roll back to v1", exact=True).click()
     page.get_by_role("button", name="Roll back to v1?").click()
-    page.locator("#said", has_text=said).wait_for()
+    page.locator(".said", has_text=said).wait_for()
     if role == "admin":
         runs = page.request.get(f"{address}../api/v2/dags/deploy/dagRuns").json()["dag_runs"]
         wanted = {"dataset_name": "dogs", "version": "1", "endpoint_name": "photos"}
         assert [run["conf"].items() >= wanted.items() for run in runs] == [True]
     page.close()
-
-
-def drawn(page: Any) -> None:
-    """Wait until a page and all its parts are there."""
-    page.wait_for_selector("main h1")
-    # Not wait_for_function: it compiles its text in the page, which the page's policy forbids.
-    loading = page.get_by_text("Loading", exact=True)
-    while loading.count():
-        loading.first.wait_for(state="detached")
