@@ -118,7 +118,7 @@ def model_classes(found: StoreDep, group: Name, version: int) -> Any:
     """Return the classes and the confusion of a version."""
     known = models.version_of(found, group, version)
     shown = models.evaluation(found, known["metadata"].get("evaluation_uri", ""))
-    return {"version": known, **shown}
+    return {"version": known, **models.confusion(shown)}
 
 
 @router.get("/api/models/download", dependencies=[SEE])

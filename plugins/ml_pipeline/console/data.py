@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from ml_pipeline.console.store import Absent, Store
 from ml_pipeline.requests.types import Document
 
 PAGE = 60
+# Classes that a page lists, and names in "what changed".
+_CLASSES, _NAMED = 2000, 20
 # 100,000 lines of photos.jsonl have 25 MB.
 _MOST_BYTES = 512 * 2**20
 
@@ -58,7 +61,7 @@ def versions(store: Store, name: str) -> list[Document]:
     found = store.brief(("versions", name), lambda: store.folders(folder))
     if not found:
         raise Absent(f"there is no data set {name}")
-    read = store.every(lambda version: manifest(store, name, version), found)
+    read = store.every(lambda version: _summary(store, name, version), found)
     known = {document["version"]: document for document in read if document is not None}
     rows = [_version(document, known.get(document["parent"])) for document in _newest_first(known)]
     missing = sorted(set(found) - set(known))
@@ -89,34 +92,50 @@ def manifest(store: Store, name: str, version: str) -> Document:
         Absent: It is gone, damaged, or of a newer release.
     """
     uri = store.settings.s3(f"datasets/{name}/versions/{version}/manifest.json")
+    return store.table(("manifest", uri), lambda: _manifest(store, uri))
+
+
+def _manifest(store: Store, uri: str) -> Document:
+    document: Document = store.json_at(uri)
+    if not isinstance(document, dict) or not {"version", "classes", "counts"} <= set(document):
+        raise Absent(f"{uri} is of another release")
+    return document
+
+
+def _summary(store: Store, name: str, version: str) -> Document:
+    """Return of a manifest what the list of versions needs: of 100 versions with 10,000 classes all would be kept."""
+    uri = store.settings.s3(f"datasets/{name}/versions/{version}/manifest.json")
 
     def read() -> Document:
-        document: Document = store.json_at(uri)
-        if not isinstance(document, dict) or not {"version", "classes", "counts"} <= set(document):
-            raise Absent(f"{uri} is of another release")
-        return document
+        document = _manifest(store, uri)
+        return {
+            "version": document["version"],
+            "parent": document.get("parent"),
+            "classes": tuple(map(sys.intern, document["classes"])),
+            "photos": {split: sum(counts.values()) for split, counts in document["counts"].items()},
+            "rejected": len(document.get("rejected", [])),
+        }
 
-    return store.lasting(("manifest", uri), read)
+    return store.lasting(("summary", uri), read)
 
 
-def _version(document: Document, parent: Document | None) -> Document:
-    counts = {split: sum(classes.values()) for split, classes in document["counts"].items()}
-    photos = sum(counts.values())
+def _version(summary: Document, parent: Document | None) -> Document:
+    photos = sum(summary["photos"].values())
     change = None
     if parent is not None:
-        before = set(parent["classes"])
+        now, before = set(summary["classes"]), set(parent["classes"])
         change = {
-            "photos": photos - sum(sum(classes.values()) for classes in parent["counts"].values()),
-            "added": sorted(set(document["classes"]) - before),
-            "removed": sorted(before - set(document["classes"])),
+            "photos": photos - sum(parent["photos"].values()),
+            "added": sorted(now - before)[:_NAMED],
+            "removed": sorted(before - now)[:_NAMED],
         }
     return {
-        "version": document["version"],
-        "parent": document.get("parent"),
+        "version": summary["version"],
+        "parent": summary["parent"],
         "photos": photos,
-        "counts": counts,
-        "classes": len(document["classes"]),
-        "rejected": len(document.get("rejected", [])),
+        "counts": summary["photos"],
+        "classes": len(summary["classes"]),
+        "rejected": summary["rejected"],
         "change": change,
         "missing": None,
     }
@@ -145,10 +164,10 @@ def details(store: Store, name: str, version: str) -> Document:
         report, missing = None, str(absent)
     classes = [
         {"name": label, **{split: counts.get(label, 0) for split, counts in document["counts"].items()}}
-        for label in document["classes"]
+        for label in document["classes"][:_CLASSES]
     ]
     return {
-        **_version(document, None),
+        **_version(_summary(store, name, version), None),
         "class_counts": classes,
         "rejects": document.get("rejected", [])[:500],
         "check": report,

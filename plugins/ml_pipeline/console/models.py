@@ -18,7 +18,9 @@ from ml_pipeline.registry.packages import Package
 from ml_pipeline.requests.types import Document
 
 _SHOWN = 100
-_FLIPPED = 200
+_FLIPPED = 60
+# Rows of the page of a version: classes, mix-ups, and classes of a matrix that is drawn whole.
+_CLASSES, _MIXED, _MATRIX = 500, 60, 20
 _CHUNK = 2**20
 _LONG_LINE = 2**14
 # Files of the bundle that may be downloaded; labels and transform are parts of model.json.
@@ -55,7 +57,7 @@ def versions(store: Store, group: str) -> list[Document]:
         package = _package(store, summary)
         uri = package["metadata"].get("evaluation_uri", "")
         try:
-            figures = evaluation(store, uri)["figures"]
+            figures = store.lasting(("figures", uri), partial(_figures, store, uri))
             missing = None
         except Absent as absent:
             figures, missing = None, str(absent)
@@ -139,23 +141,49 @@ def _package(store: Store, summary: Document) -> Document:
     return store.lasting(("package", arn, status), read)
 
 
+def _figures(store: Store, uri: str) -> Document:
+    """Return the figures of an evaluation alone: its classes and confusion may have megabytes."""
+    figures: Document = _shown_at(store, uri)["figures"]
+    return figures
+
+
 def evaluation(store: Store, uri: str) -> Document:
     """Return what the pages show of an evaluation.json.
 
     Raises:
         Absent: It is gone, or written by another release.
     """
+    return store.table(("evaluation", uri), partial(_shown_at, store, uri))
+
+
+def _shown_at(store: Store, uri: str) -> Document:
     if not uri:
         raise Absent("this version has no evaluation")
+    document = store.json_at(uri)
+    try:
+        return _shown(document)
+    except (KeyError, TypeError) as error:
+        raise Absent(f"{uri} is of another release ({error})") from error
 
-    def read() -> Document:
-        document = store.json_at(uri)
-        try:
-            return _shown(document)
-        except (KeyError, TypeError) as error:
-            raise Absent(f"{uri} is of another release ({error})") from error
 
-    return store.lasting(("evaluation", uri), read)
+def confusion(shown: Document) -> Document:
+    """Return what a page draws of the classes: the worst of them, the commonest mix-ups, and a small matrix whole."""
+    names = [row["name"] for row in shown["classes"]]
+    worst = sorted(shown["classes"], key=lambda row: 2.0 if row["recall"] is None else row["recall"])
+    mixed = sorted((cell for cell in shown["confusion"] if cell[0] != cell[1]), key=lambda cell: -cell[2])
+    small = len(names) <= _MATRIX
+    return {
+        "figures": shown["figures"],
+        "dataset": shown["dataset"],
+        "classes": worst[:_CLASSES],
+        "mixed_up": [
+            {"label": names[row], "answer": names[column] if column < len(names) else None, "photos": count}
+            for row, column, count in mixed[:_MIXED]
+            if row < len(names)
+        ],
+        "names": names if small else [],
+        "confusion": shown["confusion"] if small else [],
+    }
 
 
 def _shown(document: Document) -> Document:
@@ -279,15 +307,17 @@ def compare(store: Store, group: str, left: int, right: int) -> Document:
             "photos": row["photos"],
         }
         for row in after["classes"]
-        if row["name"] in recall and row["recall"] != recall[row["name"]]["recall"]
+        if row["name"] in recall
+        and None not in (row["recall"], recall[row["name"]]["recall"])
+        and row["recall"] != recall[row["name"]]["recall"]
     ]
     names = {row["name"] for row in after["classes"]}
     return {
         "left": one,
         "right": other,
-        "changed": sorted(changed, key=lambda row: -abs(row["after"] - row["before"])),
-        "added": sorted(names - set(recall)),
-        "removed": sorted(set(recall) - names),
+        "changed": sorted(changed, key=lambda row: -abs(row["after"] - row["before"]))[:_MIXED],
+        "added": sorted(names - set(recall))[:_MIXED],
+        "removed": sorted(set(recall) - names)[:_MIXED],
         **_flips(store, one, other),
     }
 

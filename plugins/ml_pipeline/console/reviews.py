@@ -16,7 +16,7 @@ from ml_pipeline.watching.reviews import Asked
 
 # Photos that a page of the queue holds; it asks again when they run out.
 BATCH = 20
-MOST_PHOTOS = 100_000
+MOST_CLASSES = 2000
 
 
 class Refused(ValueError):
@@ -188,6 +188,6 @@ def _open(entry: Correction | None) -> bool:
 
 def _classes(store: Store, name: str) -> list[str]:
     try:
-        return list(data.manifest(store, name, data.latest(store, name))["classes"])
+        return list(data.manifest(store, name, data.latest(store, name))["classes"])[:MOST_CLASSES]
     except Absent:
         return []

@@ -20,6 +20,8 @@ Item = TypeVar("Item")
 
 # Objects of S3 named by content, versions, jobs: they never change.
 _LASTING = 4096
+# Photos, findings, answers and evaluations: with 100,000 photos and 10,000 classes some 10 MB each.
+_TABLES = 8
 # Lists that other people change meanwhile.
 _BRIEF_SECONDS = 5.0
 _CLIENT_SECONDS = 900.0
@@ -37,7 +39,7 @@ class Store:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._lasting: LRUCache[Hashable, Any] = LRUCache(_LASTING)
-        self._tables: LRUCache[Hashable, Any] = LRUCache(3)
+        self._tables: LRUCache[Hashable, Any] = LRUCache(_TABLES)
         self._brief: TTLCache[Hashable, Any] = TTLCache(256, _BRIEF_SECONDS)
         self._clients: TTLCache[str, Any] = TTLCache(16, _CLIENT_SECONDS)
         self._lock = threading.Lock()

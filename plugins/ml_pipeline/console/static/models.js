@@ -138,21 +138,19 @@ async function comparison(group, left, right) {
 async function classesOf(group, version) {
   const found = await ask('models/classes', {group, version})
   const dataset = found.dataset ?? {name: group, version: found.version.metadata.dataset_version}
-  const names = found.classes.map((row) => row.name), figures = found.figures
-  const mistakes = found.confusion.filter(([row, column]) => row !== column && names[row] !== undefined)
-    .sort((one, other) => other[2] - one[2]).slice(0, 60)
-  const cell = (row, column) => ['data', dataset.name, dataset.version, 'cell', version, names[row], names[column]]
+  const figures = found.figures, cell = (label, answer) => ['data', dataset.name, dataset.version, 'cell', version, label, answer]
   return [h('h1', {}, `${readable(group)} v${version}`),
     tiles(['Accuracy', percent(figures.accuracy), figures.interval ? `${interval(figures)}, ${number(figures.photos)} test photos` : null],
       ['Macro F1', number(figures.macro_f1, 3)], ['One photo', `${number(figures.latency_ms, 1)} ms`, figures.runtime],
       ['Calibration error', percent(figures.calibration_error)]),
     h('p', {}, link(['data', dataset.name, dataset.version, 'mistakes', version], 'See its mistakes', 'button main')),
-    names.length <= 20 ? [h('h2', {}, 'Confusion'), h('p', {class: 'soft'}, 'A row is the true class, a column the answer. Choose a cell to see its photos.'), confusion(names, found.confusion, cell)] : null,
-    h('h2', {}, 'Commonest mix-ups'), mistakes.length ? table('Mix-ups', ['this', 'was taken for', '#photos', ''], mistakes.map(([row, column, count]) =>
-      [readable(names[row]), readable(names[column] ?? 'a class it was never taught'), number(count), link(cell(row, column), 'See photos')])) : h('p', {class: 'soft'}, 'None.'),
-    h('h2', {}, 'Classes'), table('Classes', ['class', '#recall', '#precision', '#photos'],
-      [...found.classes].sort((one, other) => (one.recall ?? 2) - (other.recall ?? 2)).slice(0, 500)
-        .map((row) => [readable(row.name), percent(row.recall, 0), percent(row.precision, 0), number(row.photos)]))]
+    found.names.length ? [h('h2', {}, 'Confusion'), h('p', {class: 'soft'}, 'A row is the true class, a column the answer. Choose a cell to see its photos.'),
+      confusion(found.names, found.confusion, cell)] : null,
+    h('h2', {}, 'Commonest mix-ups'), found.mixed_up.length ? table('Mix-ups', ['this', 'was taken for', '#photos', ''], found.mixed_up.map((row) =>
+      [readable(row.label), row.answer ? readable(row.answer) : 'a class it was never taught', number(row.photos),
+        row.answer ? link(cell(row.label, row.answer), 'See photos') : ''])) : h('p', {class: 'soft'}, 'None.'),
+    h('h2', {}, 'Classes, the worst first'), table('Classes', ['class', '#recall', '#precision', '#photos'],
+      found.classes.map((row) => [readable(row.name), percent(row.recall, 0), percent(row.precision, 0), number(row.photos)]))]
 }
 
 function confusion(names, cells, cell) {
@@ -163,7 +161,7 @@ function confusion(names, cells, cell) {
     h('thead', {}, h('tr', {}, h('td', {}), names.map((name) => h('th', {scope: 'col'}, readable(name))))),
     h('tbody', {}, names.map((name, row) => h('tr', {}, h('th', {scope: 'row'}, readable(name)), names.map((other, column) => {
       const count = counts.get(`${row} ${column}`) ?? 0
-      return h('td', {class: count ? shade(row, column, count) : null}, count === 0 ? '' : h('a', {href: to(cell(row, column)),
+      return h('td', {class: count ? shade(row, column, count) : null}, count === 0 ? '' : h('a', {href: to(cell(name, other)),
         'aria-label': `${count} photos of ${readable(name)} taken for ${readable(other)}`}, number(count)))
     }))))))
 }
