@@ -160,26 +160,29 @@ def _suspects(store: Store, name: str) -> tuple[list[Document], str | None]:
     """Photos of the newest version that the data check suspects and nobody has decided on; or why there are none."""
     try:
         version = data.latest(store, name)
-        found, photos = data.findings(store, name, version), data.rows(store, name, version)
+        rows = store.table(("suspects", name, version), partial(_suspected, store, name, version))
     except Absent as absent:
         return [], str(absent)
     said = newest(store, name)
-    rows = []
-    for photo in photos:
-        for one in found.get(photo.key, ()):
-            if one["kind"] == "suspect" and _open(said.get(photo.sha256)):
-                rows.append(
-                    {
-                        "sha256": photo.sha256,
-                        "asked": Asked.CHECK.value,
-                        "label": photo.label,
-                        "suggestion": one["suggestion"],
-                        "probability": None,
-                        "why": "suspect",
-                        "origin": photo.path or "the data check",
-                    }
-                )
-    return rows, None
+    return [row for row in rows if _open(said.get(row["sha256"]))], None
+
+
+def _suspected(store: Store, name: str, version: str) -> list[Document]:
+    found = data.findings(store, name, version)
+    return [
+        {
+            "sha256": photo.sha256,
+            "asked": Asked.CHECK.value,
+            "label": photo.label,
+            "suggestion": one["suggestion"],
+            "probability": None,
+            "why": one["kind"],
+            "origin": photo.path or "the data check",
+        }
+        for photo in data.rows(store, name, version)
+        for one in found.get(photo.key, ())
+        if one["kind"] == "suspect"
+    ]
 
 
 def _open(entry: Correction | None) -> bool:

@@ -72,7 +72,9 @@ function classTable(name, version, found) {
 async function photos(name, version, filter, found) {
   const place = h('div'), chosen = {split: '', ...filter}
   const labels = found.class_counts.map((row) => row.name), few = labels.slice(0, 2000).map((label) => [label, readable(label)])
-  const {versions} = await ask('models/versions', {group: name}).catch(() => ({versions: []}))
+  // Without a model there are no answers, and SageMaker may be away: the photos are shown all the same.
+  const versions = await ask('models').then(({groups}) => groups.includes(name) ? ask('models/versions', {group: name}) : {versions: []})
+    .then((known) => known.versions, () => [])
   const select = (title, key, options, all = 'all') => picker(title, [['', all], ...options], chosen[key] ?? '', (value) => { chosen[key] = value; draw(0) })
   const wrong = h('input', {type: 'checkbox', checked: chosen.mistakes, onchange: () => { chosen.mistakes = wrong.checked; draw(0) }})
   const bar = h('div', {class: 'row filters'}, select('Class', 'label', few), select('Split', 'split', ['train', 'valid', 'test'].map((split) => [split, split])),
