@@ -18,7 +18,7 @@ from ml_pipeline.console.access import ASK, CORRECT, SEE, same_origin
 from ml_pipeline.console.store import Absent, Store, store
 from ml_pipeline.dataset.corrections import Action, CorrectionError
 from ml_pipeline.settings import SettingsError
-from ml_pipeline.watching.reviews import Asked, ReviewError
+from ml_pipeline.watching.reviews import ReviewError
 
 # No script but ours runs, nothing is fetched from elsewhere, and only Airflow may frame a page.
 POLICY = (
@@ -47,7 +47,6 @@ class Answer(BaseModel):
     """The answer of a reviewer; without an action it takes the answer back."""
 
     sha256: Sha256
-    asked: Asked
     action: Action | None = None
     label: Annotated[str, Field(max_length=200)] | None = None
 
@@ -235,9 +234,9 @@ def review_answer(found: StoreDep, user: GetUserDep, name: Name, given: Answer) 
     """Take the answer of a reviewer, or take it back."""
     who = user.get_name()
     if given.action is None:
-        reviews.undo(found, name, given.sha256, who, given.asked)
+        reviews.undo(found, name, given.sha256, who)
     else:
-        reviews.answer(found, name, given.sha256, given.action, given.label, who, given.asked)
+        reviews.answer(found, name, given.sha256, given.action, given.label, who)
     return {"open": given.action is None}
 
 

@@ -12,7 +12,6 @@ from ml_pipeline.dataset import corrections
 from ml_pipeline.dataset.corrections import Action, Correction
 from ml_pipeline.requests.types import Document
 from ml_pipeline.watching import reviews
-from ml_pipeline.watching.reviews import Asked
 
 # Photos that a page of the queue holds; it asks again when they run out.
 BATCH = 20
@@ -30,46 +29,36 @@ def newest(store: Store, name: str) -> dict[str, Correction]:
 
 
 def queue(store: Store, name: str, who: str) -> Document:
-    """Return the next photos that wait for a person: of the traffic first, then those that the data check suspects.
+    """Return the next photos that wait for a person: of the traffic, and those whose label the data check suspects.
 
     Two reviewers get different orders, so that they seldom meet at the same photo.
     """
-    s3, bucket = store.client("s3"), store.settings.bucket
-    waiting = reviews.waiting(s3, bucket, name)
-    suspects, missing = _suspects(store, name)
+    waiting = reviews.waiting(store.client("s3"), store.settings.bucket, name)
     chosen = sorted(waiting, key=partial(_order, who))[:BATCH]
-    asked = store.every(partial(_question, store, name), chosen)
-    more = sorted(suspects, key=lambda row: _order(who, row["sha256"]))[: BATCH - len(chosen)]
-    return {
-        "name": name,
-        "photos": [row for row in asked if row is not None] + more,
-        "waiting": len(waiting),
-        "suspects": len(suspects),
-        "missing": missing,
-        "classes": _classes(store, name),
-    }
+    asked = [row for row in store.every(partial(_question, store, name), chosen) if row is not None]
+    labels, classes, missing = _known(store, name)
+    rows = [{**row, "label": labels.get(row["sha256"])} for row in asked]
+    return {"name": name, "photos": rows, "waiting": len(waiting), "missing": missing, "classes": classes}
 
 
-def answer(
-    store: Store, name: str, sha256: str, action: Action, label: str | None, who: str, asked: Asked
-) -> None:
+def answer(store: Store, name: str, sha256: str, action: Action, label: str | None, who: str) -> None:
     """Write an answer.
 
     Raises:
         ReviewError: Another reviewer was faster, and has said something else.
     """
     known = class_name(label) if label else None
-    reviews.answer(store.client("s3"), store.settings.bucket, name, sha256, action, known, who, asked=asked)
+    reviews.answer(store.client("s3"), store.settings.bucket, name, sha256, action, known, who)
     store.forget(("corrections", name))
 
 
-def undo(store: Store, name: str, sha256: str, who: str, asked: Asked) -> None:
+def undo(store: Store, name: str, sha256: str, who: str) -> None:
     """Take an answer of `who` back.
 
     Raises:
         ReviewError: There is none, or it is someone else's.
     """
-    reviews.undo(store.client("s3"), store.settings.bucket, name, sha256, who, asked)
+    reviews.undo(store.client("s3"), store.settings.bucket, name, sha256, who)
     store.forget(("corrections", name))
 
 
@@ -145,8 +134,6 @@ def _question(store: Store, name: str, sha256: str) -> Document:
         found = reviews.question(s3, bucket, name, sha256)
         return {
             "sha256": sha256,
-            "asked": Asked.QUEUE.value,
-            "label": None,
             "suggestion": found.prediction,
             "probability": found.probability,
             "why": found.why,
@@ -156,41 +143,15 @@ def _question(store: Store, name: str, sha256: str) -> Document:
     return store.lasting(("question", name, sha256), read)
 
 
-def _suspects(store: Store, name: str) -> tuple[list[Document], str | None]:
-    """Photos of the newest version that the data check suspects and nobody has decided on; or why there are none."""
+def _known(store: Store, name: str) -> tuple[dict[str, str], list[str], str | None]:
+    """Labels by SHA-256 and classes of the newest version; or why they are not known."""
     try:
         version = data.latest(store, name)
-        rows = store.table(("suspects", name, version), partial(_suspected, store, name, version))
+        classes = data.manifest(store, name, version)["classes"][:MOST_CLASSES]
+        return store.table(("labels", name, version), lambda: _labels(store, name, version)), classes, None
     except Absent as absent:
-        return [], str(absent)
-    said = newest(store, name)
-    return [row for row in rows if _open(said.get(row["sha256"]))], None
+        return {}, [], str(absent)
 
 
-def _suspected(store: Store, name: str, version: str) -> list[Document]:
-    found = data.findings(store, name, version)
-    return [
-        {
-            "sha256": photo.sha256,
-            "asked": Asked.CHECK.value,
-            "label": photo.label,
-            "suggestion": one["suggestion"],
-            "probability": None,
-            "why": one["kind"],
-            "origin": photo.path or "the data check",
-        }
-        for photo in data.rows(store, name, version)
-        for one in found.get(photo.key, ())
-        if one["kind"] == "suspect"
-    ]
-
-
-def _open(entry: Correction | None) -> bool:
-    return entry is None or (entry.action is Action.KEEP and entry.why == reviews.TAKEN_BACK)
-
-
-def _classes(store: Store, name: str) -> list[str]:
-    try:
-        return list(data.manifest(store, name, data.latest(store, name))["classes"])[:MOST_CLASSES]
-    except Absent:
-        return []
+def _labels(store: Store, name: str, version: str) -> dict[str, str]:
+    return {photo.sha256: photo.label for photo in data.rows(store, name, version)}

@@ -5,8 +5,7 @@ thumbnail under `reviews/photos/`. Its answer, `reviews/answers/<sha256>.json`, 
 who answer the same question, the second is told what the first has said. The corrections log gets the answer.
 
 To undo an answer is to write `reviews/answers-undone/<sha256>.json`, once: the question is open again, and its next
-answer is `<sha256>.2.json`. The suspects that the data check names are answered in the same way, under `checked/`:
-their photos are in the source already, so they must not join it as photos of the queue do.
+answer is `<sha256>.2.json`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from ml_pipeline.aws import s3 as objects
@@ -26,16 +24,8 @@ from ml_pipeline.dataset.corrections import Action, Correction
 
 SUSPECTS = 20
 """Suspected labels asked about per data check, at most."""
-# Why an entry of the corrections log takes an answer back.
-TAKEN_BACK = "taken back"
+_ANSWERS, _UNDONE = "answers/", "answers-undone/"
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
-
-
-class Asked(StrEnum):
-    """Who asks about a photo; its value is the folder of the answers."""
-
-    QUEUE = "answers"  # a look at the traffic of an endpoint
-    CHECK = "checked"  # the data check
 
 
 class ReviewError(ValueError):
@@ -136,7 +126,7 @@ def enqueue_suspects(s3: Client, bucket: str, name: str, suspects: Sequence[Mapp
 
 def waiting(s3: Client, bucket: str, name: str) -> list[str]:
     """SHA-256 of the photos of the queue without an answer, in their order."""
-    answered = rounds(s3, bucket, name, Asked.QUEUE)
+    answered = rounds(s3, bucket, name)
     names = (key.removesuffix(".json") for key in objects.keys(s3, _uri(bucket, name, "queue/")))
     return sorted(sha256 for sha256 in names if sha256 not in answered)
 
@@ -151,11 +141,11 @@ def questions(s3: Client, bucket: str, name: str) -> Iterator[Question]:
     return (question(s3, bucket, name, sha256) for sha256 in waiting(s3, bucket, name))
 
 
-def rounds(s3: Client, bucket: str, name: str, asked: Asked, sha256: str = "") -> Counter[str]:
+def rounds(s3: Client, bucket: str, name: str, sha256: str = "") -> Counter[str]:
     """Photos with an answer that nobody undid, and how often each was answered; all of them, or one."""
     answered, undone = (
         Counter(key[:64] for key in _beginning(s3, _uri(bucket, name, folder), sha256))
-        for folder in (f"{asked}/", f"{asked}-undone/")
+        for folder in (_ANSWERS, _UNDONE)
     )
     return Counter({photo: count for photo, count in answered.items() if count > undone[photo]})
 
@@ -169,7 +159,6 @@ def answer(
     label: str | None,
     who: str,
     why: str = "",
-    asked: Asked = Asked.QUEUE,
 ) -> None:
     """Answer a question: the answer, then its entry in the corrections log.
 
@@ -178,12 +167,12 @@ def answer(
     Raises:
         ReviewError: There is no such question, or another reviewer has answered it otherwise.
     """
-    if asked is Asked.QUEUE and not objects.exists(s3, _uri(bucket, name, f"queue/{sha256}.json")):
+    if not objects.exists(s3, _uri(bucket, name, f"queue/{sha256}.json")):
         raise ReviewError(f"no question about {sha256} in the queue of {name}")
     entry = Correction(sha256, action, label, who, corrections.now(), why)
     document = {"sha256": sha256, "action": action.value, "label": label, "who": who, "when": entry.when}
-    undone = len(list(_beginning(s3, _uri(bucket, name, f"{asked}-undone/"), sha256)))
-    key = _key(name, asked, sha256, undone + 1)
+    undone = len(list(_beginning(s3, _uri(bucket, name, _UNDONE), sha256)))
+    key = _key(name, _ANSWERS, sha256, undone + 1)
     if not _write_once(s3, bucket, key, document):
         first = objects.read_json(s3, f"s3://{bucket}/{key}")
         if (first["action"], first["label"]) != (action.value, label):
@@ -196,30 +185,30 @@ def answer(
         corrections.append(s3, bucket, name, [entry])
 
 
-def undo(s3: Client, bucket: str, name: str, sha256: str, who: str, asked: Asked = Asked.QUEUE) -> None:
+def undo(s3: Client, bucket: str, name: str, sha256: str, who: str) -> None:
     """Take an answer of one's own back: what the log said before counts again, and the question is open.
 
     Raises:
         ReviewError: There is no answer, or another reviewer gave it.
     """
-    answered = rounds(s3, bucket, name, asked, sha256)[sha256]
+    answered = rounds(s3, bucket, name, sha256)[sha256]
     if not answered:
         raise ReviewError(f"nobody has answered the question about {sha256}")
-    given = objects.read_json(s3, f"s3://{bucket}/{_key(name, asked, sha256, answered)}")
+    given = objects.read_json(s3, f"s3://{bucket}/{_key(name, _ANSWERS, sha256, answered)}")
     if given["who"] != who:
         raise ReviewError(f"{given['who']} gave this answer: only {given['who']} may take it back")
     entries = [entry for entry in corrections.load(s3, bucket, name).entries if entry.sha256 == sha256]
     if entries and (entries[-1].action, entries[-1].label) == (given["action"], given["label"]):
         before = entries[-2] if len(entries) > 1 else None
         action, label = (before.action, before.label) if before else (Action.KEEP, None)
-        taken = Correction(sha256, action, label, who, corrections.now(), TAKEN_BACK)
+        taken = Correction(sha256, action, label, who, corrections.now(), "taken back")
         corrections.append(s3, bucket, name, [taken])
-    _write_once(s3, bucket, _key(name, f"{asked}-undone", sha256, answered), {"who": who})
+    _write_once(s3, bucket, _key(name, _UNDONE, sha256, answered), {"who": who})
 
 
 def _key(name: str, folder: str, sha256: str, number: int) -> str:
     suffix = "" if number == 1 else f".{number}"
-    return f"datasets/{name}/reviews/{folder}/{sha256}{suffix}.json"
+    return f"datasets/{name}/reviews/{folder}{sha256}{suffix}.json"
 
 
 def _beginning(s3: Client, folder: str, start: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from tests.ml_pipeline.console.conftest import BUCKET, EVIL, VERSION, Console, p
 from tests.model_code.photo_files import photo
 
 SUSPECT = f"{1:064x}"
+LISTED = {"key": f"{1:064x}"[:20], "split": "train", "suggestion": "cat", "odds": 2.0}
 ORIGIN = {"Origin": "http://testserver"}
 
 
@@ -29,11 +30,16 @@ def queued(console: Console, seed: int) -> str:
     return sha256
 
 
+def suspected(console: Console) -> str:
+    """A photo of the data set that the data check asks about; returns its SHA-256."""
+    assert reviews.enqueue_suspects(console.store.client("s3"), BUCKET, "dogs", [LISTED]) == 1
+    return SUSPECT
+
+
 def answer(console: Console, who: str = "admin", **given: Any) -> Any:
     """Post an answer; without an action it is taken back."""
     headers = {**(console.admin if who == "admin" else console.as_user(who)), **ORIGIN}
-    body = {"asked": "answers", **given}
-    return console.client.post("/ml-pipeline/api/review", params={"name": "dogs"}, json=body, headers=headers)
+    return console.client.post("/ml-pipeline/api/review", params={"name": "dogs"}, json=given, headers=headers)
 
 
 def log(console: Console) -> Log:
@@ -41,18 +47,14 @@ def log(console: Console) -> Log:
 
 
 def test_the_queue_holds_photos_of_the_traffic_and_suspects_of_the_check(console: Console) -> None:
-    sha256 = queued(console, 900)
+    sent = {queued(console, 900): None, suspected(console): EVIL}
     found = console.get("review", name="dogs").json()
-    assert [(row["sha256"], row["asked"]) for row in found["photos"]] == [
-        (sha256, "answers"),
-        (SUSPECT, "checked"),
-    ]
-    assert (found["waiting"], found["suspects"], found["missing"]) == (1, 1, None)
-    assert found["photos"][1]["label"] == EVIL
-    assert found["classes"] == [EVIL, "cat"]
+    assert {row["sha256"]: row["label"] for row in found["photos"]} == sent
+    assert {row["why"] for row in found["photos"]} == {"uncertain", "suspect"}
+    assert (found["waiting"], found["missing"], found["classes"]) == (2, None, [EVIL, "cat"])
 
 
-def test_an_unchecked_data_set_still_has_a_queue(console: Console) -> None:
+def test_a_data_set_without_a_version_still_has_a_queue(console: Console) -> None:
     sha256 = queued(console, 900)
     console.store.client("s3").delete_object(Bucket=BUCKET, Key="datasets/dogs/latest.json")
     found = console.get("review", name="dogs").json()
@@ -60,26 +62,27 @@ def test_an_unchecked_data_set_still_has_a_queue(console: Console) -> None:
     assert "is gone" in found["missing"]
 
 
-@pytest.mark.parametrize("asked", ["answers", "checked"])
-def test_an_answer_leaves_the_queue_and_comes_back_when_undone(console: Console, asked: str) -> None:
-    sha256 = queued(console, 900) if asked == "answers" else SUSPECT
+@pytest.mark.parametrize("asked", [queued, suspected], ids=["traffic", "data check"])
+def test_an_answer_leaves_the_queue_and_comes_back_when_undone(console: Console, asked: Any) -> None:
+    sha256 = queued(console, 900) if asked is queued else suspected(console)
     for _ in range(3):
         assert answer(
-            console, sha256=sha256, asked=asked, action="label", label="cat"
+            console, sha256=sha256, action="label", label="cat"
         ).json() == {"open": False}  # fmt: skip
         assert log(console).newest()[sha256].label == "cat"
         assert log(console).newest()[sha256].who == "admin"
         assert sha256 not in [row["sha256"] for row in console.get("review", name="dogs").json()["photos"]]
-        assert answer(console, sha256=sha256, asked=asked).json() == {"open": True}
+        assert answer(console, sha256=sha256).json() == {"open": True}
         assert log(console).newest()[sha256].action is Action.KEEP
         assert sha256 in [row["sha256"] for row in console.get("review", name="dogs").json()["photos"]]
 
 
 def test_undo_brings_back_what_was_said_before(console: Console) -> None:
+    suspected(console)
     correct(console, photos=[SUSPECT], action="label", label="lion")
-    answer(console, sha256=SUSPECT, asked="checked", action="reject")
+    answer(console, sha256=SUSPECT, action="reject")
     assert log(console).newest()[SUSPECT].action is Action.REJECT
-    answer(console, sha256=SUSPECT, asked="checked")
+    answer(console, sha256=SUSPECT)
     assert log(console).newest()[SUSPECT].label == "lion"
 
 
@@ -123,7 +126,7 @@ def test_two_reviewers_begin_with_different_photos(console: Console) -> None:
 def correct(console: Console, path: str = "correct", headers: Any = None, **body: Any) -> Any:
     query = {"name": "dogs", **({"version": VERSION} if path == "rename" else {})}
     return console.client.post(
-        f"/ml-pipeline/api/data/{path}", params=query, json=body, headers=headers or {**console.admin, **ORIGIN}
+        f"/ml-pipeline/api/data/{path}", params=query, json=given, headers=headers or {**console.admin, **ORIGIN}
     )  # fmt: skip
 
 
@@ -171,7 +174,7 @@ def test_a_correction_that_cannot_be_is_refused(
     [
         ("data/correct", {"photos": [SUSPECT], "action": "keep"}),
         ("data/rename", {"label": "cat", "to": "lion"}),
-        ("review", {"sha256": SUSPECT, "asked": "checked", "action": "keep"}),
+        ("review", {"sha256": SUSPECT, "action": "keep"}),
     ],
     ids=["correct", "rename", "review"],
 )

@@ -18,7 +18,7 @@ async function desk(name) {
   let queue = [], found = {}, at = 0
   const given = [], sending = new Set()
   const load = async () => {
-    found = await ask('review', {name})
+    found = {...await ask('review', {name}), before: given.length}
     const asked = new Set(given.map(({photo}) => photo.sha256))
     queue = found.photos.filter((photo) => !asked.has(photo.sha256))
     at = 0
@@ -42,11 +42,11 @@ async function desk(name) {
   }
   const act = {
     answer: (action, label = null) => {
-      const photo = queue[at], {sha256, asked} = photo
+      const photo = queue[at], {sha256} = photo
       given.push({photo, action, label})
       said.replaceChildren(`${action === 'label' ? readable(label) : action === 'keep' ? 'kept' : 'left out'}. `, h('button', {class: 'plain', onclick: () => act.undo()}, 'Undo (u)'))
       // The next photo is shown while this answer is on its way; an answer that is refused comes back.
-      send({sha256, asked, action, label}).catch((error) => {
+      send({sha256, action, label}).catch((error) => {
         given.splice(given.findIndex((one) => one.photo === photo), 1)
         said.replaceChildren(h('span', {class: 'bad'}, error.message))
       })
@@ -58,7 +58,7 @@ async function desk(name) {
       if (!last) return said.replaceChildren('There is nothing to take back.')
       await Promise.allSettled(sending)
       try {
-        await send({sha256: last.photo.sha256, asked: last.photo.asked})
+        await send({sha256: last.photo.sha256})
         given.pop()
         queue.splice(at, 0, last.photo)
         said.replaceChildren('Taken back.')
@@ -74,7 +74,7 @@ async function desk(name) {
 
 function choices(photo) {
   const labels = [...new Set([photo.suggestion, photo.label].filter(Boolean))]
-  return labels.map((label, at) => ({key: String(at + 1), label, keep: photo.asked === 'checked' && label === photo.label}))
+  return labels.map((label, at) => ({key: String(at + 1), label, keep: label === photo.label}))
 }
 
 function onKey(event, photo, act, place) {
@@ -94,9 +94,9 @@ const choose = ({label, keep}, act) => keep ? act.answer('keep') : act.answer('l
 function question(name, photo, found, answered, act) {
   const key = (name) => h('kbd', {}, name)
   const input = h('input', {list: 'review-classes', 'aria-label': 'Another class', maxlength: 200, autocomplete: 'off', placeholder: 'another class'})
-  const total = found.waiting + found.suspects
+  const left = Math.max(1, found.waiting - (answered - found.before)), total = left + answered
   return [h('div', {class: 'shown'}, picture(name, photo.sha256, 'the photo to review'), h('code', {class: 'soft'}, photo.origin)),
-    h('div', {}, h('p', {class: 'soft'}, `${number(answered)} answered, ${number(Math.max(0, total - answered))} to go`), h('progress', {max: total || 1, value: answered, 'aria-label': 'answered'}),
+    h('div', {}, h('p', {class: 'soft'}, `${number(answered)} answered, ${number(left)} to go`), h('progress', {max: total || 1, value: answered, 'aria-label': 'answered'}),
       h('h2', {}, photo.label ? `Is this ${readable(photo.label)}?` : 'What is this?'),
       h('p', {}, WHY[photo.why] ?? readable(photo.why), photo.probability === null ? '' : ` It said ${readable(photo.suggestion)}, with ${percent(photo.probability, 0)}.`),
       h('div', {class: 'choices'}, choices(photo).map((choice) => h('button', {onclick: () => choose(choice, act), class: choice.key === '1' ? 'main' : null}, key(choice.key), readable(choice.label), choice.keep ? ' (as it is)' : '')),
@@ -108,6 +108,6 @@ function question(name, photo, found, answered, act) {
 
 function done(name, found, answered, act) {
   return [h('div', {class: 'card'}, h('h2', {}, answered ? 'All done' : 'Nothing to review'),
-    h('p', {}, answered ? `You answered ${number(answered)} photos; the next version of the data set has them.` : 'No photo of the traffic waits for an answer, and the data check suspects none. The DAG watch fills the queue.'),
+    h('p', {}, answered ? `You answered ${number(answered)} photos; the next version of the data set has them.` : 'No photo waits for an answer. The data check and the DAG watch fill the queue.'),
     answered ? h('button', {onclick: () => act.undo()}, h('kbd', {}, 'u'), 'Undo the last') : null, ' ', link(['data', name], 'Back to the data', 'button'))]
 }
