@@ -39,7 +39,9 @@ def suspected(console: Console) -> str:
 def answer(console: Console, who: str = "admin", **given: Any) -> Any:
     """Post an answer; without an action it is taken back."""
     headers = {**(console.admin if who == "admin" else console.as_user(who)), **ORIGIN}
-    return console.client.post("/ml-pipeline/api/review", params={"name": "dogs"}, json=given, headers=headers)
+    return console.client.post(
+        "/ml-pipeline/api/review", params={"name": "dogs"}, json=given, headers=headers
+    )
 
 
 def log(console: Console) -> Log:
@@ -126,7 +128,7 @@ def test_two_reviewers_begin_with_different_photos(console: Console) -> None:
 def correct(console: Console, path: str = "correct", headers: Any = None, **body: Any) -> Any:
     query = {"name": "dogs", **({"version": VERSION} if path == "rename" else {})}
     return console.client.post(
-        f"/ml-pipeline/api/data/{path}", params=query, json=given, headers=headers or {**console.admin, **ORIGIN}
+        f"/ml-pipeline/api/data/{path}", params=query, json=body, headers=headers or {**console.admin, **ORIGIN}
     )  # fmt: skip
 
 
