@@ -1,4 +1,4 @@
-"""A large past for the console: model versions, runs, photos and classes that nobody had to train."""
+"""A large past for the console: model versions, runs, photos and classes that no one had to train."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def looks(store: Store, name: str) -> Document:
     except WatchError as error:
         raise Absent(str(error)) from error
     if not state.looks:
-        raise Absent("nobody has looked at the traffic yet: the DAG watch does it, or make watch")
+        raise Absent("no one has looked at the traffic yet: the DAG watch does it, or make watch")
     return {
         "looks": [
             {

@@ -142,7 +142,7 @@ def questions(s3: Client, bucket: str, name: str) -> Iterator[Question]:
 
 
 def rounds(s3: Client, bucket: str, name: str, sha256: str = "") -> Counter[str]:
-    """Photos with an answer that nobody undid, and how often each was answered; all of them, or one."""
+    """Photos with an answer that was not taken back, and how often each was answered; all of them, or one."""
     answered, undone = (
         Counter(key[:64] for key in _beginning(s3, _uri(bucket, name, folder), sha256))
         for folder in (_ANSWERS, _UNDONE)
@@ -193,7 +193,7 @@ def undo(s3: Client, bucket: str, name: str, sha256: str, who: str) -> None:
     """
     answered = rounds(s3, bucket, name, sha256)[sha256]
     if not answered:
-        raise ReviewError(f"nobody has answered the question about {sha256}")
+        raise ReviewError(f"no one has answered the question about {sha256}")
     given = objects.read_json(s3, f"s3://{bucket}/{_key(name, _ANSWERS, sha256, answered)}")
     if given["who"] != who:
         raise ReviewError(f"{given['who']} gave this answer: only {given['who']} may take it back")

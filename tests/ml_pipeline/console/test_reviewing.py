@@ -104,7 +104,7 @@ def test_of_two_reviewers_at_once_one_is_told_what_the_other_said(console: Conso
 
 def test_only_the_reviewer_takes_an_answer_back(console: Console) -> None:
     sha256 = queued(console, 900)
-    assert answer(console, sha256=sha256).status_code == 409  # nobody has answered yet
+    assert answer(console, sha256=sha256).status_code == 409  # no one has answered yet
     answer(console, "ann", sha256=sha256, action="reject")
     refused = answer(console, "bob", sha256=sha256)
     assert refused.status_code == 409
