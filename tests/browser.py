@@ -25,9 +25,9 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, headers: dict[str, str], **options: Any) -> Iterator[Any]:
-    """A page that must not report an error: neither of a script nor of a request.
+    """A page that must not report an error.
 
-    A thumbnail that no job made is answered with 404, which the browser reports and the page replaces by words.
+    What is gone is answered with 404: the browser reports it, and the page says in words what is missing.
     """
     page = browser.new_page(extra_http_headers=headers, **options)
     page.set_default_timeout(60_000)
@@ -38,7 +38,7 @@ def opened(browser: Any, headers: dict[str, str], **options: Any) -> Iterator[An
         "console",
         lambda line: (
             problems.append(f"{line.text} {line.location.get('url')}")
-            if line.type == "error" and "/data/thumbnail" not in line.location.get("url", "")
+            if line.type == "error" and "404" not in line.text
             else None
         ),
     )

@@ -152,7 +152,12 @@ def model(serving: Serving, tags: Tags = ()) -> Document:
     """Build the request of CreateModel. A model is isolated: it has no reason to call out."""
     return {
         "ModelName": serving.model_name,
-        "PrimaryContainer": {"Image": serving.image, "ModelDataUrl": serving.model_uri},
+        "PrimaryContainer": {
+            "Image": serving.image,
+            "ModelDataUrl": serving.model_uri,
+            # Heat maps, for who asks for one: the console and make predict do.
+            "Environment": {"SERVE_EXPLAIN": "true"},
+        },
         "ExecutionRoleArn": serving.role_arn,
         "EnableNetworkIsolation": True,
         "Tags": list(tags),

@@ -71,6 +71,7 @@ export const usd = (value) => !known(value) ? '–'
   : value > 0 && value < 0.01 ? 'under 1 ¢' : `$${Number(value).toLocaleString('en', {minimumFractionDigits: 2, maximumFractionDigits: 2})}`
 export const when = (time) => time
   ? new Date(time).toLocaleString('en-GB', {dateStyle: 'medium', timeStyle: 'short'}) : '–'
+export const day = (time) => h('span', {class: 'day'}, time ? new Date(time).toLocaleDateString('en-GB', {dateStyle: 'medium'}) : '–')
 export const megabytes = (bytes) => known(bytes) ? `${number(bytes / 1e6, 1)} MB` : '–'
 export const readable = (name) => String(name).replaceAll('_', ' ')
 export const span = (seconds) => !known(seconds) ? '–' : seconds < 90 ? `${Math.round(seconds)} s`
@@ -82,7 +83,7 @@ export const interval = (figures) => figures?.interval
 
 // Parts of a page
 
-export const missing = (text) => h('p', {class: 'missing', role: 'status'}, text)
+export const missing = (text) => h('p', {class: 'missing', role: 'status'}, String(text ?? '').replace(/^./, (first) => first.toUpperCase()))
 export const badge = (text, look = 'plain') => h('span', {class: `badge ${look}`}, text)
 export const card = (title, ...content) => h('section', {class: 'card'}, title ? h('h3', {}, title) : null, content)
 export const tiles = (...entries) => h('dl', {class: 'tiles'}, entries.filter(Boolean).map(([name, value, remark]) =>
@@ -145,6 +146,9 @@ export function picture(name, sha256, alt, pictured = true) {
   return image
 }
 
+/** A card of its own width: on a phone it is moved sideways, with fingers or arrow keys. */
+export const wide = (title, ...content) => h('div', {class: 'card scroll', tabindex: '0', role: 'region', 'aria-label': title}, content)
+
 // Charts
 
 const WIDTH = 560, HEIGHT = 200, LEFT = 58, BOTTOM = 26
@@ -152,8 +156,8 @@ const WIDTH = 560, HEIGHT = 200, LEFT = 58, BOTTOM = 26
 /** Lines over one axis: series [{points: [[x, y]], style, name}]; x is written by `place`. */
 export function lines(title, series, format = (value) => number(value), place = null) {
   const points = series.flatMap((one) => one.points)
-  if (points.length < 2) return h('p', {class: 'soft small'}, `${title}: nothing to draw yet.`)
   const xs = points.map(([x]) => x), ys = points.map(([, y]) => y)
+  if (new Set(xs).size < 2) return h('p', {class: 'soft small'}, 'Nothing to draw yet.')
   const low = Math.min(...ys), high = Math.max(...ys)
   // An axis from 0, unless the differences would then not be seen.
   const floor = low > 0 && low > high / 2 ? low - (high - low) * .15 : Math.min(0, low)
@@ -171,7 +175,7 @@ export function lines(title, series, format = (value) => number(value), place = 
     h('circle', {class: `dot ${one.style ?? ''}`, cx: at(point)[0], cy: at(point)[1], r: 2.5}))
   const names = series.filter((one) => one.name)
   return [h('svg', {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': title},
-    [y0, (y0 + y1) / 2, y1].map(rule), ends, series.map((one) => [path(one), dots(one)])),
+    (format(y1) === format((y0 + y1) / 2) ? [y0, y1] : [y0, (y0 + y1) / 2, y1]).map(rule), ends, series.map((one) => [path(one), dots(one)])),
   names.length > 1 ? h('p', {class: 'legend'}, names.map((one) =>
     h('span', {class: one.style ?? 'first'}, one.name))) : null]
 }
@@ -192,7 +196,7 @@ export function timeline(title, rows) {
   const first = Math.min(...begun.map((row) => row.from)), last = Math.max(...begun.map((row) => row.until), first + 1000)
   const at = (time) => 190 + (time - first) / (last - first) * 700
   const step = 24
-  return h('svg', {viewBox: `0 0 1000 ${begun.length * step + 6}`, role: 'img', 'aria-label': title, class: 'timeline'},
+  return h('svg', {viewBox: `0 0 1000 ${begun.length * step + 6}`, role: 'img', 'aria-label': title, class: 'wide'},
     begun.map((row, place) => [
       h('text', {x: 182, y: place * step + 17, 'text-anchor': 'end'}, row.name),
       h('line', {class: 'grid', x1: 190, x2: 890, y1: place * step + 13, y2: place * step + 13}),

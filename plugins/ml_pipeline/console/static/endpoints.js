@@ -58,6 +58,7 @@ function shown(found, hours, draw) {
 
 async function drift(name) {
   const {looks, proposals} = await ask('endpoints/looks', {name})
+  if (!looks.length) return missing('no one has looked at the traffic yet: the DAG watch does it, or make watch')
   const time = (look) => Date.parse(look.ended) / 1000
   const series = (key, words, style) => ({name: words, style, points: looks.filter((look) => look[key] !== null).map((look) => [time(look), look[key]])})
   const day = (at) => new Date(1000 * at).toLocaleDateString('en-GB', {dateStyle: 'medium'})

@@ -1,6 +1,6 @@
 // Models: the versions of a data set's classifier, two of them compared, and what one mixes up.
 
-import {address, ask, attempt, badge, card, h, heading, interval, link, megabytes, message, missing, number, part,
+import {address, ask, attempt, badge, card, day, h, heading, interval, link, megabytes, message, missing, number, part,
   percent, picker, readable, start, table, tiles, to, usd, when, whisker} from './elements.js'
 import {curves, photoCard} from './shared.js'
 
@@ -70,7 +70,7 @@ function row(group, version, serving, scale, said, pick) {
     megabytes(version.bytes), usd(version.usd), usd(version.usd_per_million),
     metadata.dataset_version ? link(['data', metadata.dataset_name ?? group, metadata.dataset_version], metadata.dataset_version.slice(0, 8)) : '–',
     approval(version), version.endpoints.length ? version.endpoints.map((name) => link(['endpoints', name], name)) : '–',
-    [when(version.created), metadata.run_id ? h('small', {}, link(['runs', metadata.run_id], 'run')) : null],
+    [day(version.created), metadata.run_id ? h('small', {}, link(['runs', metadata.run_id], 'run')) : null],
     h('div', {class: 'row tight'}, version.deploy
       ? deployButton(version, serving && version.version < serving.version ? 'Roll back' : 'Deploy', said) : null,
     h('details', {class: 'menu'}, h('summary', {}, 'Download'), h('div', {}, FILES.map((file) =>

@@ -1,7 +1,7 @@
 // Runs: the list, and one run while it happens: tasks, trials, learning curves, log, plan against bill.
 
 import {ask, badge, card, h, heading, link, missing, number, pager, part, percent, readable, span, table, tiles, timeline,
-  usd, when} from './elements.js'
+  usd, when, wide} from './elements.js'
 import {curves} from './shared.js'
 
 const STATES = {success: ['done', 'good'], failed: ['failed', 'bad'], running: ['running', 'warn'], queued: ['queued', 'plain'],
@@ -68,7 +68,7 @@ function summary(run, log) {
     checked?.photos ? ['Suspected labels', number(checked.suspects), `${percent(checked.suspect_share)} of ${number(checked.photos)}`] : null),
   failed.length ? missing(`Failed: ${failed.map((task) => readable(task.id)).join(', ')}. Its log says why.`) : null,
   results.gate ? h('p', {}, results.gate.passed ? badge('passed the gate', 'good') : badge('stopped at the gate', 'bad'), ` ${results.gate.reason}`) : null,
-  h('h2', {}, 'Tasks'), card(null, timeline('Tasks in the order they happened', timed)),
+  h('h2', {}, 'Tasks'), wide('Tasks in the order they happened', timeline('Tasks in the order they happened', timed)),
   h('details', {}, h('summary', {}, 'Tasks and their logs'), table('Tasks', ['task', 'state', 'started', '#took', 'job'], run.tasks.map((task) =>
     [readable(task.id), state(task.state), when(task.start), span(task.seconds), ['training', 'processing', 'transform'].includes(task.job?.kind)
       ? h('button', {onclick: () => showLog(run.run_id, task.id, log)}, `Log of ${readable(task.id)}`) : '–']))),
@@ -114,7 +114,7 @@ function parallel(trials, objective) {
   const scales = axes.map(([, read]) => scaleOf(done.map(read), height))
   const best = done.reduce((one, other) => other.value > one.value ? other : one)
   const path = (trial) => axes.map(([, read], at) => `${(70 + at * step).toFixed(1)},${scales[at].place(read(trial)).toFixed(1)}`).join(' ')
-  return h('div', {class: 'card scroll', tabindex: '0', role: 'region', 'aria-label': 'Trials as parallel coordinates'},
+  return wide('Trials as parallel coordinates',
     h('svg', {viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': 'Trials as parallel coordinates', class: 'wide'},
       done.filter((trial) => trial !== best).map((trial) => h('polyline', {class: 'thin', points: path(trial)})),
       h('polyline', {class: 'thin best', points: path(best)}),
