@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_pipeline.aws.clients import Client
-from ml_pipeline.settings import Settings
+from ml_pipeline.settings import LOCAL_REGION, Settings
+
+WEEK_SECONDS = 7 * 86400  # the longest that AWS signs an address for
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -102,3 +105,17 @@ def ensure_bucket(settings: Settings, s3: Client) -> None:
             f"cannot use the bucket {settings.bucket!r} ({error}); create it with infra/ "
             "or set ML_PIPELINE_BUCKET"
         ) from error
+
+
+def presigned(url: str) -> str:
+    """Sign the address of an object in local_aws for a week, with the key of the environment where there is one."""
+    from botocore.auth import S3SigV4QueryAuth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if not (key and secret):
+        return url
+    request = AWSRequest("GET", url)
+    S3SigV4QueryAuth(Credentials(key, secret), "s3", LOCAL_REGION, expires=WEEK_SECONDS).add_auth(request)
+    return str(request.url)

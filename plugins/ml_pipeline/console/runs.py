@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import log_tail
 from ml_pipeline.aws.jobs import JobKind
+from ml_pipeline.aws.s3 import presigned
 from ml_pipeline.console.access import MAIN_DAG
 from ml_pipeline.console.store import Absent, Store
+from ml_pipeline.requests.tuning import trial_row
 from ml_pipeline.requests.types import Document
 
 if TYPE_CHECKING:
@@ -106,8 +108,6 @@ def trials(store: Store, session: Session, run_id: str) -> Document:
 
 
 def _tuning(store: Store, name: str) -> list[Document]:
-    from ml_pipeline.operators.tuning import trial_row
-
     pages = (
         store.client("sagemaker")
         .get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
@@ -229,8 +229,6 @@ def _outcome(results: Document) -> Document:
 
 def _signed(value: Any) -> Any:
     """Return a result; the signature of a report's address is renewed, because it has an end."""
-    from ml_pipeline.operators.links import presigned
-
     url = value.get("report_url", "") if isinstance(value, dict) else ""
     if "X-Amz-Signature=" not in url:
         return value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
+from ml_pipeline.aws.s3 import presigned
 from ml_pipeline.requests.types import Link
-from ml_pipeline.settings import LOCAL_REGION, Settings
+from ml_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from airflow.models.taskinstancekey import TaskInstanceKey
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # XCom key of a `thing`.
 LINK_KEY = "job"
-WEEK_SECONDS = 7 * 86400  # the longest that AWS signs an address for
 
 
 def thing(settings: Settings, name: str, kind: str, console: str, log_group: str | None = None) -> Link:
@@ -66,20 +65,6 @@ def object_url(settings: Settings, uri: str) -> str:
         return presigned(f"{settings.local_aws_public_url}/{bucket}/{quote(key)}")
     domain = console_domain(settings.region)
     return f"https://{domain}/s3/object/{bucket}?region={settings.region}&prefix={quote(key, safe='')}"
-
-
-def presigned(url: str) -> str:
-    """Sign the address of an object in local_aws for a week, with the key of the environment where there is one."""
-    from botocore.auth import S3SigV4QueryAuth
-    from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
-
-    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
-    if not (key and secret):
-        return url
-    request = AWSRequest("GET", url)
-    S3SigV4QueryAuth(Credentials(key, secret), "s3", LOCAL_REGION, expires=WEEK_SECONDS).add_auth(request)
-    return str(request.url)
 
 
 class ReportLink(BaseOperatorLink):

@@ -19,7 +19,7 @@ from ml_pipeline.requests import packed
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.search import SEARCH, TuneMode, search_of, trials_of
 from ml_pipeline.requests.training import Training, training_job
-from ml_pipeline.requests.tuning import TuneStrategy, Tuning, tuning_job
+from ml_pipeline.requests.tuning import TuneStrategy, Tuning, trial_row, tuning_job
 from ml_pipeline.requests.types import Document, Search, Tags, Templated, Trial, Tuned
 from ml_pipeline.settings import Settings
 
@@ -200,16 +200,3 @@ def _packed_request(name: str, tags: Tags, *, job: Training) -> Document:
 def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
     """Return the `count` trials with the highest values, best first; those without a value come last."""
     return sorted(trials, key=lambda trial: (trial["value"] is None, -(trial["value"] or 0.0)))[:count]
-
-
-def trial_row(summary: Document) -> Trial:
-    """Build a row of the trials table from SageMaker's summary of a trial."""
-    start, end = summary.get("TrainingStartTime"), summary.get("TrainingEndTime")
-    metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
-    return {
-        "name": summary["TrainingJobName"],
-        "status": summary["TrainingJobStatus"],
-        "value": metric["Value"] if metric else None,
-        "seconds": round((end - start).total_seconds(), 1) if start and end else None,
-        "hyperparameters": dict(summary["TunedHyperParameters"]),
-    }

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from ml_pipeline.requests.training import Training, algorithm, inputs, resources, script_mode
-from ml_pipeline.requests.types import Document, Tags
+from ml_pipeline.requests.types import Document, Tags, Trial
 
 
 class TuneStrategy(StrEnum):
@@ -162,3 +162,16 @@ def _definition(trial: Training) -> Document:
     if trial.checkpoint_uri:
         definition["CheckpointConfig"] = {"S3Uri": trial.checkpoint_uri}
     return definition
+
+
+def trial_row(summary: Document) -> Trial:
+    """Build a row of the trials table from SageMaker's summary of a trial."""
+    start, end = summary.get("TrainingStartTime"), summary.get("TrainingEndTime")
+    metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
+    return {
+        "name": summary["TrainingJobName"],
+        "status": summary["TrainingJobStatus"],
+        "value": metric["Value"] if metric else None,
+        "seconds": round((end - start).total_seconds(), 1) if start and end else None,
+        "hyperparameters": dict(summary["TunedHyperParameters"]),
+    }
