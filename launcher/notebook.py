@@ -43,6 +43,7 @@ def command(settings: Settings, folder: Path) -> list[str]:
         "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={settings.notebook_port}",
         "--ServerApp.port_retries=0",
+        "--ServerApp.allow_root=True",  # who runs it in a container; without it root gets no server
         f"--ServerApp.root_dir={folder}",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.news_url=",

@@ -38,6 +38,7 @@ def test_it_listens_on_loopback_and_the_token_is_not_on_the_command_line(setting
     command = notebook.command(settings, notebook.NOTEBOOKS)
     assert "--ServerApp.ip=127.0.0.1" in command
     assert "--ServerApp.port=18888" in command
+    assert "--ServerApp.allow_root=True" in command
     assert not [word for word in command if "token" in word.lower()]
 
 
