@@ -7,6 +7,7 @@ from collections.abc import Callable
 from airflow.sdk import Param
 
 from ml_pipeline.dag import sections
+from ml_pipeline.dag.fields import field, integer, machine, number, switch, text
 from ml_pipeline.dag.form import presented
 from ml_pipeline.requests.types import Params
 from ml_pipeline.settings import param_defaults
@@ -14,14 +15,15 @@ from ml_pipeline.settings import param_defaults
 
 def train_and_deploy() -> dict[str, Param]:
     """Return the params of `train_and_deploy`, by name, in the order of the form."""
-    params = {
-        **sections.photos(),
-        **sections.model(),
-        **sections.search(),
-        **sections.machines(),
-        **sections.service(),
-        **sections.run(),
-    }
+    made = (
+        sections.photos,
+        sections.model,
+        sections.search,
+        sections.machines,
+        sections.service,
+        sections.run,
+    )
+    params = {name: param for section in made for name, param in section().items()}
     _check_defaults(params)
     return _with_defaults(params)
 
@@ -30,33 +32,14 @@ def batch_predict() -> dict[str, Param]:
     """Return the params of `batch_predict`."""
     return _with_defaults(
         {
-            "photos": Param(
-                "",
-                type="string",
-                title="Photos",
-                description_md="A folder on this machine, or `s3://bucket/prefix`; any supported format.",
+            "photos": text(
+                "", "Photos", "A folder on this machine, or `s3://bucket/prefix`; any supported format."
             ),
-            "dataset_name": Param(
-                "",
-                type="string",
-                pattern=sections.DATASET,
-                title="Data set",
-                description_md="Its champion predicts; empty: the only data set with an approved model.",
+            "dataset_name": sections.dataset(
+                "Its champion predicts; empty: the only data set with an approved model."
             ),
-            "instance_type": Param(
-                "ml.m5.large",
-                title="Instance type",
-                description_md="Runs the transform job.",
-                **sections.MACHINE,
-            ),
-            "instance_count": Param(
-                1,
-                type="integer",
-                minimum=1,
-                maximum=20,
-                title="Instances",
-                description_md="They share the photos.",
-            ),
+            "instance_type": machine("ml.m5.large", "Instance type", "Runs the transform job."),
+            "instance_count": integer(1, (1, 20), "Instances", "They share the photos."),
             "max_outage_hours": sections.outage(),
         }
     )
@@ -66,23 +49,19 @@ def janitor() -> dict[str, Param]:
     """Return the params of `janitor`."""
     return _with_defaults(
         {
-            "dry_run": Param(
-                True, type="boolean", title="Dry run", description_md="Off: remove what is found."
-            ),
-            "days": Param(
+            "dry_run": switch(True, "Dry run", "Off: remove what is found."),
+            "days": number(
                 7,
-                type="number",
-                minimum=0,
-                title="Unused for (days)",
-                description_md="Minimum age of endpoints without calls, and of unused configs and models.",
+                (0, None),
+                "Unused for (days)",
+                "Minimum age of endpoints without calls, and of unused configs and models.",
             ),
             # More than the lifetime of an instance with the longest job, so that none at work is taken.
-            "instance_hours": Param(
+            "instance_hours": number(
                 50,
-                type="number",
-                minimum=0,
-                title="Instances older than (hours)",
-                description_md="EC2 instances of the project above this age are orphans.",
+                (0, None),
+                "Instances older than (hours)",
+                "EC2 instances of the project above this age are orphans.",
             ),
         }
     )
@@ -90,55 +69,30 @@ def janitor() -> dict[str, Param]:
 
 def teardown() -> dict[str, Param]:
     """Return the params of `teardown`."""
-    return _with_defaults(
-        {
-            "endpoint_name": Param(
-                "",
-                type="string",
-                pattern=sections.ENDPOINT,
-                maxLength=63,
-                title="Endpoint",
-                description_md="Name of the endpoint to take down; it has no default.",
-            )
-        }
-    )
+    use = "Name of the endpoint to take down; it has no default."
+    return _with_defaults({"endpoint_name": sections.endpoint(use)})
 
 
 def deploy() -> dict[str, Param]:
     """Return the params of `deploy`."""
     service = sections.service()
+    kept = {"description_md": "Empty: as the endpoint has it."}
     optional = {
-        name: Param(
-            None,
-            **{**service[name].schema, "type": [service[name].schema["type"], "null"]},
-        )
+        name: Param(None, **{**schema, "type": [schema["type"], "null"], **kept})
         for name in (
             "endpoint_instance_type",
             "endpoint_instance_count",
             "endpoint_max_count",
             "capture_percent",
         )
+        for schema in (service[name].schema,)
     }
-    for param in optional.values():
-        param.schema["description_md"] = "Empty: as the endpoint has it."
     days = service["capture_days"].schema
-    optional["capture_days"] = Param(
-        None,
-        **{
-            **days,
-            "enum": [*days["enum"], 0],
-            "description_md": "Empty: as the endpoint has it; 0: nothing is kept from now on.",
-        },
-    )
+    kept = {"description_md": "Empty: as the endpoint has it; 0: nothing is kept from now on."}
+    optional["capture_days"] = Param(None, **{**days, "enum": [*days["enum"], 0], **kept})
     return _with_defaults(
         {
-            "dataset_name": Param(
-                "",
-                type="string",
-                pattern=sections.DATASET,
-                title="Data set",
-                description_md="Empty: the only data set with a model.",
-            ),
+            "dataset_name": sections.dataset("Empty: the only data set with a model."),
             "version": Param(
                 "",
                 type=["string", "integer"],
@@ -149,11 +103,8 @@ def deploy() -> dict[str, Param]:
                 ),
             ),
             "endpoint_name": service["endpoint_name"],
-            "replace_endpoint": Param(
-                False,
-                type="boolean",
-                title="Replace the endpoint",
-                description_md="Take over an endpoint that serves another data set.",
+            "replace_endpoint": switch(
+                False, "Replace the endpoint", "Take over an endpoint that serves another data set."
             ),
             **optional,
             "canary_percent": service["canary_percent"],
@@ -170,11 +121,11 @@ def scheduled_retraining() -> dict[str, Param]:
             **{name: param for name, param in sections.photos().items() if name != "weights"},
             "seed": sections.model()["seed"],
             "force": sections.run()["force"],
-            "conf": Param(
+            "conf": field(
                 {},
-                type="object",
-                title="Params of the training run",
-                description_md='Params of `train_and_deploy` by name: `{"trials": 20, "endpoint_name": "dogs"}`.',
+                "object",
+                "Params of the training run",
+                'Params of `train_and_deploy` by name: `{"trials": 20, "endpoint_name": "dogs"}`.',
             ),
         }
     )

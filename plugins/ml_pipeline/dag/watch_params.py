@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.sdk import Param
 
 from ml_pipeline.dag import params, sections
+from ml_pipeline.dag.fields import field, integer, machine, text
 from ml_pipeline.dag.form import presented
 
 WATCH_DOC = """\
@@ -30,36 +31,30 @@ Look {{ params.look }}: `{{ params.page_uri }}`. Photos worth a review wait in t
 
 def watch() -> dict[str, Param]:
     """The params of `watch`."""
-    number = {"type": "number", "exclusiveMinimum": 0}
+    above_0 = {"exclusiveMinimum": 0}
     return params._with_defaults(
         {
-            "endpoint_name": Param(
-                "", type="string", title="Endpoint", description_md="Empty: every endpoint of the project."
-            ),
+            "endpoint_name": text("", "Endpoint", "Empty: every endpoint of the project."),
             "data": sections.photos()["data"],
-            "retrain": Param(
+            "retrain": text(
                 "ask",
-                type="string",
+                "Train again",
+                "`ask`: a person decides about a proposal; `auto`: training starts by itself.",
                 enum=["ask", "auto"],
-                title="Train again",
-                description_md="`ask`: a person decides about a proposal; `auto`: training starts by itself.",
             ),
             "conf": params.scheduled_retraining()["conf"],
-            "alarms_a_year": Param(1, title="False alarms a year, at most", **number),
-            "proposals_a_year": Param(0.01, title="False proposals a year, at most", **number),
-            "cooldown_days": Param(7, title="Days between proposals", **number),
-            "least_photos": Param(
+            "alarms_a_year": field(1, "number", "False alarms a year, at most", **above_0),
+            "proposals_a_year": field(0.01, "number", "False proposals a year, at most", **above_0),
+            "cooldown_days": field(7, "number", "Days between proposals", **above_0),
+            "least_photos": integer(
                 20,
-                type="integer",
-                minimum=2,
-                title="Least photos",
-                description_md="Fewer different photos are not tested, and wait for the next look.",
+                (2, None),
+                "Least photos",
+                "Fewer different photos are not tested, and wait for the next look.",
             ),
-            "sample_photos": Param(1000, type="integer", minimum=20, maximum=100_000, title="Photos a look"),
-            "queue_photos": Param(
-                20, type="integer", minimum=0, maximum=1000, title="Photos to review a look"
-            ),
-            "watch_instance_type": Param("ml.m5.large", title="Look on", **sections.MACHINE),
+            "sample_photos": integer(1000, (20, 100_000), "Photos a look"),
+            "queue_photos": integer(20, (0, 1000), "Photos to review a look"),
+            "watch_instance_type": machine("ml.m5.large", "Look on"),
         }
     )
 
@@ -71,9 +66,9 @@ def retraining_proposal() -> dict[str, Param]:
         {
             "endpoint_name": sections.service()["endpoint_name"],
             "dataset_name": sections.photos()["dataset_name"],
-            "look": Param(0, type="integer", title="Look"),
-            "reason": Param("", type="string", title="Reason"),
-            "page_uri": Param("", type="string", title="Page"),
+            "look": field(0, "integer", "Look"),
+            "reason": text("", "Reason"),
+            "page_uri": text("", "Page"),
             **{name: chosen[name] for name in ("data", "retrain", "conf")},
         }
     )
