@@ -5,7 +5,7 @@ from __future__ import annotations
 from local_aws.errors import validation_error
 from local_aws.execution.images import Contract
 from local_aws.gateway.json_service import Call, Document
-from local_aws.sagemaker.operations import list_query, operation, summaries
+from local_aws.sagemaker.operations import operation
 from local_aws.sagemaker.packages import package_containers
 from local_aws.sagemaker.records import Records
 from local_aws.sagemaker.s3_data import check_model
@@ -54,22 +54,8 @@ def _check_container(call: Call, container: Document) -> None:
             check_model(call.context, call.region, role, url)
 
 
-@operation("DescribeModel")
-def describe_model(call: Call) -> Document:
-    """Return the record."""
-    return RECORDS.of(call).document
-
-
-@operation("ListModels")
-def list_models(call: Call) -> Document:
-    """Filter by name and time."""
-    return summaries(call, list_query(call, KIND), "Models")
-
-
-@operation("DeleteModel")
-def delete_model(call: Call) -> None:
-    """Delete the record; endpoints that serve it keep running."""
-    RECORDS.delete(call)
+RECORDS.describes_and_lists("Models")
+RECORDS.deletes()  # endpoints that serve it keep running
 
 
 def container_of(call: Call, name: str) -> Document:

@@ -40,34 +40,24 @@ def create_group(call: Call) -> Document:
     return GROUPS.answer(group)
 
 
-@operation("DescribeModelPackageGroup")
-def describe_group(call: Call) -> Document:
-    """Return the record."""
-    return _get_group(call, call.params["ModelPackageGroupName"]).document
+GROUPS.describes_and_lists("ModelPackageGroupSummaryList")
 
 
-@operation("ListModelPackageGroups")
-def list_groups(call: Call) -> Document:
-    """Filter by name and time."""
-    return summaries(call, list_query(call, GROUP), "ModelPackageGroupSummaryList")
-
-
-@operation("DeleteModelPackageGroup")
-def delete_group(call: Call) -> None:
-    """Delete a group that holds no packages."""
-    group = _get_group(call, call.params["ModelPackageGroupName"])
-    if call.context.store.count(PACKAGE, group.name, call.region):
+def _require_empty(call: Call, group: Resource) -> None:
+    if call.context.store.count(PACKAGE, group.name, group.region):
         raise AwsError(
             "ConflictException",
             f"Model Package Group {group.arn} cannot be deleted because it contains Model Packages.",
         )
-    call.context.store.delete(GROUP, call.region, group.name)
+
+
+GROUPS.deletes(_require_empty)
 
 
 @operation("PutModelPackageGroupPolicy")
 def put_policy(call: Call) -> Document:
     """Store a resource policy, which must be JSON."""
-    group = _get_group(call, call.params["ModelPackageGroupName"])
+    group = GROUPS.of(call)
     try:
         json.loads(call.params["ResourcePolicy"])
     except ValueError as error:
@@ -84,7 +74,7 @@ def put_policy(call: Call) -> Document:
 @operation("GetModelPackageGroupPolicy")
 def get_policy(call: Call) -> Document:
     """Return the stored policy."""
-    group = _get_group(call, call.params["ModelPackageGroupName"])
+    group = GROUPS.of(call)
     if "_Policy" not in group.document:
         raise validation_error(f"Cannot find resource policy for: {group.arn}")
     return {"ResourcePolicy": group.document["_Policy"]}
@@ -93,20 +83,8 @@ def get_policy(call: Call) -> Document:
 @operation("DeleteModelPackageGroupPolicy")
 def delete_policy(call: Call) -> None:
     """Delete the policy."""
-    group = _get_group(call, call.params["ModelPackageGroupName"])
+    group = GROUPS.of(call)
     call.context.store.update(GROUP, call.region, group.name, lambda document: document.pop("_Policy", None))
-
-
-def _get_group(call: Call, name_or_arn: str) -> Resource:
-    return _find(GROUPS, call.context, call.region, name_or_arn)
-
-
-def _find(records: Records, context: Context, region: str, name_or_arn: str) -> Resource:
-    """Read a record by name or ARN; an ARN of another region, account or kind does not exist."""
-    name = name_or_arn.removeprefix(records.arn(context, region, ""))
-    if name.startswith("arn:"):
-        raise AwsError(records.missing_code, records.missing.format(name=name, arn=name))
-    return records.get(context, region, name)
 
 
 # --- packages ---
@@ -128,7 +106,7 @@ def create_package(call: Call) -> Document:
         )
     if name is not None:
         return PACKAGES.answer(_create(call, name, {"_ModelPackageType": "Unversioned"}))
-    group = _get_group(call, params["ModelPackageGroupName"]).name
+    group = GROUPS.of(call).name
     version = _next_version(call, group)
     members = {
         "ModelPackageGroupName": group,
@@ -202,7 +180,7 @@ def list_packages(call: Call) -> Document:
     if kind != "Both":
         equal["_ModelPackageType"] = kind
     if group:
-        group = _get_group(call, group).name
+        group = GROUPS.of(call).name
     return summaries(call, list_query(call, PACKAGE, parent=group, equal=equal), "ModelPackageSummaryList")
 
 
@@ -247,7 +225,7 @@ def get_package(context: Context, region: str, name_or_arn: str) -> Resource:
     Raises:
         AwsError: ValidationException for an unknown package.
     """
-    return _find(PACKAGES, context, region, name_or_arn)
+    return PACKAGES.get(context, region, name_or_arn)
 
 
 def package_containers(context: Context, region: str, name_or_arn: str) -> list[Document]:

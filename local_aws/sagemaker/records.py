@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
 from local_aws.gateway.json_service import Call, Document
-from local_aws.sagemaker.operations import request_tags
+from local_aws.sagemaker.operations import list_query, operation, request_tags, summaries
 from local_aws.state.resources import AlreadyExists, Missing, Resource
 
 RUNNING = ("InProgress", "Stopping")
@@ -38,6 +38,21 @@ class Records:
     missing_code: str = "ValidationException"
     exists_code: str = "ValidationException"
     dated: bool = True
+
+    def describes_and_lists(self, member: str) -> None:
+        """Register Describe and List, whose filters are those of all kinds; `member` holds List's summaries."""
+        operation(f"Describe{self.label}")(lambda call: self.of(call).document)
+        operation(f"List{self.label}s")(lambda call: summaries(call, list_query(call, self.kind), member))
+
+    def deletes(self, check: Callable[[Call, Resource], None] = lambda *_: None) -> None:
+        """Register Delete, which forgets the record once `check` let it."""
+
+        def delete(call: Call) -> None:
+            resource = self.of(call)
+            check(call, resource)
+            call.context.store.delete(self.kind, call.region, resource.name)
+
+        operation(f"Delete{self.label}")(delete)
 
     @property
     def noun(self) -> str:
@@ -115,26 +130,23 @@ class Records:
         return self.create(call.context, call.region, document, request_tags(call))
 
     def get(self, context: Context, region: str, name: str) -> Resource:
-        """Read a record.
+        """Read a record by its name or ARN; an ARN of another region, account or kind does not exist.
 
         Raises:
-            AwsError: There is no record of that name.
+            AwsError: There is no such record.
         """
+        name = name.removeprefix(self.arn(context, region, ""))
         try:
             return context.store.get(self.kind, region, name)
         except Missing:
-            text = self.missing.format(name=name, arn=self.arn(context, region, name))
-            raise AwsError(self.missing_code, text) from None
+            arn = name if name.startswith("arn:") else self.arn(context, region, name)
+            raise AwsError(self.missing_code, self.missing.format(name=name, arn=arn)) from None
 
     def of(self, call: Call) -> Resource:
         """Read the record that a request names. Raises as `get`."""
         return self.get(call.context, call.region, call.params[f"{self.label}Name"])
 
-    def delete(self, call: Call) -> None:
-        """Delete the record that a request names. Raises as `get`."""
-        call.context.store.delete(self.kind, call.region, self.of(call).name)
-
-    def require_ended(self, resource: Resource) -> None:
+    def require_ended(self, call: Call, resource: Resource) -> None:
         """Raise ValidationException for a job that has not ended."""
         if resource.status in RUNNING:
             raise self.refused(resource.status)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, Jobs
+from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, Jobs, ending
 from local_aws.sagemaker.training import operations as training
 from local_aws.sagemaker.training.job import TrainingJob, note_end, note_retry
 from local_aws.sagemaker.training.transitions import transition
@@ -20,11 +19,6 @@ from local_aws.state.resources import Document, Missing, Resource
 logger = logging.getLogger(__name__)
 
 REASON = f"{INTERNAL_ERROR}: local_aws ended while the job ran; its processes are gone. Start the job again."
-
-_OTHERS = (
-    ("processing-job", "ProcessingJobStatus", "ProcessingEndTime"),
-    ("transform-job", "TransformJobStatus", "TransformEndTime"),
-)
 
 
 def recover(context: Context) -> None:
@@ -39,21 +33,14 @@ def recover(context: Context) -> None:
         _recover_training(context, resource)
     for resource in context.store.all(TrainingJob.kind, status="Stopping"):
         _end_training(context, resource, "Stopped", "")
-    for kind, status_member, end_member in _OTHERS:
+    for kind in ("processing-job", "transform-job"):
         for resource in context.store.all(kind, status="InProgress"):
-            _end(
-                context, resource, {status_member: "Failed", "FailureReason": REASON, end_member: time.time()}
-            )
-        for resource in context.store.all(kind, status="Stopping"):
-            _end(context, resource, {status_member: "Stopped", end_member: time.time()})
+            _end(context, resource, "Failed", FailureReason=REASON)
     for resource in context.store.all(TUNING_JOB, status="InProgress"):
         _continue_search(context, resource)
-    for resource in context.store.all(TUNING_JOB, status="Stopping"):
-        members = {
-            "HyperParameterTuningJobStatus": "Stopped",
-            "HyperParameterTuningEndTime": time.time(),
-        }
-        _end(context, resource, members)
+    for kind in ("processing-job", "transform-job", TUNING_JOB):
+        for resource in context.store.all(kind, status="Stopping"):
+            _end(context, resource, "Stopped")
 
 
 def _recover_training(context: Context, resource: Resource) -> None:
@@ -111,12 +98,7 @@ def _continue_search(context: Context, resource: Resource) -> None:
         search = TuningJob(context, resource, warm, known)
     except Exception:
         logger.exception("tuning job %s cannot continue", resource.name)
-        members = {
-            "HyperParameterTuningJobStatus": "Failed",
-            "HyperParameterTuningEndTime": time.time(),
-            "FailureReason": REASON,
-        }
-        _end(context, resource, members)
+        _end(context, resource, "Failed", FailureReason=REASON)
         return
     logger.info("tuning job %s continues after %d training jobs", resource.name, len(known))
     context.part(Jobs).begin(search)
@@ -132,8 +114,9 @@ def _end_training(context: Context, resource: Resource, status: str, reason: str
     logger.warning("%s %s was running when local_aws ended: %s", resource.kind, resource.name, status)
 
 
-def _end(context: Context, resource: Resource, members: Document) -> None:
+def _end(context: Context, resource: Resource, status: str, **members: str) -> None:
+    ended = ending(resource.kind, status, **members)
     context.store.update(
-        resource.kind, resource.region, resource.name, lambda document: document.update(members)
+        resource.kind, resource.region, resource.name, lambda document: document.update(ended)
     )
     logger.warning("%s %s was running when local_aws ended", resource.kind, resource.name)

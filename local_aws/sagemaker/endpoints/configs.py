@@ -5,7 +5,7 @@ from __future__ import annotations
 from local_aws.errors import validation_error
 from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker import models
-from local_aws.sagemaker.operations import list_query, operation, summaries
+from local_aws.sagemaker.operations import operation
 from local_aws.sagemaker.records import Records
 
 KIND = "endpoint-config"
@@ -42,22 +42,8 @@ def create_endpoint_config(call: Call) -> Document:
     return RECORDS.answer(RECORDS.create_from(call, EnableNetworkIsolation=isolated))
 
 
-@operation("DescribeEndpointConfig")
-def describe_endpoint_config(call: Call) -> Document:
-    """Return the record."""
-    return RECORDS.of(call).document
-
-
-@operation("ListEndpointConfigs")
-def list_endpoint_configs(call: Call) -> Document:
-    """Filter by name and time."""
-    return summaries(call, list_query(call, KIND), "EndpointConfigs")
-
-
-@operation("DeleteEndpointConfig")
-def delete_endpoint_config(call: Call) -> None:
-    """Delete the record; endpoints that use it keep running."""
-    RECORDS.delete(call)
+RECORDS.describes_and_lists("EndpointConfigs")
+RECORDS.deletes()  # endpoints that use it keep running
 
 
 def containers(call: Call, config: Document) -> dict[str, Document]:

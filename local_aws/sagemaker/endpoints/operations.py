@@ -12,7 +12,7 @@ from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.endpoints import configs, rollout
 from local_aws.sagemaker.endpoints.endpoint import KIND, Endpoint, Endpoints, first_members, new_plan
 from local_aws.sagemaker.endpoints.fleet import Plan, instances
-from local_aws.sagemaker.operations import list_query, operation, summaries
+from local_aws.sagemaker.operations import operation
 from local_aws.sagemaker.records import Records
 from local_aws.state.resources import Resource
 
@@ -35,16 +35,7 @@ def create_endpoint(call: Call) -> Document:
     return RECORDS.answer(resource)
 
 
-@operation("DescribeEndpoint")
-def describe_endpoint(call: Call) -> Document:
-    """Return the record."""
-    return RECORDS.of(call).document
-
-
-@operation("ListEndpoints")
-def list_endpoints(call: Call) -> Document:
-    """Filter by name, status and time."""
-    return summaries(call, list_query(call, KIND), "Endpoints")
+RECORDS.describes_and_lists("Endpoints")
 
 
 @operation("UpdateEndpoint")

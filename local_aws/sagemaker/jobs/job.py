@@ -65,13 +65,17 @@ class Job(ABC):
             Shutdown: Leaves it as recorded.
         """
 
-    @abstractmethod
     def mark_failed(self, reason: str) -> None:
         """Record the end as Failed."""
+        self.mark("Failed", FailureReason=reason)
 
-    @abstractmethod
     def mark_stopped(self, reason: str) -> None:
-        """Record the end as Stopped."""
+        """Record the end as Stopped; what was written so far stays."""
+        self.mark("Stopped", **({"FailureReason": reason} if reason else {}))
+
+    def mark(self, status: str, **members: object) -> None:
+        """Record the end, with further members of the document."""
+        self.end(lambda document: document.update(ending(self.kind, status, **members)))
 
     def request_stop(self) -> None:
         """Request a stop; return at once."""
@@ -166,6 +170,12 @@ class Job(ABC):
             self.mark_failed(cut(f"{INTERNAL_ERROR}: local_aws failed: {error!r}; its log says more."))
 
 
+def ending(kind: str, status: str, **members: object) -> Document:
+    """Return the members that record a job's end: the same pattern for all kinds, ProcessingJobStatus and -EndTime."""
+    label = kind.removesuffix("-job").title().replace("-", "")
+    return {f"{label}JobStatus": status, f"{label}EndTime": time.time(), **members}
+
+
 class Jobs:
     """The jobs of this process."""
 
@@ -200,9 +210,7 @@ class Jobs:
                 document[status] = "Stopping"
 
         def stopped(document: Document) -> None:
-            document[status] = "Stopped"
-            # The same pattern for all kinds: ProcessingJobStatus, ProcessingEndTime.
-            document[status.removesuffix("JobStatus") + "EndTime"] = time.time()
+            document.update(ending(resource.kind, "Stopped"))
 
         context.store.update(resource.kind, resource.region, resource.name, change)
         self.tell_to_stop(context, resource.kind, resource.region, resource.name, stopped)

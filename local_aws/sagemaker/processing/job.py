@@ -61,14 +61,6 @@ class ProcessingJob(Job):
             finally:
                 self._hosts.kill()
 
-    def mark_failed(self, reason: str) -> None:
-        """Record the end as Failed."""
-        self._end("Failed", FailureReason=reason)
-
-    def mark_stopped(self, reason: str) -> None:
-        """Record the end as Stopped."""
-        self._end("Stopped", **({"FailureReason": reason} if reason else {}))
-
     def _run_on_instances(self, cores: int) -> None:
         commands = [self._prepare(host, cores) for host in self._names]
         self.check_running()
@@ -92,9 +84,9 @@ class ProcessingJob(Job):
         self._upload()
         message = self._exit_message(self._names[0])
         if ending is not None:
-            self._end("Completed", **message)
+            self.mark("Completed", **message)
         elif self.stop_requested.is_set():
-            self._end("Stopped", **message)
+            self.mark("Stopped", **message)
         else:
             raise JobStopped("MaxRuntimeExceeded: the job ran longer than MaxRuntimeInSeconds")
 
@@ -173,7 +165,7 @@ class ProcessingJob(Job):
     def _fail(self, ending: Ending) -> None:
         code = ending.status if ending.status > 0 else 128 - ending.status
         message = self._exit_message(ending.host)
-        self._end(
+        self.mark(
             "Failed",
             FailureReason=cut(f"AlgorithmError: {error_message(ending.tail)}, exit code: {code}"),
             **message,
@@ -183,14 +175,6 @@ class ProcessingJob(Job):
         """Read the ExitMessage that the container wrote to /opt/ml/output/message."""
         message = Tree.at(self.folder / host, "output").read("message", 1024)
         return {"ExitMessage": message.decode("utf-8", "replace")} if message else {}
-
-    def _end(self, status: str, **members: object) -> None:
-        def change(document: Document) -> None:
-            document["ProcessingJobStatus"] = status
-            document["ProcessingEndTime"] = time.time()
-            document.update(members)
-
-        self.end(change)
 
 
 def command(image: Image, specification: Mapping[str, object]) -> list[str]:

@@ -8,7 +8,7 @@ from local_aws.execution.images import Contract, Image
 from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker.jobs import quotas
 from local_aws.sagemaker.jobs.job import Jobs
-from local_aws.sagemaker.operations import list_query, operation, summaries
+from local_aws.sagemaker.operations import operation
 from local_aws.sagemaker.processing.job import DEFAULT_RUNTIME_SECONDS, KIND, ROOT, ProcessingJob
 from local_aws.sagemaker.records import Records
 from local_aws.sagemaker.s3_data import check_output
@@ -99,26 +99,11 @@ def _instances(document: Document) -> list[tuple[str, int]]:
     return [(cluster["InstanceType"], cluster["InstanceCount"])]
 
 
-@operation("DescribeProcessingJob")
-def describe_processing_job(call: Call) -> Document:
-    """Return the record."""
-    return RECORDS.of(call).document
-
-
-@operation("ListProcessingJobs")
-def list_processing_jobs(call: Call) -> Document:
-    """Filter by name, time and status."""
-    return summaries(call, list_query(call, KIND), "ProcessingJobSummaries")
+RECORDS.describes_and_lists("ProcessingJobSummaries")
+RECORDS.deletes(RECORDS.require_ended)
 
 
 @operation("StopProcessingJob")
 def stop_processing_job(call: Call) -> None:
     """Send SIGTERM now and SIGKILL after 120 s."""
     call.context.part(Jobs).stop(call.context, RECORDS.of(call), RECORDS)
-
-
-@operation("DeleteProcessingJob")
-def delete_processing_job(call: Call) -> None:
-    """Delete the record of a job that has ended."""
-    RECORDS.require_ended(RECORDS.of(call))
-    RECORDS.delete(call)

@@ -294,8 +294,4 @@ def update_training_job(call: Call) -> Document:
     return RECORDS.answer(resource)
 
 
-@operation("DeleteTrainingJob")
-def delete_training_job(call: Call) -> None:
-    """Delete the record of a job that has ended."""
-    RECORDS.require_ended(RECORDS.of(call))
-    RECORDS.delete(call)
+RECORDS.deletes(RECORDS.require_ended)

@@ -66,15 +66,7 @@ class TransformJob(Job):
                     server.stop()
                 for log in self._logs:
                     log.flush()
-        self._end("Completed")
-
-    def mark_failed(self, reason: str) -> None:
-        """Record the end as Failed."""
-        self._end("Failed", FailureReason=reason)
-
-    def mark_stopped(self, reason: str) -> None:
-        """Record the end as Stopped; outputs written so far stay."""
-        self._end("Stopped")
+        self.mark("Completed")
 
     def _transform(self, cores: int) -> None:
         source = self.request["TransformInput"]["DataSource"]["S3DataSource"]
@@ -163,11 +155,3 @@ class TransformJob(Job):
         log = self.context.logs.writer(self.region, LOG_GROUP, stream)
         self._logs.append(log)
         return ModelServer(spec, log, stream)
-
-    def _end(self, status: str, **members: object) -> None:
-        def change(document: Document) -> None:
-            document["TransformJobStatus"] = status
-            document["TransformEndTime"] = time.time()
-            document.update(members)
-
-        self.end(change)

@@ -7,7 +7,7 @@ from local_aws.gateway.json_service import Call, Document
 from local_aws.sagemaker import models
 from local_aws.sagemaker.jobs import quotas
 from local_aws.sagemaker.jobs.job import Jobs
-from local_aws.sagemaker.operations import list_query, operation, summaries
+from local_aws.sagemaker.operations import operation
 from local_aws.sagemaker.records import Records
 from local_aws.sagemaker.s3_data import check_input, check_output
 from local_aws.sagemaker.transform.batches import BatchPlan
@@ -61,16 +61,7 @@ def _instances(document: Document) -> list[tuple[str, int]]:
     return [(resources["InstanceType"], resources["InstanceCount"])]
 
 
-@operation("DescribeTransformJob")
-def describe_transform_job(call: Call) -> Document:
-    """Return the record."""
-    return RECORDS.of(call).document
-
-
-@operation("ListTransformJobs")
-def list_transform_jobs(call: Call) -> Document:
-    """Filter by name, time and status."""
-    return summaries(call, list_query(call, KIND), "TransformJobSummaries")
+RECORDS.describes_and_lists("TransformJobSummaries")
 
 
 @operation("StopTransformJob")

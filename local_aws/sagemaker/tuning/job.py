@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
-from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, Job, JobFailed, Shutdown
+from local_aws.sagemaker.jobs.job import INTERNAL_ERROR, Job, JobFailed, Shutdown, ending
 from local_aws.sagemaker.training import operations as training
 from local_aws.sagemaker.training.job import TrainingJob
 from local_aws.sagemaker.tuning import pruning, trials
@@ -88,15 +88,7 @@ class TuningJob(Job):
         if self.context.stopping.is_set():
             raise Shutdown
         stopped = self.stop_requested.is_set() or (time.time() >= self._deadline and not self._enough)
-        self._end("Stopped" if stopped else "Completed")
-
-    def mark_failed(self, reason: str) -> None:
-        """Record the end as Failed, with the trials' results."""
-        self._end("Failed", FailureReason=reason)
-
-    def mark_stopped(self, reason: str) -> None:
-        """Record the end as Stopped."""
-        self._end("Stopped")
+        self.mark("Stopped" if stopped else "Completed")
 
     # --- trials ---
 
@@ -265,7 +257,8 @@ class TuningJob(Job):
         else:
             self.context.stopping.wait(WATCH_SECONDS)
 
-    def _end(self, status: str, **members: object) -> None:
+    def mark(self, status: str, **members: object) -> None:
+        """Record the end, with the trials' results."""
         if not self._succeeded and status == "Completed":
             status = "Failed"
             members["FailureReason"] = (
@@ -274,14 +267,12 @@ class TuningJob(Job):
             )
 
         def change(document: Document) -> None:
-            document["HyperParameterTuningJobStatus"] = status
-            document["HyperParameterTuningEndTime"] = time.time()
             if self._objectives:
                 details = document.setdefault("TuningJobCompletionDetails", {})
                 details["NumberOfTrainingJobsObjectiveNotImproving"] = pruning.not_improving(
                     self._objectives, self._definitions[0].maximize
                 )
-            document.update(members)
+            document.update(ending(self.kind, status, **members))
 
         self.end(change)
 

@@ -165,14 +165,15 @@ def describe_tuning_job(call: Call) -> Document:
 def standing(call: Call, resource: Resource) -> Document:
     """Compute the counters, BestTrainingJob, OverallBestTrainingJob and ConsumedResources of a tuning job."""
     jobs = call.context.store.all(TrainingJob.kind, call.region, parent=resource.name)
+    end = resource.document.get("HyperParameterTuningEndTime", time.time())
     members: Document = {
         "TrainingJobStatusCounters": _status_counters(jobs),
         "ObjectiveStatusCounters": _objective_counters(jobs),
-        "ConsumedResources": {"RuntimeInSeconds": _runtime(resource)},
+        "ConsumedResources": {"RuntimeInSeconds": int(end - resource.created)},
     }
     best = best_job(jobs)
     if best:
-        members["BestTrainingJob"] = summary(best)
+        members["BestTrainingJob"] = dict(best.document)
     warm_start = resource.document.get("WarmStartConfig")
     if warm_start and warm_start["WarmStartType"] == "IdenticalDataAndAlgorithm":
         for entry in warm_start["ParentHyperParameterTuningJobs"]:
@@ -180,7 +181,7 @@ def standing(call: Call, resource: Resource) -> Document:
             jobs = jobs + call.context.store.all(TrainingJob.kind, call.region, parent=parent)
         overall = best_job(jobs)
         if overall:
-            members["OverallBestTrainingJob"] = summary(overall)
+            members["OverallBestTrainingJob"] = dict(overall.document)
     return members
 
 
@@ -202,11 +203,6 @@ def _objective_counters(jobs: list[Resource]) -> Document:
     return counters
 
 
-def _runtime(resource: Resource) -> int:
-    end = resource.document.get("HyperParameterTuningEndTime", time.time())
-    return int(end - resource.created)
-
-
 def best_job(jobs: list[Resource]) -> Resource | None:
     """Return the job with the best objective, the earliest of equals; None without one."""
     scored = [job for job in jobs if OBJECTIVE in job.document]
@@ -214,11 +210,6 @@ def best_job(jobs: list[Resource]) -> Resource | None:
         return None
     sign = 1.0 if scored[0].document[OBJECTIVE].get("Type") == "Maximize" else -1.0
     return max(scored, key=lambda job: (sign * job.document[OBJECTIVE]["Value"], -job.created))
-
-
-def summary(job: Resource) -> Document:
-    """Build the HyperParameterTrainingJobSummary of a job."""
-    return dict(job.document)
 
 
 @operation("ListHyperParameterTuningJobs")
@@ -263,12 +254,11 @@ def stop_tuning_job(call: Call) -> None:
     call.context.part(Jobs).stop(call.context, RECORDS.of(call), RECORDS)
 
 
-@operation("DeleteHyperParameterTuningJob")
-def delete_tuning_job(call: Call) -> None:
-    """Delete the record of a job that has ended; its training jobs stay."""
-    resource = RECORDS.of(call)
+def _require_ended(call: Call, resource: Resource) -> None:
     if resource.status in RUNNING:
         raise AwsError(
             "ResourceInUse", f"The tuning job {resource.name} must have ended before it can be deleted."
         )
-    RECORDS.delete(call)
+
+
+RECORDS.deletes(_require_ended)  # its training jobs stay

@@ -31,7 +31,6 @@ Look {{ params.look }}: `{{ params.page_uri }}`. Photos worth a review wait in t
 
 def watch() -> dict[str, Param]:
     """The params of `watch`."""
-    above_0 = {"exclusiveMinimum": 0}
     return params._with_defaults(
         {
             "endpoint_name": text("", "Endpoint", "Empty: every endpoint of the project."),
@@ -43,9 +42,9 @@ def watch() -> dict[str, Param]:
                 enum=["ask", "auto"],
             ),
             "conf": params.scheduled_retraining()["conf"],
-            "alarms_a_year": field(1, "number", "False alarms a year, at most", **above_0),
-            "proposals_a_year": field(0.01, "number", "False proposals a year, at most", **above_0),
-            "cooldown_days": field(7, "number", "Days between proposals", **above_0),
+            "alarms_a_year": field(1, "number", "False alarms a year, at most", exclusiveMinimum=0),
+            "proposals_a_year": field(0.01, "number", "False proposals a year, at most", exclusiveMinimum=0),
+            "cooldown_days": field(7, "number", "Days between proposals", exclusiveMinimum=0),
             "least_photos": integer(
                 20,
                 (2, None),
