@@ -72,11 +72,10 @@ def _create_bucket(client: Client, name: str, properties: Properties) -> Made:
     except Exception:
         s3.delete_bucket(Bucket=bucket)
         raise
-    domain = f"{bucket}.s3.{region}.amazonaws.com"
     attributes = {
         "Arn": f"arn:aws:s3:::{bucket}",
         "DomainName": f"{bucket}.s3.amazonaws.com",
-        "RegionalDomainName": domain,
+        "RegionalDomainName": f"{bucket}.s3.{region}.amazonaws.com",
     }
     return Made(bucket, attributes)
 
@@ -162,63 +161,49 @@ def notification(value: Properties) -> Properties:
         raise Unsupported("local_aws announces objects to SQS queues only: give QueueConfigurations")
     return {
         "QueueConfigurations": [
-            {
-                "QueueArn": each["Queue"],
-                "Events": [each["Event"]],
-                **(
-                    {"Filter": {"Key": {"FilterRules": each["Filter"]["S3Key"]["Rules"]}}}
-                    if "Filter" in each
-                    else {}
-                ),
-            }
+            {"QueueArn": each["Queue"], "Events": [each["Event"]], **_filter(each)}
             for each in value.get("QueueConfigurations", [])
         ]
     }
 
 
-def _put_bucket_policy(client: Client, bucket: str, properties: Properties) -> None:
-    client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(properties["PolicyDocument"]))
+def _filter(configuration: Properties) -> Properties:
+    if "Filter" not in configuration:
+        return {}
+    return {"Filter": {"Key": {"FilterRules": configuration["Filter"]["S3Key"]["Rules"]}}}
 
 
-def _create_bucket_policy(client: Client, _name: str, properties: Properties) -> Made:
-    _put_bucket_policy(client, properties["Bucket"], properties)
-    return Made(properties["Bucket"], {})
+# --- policies and subscriptions ---
 
 
-# --- queues and topics ---
+def _policy(
+    target: str, put: Callable[[Client, str, str], object], delete: Callable[[Client, str], object]
+) -> ResourceType:
+    """Return the type of a policy document that its property `target` puts on one resource or several."""
+
+    def apply(client: Client, targets: str, properties: Properties) -> None:
+        for each in targets.split():
+            put(client, each, json.dumps(properties["PolicyDocument"]))
+
+    def create(client: Client, name: str, properties: Properties) -> Made:
+        given = properties[target]
+        targets = given if isinstance(given, str) else " ".join(given)
+        apply(client, targets, properties)
+        return Made(targets, {"Id": name})
+
+    def remove(client: Client, targets: str) -> None:
+        for each in targets.split():
+            delete(client, each)
+
+    return ResourceType(frozenset({target, "PolicyDocument"}), create, remove, apply, frozenset({target}))
 
 
-def _create_queue_policy(client: Client, name: str, properties: Properties) -> Made:
-    urls = " ".join(properties["Queues"])
-    _put_queue_policy(client, urls, properties)
-    return Made(urls, {"Id": name})
+def _put_queue_policy(client: Client, url: str, policy: str) -> None:
+    client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
 
 
-def _put_queue_policy(client: Client, urls: str, properties: Properties) -> None:
-    policy = json.dumps(properties["PolicyDocument"])
-    for url in urls.split():
-        client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
-
-
-def _delete_queue_policy(client: Client, urls: str) -> None:
-    for url in urls.split():
-        client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": ""})
-
-
-def _create_topic_policy(client: Client, name: str, properties: Properties) -> Made:
-    arns = " ".join(properties["Topics"])
-    _put_topic_policy(client, arns, properties)
-    return Made(arns, {"Id": name})
-
-
-def _put_topic_policy(client: Client, arns: str, properties: Properties) -> None:
-    policy = json.dumps(properties["PolicyDocument"])
-    for arn in arns.split():
-        client("sns").set_topic_attributes(TopicArn=arn, AttributeName="Policy", AttributeValue=policy)
-
-
-def _delete_topic_policy(_client: Client, _arns: str) -> None:
-    """SNS gives a topic its default policy back; moto's topics have none that anyone evaluates."""
+def _put_topic_policy(client: Client, arn: str, policy: str) -> None:
+    client("sns").set_topic_attributes(TopicArn=arn, AttributeName="Policy", AttributeValue=policy)
 
 
 def _create_subscription(client: Client, _name: str, properties: Properties) -> Made:
@@ -259,6 +244,12 @@ _ALARM_NUMBERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+_ALARM = frozenset({
+    "AlarmName", "AlarmDescription", "Namespace", "MetricName", "Dimensions", "Statistic", "ExtendedStatistic", "Unit",
+    "ComparisonOperator", "TreatMissingData", "AlarmActions", "OKActions", "InsufficientDataActions", *_ALARM_NUMBERS,
+})  # fmt: skip
+
+
 def _put_alarm(client: Client, name: str, properties: Properties) -> None:
     converted = {
         key: _ALARM_NUMBERS.get(key, lambda each: each)(value)
@@ -278,15 +269,19 @@ def _create_alarm(client: Client, name: str, properties: Properties) -> Made:
 # --- networks ---
 
 
+_DESTINATIONS = {
+    "CidrIp": ("IpRanges", "CidrIp"),
+    "DestinationSecurityGroupId": ("UserIdGroupPairs", "GroupId"),
+    "DestinationPrefixListId": ("PrefixListIds", "PrefixListId"),
+}
+"""Property -> the member of a permission that takes it, and the key in there."""
+
+
 def _create_egress(client: Client, _name: str, properties: Properties) -> Made:
     permission: Properties = {"IpProtocol": str(properties["IpProtocol"])}
     permission |= {key: int(properties[key]) for key in ("FromPort", "ToPort") if key in properties}
     described = {"Description": properties["Description"]} if "Description" in properties else {}
-    for name, member, key in (
-        ("CidrIp", "IpRanges", "CidrIp"),
-        ("DestinationSecurityGroupId", "UserIdGroupPairs", "GroupId"),
-        ("DestinationPrefixListId", "PrefixListIds", "PrefixListId"),
-    ):
+    for name, (member, key) in _DESTINATIONS.items():
         if name in properties:
             permission[member] = [{key: properties[name], **described}]
     answer = client("ec2").authorize_security_group_egress(
@@ -309,69 +304,30 @@ TYPES: dict[str, ResourceType] = {
         _configure_bucket,
         frozenset({"BucketName"}),
     ),
-    "AWS::S3::BucketPolicy": ResourceType(
-        frozenset({"Bucket", "PolicyDocument"}),
-        _create_bucket_policy,
+    "AWS::S3::BucketPolicy": _policy(
+        "Bucket",
+        lambda client, bucket, policy: client("s3").put_bucket_policy(Bucket=bucket, Policy=policy),
         lambda client, bucket: client("s3").delete_bucket_policy(Bucket=bucket),
-        _put_bucket_policy,
-        frozenset({"Bucket"}),
     ),
-    "AWS::SQS::QueuePolicy": ResourceType(
-        frozenset({"Queues", "PolicyDocument"}),
-        _create_queue_policy,
-        _delete_queue_policy,
-        _put_queue_policy,
-        frozenset({"Queues"}),
+    "AWS::SQS::QueuePolicy": _policy(
+        "Queues", _put_queue_policy, lambda client, url: _put_queue_policy(client, url, "")
     ),
-    "AWS::SNS::TopicPolicy": ResourceType(
-        frozenset({"Topics", "PolicyDocument"}),
-        _create_topic_policy,
-        _delete_topic_policy,
-        _put_topic_policy,
-        frozenset({"Topics"}),
-    ),
+    # SNS gives a topic its default policy back; moto's topics have none that anyone evaluates.
+    "AWS::SNS::TopicPolicy": _policy("Topics", _put_topic_policy, lambda _client, _arn: None),
     "AWS::SNS::Subscription": ResourceType(
         frozenset({"TopicArn", "Protocol", "Endpoint"}),
         _create_subscription,
         lambda client, arn: client("sns").unsubscribe(SubscriptionArn=arn),
     ),
     "AWS::CloudWatch::Alarm": ResourceType(
-        frozenset(
-            {
-                "AlarmName",
-                "AlarmDescription",
-                "Namespace",
-                "MetricName",
-                "Dimensions",
-                "Statistic",
-                "ExtendedStatistic",
-                "Unit",
-                "ComparisonOperator",
-                "TreatMissingData",
-                "AlarmActions",
-                "OKActions",
-                "InsufficientDataActions",
-                *_ALARM_NUMBERS,
-            }
-        ),
+        _ALARM,
         _create_alarm,
         lambda client, alarm: client("cloudwatch").delete_alarms(AlarmNames=[alarm]),
         _put_alarm,
         frozenset({"AlarmName"}),
     ),
     "AWS::EC2::SecurityGroupEgress": ResourceType(
-        frozenset(
-            {
-                "Description",
-                "GroupId",
-                "IpProtocol",
-                "FromPort",
-                "ToPort",
-                "CidrIp",
-                "DestinationSecurityGroupId",
-                "DestinationPrefixListId",
-            }
-        ),
+        frozenset({"Description", "GroupId", "IpProtocol", "FromPort", "ToPort", *_DESTINATIONS}),
         _create_egress,
         _delete_egress,
     ),
