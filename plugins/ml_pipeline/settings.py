@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ LOCAL_REGION = "us-east-1"
 LOCAL_BUCKET = "ml-pipeline"
 LOCAL_ROLE = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/ml-pipeline-job"
 LOCAL_POLL_SECONDS = 0.5
+_IMAGE = re.compile(r"[\w-]+(\.[\w-]+)+(:\d+)?/[\w./-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 LOCAL_INSTANCE_IMAGE = "ami-12c6146b"
 # Public parameter with the newest Deep Learning AMI with PyTorch 2.x on Amazon Linux 2023.
 INSTANCE_IMAGE = (
@@ -86,6 +88,12 @@ class Settings:
             )
         if not self.region:
             raise SettingsError("no region: set AWS_DEFAULT_REGION, for example to eu-west-1")
+        for name, image in (("TRAINING_IMAGE", self.training_image), ("SERVING_IMAGE", self.serving_image)):
+            if image and not _IMAGE.fullmatch(image):
+                raise SettingsError(
+                    f"ML_PIPELINE_{name} is {image!r}: give <registry>/<repository>:<tag>, for example "
+                    "123456789012.dkr.ecr.eu-west-1.amazonaws.com/ml-pipeline-serving:1"
+                )
         if self.poll_seconds <= 0:
             raise SettingsError(f"ML_PIPELINE_POLL_SECONDS is {self.poll_seconds}: it must be above 0")
 

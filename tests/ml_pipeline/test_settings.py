@@ -41,6 +41,24 @@ def test_the_network_of_jobs_is_read_from_the_environment() -> None:
         Settings.load({**environment, "ML_PIPELINE_JOB_SECURITY_GROUP_IDS": ""})
 
 
+@pytest.mark.parametrize(
+    "image", ["ml-pipeline-training:1-cpu", "https://registry.example.com/training:1", "a b.c/d"]
+)
+def test_an_image_that_is_no_uri_is_refused(image: str) -> None:
+    local = {"LOCAL_AWS_URL": "http://127.0.0.1:4566"}
+    for name in ("ML_PIPELINE_TRAINING_IMAGE", "ML_PIPELINE_SERVING_IMAGE"):
+        with pytest.raises(SettingsError, match=f"{name} is '{image}': give <registry>/<repository>:<tag>"):
+            Settings.load({**local, name: image})
+        for good in (
+            "123456789012.dkr.ecr.eu-west-1.amazonaws.com/a/b:1-cpu",
+            f"localhost.local:5000/a@sha256:{'0' * 64}",
+        ):
+            assert good in (
+                Settings.load({**local, name: good}).training_image,
+                Settings.load({**local, name: good}).serving_image,
+            )
+
+
 def test_the_connection_reaches_every_service_at_one_address() -> None:
     connection = json.loads(airflow_connection("http://127.0.0.1:4566"))
     assert connection["extra"]["endpoint_url"] == "http://127.0.0.1:4566"
