@@ -49,14 +49,15 @@ def test_an_image_that_is_no_uri_is_refused(image: str) -> None:
     for name in ("ML_PIPELINE_TRAINING_IMAGE", "ML_PIPELINE_SERVING_IMAGE"):
         with pytest.raises(SettingsError, match=f"{name} is '{image}': give <registry>/<repository>:<tag>"):
             Settings.load({**local, name: image})
-        for good in (
-            "123456789012.dkr.ecr.eu-west-1.amazonaws.com/a/b:1-cpu",
-            f"localhost.local:5000/a@sha256:{'0' * 64}",
-        ):
-            assert good in (
-                Settings.load({**local, name: good}).training_image,
-                Settings.load({**local, name: good}).serving_image,
-            )
+
+
+def test_an_image_is_given_with_a_tag_or_a_digest() -> None:
+    tagged = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/a/b:1-cpu"
+    digest = f"registry.example.com:5000/a@sha256:{'0' * 64}"
+    local = {"LOCAL_AWS_URL": "http://127.0.0.1:4566"}
+    images = {"ML_PIPELINE_TRAINING_IMAGE": tagged, "ML_PIPELINE_SERVING_IMAGE": digest}
+    settings = Settings.load({**local, **images})
+    assert (settings.training_image, settings.serving_image) == (tagged, digest)
 
 
 def test_the_connection_reaches_every_service_at_one_address() -> None:
