@@ -11,7 +11,7 @@ RUN := $(BIN)/python -m launcher
 #@ CANDIDATES="a=file b"     architectures of make compare, each with its weights file: mobilenet_v2=mobilenet_v2.pth
 #@ TRIALS=12                trials of the hyperparameter search, 1 to 500
 #@ CONF={"strategy":"finetune"}  params of train_and_deploy as JSON
-#@ IMAGE=photo.jpg          the photo of make predict
+#@ IMAGE=photo.jpg          the photos of make predict: a file, a folder, or several
 #@ ENDPOINT=name            the endpoint of make predict, deploy and rollback; default: the last run's, or the only one
 #@ VERSION=3                the model version of make deploy; default: the newest approved
 #@ DATASET=name             the data set of make deploy and rollback; default: the only one with a model

@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 import sys
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,8 +22,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="start everything and run train_and_deploy")
     commands.add_parser("up", help="start everything, without a run")
     commands.add_parser("status", help="show the services and the result of the last run")
-    predict = commands.add_parser("predict", help="classify a photo with the deployed endpoint")
-    predict.add_argument("image", type=Path, help="a photo")
+    predict = commands.add_parser("predict", help="classify photos with the deployed endpoint")
+    predict.add_argument("image", nargs="*", help="photos, or folders of photos")
     predict.add_argument("--endpoint", help="endpoint name; by default the last run's, or the only one")
     look = commands.add_parser(
         "watch", help="look at what the endpoints were asked, now and from now on every hour"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 PROGRESS_LINE = re.compile(r"\bprogress done=(\d+) total=(\d+) unit=(\w+)")
+# Weight of a task that the plan does not list, as it runs in Airflow.
+_SHORT_SECONDS = 5.0
 FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 MARKS = {
     "success": ("✓", "green"),
@@ -27,6 +29,15 @@ MARKS = {
     "deferred": ("▸", "cyan"),
     "awaiting_input": ("?", "yellow"),
     "up_for_retry": ("↻", "yellow"),
+}
+
+# What a state means, for a terminal without colors and for logs.
+WORDS = {
+    "success": "done",
+    "deferred": "waits for AWS",
+    "awaiting_input": "waits for you",
+    "up_for_retry": "will try again",
+    "upstream_failed": "not reached",
 }
 
 
@@ -65,6 +76,47 @@ def seconds_of(task: Mapping[str, Any], now: float) -> float | None:
     return max(stop - start, 0.0)
 
 
+@dataclass(frozen=True)
+class Total:
+    """How far a run is: the share that is done, and the seconds that are left; None before there is a rate."""
+
+    share: float
+    left: float | None
+
+
+def total_of(
+    tasks: Sequence[Mapping[str, Any]],
+    counts: Mapping[str, Count],
+    planned: Mapping[str, float],
+    now: float,
+) -> Total:
+    """Add up a run: each task weighs its planned seconds, and the rate is that of what is done.
+
+    Args:
+        tasks: Task instances of the run.
+        counts: Countable work of tasks that run.
+        planned: Seconds of the plan's steps by task; what has none weighs little.
+        now: Seconds since the epoch.
+    """
+    weights = {task["task_id"]: planned.get(task["task_id"], _SHORT_SECONDS) for task in tasks}
+    done = 0.0
+    for task in tasks:
+        name, count = task["task_id"], counts.get(task["task_id"])
+        if state_of(task) in FINISHED:
+            done += weights[name]
+        elif count:
+            done += weights[name] * min(count.done / max(count.total, 1), 1.0)
+    starts = [
+        now - seconds
+        for task in tasks
+        if (seconds := seconds_of({**task, "end_date": None}, now)) is not None
+    ]
+    whole = sum(weights.values())
+    if not starts or not done:
+        return Total(0.0, None)
+    return Total(done / whole, (whole - done) * (now - min(starts)) / done)
+
+
 class ProgressView:
     """A live table on a terminal; plain lines, one for each change, where there is none (CI, a pipe)."""
 
@@ -73,6 +125,7 @@ class ProgressView:
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
         self._printed: dict[str, str] = {}
         self._counts: dict[str, Count] = {}
+        self.planned: dict[str, float] = {}
 
     def __enter__(self) -> ProgressView:
         if self._live:
@@ -103,7 +156,7 @@ class ProgressView:
         seconds = seconds_of(task, now)
         spent = f" {seconds:5.0f} s" if seconds is not None else ""
         work = f"  {count.done} of {count.total} {count.unit}" if count and tenth else ""
-        self.console.print(f"{name:<16} {state:<10}{spent}{work}", highlight=False)
+        self.console.print(f"{name:<16} {WORDS.get(state, state):<14}{spent}{work}", highlight=False)
 
     def _table(self, tasks: list[dict[str, Any]], now: float) -> RenderableType:
         table = Table.grid(padding=(0, 1))
@@ -117,7 +170,9 @@ class ProgressView:
                 Text("" if seconds is None else f"{seconds:4.0f} s", "dim"),
                 self._bar(task["task_id"], state),
             )
-        return Group(table)
+        total = total_of(tasks, self._counts, self.planned, now)
+        left = "" if total.left is None else f", about {_span(total.left)} left"
+        return Group(table, Text(f"{total.share:4.0%} of the run{left}", "bold"))
 
     def _bar(self, name: str, state: str) -> RenderableType:
         count = self._counts.get(name)
@@ -126,9 +181,13 @@ class ProgressView:
         row = Table.grid(padding=(0, 1))
         row.add_row(
             ProgressBar(total=max(count.total, 1), completed=count.done, width=30),
-            Text(f"{count.done}/{count.total} {count.unit}", "dim"),
+            Text(f"{count.done}/{count.total} {count.unit}  {count.done / max(count.total, 1):.0%}", "dim"),
         )
         return row
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 @contextlib.contextmanager

@@ -256,6 +256,10 @@ def watch(client: AirflowClient, run_id: str, console: Console) -> str:
 
     def look() -> str:
         tasks = sorted(client.task_instances(DAG_ID, run_id), key=_task_order)
+        if not view.planned and any(
+            task["task_id"] == "plan" and state_of(task) == "success" for task in tasks
+        ):
+            view.planned = planned_seconds(client.xcom(DAG_ID, run_id, "plan") or {})
         view.update(tasks, _counts(client, run_id, tasks))
         ask_person(client, run_id, tasks, asked, console)
         return client.run_state(DAG_ID, run_id)
@@ -264,6 +268,12 @@ def watch(client: AirflowClient, run_id: str, console: Console) -> str:
         while (state := patiently(look)) not in ("success", "failed"):
             time.sleep(POLL_SECONDS)
     return state
+
+
+def planned_seconds(plan: Mapping[str, Any]) -> dict[str, float]:
+    """Return the work of each task of a plan, in seconds; local_aws starts no instance, so without start-up."""
+    tasks = {"ec2": "ec2.train"}
+    return {tasks.get(row["step"], row["step"]): float(row["job_seconds"]) for row in plan.get("steps", [])}
 
 
 def patiently(ask: Callable[[], Answer]) -> Answer:
@@ -338,7 +348,10 @@ def print_addresses(settings: Settings, console: Console) -> None:
     password = Secrets.load_or_create(settings.home).admin_password
     console.print(f"Airflow    {settings.airflow_url}  (admin / {password})", highlight=False)
     console.print(f"local_aws  {settings.local_aws_url}", highlight=False)
-    console.print("predict    make predict IMAGE=photo.jpg\nstop       make stop", highlight=False)
+    console.print(f"console    {settings.airflow_url}/ml-pipeline/", highlight=False)
+    console.print("predict    make predict IMAGE=photo.jpg, or a folder", highlight=False)
+    console.print("next       make watch, make rollback, or make run with more photos", highlight=False)
+    console.print("stop       make stop", highlight=False)
 
 
 SHOWN_AS_ONE_LINE = (SettingsError, preflight.PreflightError, RunError)

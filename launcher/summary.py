@@ -71,7 +71,7 @@ def print_summary(console: Console, results: Mapping[str, Any], notes: tuple[str
     ):
         if results.get(name):
             section(console, results[name])
-    _money(console, results.get("plan"), results.get("bill"))
+    _money(console, results.get("plan"), results.get("bill"), bool(results.get("deploy")))
     for note in notes:
         console.print(f"[yellow]note[/]  {escape(note)}")
 
@@ -155,11 +155,16 @@ def _predictions(console: Console, smoke_test: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def _money(console: Console, plan: Mapping[str, Any] | None, report: Mapping[str, Any] | None) -> None:
+def _money(
+    console: Console, plan: Mapping[str, Any] | None, bill: Mapping[str, Any] | None, serves: bool
+) -> None:
     parts = []
     if plan:
         parts.append(f"about ${plan['estimate_usd']:.2f} as planned, with the start-up of instances")
-    if report:
-        parts.append(f"${report['usd']:.2f} for the seconds that the jobs took on this machine")
+    if bill:
+        parts.append(f"${bill['usd']:.2f} for the seconds that the jobs took on this machine")
+    hourly = (plan or {}).get("endpoint_usd_per_hour")
+    if serves and hourly is not None:
+        parts.append(f"the endpoint ${hourly:.3f} per hour until it is taken down")
     if parts:
         console.print(f"[bold]On AWS[/]  {'; '.join(parts)} (estimates)")

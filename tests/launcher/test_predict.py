@@ -51,7 +51,7 @@ def ask(cloud, tmp_path):
 
     def predicted():
         said = io.StringIO()
-        assert predict.predict(Settings(home=tmp_path), Console(file=said), photo, None) == 0
+        assert predict.predict(Settings(home=tmp_path), Console(file=said), [str(photo)], None) == 0
         return said.getvalue()
 
     return predicted
@@ -77,3 +77,38 @@ def test_nothing_can_be_asked_when_nothing_is_up(ask, tmp_path):
     (tmp_path / supervisor.STATE_FILE).unlink()
     with pytest.raises(RunError, match="nothing is up"):
         ask()
+
+
+def test_image_names_a_file_a_folder_or_several(tmp_path, monkeypatch):
+    folder = tmp_path / "my photos"
+    (folder / "beagle").mkdir(parents=True)
+    for name in ("b.jpg", "a.jpg", ".DS_Store"):
+        (folder / "beagle" / name).write_bytes(b"x")
+    a, b = folder / "beagle" / "a.jpg", folder / "beagle" / "b.jpg"
+    assert predict.chosen([str(folder)]) == [a, b]
+    assert predict.chosen([str(b)]) == [b]
+    monkeypatch.chdir(folder)
+    assert predict.chosen(["beagle/b.jpg beagle/a.jpg"]) == [b.relative_to(folder), a.relative_to(folder)]
+    with pytest.raises(RunError, match="give a photo"):
+        predict.chosen([""])
+    with pytest.raises(RunError, match=r"IMAGE=gone.jpg is not a file"):
+        predict.chosen(["gone.jpg"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="holds no file"):
+        predict.chosen([str(tmp_path / "empty")])
+
+
+def test_an_unknown_photo_is_called_unknown_and_an_unsure_answer_unsure():
+    top = [{"class": "beagle", "probability": 0.7}, {"class": "collie", "probability": 0.2}]
+    assert predict.told({"top": top}) == ("beagle 70.0%", "collie 20.0%")
+    assert "not sure" in predict.told({"top": top, "abstain": True})[0]
+    answer, others = predict.told({"top": top, "unknown": True})
+    assert answer.startswith("[yellow]unknown")
+    assert others == "nearest: beagle 70.0%, collie 20.0%"
+
+
+def test_a_refusal_is_told_in_the_server_s_own_words():
+    said = {"error": {"reason": "not_an_image", "message": "the file is no photo: it begins with PK"}}
+    response = {"Error": {"Message": "Received client error (415) ..."}, "OriginalMessage": json.dumps(said)}
+    assert predict.reason_of(response) == said["error"]["message"]
+    assert predict.reason_of({"Error": {"Message": "throttled"}}) == "throttled"

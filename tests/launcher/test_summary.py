@@ -1,6 +1,7 @@
 """Output of a run: progress read from logs, the verdict, the summary."""
 
 import io
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -128,7 +129,7 @@ def test_without_a_terminal_each_change_is_one_line():
             view.update([task], {"embed": Count(done, 10, "shards")})
         view.update([{**task, "state": "success"}], {})
     lines = out.getvalue().splitlines()
-    assert [line.split()[1] for line in lines] == ["running", "running", "success"]
+    assert [line.split()[1] for line in lines] == ["running", "running", "done"]
     assert "5 of 10 shards" in lines[1]
 
 
@@ -138,3 +139,20 @@ def test_without_a_terminal_each_change_is_one_line():
 )
 def test_a_folder_gives_a_name_that_sagemaker_takes(tmp_path, folder, name):
     assert dataset_name_of(str(tmp_path / folder)) == name
+
+
+def test_the_share_and_the_time_left_come_from_the_plan_and_the_rate() -> None:
+    from launcher.progress import Count, total_of
+
+    start = "2026-01-01T00:00:00Z"
+    now = datetime.fromisoformat("2026-01-01T00:01:00+00:00").timestamp()
+    tasks = [
+        {"task_id": "tune", "state": "success", "start_date": start, "end_date": "2026-01-01T00:00:50Z"},
+        {"task_id": "train", "state": "deferred", "start_date": "2026-01-01T00:00:50Z", "end_date": None},
+        {"task_id": "evaluate", "state": None, "start_date": None, "end_date": None},
+    ]
+    planned = {"tune": 100.0, "train": 80.0, "evaluate": 20.0}
+    found = total_of(tasks, {"train": Count(1, 4, "epochs")}, planned, now)
+    assert found.share == pytest.approx(0.6)
+    assert found.left == pytest.approx(40.0)  # 120 s of work took 60 s, 80 s are left
+    assert total_of(tasks[2:], {}, planned, now).left is None
