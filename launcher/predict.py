@@ -29,7 +29,7 @@ def predict(settings: Settings, console: Console, given: Sequence[str], endpoint
     """Print the endpoint's answers about photos; return 1 if it refused one of several.
 
     Raises:
-        RunError: There is nothing to ask or nobody to answer, or the only photo is refused.
+        RunError: There is nothing to ask or no endpoint to answer, or the only photo is refused.
     """
     photos = chosen(given)
     state = supervisor.read_state(settings.home)
