@@ -127,8 +127,8 @@ def fill_airflow(size: Size) -> None:
                     **key, "key": "return_value", "dag_run_id": ids[run_id(number)], "timestamp": start,
                     "value": json.dumps(_result(size, task, number)),
                 })  # fmt: skip
-        session.execute(insert(TaskInstance), rows)
-        session.execute(insert(XComModel), results)
+        session.execute(insert(TaskInstance.__table__), rows)
+        session.execute(insert(XComModel.__table__), results)
 
 
 def _result(size: Size, task: str, number: int) -> Any:
