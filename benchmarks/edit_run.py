@@ -2,9 +2,10 @@
 
 The limit is the same script run by hand; both start it in a fresh process, alternating, on the same machine.
 ModelTrainer uploads the folder, local_aws starts a job with its own /opt/ml, and the SDK looks every 5 s whether it has
-ended: most of the figure, and as much as 5 s of it; --poll 1 shows what is left. The SDK's import, which a notebook pays once, is not in the figure: it is printed next to it.
+ended: up to 5 s of the figure, and --poll 1 shows what is left. The SDK's import, which a notebook pays once, is not in
+the figure: it is printed next to it.
 
-    python -m benchmarks.edit_run [--rounds N]
+    python -m benchmarks.edit_run [--rounds N] [--poll S]
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def main() -> None:
         "peers": {},
         "ratio": round(statistics.median(trained) / statistics.median(alone), 2),
         "conditions": {
-            "rounds": rounds, "poll_s": chosen.poll, "trained_s": [round(s, 2) for s in trained], "import_s": round(imported, 1),
+            "rounds": rounds, "poll_s": chosen.poll, "trained_s": [round(s, 2) for s in trained],
+            "import_s": round(imported, 1),
             "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1),
             "ratio": "ModelTrainer over the script alone",
         },
