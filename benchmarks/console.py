@@ -147,8 +147,9 @@ def process(
             time.sleep(0.02)
         yield Started(running, time.perf_counter() - begin)
     finally:
-        for child in [*psutil.Process(running.pid).children(recursive=True), running]:
+        for child in psutil.Process(running.pid).children(recursive=True):
             child.terminate()
+        running.terminate()
         running.wait()
 
 

@@ -7,7 +7,7 @@ import getpass
 import sys
 from collections.abc import Sequence
 
-from ml_pipeline.aws.clients import Client
+from ml_pipeline.aws.clients import Client, command_client
 from ml_pipeline.dataset import corrections
 from ml_pipeline.dataset.corrections import Action, Correction, CorrectionError
 from ml_pipeline.settings import Settings, SettingsError
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None, s3: Client = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         settings = Settings.load()
-        client = s3 or _client(settings)
+        client = s3 or command_client(settings, "s3")
         if arguments.command == "list":
             for entry in corrections.load(client, settings.bucket, arguments.dataset).newest().values():
                 print(corrections.to_line(entry))
@@ -64,12 +64,6 @@ def main(argv: Sequence[str] | None = None, s3: Client = None) -> int:
         f"{len(entries)} corrections written to {uri}; the next version of {arguments.dataset} applies them"
     )
     return 0
-
-
-def _client(settings: Settings) -> Client:
-    import boto3
-
-    return boto3.client("s3", endpoint_url=settings.local_aws_url, region_name=settings.region)
 
 
 def _full(s3: Client, bucket: str, name: str, photos: Sequence[str]) -> list[str]:

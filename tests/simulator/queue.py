@@ -36,7 +36,7 @@ class Readers:
             self.lost += [key for key in _keys(m for m in world.queue if m.deleted) if key not in self.stored]
             return answer
 
-        world.sqs_delete_message_batch = checked  # type: ignore[method-assign]
+        world.sqs_delete_message_batch = checked  # type: ignore[method-assign, assignment]
 
     async def work(self) -> None:
         """Read until the queue is empty."""

@@ -110,7 +110,7 @@ def training(run_id: str, arn: str, on_ec2: bool) -> Run:
         tasks.append(
             Task("train", lambda run: TrainingOperator(task_id="train", tuning=_result(run, "tune"), **_FIT))
         )
-    deploy = {"endpoint_name": ENDPOINT, "package": {"model_package_arn": arn}}
+    deploy: dict[str, Any] = {"endpoint_name": ENDPOINT, "package": {"model_package_arn": arn}}
     tasks += [
         Task("deploy", lambda _: DeployEndpointOperator(task_id="deploy", **deploy)),
         Task("terminate", lambda _: TerminateInstanceOperator(task_id="terminate"), teardown=True),

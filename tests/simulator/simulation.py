@@ -106,7 +106,7 @@ def _capture_while_listed(world: World) -> None:
             runs.capture(world, world.random.randrange(100, 1000))
         return answer
 
-    world.s3_list_objects_v2 = call  # type: ignore[method-assign]
+    world.s3_list_objects_v2 = call  # type: ignore[method-assign, assignment]
 
 
 async def _captures(world: World) -> None:
@@ -170,7 +170,7 @@ class _Watch:
             self._only_one(request[kind.calls.name])
             return answer
 
-        self.world.create_job = checked  # type: ignore[method-assign]
+        self.world.create_job = checked  # type: ignore[method-assign, assignment]
 
     def _only_one(self, name: str) -> None:
         piece = re.sub(r"-\d+$", "", name)
@@ -191,7 +191,7 @@ class _Watch:
                 self._one_look(before, json.loads(request["Body"]))
             return answer
 
-        self.world.s3_put_object = checked  # type: ignore[method-assign]
+        self.world.s3_put_object = checked  # type: ignore[method-assign, assignment]
 
     def _one_look(self, before: Document, after: Document) -> None:
         if len(after["looks"]) == len(before.get("looks", ())):

@@ -134,7 +134,7 @@ class PaidWork:
 
     def _described_job(self, job: Job) -> dict[str, Any]:
         status, keys = job.status(self.now), job.kind.calls
-        answer = {keys.name: job.name, keys.status: status}
+        answer: dict[str, Any] = {keys.name: job.name, keys.status: status}
         if status == "Failed":
             answer["FailureReason"] = job.outcome[1]
         if job.kind is JobKind.TRAINING:

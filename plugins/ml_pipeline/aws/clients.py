@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
 
+from ml_pipeline.settings import Settings
+
 # A boto3 or aiobotocore client: botocore makes its methods from service models, at run time.
 Client: TypeAlias = Any
 
@@ -54,3 +56,11 @@ class AwsAccess:
             verify=self.verify,
             config=self.botocore_config,
         )
+
+
+def command_client(settings: Settings, service: str) -> Client:
+    """Return a boto3 client for a command outside Airflow: of local_aws where its address is set, else of AWS."""
+    import boto3
+
+    session: Any = boto3.session.Session()  # any service: boto3-stubs know only literal names
+    return session.client(service, endpoint_url=settings.local_aws_url, region_name=settings.region)

@@ -38,6 +38,9 @@ PLACE = {
 class Recorder(Context):
     """A context whose clients note what they are asked, and wait for `go` where it sets the number of servers."""
 
+    asked: list[str]
+    go: threading.Event
+
     def client(self, service: str, region: str | None = None, role: str = "") -> Any:
         return self
 

@@ -12,8 +12,16 @@ from ml_pipeline.console import access
 from ml_pipeline.console.app import POLICY, create
 from tests.ml_pipeline.console.conftest import Console
 
-QUERIES = {"group": "dogs", "name": "dogs", "version": "1", "left": 1, "right": 2, "run_id": "r", "task_id": "t",
-           "sha256": "0" * 64}  # fmt: skip
+QUERIES: dict[str, str | int] = {
+    "group": "dogs",
+    "name": "dogs",
+    "version": "1",
+    "left": 1,
+    "right": 2,
+    "run_id": "r",
+    "task_id": "t",
+    "sha256": "0" * 64,
+}
 NAMED = {access.SEE.dependency, access.ASK.dependency, access.CORRECT.dependency}
 
 

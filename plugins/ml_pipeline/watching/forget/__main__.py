@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ml_pipeline.aws import s3 as objects
-from ml_pipeline.aws.clients import Client
+from ml_pipeline.aws.clients import Client, command_client
 from ml_pipeline.dataset.place import ConcurrentUpload
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.settings import Settings, SettingsError
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.yes:
             raise ValueError(f"{len(photos)} photos would be deleted for good: say --yes")
         settings = Settings.load()
-        s3, sagemaker = (_client(settings, service) for service in ("s3", "sagemaker"))
+        s3, sagemaker = (command_client(settings, service) for service in ("s3", "sagemaker"))
         swept = forget(s3, settings.bucket, photos)
     except (ConcurrentUpload, OSError, SettingsError, ValueError) as error:
         print(f"forget: {error}", file=sys.stderr)
@@ -66,12 +66,6 @@ def _sha256(photo: str) -> str:
     if re.fullmatch(r"[0-9a-f]{64}", photo):
         return photo
     return hashlib.sha256(Path(photo).read_bytes()).hexdigest()
-
-
-def _client(settings: Settings, service: str) -> Client:
-    import boto3
-
-    return boto3.client(service, endpoint_url=settings.local_aws_url, region_name=settings.region)
 
 
 if __name__ == "__main__":
