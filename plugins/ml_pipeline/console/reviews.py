@@ -25,7 +25,8 @@ class Refused(ValueError):
 def newest(store: Store, name: str) -> dict[str, Correction]:
     """Return the corrections that count, by SHA-256."""
     s3, bucket = store.client("s3"), store.settings.bucket
-    return store.brief(("corrections", name), lambda: corrections.load(s3, bucket, name).newest())
+    known: corrections.Known = store.lasting(("log", name), dict)
+    return store.brief(("corrections", name), lambda: corrections.load(s3, bucket, name, known).newest())
 
 
 def queue(store: Store, name: str, who: str) -> Document:

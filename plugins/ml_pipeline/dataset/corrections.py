@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
@@ -112,8 +112,18 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def load(s3: Client, bucket: str, name: str) -> Log:
+# What was read of a log: the entries of an object by its name and size.
+Known: TypeAlias = MutableMapping[tuple[str, int], Sequence["Correction"]]
+
+
+def load(s3: Client, bucket: str, name: str, known: Known | None = None) -> Log:
     """Read the log of a data set; empty where there is none.
+
+    Args:
+        s3: boto3 client of S3.
+        bucket: Name of the project's bucket.
+        name: Name of the data set.
+        known: Objects that need not be read again, to which those that are read are added.
 
     Raises:
         CorrectionError: An object of the log is damaged, or from a newer release.
@@ -121,9 +131,11 @@ def load(s3: Client, bucket: str, name: str) -> Log:
     from model_code.process.parallel import ordered_map
 
     uri = _folder(bucket, name)
-    names = sorted(key for key in objects.keys(s3, uri) if key.endswith(".jsonl"))
-    pages = ordered_map(lambda key: _read(s3, uri + key), names, _READERS)
-    return Log(tuple(entry for page in pages for entry in page))
+    kept: Known = {} if known is None else known
+    found = sorted(item for item in objects.sizes(s3, uri) if item[0].endswith(".jsonl"))
+    new = [item for item in found if item not in kept]
+    kept.update(zip(new, ordered_map(lambda item: _read(s3, uri + item[0]), new, _READERS), strict=True))
+    return Log(tuple(entry for item in found for entry in kept[item]))
 
 
 def append(s3: Client, bucket: str, name: str, entries: Iterable[Correction]) -> str:
