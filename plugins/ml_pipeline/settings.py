@@ -55,6 +55,7 @@ class Settings:
         subnet_id: Subnet of EC2 instances; None for the default VPC.
         security_group_id: Security group of EC2 instances; None: one without inbound rules is made.
         instance_image: AMI of EC2 instances, or a public SSM parameter that holds it.
+        mlflow: Address of an MLflow server, or the ARN of a SageMaker MLflow app, that runs are recorded in.
         network: Subnets, security groups, disk key and isolation of SageMaker jobs and models.
     """
 
@@ -73,6 +74,7 @@ class Settings:
     subnet_id: str | None = None
     security_group_id: str | None = None
     instance_image: str = INSTANCE_IMAGE
+    mlflow: str | None = None
     network: Network = OPEN
 
     def __post_init__(self) -> None:
@@ -94,6 +96,11 @@ class Settings:
                     f"ML_PIPELINE_{name} is {image!r}: give <registry>/<repository>:<tag>, for example "
                     "123456789012.dkr.ecr.eu-west-1.amazonaws.com/ml-pipeline-serving:1"
                 )
+        if self.mlflow and not self.mlflow.startswith(("http://", "https://", "arn:")):
+            raise SettingsError(
+                f"ML_PIPELINE_MLFLOW is {self.mlflow!r}: give an address such as http://mlflow:5000, or the ARN of a "
+                "SageMaker MLflow app"
+            )
         if self.poll_seconds <= 0:
             raise SettingsError(f"ML_PIPELINE_POLL_SECONDS is {self.poll_seconds}: it must be above 0")
 
@@ -140,6 +147,7 @@ class Settings:
             subnet_id=read("SUBNET_ID") or None,
             security_group_id=read("SECURITY_GROUP_ID") or None,
             instance_image=read("INSTANCE_IMAGE", LOCAL_INSTANCE_IMAGE) or INSTANCE_IMAGE,
+            mlflow=read("MLFLOW") or None,
             network=_network(read),
         )
 

@@ -169,6 +169,7 @@ def bill(params: Params | None = None, ti: TaskInstance | None = None) -> Billed
     """Hold the bill against the plan, and compare instance types by what was measured on them."""
     from ml_pipeline.costs import bill, rates
     from ml_pipeline.costs.prices import Prices
+    from ml_pipeline.registry import tracking
 
     assert ti is not None
     assert params is not None
@@ -183,6 +184,10 @@ def bill(params: Params | None = None, ti: TaskInstance | None = None) -> Billed
     for line in [*bill.table(ti.xcom_pull(task_ids="plan"), made), "", *rates.lines(table)]:
         log.info("%s", line)
     log.info("about $%.4f; %s", made["usd"], made["note"])
+    if settings.mlflow:
+        told = ("upload", "register", "smoke_test")
+        known = {**results, **{step: ti.xcom_pull(task_ids=step) for step in told}}
+        tracking.send(settings.mlflow, s3, f"{ti.dag_id}/{ti.run_id}", known)
     return {**made, "instances": table, "formula": rates.FORMULA}
 
 

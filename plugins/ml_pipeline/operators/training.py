@@ -126,7 +126,18 @@ class FittingOperator(SageMakerJobOperator[Result], ABC):
             outputs_uri=settings.s3("jobs/"),
             metrics=hyperparameters.metric_definitions(),
             checkpoint_uri=settings.s3(checkpoints) if self.spot else None,
+            mlflow=self._mlflow(settings),
         )
+
+    def _mlflow(self, settings: Settings) -> dict[str, str]:
+        """Return the job's MlflowConfig, for a SageMaker MLflow app and a botocore that knows the field."""
+        operation = self.client("sagemaker").meta.service_model.operation_model("CreateTrainingJob")
+        if (
+            not (settings.mlflow or "").startswith("arn:")
+            or "MlflowConfig" not in operation.input_shape.members
+        ):
+            return {}
+        return {"MlflowResourceArn": str(settings.mlflow), "MlflowExperimentName": self.dataset["name"]}
 
 
 class TrainingOperator(FittingOperator[Trained]):

@@ -27,6 +27,7 @@ class Training:
         metrics: MetricDefinitions.
         checkpoint_uri: Prefix that mirrors /opt/ml/checkpoints; required with spot.
         network: See `Network`.
+        mlflow: MlflowConfig, by which the container finds a SageMaker MLflow app.
     """
 
     image: str
@@ -41,6 +42,7 @@ class Training:
     checkpoint_uri: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     network: Network = OPEN
+    mlflow: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.compute.spot and not self.checkpoint_uri:
@@ -69,6 +71,8 @@ def training_job(name: str, job: Training, tags: Tags = ()) -> Document:
     }
     if job.environment:
         request["Environment"] = dict(job.environment)
+    if job.mlflow:
+        request["MlflowConfig"] = dict(job.mlflow)
     if job.checkpoint_uri:
         request["CheckpointConfig"] = {"S3Uri": f"{job.checkpoint_uri.rstrip('/')}/{name}/checkpoints"}
     return request
