@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -283,7 +284,7 @@ def test_metrics_alarms_logs_events_and_queues(aws: Cli) -> None:
     aws.text("logs", "create-log-group", "--log-group-name", name)
     aws.text("logs", "create-log-stream", "--log-group-name", name, "--log-stream-name", "s")
     stream = ("--log-group-name", name, "--log-stream-name", "s")
-    event = "timestamp=1700000000000,message=a line"
+    event = f"timestamp={int(time.time() * 1000)},message=a line"
     aws.json("logs", "put-log-events", *stream, "--log-events", event)
     assert aws.json("logs", "get-log-events", *stream)["events"][0]["message"] == "a line"
 
