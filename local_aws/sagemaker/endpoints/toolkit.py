@@ -95,6 +95,9 @@ def load(model_dir: str) -> Any:
     path, booster = Path(model_dir, TORCHSCRIPT), Path(model_dir, BOOSTER)
     if booster.exists():
         return Booster(booster)
+    others = [file for file in Path(model_dir).iterdir() if file.suffix in (".pt", ".pth")]
+    if not path.exists() and len(others) == 1:  # of any name, as AWS's toolkit takes it
+        path = others[0]
     if not path.exists():
         if "HF_TASK" in os.environ or "HF_MODEL_ID" in os.environ or Path(model_dir, "config.json").exists():
             raise FileNotFoundError(HUGGING_FACE)
