@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from math import exp
@@ -11,8 +10,18 @@ from typing import Any
 from model_code.check.classes import FEW
 from model_code.pages import charts
 from model_code.pages.charts import percent
-from model_code.pages.markup import Html, figure, meter, note, section, table
-from model_code.pages.style import STYLE
+from model_code.pages.markup import (
+    Html,
+    figure,
+    jpeg_uri,
+    meter,
+    note,
+    page,
+    readable,
+    section,
+    table,
+    tiles,
+)
 
 _EXTRA = """
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: .9rem; padding: 0;
@@ -41,9 +50,7 @@ def render(document: Mapping[str, Any], photos: Mapping[str, bytes], limit: int)
         photos: JPEG thumbnails by key.
         limit: Photos shown per kind of finding.
     """
-    images = {
-        key: f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" for key, data in photos.items()
-    }
+    images = {key: jpeg_uri(data) for key, data in photos.items()}
     parts = [
         _header(document),
         _tiles(document),
@@ -56,19 +63,8 @@ def render(document: Mapping[str, Any], photos: Mapping[str, bytes], limit: int)
         _method(document),
     ]
     dataset = document["dataset"]
-    title = escape(f"Data report: {dataset['name']} {dataset['version']}" if dataset else "Data report")
-    body = "\n".join(part for part in parts if part)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}{_EXTRA}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def readable(name: str) -> str:
-    """Return a class's folder name as people write it."""
-    return name.replace("_", " ")
+    title = f"Data report: {dataset['name']} {dataset['version']}" if dataset else "Data report"
+    return page(title, parts, _EXTRA)
 
 
 def _header(document: Mapping[str, Any]) -> str:
@@ -91,7 +87,7 @@ def _header(document: Mapping[str, Any]) -> str:
 def _tiles(document: Mapping[str, Any]) -> str:
     duplicates, balance = document["near_duplicates"], document["balance"]
     hard = sum(found["count"] for found in document["photos_to_look_at"].values())
-    tiles = [
+    entries = [
         ("Suspected labels", f"{document['suspects']['count']:,}", "another class is far likelier"),
         ("Near-duplicates", f"{duplicates['pairs']:,}", "pairs of the same picture"),
         ("In two classes", f"{duplicates['across_classes']:,}", "of these pairs: one label must be wrong"),
@@ -117,12 +113,7 @@ def _tiles(document: Mapping[str, Any]) -> str:
             "photos that a quick classifier gets right",
         ),
     ]
-    cells = "".join(
-        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}'
-        f'<span class="small">{escape(remark)}</span></dd></div>'
-        for name, value, remark in tiles
-    )
-    return f'<dl class="tiles">{cells}</dl>'
+    return tiles(entries)
 
 
 def _suspects(document: Mapping[str, Any], images: Mapping[str, str], limit: int) -> str:

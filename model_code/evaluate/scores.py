@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model_code.pages.charts import Bin
 from model_code.predict.calibration import probabilities
 
 Integers = NDArray[np.int64]
@@ -136,17 +137,6 @@ def most_confused(matrix: Integers, count: int) -> list[tuple[int, int, int]]:
     order = np.argsort(-flat, kind="stable")[:count]
     width = mistakes.shape[1]
     return [(int(at // width), int(at % width), int(flat[at])) for at in order if flat[at]]
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Answers of similar confidence: their number, mean confidence and accuracy."""
-
-    low: float
-    high: float
-    photos: int
-    confidence: float
-    accuracy: float
 
 
 def reliability(confidence: Reals, hits: NDArray[np.bool_], bins: int = BINS) -> list[Bin]:

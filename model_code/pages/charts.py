@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Protocol
 
 _WIDTH = 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 22, 14, 38
@@ -151,31 +150,18 @@ def scatter_chart(points: Series, frontier: Series, names: Sequence[str], title:
     return svg(_WIDTH, 280, title, "".join(parts))
 
 
-class ConfidenceBin(Protocol):
-    """One bar of a reliability chart: answers with a confidence in [low, high]."""
+@dataclass(frozen=True)
+class Bin:
+    """Answers with a confidence in [low, high]: their number, mean confidence and accuracy."""
 
-    @property
-    def low(self) -> float:
-        """Lower limit of the confidence, 0 to 1."""
-
-    @property
-    def high(self) -> float:
-        """Upper limit of the confidence, 0 to 1."""
-
-    @property
-    def photos(self) -> int:
-        """Number of answers in the bin."""
-
-    @property
-    def confidence(self) -> float:
-        """Mean confidence of the answers."""
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the answers that are right, 0 to 1."""
+    low: float
+    high: float
+    photos: int
+    confidence: float
+    accuracy: float
 
 
-def reliability_chart(before: Sequence[ConfidenceBin], after: Sequence[ConfidenceBin], title: str) -> str:
+def reliability_chart(before: Sequence[Bin], after: Sequence[Bin], title: str) -> str:
     """Draw a reliability diagram: accuracy by confidence; a calibrated model is on the diagonal."""
     height = 330.0
     plane = _Plane((0, 1), (0, 1), height)

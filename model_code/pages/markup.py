@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from model_code.pages.charts import Series
+from model_code.pages.style import STYLE
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,37 @@ Content = Html | str
 def html(content: Content) -> str:
     """Markup of a piece: text is escaped."""
     return content.markup if isinstance(content, Html) else escape(content)
+
+
+def page(title: str, parts: Iterable[str], style: str = "") -> str:
+    """Return a whole page of parts in order; empty ones are left out."""
+    body = "\n".join(filter(None, parts))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def tiles(entries: Iterable[tuple[str, str, str]]) -> str:
+    """Return figures in large type: (name, value, remark) each."""
+    cells = "".join(
+        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}'
+        f'<span class="small">{escape(remark)}</span></dd></div>'
+        for name, value, remark in entries
+    )
+    return f'<dl class="tiles">{cells}</dl>'
+
+
+def readable(name: str) -> str:
+    """Return a class's folder name as people write it."""
+    return name.replace("_", " ")
+
+
+def jpeg_uri(data: bytes) -> str:
+    """Return the address that holds a JPEG itself."""
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
 
 
 def section(title: str, *parts: Content) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -13,8 +12,7 @@ from numpy.typing import NDArray
 from model_code.data import photos
 from model_code.data.photos import PhotoError
 from model_code.pages.charts import percent
-from model_code.pages.markup import Html, meter, note, section, table
-from model_code.pages.style import STYLE
+from model_code.pages.markup import Html, jpeg_uri, meter, note, page, section, table
 from model_code.watch.look import Found
 
 SIDE = 160
@@ -47,13 +45,7 @@ def render(found: Found, classes: Sequence[str], title: str) -> str:
         _answers(document),
         _photos(found, classes),
     ]
-    body = "\n".join(part for part in parts if part)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return page(title, parts)
 
 
 def _header(document: Mapping[str, Any], title: str) -> str:
@@ -144,7 +136,6 @@ def _gallery(found: Found, rows: NDArray[np.integer], classes: Sequence[str]) ->
             continue
         answer = found.seen.photos.probabilities[row]
         best = int(answer.argmax())
-        picture = f"data:image/jpeg;base64,{base64.b64encode(small).decode('ascii')}"
         text = f"{escape(classes[best])} {percent(float(answer[best]))}"
-        items.append(f'<li><img alt="" src="{picture}">{text}</li>')
+        items.append(f'<li><img alt="" src="{jpeg_uri(small)}">{text}</li>')
     return f'<ul class="photos">{"".join(items)}</ul>'

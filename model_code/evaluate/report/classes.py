@@ -11,7 +11,7 @@ import numpy as np
 from model_code.evaluate.scores import Integers
 from model_code.pages import charts
 from model_code.pages.charts import Series, percent
-from model_code.pages.markup import Html, figure, legend, meter, section, side_by_side, table
+from model_code.pages.markup import Html, figure, legend, meter, readable, section, side_by_side, table
 
 NUMBERED = 24
 """Up to this number of classes, the confusion matrix has numbers in its cells and every class its own bar."""
@@ -62,11 +62,6 @@ def _class_table(rows: Sequence[Mapping[str, Any]], caption: str) -> Html:
         for row in rows
     ]
     return table(["class", "", "#recall", "#precision", "#photos"], cells, caption)
-
-
-def readable(name: str) -> str:
-    """Return a class's folder name, formatted for reading."""
-    return name.replace("_", " ")
 
 
 def confusion_matrix(document: Mapping[str, Any]) -> str:

@@ -10,11 +10,20 @@ from typing import Any
 
 from model_code.bundle.card import ModelCard
 from model_code.evaluate.report.classes import class_by_class, confusion_matrix, mix_ups, worst_mistakes
-from model_code.evaluate.scores import Bin
 from model_code.pages import charts
-from model_code.pages.charts import Series, percent
-from model_code.pages.markup import Html, figure, legend, meter, note, section, side_by_side, table
-from model_code.pages.style import STYLE
+from model_code.pages.charts import Bin, Series, percent
+from model_code.pages.markup import (
+    Html,
+    figure,
+    legend,
+    meter,
+    note,
+    page,
+    section,
+    side_by_side,
+    table,
+    tiles,
+)
 
 
 @dataclass(frozen=True)
@@ -47,14 +56,7 @@ def render(report: Report) -> str:
         worst_mistakes(document, report.photos),
         _making(document, card),
     ]
-    title = escape(f"{card.name}: {percent(document['accuracy'], 1)} right")
-    body = "\n".join(part for part in parts if part)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return page(f"{card.name}: {percent(document['accuracy'], 1)} right", parts)
 
 
 def _header(document: Mapping[str, Any], card: ModelCard) -> str:
@@ -88,7 +90,7 @@ def _tiles(document: Mapping[str, Any]) -> str:
     low, high = document["macro_f1_interval"]["low"], document["macro_f1_interval"]["high"]
     loss = document["log_loss"]
     before = percent(calibration["ece_before"], 1)
-    tiles = [
+    entries = [
         ("Accuracy", percent(document["accuracy"], 1), "the most likely class is correct"),
         ("Top 5", percent(document["top5_accuracy"], 1), "the true class is among the five most likely"),
         ("Macro F1", f"{document['macro_f1']:.3f}", f"{_range(low, high)}; every class has equal weight"),
@@ -106,12 +108,7 @@ def _tiles(document: Mapping[str, Any]) -> str:
             "photos on all cores of this job, decoding included",
         ),
     ]
-    cells = "".join(
-        f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}'
-        f'<span class="small">{escape(remark)}</span></dd></div>'
-        for name, value, remark in tiles
-    )
-    return f'<dl class="tiles">{cells}</dl>'
+    return tiles(entries)
 
 
 def _range(low: float, high: float) -> str:

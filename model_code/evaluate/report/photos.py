@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 
 from model_code.data.photos import PhotoError, thumbnail
 from model_code.evaluate.judging import Mistake
+from model_code.pages.markup import jpeg_uri
 
 SIDE = 160
 
@@ -19,5 +19,5 @@ def thumbnails(mistakes: Iterable[Mistake]) -> dict[str, str]:
             small = thumbnail(mistake.photo, SIDE)
         except PhotoError:
             continue
-        images[mistake.key] = f"data:image/jpeg;base64,{base64.b64encode(small).decode('ascii')}"
+        images[mistake.key] = jpeg_uri(small)
     return images

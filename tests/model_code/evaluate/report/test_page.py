@@ -18,8 +18,9 @@ from model_code.evaluate.judging import Judgment, Latency, Mistake
 from model_code.evaluate.report import classes as report_classes
 from model_code.evaluate.report.page import Report, comparison_verdict, render
 from model_code.evaluate.report.photos import thumbnails
-from model_code.evaluate.scores import Bin, Outcomes
+from model_code.evaluate.scores import Outcomes
 from model_code.pages import charts
+from model_code.pages.charts import Bin
 from tests.model_code import toys
 from tests.model_code.colours import Colours
 
