@@ -61,8 +61,7 @@ def put_retention_policy(call: Call) -> None:
     """Set the number of days that events are kept."""
     if call.params["retentionInDays"] not in RETENTIONS:
         allowed = ", ".join(map(str, sorted(RETENTIONS)))
-        raise AwsError(
-            "InvalidParameterException",
+        raise _invalid(
             f"1 validation error detected: Value '{call.params['retentionInDays']}' at 'retentionInDays' failed to "
             f"satisfy constraint: Member must satisfy enum value set: [{allowed}]",
         )
@@ -101,9 +100,7 @@ def describe_log_streams(call: Call) -> Document:
     group = _group(call)
     by_time = params.get("orderBy") == "LastEventTime"
     if by_time and "logStreamNamePrefix" in params:
-        raise AwsError(
-            "InvalidParameterException", "Cannot order by LastEventTime with a logStreamNamePrefix."
-        )
+        raise _invalid("Cannot order by LastEventTime with a logStreamNamePrefix.")
     streams = call.context.logs.streams(call.region, group, params.get("logStreamNamePrefix", ""))
     if by_time:
         streams.sort(key=lambda stream: (stream.last or 0, stream.name))
@@ -145,21 +142,14 @@ def accept(
     """
     times = [timestamp for timestamp, _ in events]
     if any(later < earlier for earlier, later in itertools.pairwise(times)):
-        raise AwsError(
-            "InvalidParameterException",
-            "Log events in a single PutLogEvents request must be in chronological order.",
-        )
+        raise _invalid("Log events in a single PutLogEvents request must be in chronological order.")
     if times and times[-1] - times[0] > DAY:
-        raise AwsError(
-            "InvalidParameterException",
-            "The batch of log events in a single PutLogEvents request cannot span more than 24 hours.",
+        raise _invalid(
+            "The batch of log events in a single PutLogEvents request cannot span more than 24 hours."
         )
     size = sum(len(message.encode("utf-8", "replace")) + EVENT_OVERHEAD for _, message in events)
     if size > MOST_BATCH_BYTES:
-        raise AwsError(
-            "InvalidParameterException",
-            f"Upload too large: {size} bytes exceeds limit of {MOST_BATCH_BYTES}",
-        )
+        raise _invalid(f"Upload too large: {size} bytes exceeds limit of {MOST_BATCH_BYTES}")
     expired = now - retention * DAY if retention else None
     old, new = now - 14 * DAY, now + 2 * HOUR
     info: Document = {}
@@ -259,6 +249,10 @@ def _group(call: Call) -> str:
     return str(name)
 
 
+def _invalid(message: str) -> AwsError:
+    return AwsError("InvalidParameterException", message)
+
+
 def _no_group() -> AwsError:
     return AwsError("ResourceNotFoundException", "The specified log group does not exist.")
 
@@ -322,20 +316,18 @@ def _read_position(token: str) -> tuple[str, int]:
     if not token:
         return "", 0
     if direction not in ("f", "b") or not number.isdigit():
-        raise AwsError("InvalidParameterException", "The specified nextToken is invalid.")
+        raise _invalid("The specified nextToken is invalid.")
     return direction, int(number)
 
 
 def _filter(pattern: str) -> Any:
     """Compile a term pattern: all terms, `?term` any, `-term` none; quotes keep spaces."""
     if pattern.strip().startswith(("{", "[", "%")):
-        raise AwsError(
-            "InvalidParameterException", "local_aws filters by terms only, not by JSON or regex patterns."
-        )
+        raise _invalid("local_aws filters by terms only, not by JSON or regex patterns.")
     try:
         terms = shlex.split(pattern)
     except ValueError as error:
-        raise AwsError("InvalidParameterException", f"Invalid filter pattern: {error}") from error
+        raise _invalid(f"Invalid filter pattern: {error}") from error
     any_of = [term[1:] for term in terms if term.startswith("?")]
     none_of = [term[1:] for term in terms if term.startswith("-")]
     all_of = [term for term in terms if not term.startswith(("?", "-"))]

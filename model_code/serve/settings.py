@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 
@@ -162,19 +162,5 @@ def from_arguments(arguments: Sequence[str] | None = None) -> Settings:
         drain_timeout=given.drain_timeout,
         hang_timeout=given.hang_timeout,
     )
-    return Settings(
-        model=given.model,
-        host=given.host,
-        port=given.port,
-        runtime=given.runtime,
-        processes=given.processes,
-        workers=given.workers,
-        threads=given.threads,
-        max_batch=given.max_batch,
-        queue=given.queue,
-        top_k=given.top_k,
-        explain=given.explain,
-        refusals=given.refusals,
-        access_log=given.access_log,
-        limits=limits,
-    )
+    named = {each.name: getattr(given, each.name) for each in fields(Settings) if each.name != "limits"}
+    return Settings(**named, limits=limits)

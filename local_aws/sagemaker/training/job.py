@@ -36,6 +36,8 @@ KIND = "training-job"
 INTERRUPTION_GRACE_SECONDS = 5.0
 """Seconds in which an interrupted spot job may finish writing; AWS gives two minutes of notice."""
 TEXT_OF_COMMAND = 160
+WAITED_TOO_LONG = ("MaxWaitTimeExceeded", "Training job wait time exceeded MaxWaitTimeInSeconds provided")
+RAN_TOO_LONG = ("MaxRuntimeExceeded", "Training job runtime exceeded MaxRuntimeInSeconds provided")
 
 
 class TrainingJob(Job):
@@ -79,9 +81,7 @@ class TrainingJob(Job):
 
     def _may_retry(self, reason: str) -> bool:
         """Return True when RetryStrategy allows another attempt: only after SageMaker's own errors, as on AWS."""
-        retry = (
-            note_retry(self.context, self.region, self.name) if reason.startswith(INTERNAL_ERROR) else False
-        )
+        retry = reason.startswith(INTERNAL_ERROR) and note_retry(self.context, self.region, self.name)
         if retry:
             self._step("Restarting", f"Restarting the training job: {reason}")
         return retry
@@ -99,12 +99,8 @@ class TrainingJob(Job):
 
     def mark_stopped(self, reason: str) -> None:
         """Record the end as Stopped before anything was uploaded."""
-        self._end(
-            "Stopped",
-            "Stopped",
-            reason or "Training job stopped",
-            **({"FailureReason": reason} if reason else {}),
-        )
+        members = {"FailureReason": reason} if reason else {}
+        self._end("Stopped", "Stopped", reason or "Training job stopped", **members)
 
     def _run_on_instances(self, wait_until: float) -> None:
         cores = [
@@ -144,11 +140,7 @@ class TrainingJob(Job):
             return self.take_cores(cores, None if math.isinf(timeout) else max(0.0, timeout))
         except JobStopped:
             if time.time() >= wait_until and not self.stop_requested.is_set():
-                self._end(
-                    "Stopped",
-                    "MaxWaitTimeExceeded",
-                    "Training job wait time exceeded MaxWaitTimeInSeconds provided",
-                )
+                self._end("Stopped", *WAITED_TOO_LONG)
                 raise JobEnded from None
             raise
 
@@ -208,16 +200,8 @@ class TrainingJob(Job):
         if self.stop_requested.is_set():
             secondary, message = "Stopped", "Training job stopped"
             self._step("Stopping", "Stopping the training job")
-        elif time.time() >= wait_until:
-            secondary, message = (
-                "MaxWaitTimeExceeded",
-                "Training job wait time exceeded MaxWaitTimeInSeconds provided",
-            )
         else:
-            secondary, message = (
-                "MaxRuntimeExceeded",
-                "Training job runtime exceeded MaxRuntimeInSeconds provided",
-            )
+            secondary, message = WAITED_TOO_LONG if time.time() >= wait_until else RAN_TOO_LONG
         self._hosts.terminate(STOP_GRACE_SECONDS)
         return secondary, message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -130,12 +131,9 @@ def _numeric(entry: Mapping[str, Any], kind: str) -> Dimension:
 
 def grid(dimensions: Sequence[Dimension]) -> list[dict[str, str]]:
     """Return every combination of categorical values, the last dimension fastest."""
-    combinations: list[dict[str, str]] = [{}]
-    for dimension in dimensions:
-        combinations = [
-            {**known, dimension.name: value} for known in combinations for value in dimension.choices
-        ]
-    return combinations
+    names = [dimension.name for dimension in dimensions]
+    values = itertools.product(*(dimension.choices for dimension in dimensions))
+    return [dict(zip(names, chosen, strict=True)) for chosen in values]
 
 
 def random_point(dimensions: Sequence[Dimension], seed: int, index: int) -> dict[str, str]:

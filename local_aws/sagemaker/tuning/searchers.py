@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from local_aws.sagemaker.tuning.search_space import Dimension, grid, random_point
 
@@ -13,27 +14,25 @@ STARTUP_TRIALS = 5
 """Random points before the Bayesian model takes over."""
 
 
-class Searcher(Protocol):
-    """Proposes points."""
+class Searcher(ABC):
+    """Proposes points. It learns nothing unless a subclass does."""
 
+    @abstractmethod
     def ask(self) -> tuple[int, dict[str, str]] | None:
         """Return (a number for `tell`, hyperparameters), or None when no point is left."""
-        ...
 
+    @abstractmethod
     def replay(self, point: Mapping[str, str]) -> int:
         """Repeat a draw after a restart; return the point's number for `tell`."""
-        ...
 
-    def tell(self, number: int, objective: float | None) -> None:
+    def tell(self, number: int, objective: float | None) -> None:  # noqa: B027
         """Report the objective of a point, None for a failure."""
-        ...
 
-    def learn(self, point: Mapping[str, str], objective: float) -> None:
+    def learn(self, point: Mapping[str, str], objective: float) -> None:  # noqa: B027
         """Learn a result of an earlier tuning job (warm start)."""
-        ...
 
 
-class RandomSearcher:
+class RandomSearcher(Searcher):
     """Independent random points; also what Hyperband samples."""
 
     def __init__(self, dimensions: Sequence[Dimension], seed: int) -> None:
@@ -58,15 +57,12 @@ class RandomSearcher:
         self._known.add(tuple(sorted(point.items())))
         return number
 
-    def tell(self, number: int, objective: float | None) -> None:
-        """Random search learns nothing."""
-
     def learn(self, point: Mapping[str, str], objective: float) -> None:
         """Remember the point, so that it is not tried again."""
         self._known.add(tuple(sorted(point.items())))
 
 
-class GridSearcher:
+class GridSearcher(Searcher):
     """Every combination of categorical values, once."""
 
     def __init__(self, dimensions: Sequence[Dimension]) -> None:
@@ -80,14 +76,8 @@ class GridSearcher:
         """Return the combinations come in the same order again."""
         return next(self._points)[0]
 
-    def tell(self, number: int, objective: float | None) -> None:
-        """A grid learns nothing."""
 
-    def learn(self, point: Mapping[str, str], objective: float) -> None:
-        """A grid learns nothing."""
-
-
-class BayesianSearcher:
+class BayesianSearcher(Searcher):
     """Optuna's multivariate tree-structured Parzen estimator, with running trials as constant liars.
 
     Numeric dimensions are modelled on their own scale as [0, 1].

@@ -58,14 +58,8 @@ class AdaptiveLimit:
 
 
 @dataclass(frozen=True)
-class S3Folder:
-    """Photos below an s3:// prefix, one folder per class: a `model_code.data.source.Source`.
-
-    Attributes:
-        s3: A boto3 client.
-        uri: The prefix.
-        requests: Most requests in flight.
-    """
+class _InS3:
+    """What the sources in S3 share: a boto3 client, an address, and the most requests in flight."""
 
     s3: Client
     uri: str
@@ -75,6 +69,10 @@ class S3Folder:
     def describe(self) -> str:
         """Return the address, for messages."""
         return self.uri
+
+
+class S3Folder(_InS3):
+    """Photos below an s3:// prefix, one folder per class: a `model_code.data.source.Source`."""
 
     def candidates(self) -> Iterator[Candidate]:
         """Objects of all classes, in the order of their keys."""
@@ -125,24 +123,8 @@ class S3Folder:
         ]
 
 
-@dataclass(frozen=True)
-class S3Table:
-    """A table in S3 of photos in S3; relative addresses start at its prefix. A `model_code.data.source.Source`.
-
-    Attributes:
-        s3: A boto3 client.
-        uri: The table.
-        requests: Most requests in flight.
-    """
-
-    s3: Client
-    uri: str
-    requests: int = REQUESTS
-    _limit: AdaptiveLimit = field(default_factory=lambda: AdaptiveLimit(REQUESTS), compare=False)
-
-    def describe(self) -> str:
-        """Return the address, for messages."""
-        return self.uri
+class S3Table(_InS3):
+    """A table in S3 of photos in S3; relative addresses start at its prefix. A `model_code.data.source.Source`."""
 
     def candidates(self) -> Iterator[Candidate]:
         """The photos of the table, in its order. Those that S3 does not list are found missing when they are read.
