@@ -7,8 +7,7 @@ from html import escape
 
 from model_code.compare.outcome import Outcome, frontier
 from model_code.pages.charts import Series, percent, scatter_chart
-from model_code.pages.markup import Html, figure, legend, note, section, table
-from model_code.pages.style import STYLE
+from model_code.pages.markup import Html, figure, legend, note, page, section, table
 
 COLUMNS = (
     "architecture",
@@ -53,16 +52,9 @@ def render(outcomes: Sequence[Outcome], usd_per_hour: float, dataset: str) -> st
         points, best, [found.name for found in outcomes], "Accuracy against time", "milliseconds per photo"
     )
     title = f"Architectures on {dataset}"
-    body = "\n".join(
-        (
-            f"<header>\n<h1>{escape(title)}</h1>\n</header>",
-            section("Accuracy against time", figure(legend(best, points), Html(chart))),
-            section("Candidates", table(COLUMNS, rows(outcomes, usd_per_hour)), note(_MEANING)),
-        )
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    parts = [
+        f"<header>\n<h1>{escape(title)}</h1>\n</header>",
+        section("Accuracy against time", figure(legend(best, points), Html(chart))),
+        section("Candidates", table(COLUMNS, rows(outcomes, usd_per_hour)), note(_MEANING)),
+    ]
+    return page(title, parts)

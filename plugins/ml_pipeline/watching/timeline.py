@@ -23,21 +23,17 @@ def publish(s3: Client, bucket: str, endpoint: str) -> str:
 
 def render(endpoint: str, state: State) -> str:
     """The page, the newest look first."""
-    from model_code.pages.markup import section, table
-    from model_code.pages.style import STYLE
+    from model_code.pages.markup import page, section, table
 
     rows = [_row(taken) for taken in reversed(state.looks[-_SHOWN:])]
     columns = ["Look", "Until (UTC)", "#photos", "#p", "#estimated", "#true", "#unknown", "Verdict", "Why"]
-    title = escape(f"{endpoint}: looks")
+    title = f"{endpoint}: looks"
     body = section(
         "Looks",
         f"{len(state.looks)} looks, {len(state.proposals)} proposals. The page of a look is where its row says.",
         table(columns, rows),
     )
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return page(title, [f"<h1>{escape(title)}</h1>", body])
 
 
 def _row(taken: Taken) -> list[str]:
