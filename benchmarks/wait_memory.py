@@ -53,7 +53,10 @@ async def measure(waits: int, shared: bool) -> dict[str, float]:
         # Waits share clients of equal access.
         own = None if shared else {"user_agent_extra": f"wait-{number}"}
         access = AwsAccess(botocore_config=own).to_dict()
-        async for event in JobTrigger("processing", f"job-{number}", POLL_SECONDS, access).run():
+        trigger = JobTrigger(
+            kind="processing", job_name=f"job-{number}", poll_seconds=POLL_SECONDS, access=access
+        )
+        async for event in trigger.run():
             sys.exit(f"a wait ended: {event}")
 
     process = psutil.Process()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias, TypedDict, cast
 
 from ml_pipeline.settings import Settings
 
@@ -39,12 +39,7 @@ class AwsAccess:
 
     def to_dict(self) -> AccessFields:
         """Return the fields, JSON-ready; `AwsAccess(**fields)` gives back an equal one."""
-        return {
-            "aws_conn_id": self.aws_conn_id,
-            "region_name": self.region_name,
-            "verify": self.verify,
-            "botocore_config": self.botocore_config,
-        }
+        return cast(AccessFields, asdict(self))
 
     def _hook(self, service: str) -> Any:
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import cast
 
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.costs import checks as combinations
@@ -101,7 +102,7 @@ def make(
         "endpoint_name": params["endpoint_name"],
         "replaces": replaces,
         "estimate_usd": total,
-        "steps": [_row(step) for step in steps],
+        "steps": [cast(PlannedStep, asdict(step)) for step in steps],
         "photos": photos,
         "endpoint_usd_per_hour": hourly,
         "endpoints": [priced(endpoint, prices) for endpoint in endpoints],
@@ -240,17 +241,6 @@ def check_budget(total: float, budget: float | None, steps: Sequence[Step]) -> N
         f"is {largest.step} on {largest.instance_count} x {largest.instance_type} (${largest.usd:.2f}): raise the "
         "budget, or choose fewer trials, tune_mode=packed or a smaller instance"
     )
-
-
-def _row(step: Step) -> PlannedStep:
-    return {
-        "step": step.step,
-        "instance_type": step.instance_type,
-        "instance_count": step.instance_count,
-        "seconds": step.seconds,
-        "job_seconds": step.job_seconds,
-        "usd": step.usd,
-    }
 
 
 def _step(

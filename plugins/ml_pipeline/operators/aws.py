@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import TaskDeferred
 
 from ml_pipeline.aws.clients import AwsAccess, Client
 from ml_pipeline.errors import RETRIES, PaidWorkRetryPolicy, WaitFailed
 from ml_pipeline.requests import names
 from ml_pipeline.settings import Settings
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE
+from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE, PollingTrigger
 from ml_pipeline.triggers.ownership import is_over
 
 if TYPE_CHECKING:
@@ -125,6 +126,19 @@ class AwsOperator(BaseOperator):
         if isinstance(event, dict) and FAILURE in event:
             raise WaitFailed(event[FAILURE])
         return super().resume_execution(next_method, next_kwargs, context)
+
+    def deferred(
+        self, context: Context, trigger: type[PollingTrigger], then: str, timeout: timedelta, **subject: str
+    ) -> TaskDeferred:
+        """Return what to raise to wait, without a worker, until a `trigger` fires; the method `then` goes on."""
+        settings = Settings.load()
+        waiting = trigger(
+            poll_seconds=settings.poll_seconds,
+            access=self.access.to_dict(),
+            patience_seconds=patience_of(context),
+            **subject,
+        )
+        return TaskDeferred(trigger=waiting, method_name=then, timeout=timeout)
 
     def will_run_again(self) -> bool:
         """Ask Airflow whether this task instance will run again, as after a clear or before a retry.

@@ -5,14 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
 
-from airflow.sdk.exceptions import TaskDeferred
-
 from ml_pipeline.aws.jobs import ensure
 from ml_pipeline.deployment import locks, rollback, scaling, status, takeover
 from ml_pipeline.deployment.locks import Holder
 from ml_pipeline.deployment.status import Step
 from ml_pipeline.errors import DeploymentRolledBack, JobInterrupted, may_pass, will_retry
-from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of, patience_of
+from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of
 from ml_pipeline.operators.links import LINK_KEY, LogLink, SageMakerLink, thing
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.requests import endpoint, names
@@ -121,11 +119,9 @@ class DeployEndpointOperator(AwsOperator):
         if step is Step.DONE:
             return self._in_service(serving)
         self._take(step, serving, live, tags)
-        trigger = EndpointTrigger(
-            self.endpoint_name, settings.poll_seconds, self.access.to_dict(), patience_of(context)
-        )
-        raise TaskDeferred(
-            trigger=trigger, method_name=_THEN.get(step, "complete"), timeout=self.wait_timeout
+        then = _THEN.get(step, "complete")
+        raise self.deferred(
+            context, EndpointTrigger, then, self.wait_timeout, endpoint_name=self.endpoint_name
         )
 
     def _default_endpoint(self) -> str:
@@ -189,8 +185,7 @@ class DeployEndpointOperator(AwsOperator):
         if holder is None:
             return
         self.log.info("endpoint %s is being deployed by %s: waiting", self.endpoint_name, holder)
-        trigger = LockTrigger(lock_uri, settings.poll_seconds, self.access.to_dict(), patience_of(context))
-        raise TaskDeferred(trigger=trigger, method_name="again", timeout=self.wait_timeout)
+        raise self.deferred(context, LockTrigger, "again", self.wait_timeout, lock_uri=lock_uri)
 
     def again(self, context: Context, event: Event) -> Deployed:
         """Start anew: what was in the way is over."""

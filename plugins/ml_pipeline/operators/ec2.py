@@ -10,13 +10,13 @@ from dataclasses import astuple
 from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
 
-from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
+from airflow.sdk.exceptions import TaskDeferralTimeout
 
 from ml_pipeline.aws import code_archive, instances, log_tail
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.errors import JobFailed, JobInterrupted, WaitFailed
-from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of, patience_of
+from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of
 from ml_pipeline.requests import instance, names
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, DataType, seconds
@@ -110,10 +110,7 @@ class CreateInstanceOperator(_Ec2Operator):
         self._instance_id = instance_id
         self.log.info("%s instance %s", "started" if created else "adopted", instance_id)
         context["ti"].xcom_push(key="instance_id", value=instance_id)
-        trigger = InstanceTrigger(
-            instance_id, settings.poll_seconds, self.access.to_dict(), patience_of(context)
-        )
-        raise TaskDeferred(trigger=trigger, method_name="complete", timeout=self.wait_timeout)
+        raise self.deferred(context, InstanceTrigger, "complete", self.wait_timeout, instance_id=instance_id)
 
     def complete(self, context: Context, event: Event) -> Machine:
         """Return the instance that is online, or fail if it is gone."""
@@ -228,12 +225,9 @@ class Ec2TrainingOperator(_Ec2Operator):
             )
             self._command_id = ssm.send_command(**request)["Command"]["CommandId"]
         self.log.info("command %s trains %s on %s", self._command_id, name, instance_id)
-        trigger = CommandTrigger(
-            self._command_id, instance_id, settings.poll_seconds, self.access.to_dict(), patience_of(context)
-        )
         context["ti"].xcom_push(key=_NAME, value=name)
-        timeout = self.longest_run() + _SPARE
-        raise TaskDeferred(trigger=trigger, method_name="complete", timeout=timeout)
+        subject = {"command_id": self._command_id, "instance_id": instance_id}
+        raise self.deferred(context, CommandTrigger, "complete", self.longest_run() + _SPARE, **subject)
 
     def complete(self, context: Context, event: Event) -> Trained:
         """Check the exit code of the command that has ended, and that the model exists."""

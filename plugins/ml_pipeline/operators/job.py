@@ -9,12 +9,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, Unpack
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
-from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
+from airflow.sdk.exceptions import TaskDeferralTimeout
 
 from ml_pipeline.aws import jobs
 from ml_pipeline.aws.jobs import JobKind, Phase, Started
 from ml_pipeline.errors import JobFailed, WaitFailed, job_error
-from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of, patience_of
+from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of
 from ml_pipeline.operators.links import LINK_KEY, LogLink, SageMakerLink, thing
 from ml_pipeline.requests import names
 from ml_pipeline.requests.types import Document, Tags
@@ -113,11 +113,9 @@ class SageMakerJobOperator(AwsOperator, Generic[Result]):
         self._announce(context, settings, started)
         if started.phase is Phase.COMPLETED:
             return self._finish(settings, started.name)
-        trigger = JobTrigger(
-            self.kind.value, started.name, settings.poll_seconds, self.access.to_dict(), patience_of(context)
-        )
         then = "again" if started.phase is Phase.STOPPING else "complete"
-        raise TaskDeferred(trigger=trigger, method_name=then, timeout=self.wait_timeout + self.longest_run())
+        subject = {"kind": self.kind.value, "job_name": started.name}
+        raise self.deferred(context, JobTrigger, then, self.wait_timeout + self.longest_run(), **subject)
 
     def complete(self, context: Context, event: Event) -> Result:
         """Return the result of the job that has ended, or fail with SageMaker's reason."""

@@ -58,19 +58,9 @@ def training_job(name: str, job: Training, tags: Tags = ()) -> Document:
     request: Document = {
         "TrainingJobName": name,
         "HyperParameters": {**job.hyperparameters, **script_mode(job)},
-        "AlgorithmSpecification": algorithm(job),
-        "RoleArn": job.role_arn,
-        "InputDataConfig": inputs(job),
-        "OutputDataConfig": {"S3OutputPath": job.outputs_uri},
-        "ResourceConfig": resources(job),
-        "StoppingCondition": job.compute.stopping_condition(),
-        "EnableManagedSpotTraining": job.compute.spot,
-        "RetryStrategy": {"MaximumRetryAttempts": 2},
         "Tags": list(tags),
-        **job.network.training(),
+        **definition(job),
     }
-    if job.environment:
-        request["Environment"] = dict(job.environment)
     if job.mlflow:
         request["MlflowConfig"] = dict(job.mlflow)
     if job.checkpoint_uri:
@@ -78,14 +68,29 @@ def training_job(name: str, job: Training, tags: Tags = ()) -> Document:
     return request
 
 
-def inputs(job: Training) -> list[Document]:
-    """Return the InputDataConfig of `job`, with its code as a channel: an isolated container cannot fetch it."""
-    return [channel.training_input() for channel in [*job.channels, Channel(_CODE, job.code_uri)]]
-
-
-def resources(job: Training) -> Document:
-    """Return the ResourceConfig of `job`."""
-    return {**job.compute.resource_config(), **job.network.volume(job.compute.instance_type)}
+def definition(job: Training) -> Document:
+    """Return what CreateTrainingJob and the TrainingJobDefinition of a tuning job share."""
+    # The code is a channel: an isolated container cannot fetch it.
+    channels = [*job.channels, Channel(_CODE, job.code_uri)]
+    return {
+        "AlgorithmSpecification": {
+            "TrainingImage": job.image,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": [dict(metric) for metric in job.metrics],
+        },
+        "RoleArn": job.role_arn,
+        "InputDataConfig": [channel.training_input() for channel in channels],
+        "OutputDataConfig": {"S3OutputPath": job.outputs_uri},
+        "ResourceConfig": {
+            **job.compute.resource_config(),
+            **job.network.volume(job.compute.instance_type),
+        },
+        "StoppingCondition": job.compute.stopping_condition(),
+        "EnableManagedSpotTraining": job.compute.spot,
+        "RetryStrategy": {"MaximumRetryAttempts": 2},
+        **job.network.training(),
+        **({"Environment": dict(job.environment)} if job.environment else {}),
+    }
 
 
 def script_mode(job: Training) -> dict[str, str]:
@@ -100,12 +105,3 @@ def script_mode(job: Training) -> dict[str, str]:
         values["sagemaker_torch_distributed_enabled"] = True
         values["sagemaker_distribution_instance_groups"] = ["homogeneousCluster"]
     return {name: json.dumps(value) for name, value in values.items()}
-
-
-def algorithm(job: Training) -> Document:
-    """Return the AlgorithmSpecification of `job`."""
-    return {
-        "TrainingImage": job.image,
-        "TrainingInputMode": "File",
-        "MetricDefinitions": [dict(metric) for metric in job.metrics],
-    }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from ml_pipeline.requests.training import Training, algorithm, inputs, resources, script_mode
+from ml_pipeline.requests.training import Training, definition, script_mode
 from ml_pipeline.requests.types import Document, Tags, Trial
 
 
@@ -115,10 +115,15 @@ def tuning_job(name: str, search: Tuning, tags: Tags = ()) -> Document:
         config["RandomSeed"] = search.seed
     if completion := _completion(search):
         config["TuningJobCompletionCriteria"] = completion
+    trial = search.trial
     request: Document = {
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobConfig": config,
-        "TrainingJobDefinition": _definition(search.trial),
+        "TrainingJobDefinition": {
+            "StaticHyperParameters": {**trial.hyperparameters, **script_mode(trial)},
+            **definition(trial),
+            **({"CheckpointConfig": {"S3Uri": trial.checkpoint_uri}} if trial.checkpoint_uri else {}),
+        },
         "Tags": list(tags),
     }
     if search.warm_start:
@@ -142,26 +147,6 @@ def _completion(search: Tuning) -> Document:
     if search.stop_when_converged:
         criteria["ConvergenceDetected"] = {"CompleteOnConvergence": "Enabled"}
     return criteria
-
-
-def _definition(trial: Training) -> Document:
-    definition: Document = {
-        "StaticHyperParameters": {**trial.hyperparameters, **script_mode(trial)},
-        "AlgorithmSpecification": algorithm(trial),
-        "RoleArn": trial.role_arn,
-        "InputDataConfig": inputs(trial),
-        "OutputDataConfig": {"S3OutputPath": trial.outputs_uri},
-        "ResourceConfig": resources(trial),
-        "StoppingCondition": trial.compute.stopping_condition(),
-        "EnableManagedSpotTraining": trial.compute.spot,
-        "RetryStrategy": {"MaximumRetryAttempts": 2},
-        **trial.network.training(),
-    }
-    if trial.environment:
-        definition["Environment"] = dict(trial.environment)
-    if trial.checkpoint_uri:
-        definition["CheckpointConfig"] = {"S3Uri": trial.checkpoint_uri}
-    return definition
 
 
 def trial_row(summary: Document) -> Trial:

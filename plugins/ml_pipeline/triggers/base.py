@@ -6,8 +6,8 @@ import asyncio
 import random
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from enum import Enum
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -31,6 +31,7 @@ _STOP_SECONDS = 900.0
 Event = dict[str, Any]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class PollingTrigger(BaseTrigger):
     """Poll AWS until the thing waited for has happened, then fire once.
 
@@ -38,24 +39,20 @@ class PollingTrigger(BaseTrigger):
     `patience_seconds` without an answer, then fires `{"failure": <cause>}`, as it does for any other error. The
     operator that deferred raises it.
 
-    A subclass names its constructor arguments in `fields`, says what it waits for, and implements `poll`, and `stop` if
-    what it waits for is paid.
+    A subclass is a dataclass of what it waits for. It implements `subject`, `poll`, and `stop` if that is paid.
 
     Args:
         poll_seconds: Pause between two polls.
-        access: Fields of `AwsAccess`.
+        access: The fields of `AwsAccess`.
         patience_seconds: Longest time without an answer from AWS.
     """
 
-    fields: ClassVar[tuple[str, ...]]
+    poll_seconds: float
+    access: AccessFields
+    patience_seconds: float = DEFAULT_PATIENCE_SECONDS
 
-    def __init__(
-        self, poll_seconds: float, access: AccessFields, patience_seconds: float = DEFAULT_PATIENCE_SECONDS
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self.poll_seconds = poll_seconds
-        self.access = AwsAccess(**access)
-        self.patience_seconds = patience_seconds
 
     @property
     @abstractmethod
@@ -85,20 +82,12 @@ class PollingTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, object]]:
         """Return the class path and the arguments that make an equal trigger in another process."""
-        values = {name: _plain(getattr(self, name)) for name in self.fields}
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                **values,
-                "poll_seconds": self.poll_seconds,
-                "access": self.access.to_dict(),
-                "patience_seconds": self.patience_seconds,
-            },
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return f"{type(self).__module__}.{type(self).__qualname__}", values
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is an event."""
-        clients = Clients(self.access)
+        clients = Clients(AwsAccess(**self.access))
         try:
             yield TriggerEvent(await self._event(clients))
         finally:
@@ -152,7 +141,7 @@ class PollingTrigger(BaseTrigger):
                 self.log.info("%s goes on: the next try of this task adopts it", self.subject)
                 return
             self.log.info("stopping %s: its task is over", self.subject)
-            clients = Clients(self.access)
+            clients = Clients(AwsAccess(**self.access))
             try:
                 await self.stop(clients)
             finally:
@@ -174,7 +163,3 @@ class PollingTrigger(BaseTrigger):
                 )
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-
-
-def _plain(value: object) -> object:
-    return value.value if isinstance(value, Enum) else value

@@ -6,40 +6,34 @@ success; this one waits until there is an invocation.
 
 from __future__ import annotations
 
-from ml_pipeline.aws.clients import AccessFields, Client
+from dataclasses import dataclass
+
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.requests.instance import LOG_GROUP
 from ml_pipeline.requests.types import Document
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Event, PollingTrigger
+from ml_pipeline.triggers.base import Event, PollingTrigger
 from ml_pipeline.triggers.clients import Clients
 
 _ENDED = frozenset({"Success", "Failed", "Cancelled", "TimedOut"})
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class CommandTrigger(PollingTrigger):
     """Fire when the command has ended: `{"command_id", "status", "exit_code", "error"}`.
 
     Args:
         command_id: The command.
         instance_id: The instance that it was sent to.
-        poll_seconds, access, patience_seconds: See `PollingTrigger`.
     """
 
-    fields = ("command_id", "instance_id")
+    command_id: str
+    instance_id: str
 
-    def __init__(
-        self,
-        command_id: str,
-        instance_id: str,
-        poll_seconds: float,
-        access: AccessFields,
-        patience_seconds: float = DEFAULT_PATIENCE_SECONDS,
-    ) -> None:
-        super().__init__(poll_seconds, access, patience_seconds)
-        self.command_id = command_id
-        self.instance_id = instance_id
+    def __post_init__(self) -> None:
+        super().__post_init__()
         # GetCommandInvocation shows the first 24,000 characters, and those only at the end.
-        self._tail = LogTail(LOG_GROUP, f"{command_id}/{instance_id}/")
+        self._tail = LogTail(LOG_GROUP, f"{self.command_id}/{self.instance_id}/")
 
     @property
     def subject(self) -> str:

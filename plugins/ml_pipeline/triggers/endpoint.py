@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from ml_pipeline.aws.clients import AccessFields, Client
+from dataclasses import dataclass
+
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.deployment.status import ABSENT, UNSETTLED
 from ml_pipeline.requests.types import Document
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Event, PollingTrigger
+from ml_pipeline.triggers.base import Event, PollingTrigger
 from ml_pipeline.triggers.clients import Clients
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class EndpointTrigger(PollingTrigger):
     """Fire when the endpoint is settled: `{"status", "config", "reason"}`; the status may be `ABSENT`.
 
     A kill does nothing to the endpoint: a rollout that is cut off is worse than one that ends.
-
-    Args:
-        endpoint_name: The endpoint.
-        poll_seconds, access, patience_seconds: See `PollingTrigger`.
     """
 
-    fields = ("endpoint_name",)
+    endpoint_name: str
 
-    def __init__(
-        self,
-        endpoint_name: str,
-        poll_seconds: float,
-        access: AccessFields,
-        patience_seconds: float = DEFAULT_PATIENCE_SECONDS,
-    ) -> None:
-        super().__init__(poll_seconds, access, patience_seconds)
-        self.endpoint_name = endpoint_name
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._seen = ""
 
     @property

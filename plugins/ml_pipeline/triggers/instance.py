@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from ml_pipeline.aws.clients import AccessFields, Client
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Event, PollingTrigger
+from dataclasses import dataclass
+
+from ml_pipeline.aws.clients import Client
+from ml_pipeline.triggers.base import Event, PollingTrigger
 from ml_pipeline.triggers.clients import Clients
 
 _GONE = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class InstanceTrigger(PollingTrigger):
-    """Fire with `{"instance_id", "state"}`: state "online", or the state in which the instance is gone.
+    """Fire with `{"instance_id", "state"}`: state "online", or the state in which the instance is gone."""
 
-    Args:
-        instance_id: The instance.
-        poll_seconds, access, patience_seconds: See `PollingTrigger`.
-    """
-
-    fields = ("instance_id",)
-
-    def __init__(
-        self,
-        instance_id: str,
-        poll_seconds: float,
-        access: AccessFields,
-        patience_seconds: float = DEFAULT_PATIENCE_SECONDS,
-    ) -> None:
-        super().__init__(poll_seconds, access, patience_seconds)
-        self.instance_id = instance_id
+    instance_id: str
 
     @property
     def subject(self) -> str:

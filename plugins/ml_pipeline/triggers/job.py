@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from ml_pipeline.aws.clients import AccessFields, Client
+from dataclasses import dataclass
+
+from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import JobKind, Phase, is_missing, is_over_already, phase, reason
 from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.requests.types import Document
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE, Event, PollingTrigger
+from ml_pipeline.triggers.base import FAILURE, Event, PollingTrigger
 from ml_pipeline.triggers.clients import Clients
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class JobTrigger(PollingTrigger):
     """Fire when the job has ended: `{"job_name", "status", "reason"}`.
 
@@ -18,30 +21,22 @@ class JobTrigger(PollingTrigger):
     Args:
         kind: A value of `JobKind`.
         job_name: The job.
-        poll_seconds, access, patience_seconds: See `PollingTrigger`.
     """
 
-    fields = ("kind", "job_name")
+    kind: str
+    job_name: str
 
-    def __init__(
-        self,
-        kind: str,
-        job_name: str,
-        poll_seconds: float,
-        access: AccessFields,
-        patience_seconds: float = DEFAULT_PATIENCE_SECONDS,
-    ) -> None:
-        super().__init__(poll_seconds, access, patience_seconds)
-        self.kind = JobKind(kind)
-        self.job_name = job_name
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._calls = JobKind(self.kind).calls
         self._progress = ""
-        group = self.kind.calls.log_group
-        self._tail = LogTail(group, f"{job_name}/") if group else None
+        group = self._calls.log_group
+        self._tail = LogTail(group, f"{self.job_name}/") if group else None
 
     @property
     def subject(self) -> str:
         """The job."""
-        return f"{self.kind.value} job {self.job_name}"
+        return f"{self.kind} job {self.job_name}"
 
     async def poll(self, clients: Clients) -> Event | None:
         """Look at the job's status and pass new log lines on."""
@@ -55,10 +50,10 @@ class JobTrigger(PollingTrigger):
             raise
         if self._tail:
             await self.pass_on(self._tail, clients)
-        if (now := progress_of(self.kind, description)) != self._progress:
+        if (now := progress_of(JobKind(self.kind), description)) != self._progress:
             self._progress = now
             self.log.info("%s", now)
-        status = description[self.kind.calls.status]
+        status = description[self._calls.status]
         if phase(status) not in (Phase.COMPLETED, Phase.DEAD):
             return None
         return {"job_name": self.job_name, "status": status, "reason": reason(description)}
@@ -69,16 +64,15 @@ class JobTrigger(PollingTrigger):
 
         sagemaker = await clients.get("sagemaker")
         try:
-            await getattr(sagemaker, self.kind.calls.stop)(**{self.kind.calls.name: self.job_name})
+            await getattr(sagemaker, self._calls.stop)(**{self._calls.name: self.job_name})
         except ClientError as error:
             if not is_over_already(error):
                 raise
             self.log.info("%s had ended already", self.subject)
 
     async def _describe(self, sagemaker: Client) -> Document:
-        response: Document = await getattr(sagemaker, self.kind.calls.describe)(
-            **{self.kind.calls.name: self.job_name}
-        )
+        describe = getattr(sagemaker, self._calls.describe)
+        response: Document = await describe(**{self._calls.name: self.job_name})
         return response
 
 

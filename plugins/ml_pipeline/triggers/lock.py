@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from asgiref.sync import sync_to_async
 
-from ml_pipeline.aws.clients import AccessFields
+from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.deployment import locks
-from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, Event, PollingTrigger
+from ml_pipeline.triggers.base import Event, PollingTrigger
 from ml_pipeline.triggers.clients import Clients
 from ml_pipeline.triggers.ownership import run_is_over
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LockTrigger(PollingTrigger):
     """Fire when the lock can be taken: `{"lock_uri"}`.
 
     Args:
         lock_uri: See `locks.uri`.
-        poll_seconds, access, patience_seconds: See `PollingTrigger`.
     """
 
-    fields = ("lock_uri",)
-
-    def __init__(
-        self,
-        lock_uri: str,
-        poll_seconds: float,
-        access: AccessFields,
-        patience_seconds: float = DEFAULT_PATIENCE_SECONDS,
-    ) -> None:
-        super().__init__(poll_seconds, access, patience_seconds)
-        self.lock_uri = lock_uri
+    lock_uri: str
 
     @property
     def subject(self) -> str:
@@ -41,5 +33,5 @@ class LockTrigger(PollingTrigger):
         return {"lock_uri": self.lock_uri} if await sync_to_async(self._free)() else None
 
     def _free(self) -> bool:
-        lock = locks.read(self.access.client("s3"), self.lock_uri)
+        lock = locks.read(AwsAccess(**self.access).client("s3"), self.lock_uri)
         return lock is None or run_is_over(lock.holder.dag_id, lock.holder.run_id)

@@ -106,7 +106,7 @@ def test_polls_are_spread_and_throttling_slows_them(monkeypatch: pytest.MonkeyPa
             return {"done": True} if len(pauses) == 40 else None
 
     monkeypatch.setattr(base.asyncio, "sleep", sleep)
-    trigger = Throttled("training", "train-1", 30.0, AwsAccess().to_dict())
+    trigger = Throttled(kind="training", job_name="train-1", poll_seconds=30.0, access=AwsAccess().to_dict())
 
     async def run() -> None:
         async for _ in trigger.run():

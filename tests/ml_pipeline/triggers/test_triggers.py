@@ -83,11 +83,17 @@ def first_event(trigger: Any) -> Any:
 @pytest.mark.parametrize(
     "trigger",
     [
-        JobTrigger("tuning", "tune-1", 0.5, ACCESS, 60.0),
-        EndpointTrigger("photo-classifier", 30.0, ACCESS, 60.0),
-        LockTrigger("s3://bucket/locks/dogs.json", 30.0, ACCESS, 60.0),
-        InstanceTrigger("i-1", 30.0, ACCESS, 60.0),
-        CommandTrigger("c-1", "i-1", 30.0, ACCESS, 60.0),
+        JobTrigger(kind="tuning", job_name="tune-1", poll_seconds=0.5, access=ACCESS, patience_seconds=60.0),
+        EndpointTrigger(
+            endpoint_name="photo-classifier", poll_seconds=30.0, access=ACCESS, patience_seconds=60.0
+        ),
+        LockTrigger(
+            lock_uri="s3://bucket/locks/dogs.json", poll_seconds=30.0, access=ACCESS, patience_seconds=60.0
+        ),
+        InstanceTrigger(instance_id="i-1", poll_seconds=30.0, access=ACCESS, patience_seconds=60.0),
+        CommandTrigger(
+            command_id="c-1", instance_id="i-1", poll_seconds=30.0, access=ACCESS, patience_seconds=60.0
+        ),
     ],
     ids=lambda trigger: type(trigger).__name__,
 )
@@ -124,7 +130,7 @@ def test_job_trigger_passes_the_log_on_and_ends_with_the_job(
         ],
     )
     use(monkeypatch, sagemaker=sagemaker, logs=logs)
-    event = first_event(JobTrigger("training", "t", 0.01, ACCESS))
+    event = first_event(JobTrigger(kind="training", job_name="t", poll_seconds=0.01, access=ACCESS))
     assert event == {"job_name": "t", "status": "Failed", "reason": "AlgorithmError: bad"}
     assert capsys.readouterr().out.count("progress done=1 total=2 unit=epochs") == 1
 
@@ -144,7 +150,7 @@ def test_a_job_that_was_stopped_says_what_stopped_it(
     stopped = {"TrainingJobName": "t", "TrainingJobStatus": "Stopped", **ended}
     logs = Scripted(describe_log_streams=[{"logStreams": []}])
     use(monkeypatch, sagemaker=Scripted(describe_training_job=[stopped]), logs=logs)
-    event = first_event(JobTrigger("training", "t", 0.01, ACCESS))
+    event = first_event(JobTrigger(kind="training", job_name="t", poll_seconds=0.01, access=ACCESS))
     assert re.match(reason, event["reason"])
 
 
@@ -158,7 +164,10 @@ def test_job_trigger_outlives_an_unreachable_aws(monkeypatch: pytest.MonkeyPatch
         ]
     )
     use(monkeypatch, sagemaker=sagemaker, logs=Scripted(describe_log_streams=[{"logStreams": []}]))
-    assert first_event(JobTrigger("processing", "p", 0.01, ACCESS))["status"] == "Completed"
+    assert (
+        first_event(JobTrigger(kind="processing", job_name="p", poll_seconds=0.01, access=ACCESS))["status"]
+        == "Completed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,9 +193,14 @@ def test_a_wait_outlives_an_outage_and_gives_up_with_its_cause(
     done = {"ProcessingJobName": "p", "ProcessingJobStatus": "Completed"}
     logs = Scripted(describe_log_streams=[{"logStreams": []}])
     use(monkeypatch, sagemaker=Scripted(describe_processing_job=[error, error, done]), logs=logs)
-    assert first_event(JobTrigger("processing", "p", 0.01, ACCESS))["status"] == "Completed"
+    assert (
+        first_event(JobTrigger(kind="processing", job_name="p", poll_seconds=0.01, access=ACCESS))["status"]
+        == "Completed"
+    )
     use(monkeypatch, sagemaker=Scripted(describe_processing_job=[error]), logs=logs)
-    failure = first_event(JobTrigger("processing", "p", 0.01, ACCESS, 0.02))[FAILURE]
+    failure = first_event(
+        JobTrigger(kind="processing", job_name="p", poll_seconds=0.01, access=ACCESS, patience_seconds=0.02)
+    )[FAILURE]
     assert "processing job p" in failure
     assert str(error).split(":")[-1].strip() in failure
     assert "max_outage_hours" in failure
@@ -202,14 +216,19 @@ def test_every_outage_ends_with_new_clients(monkeypatch: pytest.MonkeyPatch) -> 
         return clients.pop(0) if service == "sagemaker" else logs
 
     monkeypatch.setattr(AwsAccess, "async_client", client)
-    assert first_event(JobTrigger("processing", "p", 0.01, ACCESS))["status"] == "Completed"
+    assert (
+        first_event(JobTrigger(kind="processing", job_name="p", poll_seconds=0.01, access=ACCESS))["status"]
+        == "Completed"
+    )
     assert not clients
 
 
 def test_an_error_that_no_wait_mends_ends_it_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = client_error("ValidationException", "1 validation error detected")
     use(monkeypatch, sagemaker=Scripted(describe_processing_job=[bad]))
-    failure = first_event(JobTrigger("processing", "p", 0.01, ACCESS))[FAILURE]
+    failure = first_event(JobTrigger(kind="processing", job_name="p", poll_seconds=0.01, access=ACCESS))[
+        FAILURE
+    ]
     assert "processing job p" in failure
     assert "1 validation error detected" in failure
 
@@ -218,7 +237,10 @@ def test_a_log_that_cannot_be_read_ends_no_wait(monkeypatch: pytest.MonkeyPatch)
     done = {"ProcessingJobName": "p", "ProcessingJobStatus": "Completed"}
     logs = Scripted(describe_log_streams=[client_error("AccessDeniedException", "no right to logs")])
     use(monkeypatch, sagemaker=Scripted(describe_processing_job=[done]), logs=logs)
-    assert first_event(JobTrigger("processing", "p", 0.01, ACCESS))["status"] == "Completed"
+    assert (
+        first_event(JobTrigger(kind="processing", job_name="p", poll_seconds=0.01, access=ACCESS))["status"]
+        == "Completed"
+    )
 
 
 def test_a_kill_insists_on_stopping_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +255,7 @@ def test_a_kill_insists_on_stopping_through_an_outage(monkeypatch: pytest.Monkey
     answers = [client_error("ExpiredToken", "expired"), client_error("ThrottlingException", "slow"), {}]
     sagemaker = Scripted(stop_training_job=answers)
     use(monkeypatch, sagemaker=sagemaker)
-    asyncio.run(JobTrigger("training", "t", 1, ACCESS).on_kill())
+    asyncio.run(JobTrigger(kind="training", job_name="t", poll_seconds=1, access=ACCESS).on_kill())
     assert [method for method, _ in sagemaker.calls] == ["stop_training_job"] * 3
 
 
@@ -247,7 +269,7 @@ def test_on_kill_stops_only_a_job_without_a_task(
     monkeypatch.setattr(base, "task_is_over", task_is_over)
     sagemaker = Scripted()
     use(monkeypatch, sagemaker=sagemaker)
-    trigger = JobTrigger("tuning", "tune-1", 1, ACCESS)
+    trigger = JobTrigger(kind="tuning", job_name="tune-1", poll_seconds=1, access=ACCESS)
     trigger.task_instance = SimpleNamespace(task_id="tune")
     asyncio.run(trigger.on_kill())
     stop = ("stop_hyper_parameter_tuning_job", {"HyperParameterTuningJobName": "tune-1"})
@@ -276,14 +298,16 @@ def test_endpoint_trigger_waits_for_a_settled_endpoint(monkeypatch: pytest.Monke
     statuses = ["Creating", "Updating", "RollingBack", "InService"]
     answers = [{"EndpointStatus": status, "EndpointConfigName": "old"} for status in statuses]
     use(monkeypatch, sagemaker=Scripted(describe_endpoint=answers))
-    event = first_event(EndpointTrigger("e", 0.01, ACCESS))
+    event = first_event(EndpointTrigger(endpoint_name="e", poll_seconds=0.01, access=ACCESS))
     assert event == {"status": "InService", "config": "old", "reason": ""}
 
 
 def test_endpoint_trigger_says_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = client_error("ValidationException", "Could not find endpoint")
     use(monkeypatch, sagemaker=Scripted(describe_endpoint=[missing]))
-    assert first_event(EndpointTrigger("e", 0.01, ACCESS))["status"] == ABSENT
+    assert (
+        first_event(EndpointTrigger(endpoint_name="e", poll_seconds=0.01, access=ACCESS))["status"] == ABSENT
+    )
 
 
 def test_tuning_progress_counts_ended_trials() -> None:
