@@ -59,9 +59,8 @@ class WatchOperator(SageMakerJobOperator[Looked]):
         begun: Begun = self.begun
         versions = settings.s3(f"datasets/{begun['dataset_name']}/versions/")
         manifest = f"{versions}{begun['dataset_version']}/manifest.json"
-        if not objects.exists(
-            s3, manifest
-        ):  # a photo of it was forgotten; photos keep their split in every version
+        if not objects.exists(s3, manifest):
+            # A photo of it was forgotten; photos keep their split in every version.
             newest = objects.read_json(s3, settings.s3(f"datasets/{begun['dataset_name']}/latest.json"))
             manifest = f"{versions}{newest['version']}/manifest.json"
         reference = reference_uri(settings, begun)

@@ -130,9 +130,8 @@ def send(uri: str, s3: Client, run: str, results: Mapping[str, Any]) -> None:
     try:
         from mlflow import MlflowClient
 
-        if not uri.startswith(
-            "arn:"
-        ):  # the plug-in for ARNs warns about every other address, at each request
+        if not uri.startswith("arn:"):
+            # The plug-in for ARNs warns about every other address, at each request.
             logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
         record = gather(s3, run, results)
         _send(MlflowClient(tracking_uri=uri, registry_uri=uri), record, time.monotonic() + SECONDS)
