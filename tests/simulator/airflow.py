@@ -163,6 +163,8 @@ class Scheduler:
         return None
 
     def _retry(self, task: Task, error: BaseException) -> float | None:
+        if isinstance(error, AttributeError | NameError | TypeError):
+            raise error  # the simulator lacks something, or the product is at fault: nothing of it was tried
         task.error = error
         if isinstance(error, WorkerKilled):
             pause = 10.0 if task.try_number <= task.max_tries else None

@@ -131,11 +131,10 @@ class FittingOperator(SageMakerJobOperator[Result], ABC):
 
     def _mlflow(self, settings: Settings) -> dict[str, str]:
         """Return the job's MlflowConfig, for a SageMaker MLflow app and a botocore that knows the field."""
+        if not (settings.mlflow or "").startswith("arn:"):
+            return {}
         operation = self.client("sagemaker").meta.service_model.operation_model("CreateTrainingJob")
-        if (
-            not (settings.mlflow or "").startswith("arn:")
-            or "MlflowConfig" not in operation.input_shape.members
-        ):
+        if "MlflowConfig" not in operation.input_shape.members:
             return {}
         return {"MlflowResourceArn": str(settings.mlflow), "MlflowExperimentName": self.dataset["name"]}
 
