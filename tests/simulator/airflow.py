@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
+from airflow.sdk.bases.operator import TriggerFailureReason
+from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.module_loading import import_string
 
 from ml_pipeline.errors import RETRIES, PaidWorkRetryPolicy
@@ -201,7 +202,9 @@ class Scheduler:
                 return await self._work(run, task, (deferred.method_name, {"event": event}))
             if loop.time() >= deadline:
                 self.world.note(f"{run.run_id}/{task.task_id} timed out")
-                return await self._work(run, task, ("__fail__", {"error": TaskDeferralTimeout}))
+                return await self._work(
+                    run, task, ("__fail__", {"error": TriggerFailureReason.TRIGGER_TIMEOUT})
+                )
             self.world.note(f"{run.run_id}/{task.task_id}: {fate}")
             if fate == "restart":
                 await asyncio.sleep(random.uniform(0, 120))
