@@ -15,7 +15,7 @@ _SENDERS = 8
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is of everything."""
+    """Sizes of the data that the pages show."""
 
     versions: int = 100
     runs: int = 1000

@@ -52,7 +52,7 @@ sys.exit(main())
 
 
 def pages(size: large.Size) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    """What each page asks for, in its order."""
+    """Return the requests of each page, in its order."""
     name, version, newest = large.NAME, size.version(size.versions), size.versions
     photos = {"name": name, "version": version}
     run = {"run_id": large.run_id(size.runs)}

@@ -78,7 +78,7 @@ def seconds_of(task: Mapping[str, Any], now: float) -> float | None:
 
 @dataclass(frozen=True)
 class Total:
-    """How far a run is: the share that is done, and the seconds that are left; None before there is a rate."""
+    """Progress of a run: the share that is done, and the seconds that are left; None before there is a rate."""
 
     share: float
     left: float | None

@@ -64,7 +64,7 @@ def drawn(page: Any) -> None:
 
 
 def serious(page: Any) -> list[str]:
-    """What axe-core (of axe-playwright-python) finds wrong that keeps people out; skips where it is not installed."""
+    """Return the findings of axe-core that keep people out; skip where axe-playwright-python is missing."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     found = axe.Axe().run(page).response["violations"]
     return [

@@ -23,8 +23,8 @@ from local_aws.iam.policy import Access, Decision, Grant, granted
 from local_aws.iam.principals import ANONYMOUS, ROOT, Principal, may_be_taken, principal_of, trust_of
 from local_aws.iam.resource_policies import RECOVERY, is_restricted, policy_of
 from local_aws.moto_bridge.apps import protocol
+from local_aws.s3.api.bucket import parse_deletions
 from local_aws.s3.body import read_document
-from local_aws.s3.bucket_api import parse_deletions
 from local_aws.s3.errors import S3Error
 from local_aws.s3.http import Request
 from local_aws.s3.post_form import Form, is_form

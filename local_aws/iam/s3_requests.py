@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from local_aws.iam.conditions import Keys
 from local_aws.iam.policy import Access
+from local_aws.s3.api.objects import copy_source
 from local_aws.s3.http import Request
-from local_aws.s3.object_api import copy_source
 
 _OBJECT = {
     ("GET", ""): "GetObject",

@@ -11,15 +11,8 @@ from xml.sax.saxutils import escape
 
 from local_aws.errors import AwsError
 from local_aws.gateway.responses import Environ, StartResponse, drain, iso_time
-from local_aws.s3 import (
-    bucket_api,
-    configuration_api,
-    multipart_api,
-    notifications,
-    object_api,
-    post_form,
-    xml,
-)
+from local_aws.s3 import notifications, post_form, xml
+from local_aws.s3.api import bucket, configuration, multipart, objects
 from local_aws.s3.errors import S3Error, not_implemented
 from local_aws.s3.http import Request, Response
 from local_aws.s3.notifications import Notifications, Send
@@ -65,36 +58,36 @@ class S3App:
         self._notifications = Notifications(store, send)
         self._bucket_handlers: dict[tuple[str, str], Handler] = {
             ("GET", ""): _list_objects,
-            ("PUT", ""): bucket_api.create_bucket,
-            ("HEAD", ""): bucket_api.head_bucket,
-            ("DELETE", ""): bucket_api.delete_bucket,
-            ("GET", "location"): bucket_api.get_location,
-            ("GET", "versioning"): bucket_api.get_versioning,
-            ("PUT", "versioning"): bucket_api.put_versioning,
-            ("GET", "versions"): bucket_api.list_versions,
-            ("GET", "uploads"): multipart_api.list_uploads,
-            ("POST", "delete"): bucket_api.delete_objects,
+            ("PUT", ""): bucket.create_bucket,
+            ("HEAD", ""): bucket.head_bucket,
+            ("DELETE", ""): bucket.delete_bucket,
+            ("GET", "location"): bucket.get_location,
+            ("GET", "versioning"): bucket.get_versioning,
+            ("PUT", "versioning"): bucket.put_versioning,
+            ("GET", "versions"): bucket.list_versions,
+            ("GET", "uploads"): multipart.list_uploads,
+            ("POST", "delete"): bucket.delete_objects,
             ("POST", ""): self._post_object,
             ("GET", "notification"): notifications.get_configuration,
             ("PUT", "notification"): self._notifications.put_configuration,
-            **configuration_api.handlers(),
+            **configuration.handlers(),
         }
         self._object_handlers: dict[tuple[str, str], Handler] = {
-            ("GET", ""): object_api.get_object,
-            ("HEAD", ""): object_api.head_object,
-            ("PUT", ""): object_api.put_object,
-            ("DELETE", ""): object_api.delete_object,
-            ("GET", "acl"): configuration_api.get_acl,
-            ("PUT", "acl"): configuration_api.put_acl,
-            ("GET", "tagging"): object_api.get_tags,
-            ("PUT", "tagging"): object_api.put_tags,
-            ("DELETE", "tagging"): object_api.delete_tags,
-            ("GET", "attributes"): object_api.get_attributes,
-            ("POST", "uploads"): multipart_api.create_upload,
-            ("PUT", "uploadId"): multipart_api.put_part,
-            ("POST", "uploadId"): multipart_api.complete_upload,
-            ("DELETE", "uploadId"): multipart_api.abort_upload,
-            ("GET", "uploadId"): multipart_api.list_parts,
+            ("GET", ""): objects.get_object,
+            ("HEAD", ""): objects.head_object,
+            ("PUT", ""): objects.put_object,
+            ("DELETE", ""): objects.delete_object,
+            ("GET", "acl"): configuration.get_acl,
+            ("PUT", "acl"): configuration.put_acl,
+            ("GET", "tagging"): objects.get_tags,
+            ("PUT", "tagging"): objects.put_tags,
+            ("DELETE", "tagging"): objects.delete_tags,
+            ("GET", "attributes"): objects.get_attributes,
+            ("POST", "uploads"): multipart.create_upload,
+            ("PUT", "uploadId"): multipart.put_part,
+            ("POST", "uploadId"): multipart.complete_upload,
+            ("DELETE", "uploadId"): multipart.abort_upload,
+            ("GET", "uploadId"): multipart.list_parts,
         }
 
     def start(self) -> None:
@@ -131,13 +124,13 @@ class S3App:
         if "policy" in form.fields:
             post_form.check_policy(form)
         put = post_form.stored_request(form, request)
-        stored = object_api.put_object(store, put)
+        stored = objects.put_object(store, put)
         return post_form.answer(form, request, put.key, stored.headers["ETag"])
 
     def _handler(self, request: Request) -> Handler:
         if not request.bucket:
             if request.method == "GET":
-                return bucket_api.list_buckets
+                return bucket.list_buckets
             raise S3Error("MethodNotAllowed", Method=request.method, ResourceType="SERVICE")
         table = self._object_handlers if request.key else self._bucket_handlers
         subresource = request.subresource
@@ -153,8 +146,8 @@ class S3App:
 
 def _list_objects(store: S3Store, request: Request) -> Response:
     if request.query.get("list-type") == "2":
-        return bucket_api.list_objects_v2(store, request)
-    return bucket_api.list_objects(store, request)
+        return bucket.list_objects_v2(store, request)
+    return bucket.list_objects(store, request)
 
 
 def _check_expiry(query: Mapping[str, str]) -> None:

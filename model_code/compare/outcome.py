@@ -1,4 +1,4 @@
-"""What a candidate achieved, and which candidates no other one beats."""
+"""Figures of a candidate, and the frontier: the candidates that no other one beats."""
 
 from __future__ import annotations
 

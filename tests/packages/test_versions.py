@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from ml_pipeline.versions import SUPPORTED, VersionsError, check_versions
+from ml_pipeline.plugin import SUPPORTED, VersionsError, check_versions
 
 GOOD = {"apache-airflow": "3.4.9", "apache-airflow-providers-amazon": "9.34.0"}
 

@@ -58,6 +58,8 @@ NOT_EXECUTED = {
     "REGISTRY=": "needs an AWS account",
     "DLC=": "needs an AWS account",
     "aws ecr": "needs an AWS account",
+    "aws s3": "tests/local_aws/clients/test_aws_cli.py runs the stock AWS CLI, in an environment of its own",
+    "aws sagemaker": "as aws s3",
     "docker build": "needs an engine and an AWS account; tests/docker checks the Dockerfiles",
     "export AIRFLOW__": "sets a variable; tests/packages import the DAGs from the folder",
     "make mwaa": "tests/packages/test_mwaa.py builds and installs it, without make",

@@ -1,4 +1,4 @@
-"""How params look in the trigger form: the section that people need, pick lists, fields that may stay empty."""
+"""Layout of params in the trigger form: the section that people need, pick lists, fields that may stay empty."""
 
 from __future__ import annotations
 

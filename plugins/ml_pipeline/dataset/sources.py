@@ -59,7 +59,7 @@ class AdaptiveLimit:
 
 @dataclass(frozen=True)
 class _InS3:
-    """What the sources in S3 share: a boto3 client, an address, and the most requests in flight."""
+    """Base of the sources in S3: a boto3 client, an address, and the most requests in flight."""
 
     s3: Client
     uri: str

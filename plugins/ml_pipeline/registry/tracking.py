@@ -38,7 +38,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Record:
-    """What MLflow is told about a run.
+    """A run as MLflow records it.
 
     Attributes:
         run: `<DAG>/<run id>`, by which a second try finds what the first one recorded.

@@ -28,11 +28,11 @@ from local_aws.iam.authentication import verify, verify_form
 from local_aws.iam.gate import call_of
 from local_aws.iam.secrets import SecretKeys
 from local_aws.s3 import xml
+from local_aws.s3.api.bucket import parse_deletions
+from local_aws.s3.api.objects import parse_tags
 from local_aws.s3.body import Body
-from local_aws.s3.bucket_api import parse_deletions
 from local_aws.s3.errors import S3Error
 from local_aws.s3.http import Request
-from local_aws.s3.object_api import parse_tags
 from local_aws.s3.post_form import Form, check_policy, read_form, stored_request
 
 ROOT = Key("AKIAROOT", "secret/+key")

@@ -230,7 +230,7 @@ def test_users_groups_boundaries_and_conditions(account: Account) -> None:
 
 
 def test_an_endpoint_reads_and_writes_with_its_models_role(account: Account) -> None:
-    """Who may invoke an endpoint does not thereby read what only the account may read."""
+    """A role that may invoke an endpoint does not thereby read what only the account may read."""
     account.s3.put_object(Bucket=BUCKET, Key="served/model.tar.gz", Body=pack("one"))
     for key in ("served/in", "secret"):
         account.s3.put_object(Bucket=BUCKET, Key=key, Body=b"photo")

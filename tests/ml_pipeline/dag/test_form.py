@@ -1,4 +1,4 @@
-"""How the params of every DAG look in Airflow's trigger form."""
+"""Layout of the params of every DAG in Airflow's trigger form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an approver reads."""
+"""The text that an approver reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What triggers do when the thing they wait for, or Airflow itself, is not there."""
+"""Triggers whose object, or Airflow itself, is not there."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _OPAQUE = (".safetensors", ".tar", ".onnx", ".jsonl.gz")
 
 @dataclass
 class Swept:
-    """What was done.
+    """Result of a sweep.
 
     Attributes:
         versions: Data set versions that held a photo, `<name>/<version>`; they are gone.

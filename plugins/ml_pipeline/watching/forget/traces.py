@@ -1,4 +1,4 @@
-"""What is left of an object of the bucket when photos are taken out of it. Pure: bytes in, bytes out."""
+"""Take photos out of an object of the bucket. Pure functions: bytes in, bytes out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from model_code.watch.captures import photos_in
 
 @dataclass
 class Traces:
-    """How photos are known.
+    """Names under which photos are known.
 
     Attributes:
         photos: SHA-256 of each.

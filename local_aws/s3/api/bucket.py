@@ -13,6 +13,7 @@ import botocore.session
 from local_aws.errors import AwsError
 from local_aws.gateway.responses import iso_time
 from local_aws.s3 import public_access, xml
+from local_aws.s3.api.multipart import OWNER
 from local_aws.s3.body import read_document
 from local_aws.s3.buckets import Versioning
 from local_aws.s3.checksums import Algorithm
@@ -20,7 +21,6 @@ from local_aws.s3.conditions import Conditions
 from local_aws.s3.errors import S3Error, not_implemented
 from local_aws.s3.http import Request, Response, encode_key, encoding_of
 from local_aws.s3.listing import Page, Query
-from local_aws.s3.multipart_api import OWNER
 from local_aws.s3.objects import Version
 from local_aws.s3.store import Deletion, S3Store
 

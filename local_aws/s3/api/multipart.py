@@ -6,6 +6,7 @@ from typing import Any
 
 from local_aws.gateway.responses import iso_time
 from local_aws.s3 import listing, xml
+from local_aws.s3.api.objects import attributes_from, checksum_elements, copy_source
 from local_aws.s3.blobs import CHUNK
 from local_aws.s3.body import read_document, receive
 from local_aws.s3.checksums import Algorithm, Digests, algorithm_named
@@ -13,7 +14,6 @@ from local_aws.s3.conditions import Conditions, parse_copy_range
 from local_aws.s3.errors import S3Error
 from local_aws.s3.http import Request, Response, encode_key, encoding_of
 from local_aws.s3.multipart import MOST_PARTS, WantedPart, joined_etag
-from local_aws.s3.object_api import attributes_from, checksum_elements, copy_source
 from local_aws.s3.objects import Part, Upload, Version, check_key
 from local_aws.s3.store import S3Store
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from local_aws.s3 import xml
+from local_aws.s3.api.multipart import OWNER
+from local_aws.s3.api.objects import check_acl, parse_tags, tag_document
 from local_aws.s3.body import read_document
 from local_aws.s3.errors import S3Error
 from local_aws.s3.http import Request, Response
-from local_aws.s3.multipart_api import OWNER
-from local_aws.s3.object_api import check_acl, parse_tags, tag_document
 from local_aws.s3.public_access import KIND, ROOT, is_blocked, is_public
 from local_aws.s3.store import S3Store
 
