@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m launcher
 #@ DATA=folder              photos/<class>/<any name>.jpg; without it a small public set
 #@ WEIGHTS=file             a state_dict file, imagenet or none; default: imagenet where it can be reached
 #@ ARCHITECTURE=mobilenet_v2  any classifier of torchvision, or of timm: timm:tf_efficientnet_lite0
-#@ CANDIDATES="a=file b"     architectures of make compare, each with its weights file: mobilenet_v2=mobilenet_v2.pth
+#@ CANDIDATES=names         architectures of make compare, in quotes, each with its weights: "mobilenet_v2=file.pth resnet18=file.pth"
 #@ TRIALS=12                trials of the hyperparameter search, 1 to 500
 #@ CONF={"strategy":"finetune"}  params of train_and_deploy as JSON
 #@ IMAGE=photo.jpg          the photos of make predict: a file, a folder, or several
