@@ -17,7 +17,7 @@ class Progress:
 
     Args:
         total: Number of units.
-        unit: photos, epochs, shards or trials.
+        unit: photos, epochs, shards, trials, or passes (of the search for an int8 form).
         every: Least seconds between two reports.
         stream: Where to report; default: stdout.
     """

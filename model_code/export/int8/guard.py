@@ -29,6 +29,7 @@ from model_code.export.int8.correction import Refit, fit
 from model_code.export.int8.quantize import LAST_RESORTS, OPERATORS, RECIPES, Recipe, quantize
 from model_code.process.onnx import open_onnx
 from model_code.process.parallel import ordered_map
+from model_code.process.progress import Progress
 
 Batches = Callable[[], Iterator[Floats]]
 """A pass over photos, normalized, float32 [n, 3, h, w] a batch."""
@@ -160,16 +161,25 @@ def search(
         return Outcome(
             Verdict(False, "int8 is not sufficiently faster than float32 on this machine", None, len(labels))
         )
-    attempts = [bench.attempt(recipe) for recipe in recipes]
+    # A pass over photos each: the float graph, the recipes, and what refitting the two nearest takes.
+    progress = Progress(1 + len(recipes) + (0 if readout is None else 3), "passes", every=0)
+    reference = bench.reference
+    progress.advance()
+    attempts = []
+    for recipe in recipes:
+        attempts.append(bench.attempt(recipe))
+        progress.advance()
     if readout is not None:
         exact = bench.answers(model, training)
+        progress.advance()
         for near in sorted(attempts, key=lambda attempt: attempt.distance)[:2]:
             refit = fit(bench.answers(bench.make(near.recipe), training), exact)
             attempts.append(bench.attempt(near.recipe, refit))
+            progress.advance()
     for recipe in last_resorts:
         if not any(attempt.passes for attempt in attempts):
             attempts.append(bench.attempt(recipe))
-    verdict, chosen = judge(attempts, bench.reference, labels)
+    verdict, chosen = judge(attempts, reference, labels)
     if chosen is None:
         return Outcome(verdict)
     if chosen.recipe in last_resorts and not bench.pays(chosen.recipe):
