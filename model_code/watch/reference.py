@@ -134,11 +134,9 @@ def save(reference: Reference, folder: Path) -> None:
         "labels": reference.labels.astype(np.int32),
         "simulated": reference.simulated.astype(np.float64),
     }
-    metadata = {
-        "schema_version": str(SCHEMA_VERSION),
-        "model": reference.model,
-        "faults": json.dumps([*FAULTS]),
-    }
+    fields = {"schema_version": SCHEMA_VERSION, "model": reference.model, "faults": [*FAULTS]}
+    # One entry: safetensors writes several in any order, and the same training must give the same bundle.
+    metadata = {"reference": json.dumps(fields)}
     save_file({name: np.ascontiguousarray(part) for name, part in tensors.items()}, folder / FILE, metadata)
 
 
@@ -154,13 +152,15 @@ def load(folder: Path, model: str) -> Reference | None:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            # Earlier references have an entry per field.
+            fields = json.loads(metadata["reference"]) if "reference" in metadata else metadata
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise WatchError(f"{path} is damaged ({error}): delete it, the next look makes another") from error
-    if int(metadata.get("schema_version", 0)) > SCHEMA_VERSION:
+    if int(fields.get("schema_version", 0)) > SCHEMA_VERSION:
         raise WatchError(f"{path} was written by a newer release: update ml-pipeline")
-    if metadata.get("model") != model:
-        raise WatchError(f"{path} is the reference of model {metadata.get('model')}, not of {model}")
+    if fields.get("model") != model:
+        raise WatchError(f"{path} is the reference of model {fields.get('model')}, not of {model}")
     received = _photos(tensors, "received_") if "received_embeddings" in tensors else None
     labels = tensors["labels"].astype(np.int64)
     return Reference(_photos(tensors), labels, tensors["simulated"], model, received)

