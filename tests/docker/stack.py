@@ -237,6 +237,8 @@ class Stack:
             "REDIS_PORT": str(self.ports["redis"]),
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(self.ports["airflow-scheduler"]),
         }
+        if service == "local-aws":  # the other containers reach it by this name
+            names["LOCAL_AWS_PUBLIC_URL"] = f"http://local-aws:{self.ports[service]}"
         return {
             **image_environment(self.folder / "airflow"),
             **written,
