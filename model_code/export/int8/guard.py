@@ -37,7 +37,7 @@ Readout = Callable[[Floats], Floats]
 """Embeddings [n, dim] to logits [n, classes] of the model that is judged."""
 
 MAX_DROP = 0.005
-"""Accuracy that int8 may cost on the validation split (issue 3: half a point)."""
+"""Accuracy that int8 may cost on the validation split: half a point."""
 
 MIN_SPEED_UP = 1.1
 """int8 that hardly gains time is not worth its error: transformers, where most of the work stays float."""
