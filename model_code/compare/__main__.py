@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -47,8 +48,8 @@ def _version(arguments: argparse.Namespace) -> Path:
     ]  # fmt: skip
     log = arguments.output / "data.log"
     candidate.run(command, log)
-    channels = next(line for line in log.read_text().splitlines() if line.startswith("channels: "))
-    return Path(channels.removeprefix("channels: ").rpartition("/train, valid")[0])
+    made = json.loads(log.read_text().splitlines()[-1])
+    return Path(made["manifest_uri"]).parent
 
 
 def _outcome(one: Candidate, version: Path, folder: Path, trials: int, say: str) -> Outcome:
@@ -65,7 +66,7 @@ def _outcome(one: Candidate, version: Path, folder: Path, trials: int, say: str)
         candidate.run(command, folder / f"{number}-{name}.log")
         mark.write_text(wanted)
         print(f"{time.monotonic() - started:.0f} s", flush=True)
-    return read(folder.name.removesuffix(f"-{version.name}"), folder)
+    return read(one.folder, folder)
 
 
 def _show(outcomes: Sequence[Outcome], usd_per_hour: float, path: Path, dataset: str) -> None:

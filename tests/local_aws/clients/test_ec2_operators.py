@@ -9,25 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import boto3
 import pytest
 
 from tests.local_aws.cloud import Signing, unique
 
 DAG = Path(__file__).with_name("ec2_operators_dag.py")
 TASKS = 16
-
-
-def image(signing: Signing) -> str:
-    """Return an AMI that EC2 knows."""
-    ec2 = boto3.client(
-        "ec2",
-        endpoint_url=signing.url,
-        region_name="us-east-1",
-        aws_access_key_id=signing.key.id,
-        aws_secret_access_key=signing.key.secret,
-    )
-    return str(ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"])
 
 
 @pytest.mark.slow
@@ -39,12 +26,13 @@ def test_every_ec2_and_ssm_operator_and_sensor(signing: Signing, tmp_path: Path)
         "password": signing.key.secret,
         "extra": {"endpoint_url": signing.url, "region_name": "us-east-1"},
     }
+    image = signing.client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     dags = tmp_path / "dags"
     dags.mkdir()
     shutil.copy(DAG, dags)
     environment = {
         **os.environ,
-        "EC2_OPERATORS": json.dumps([image(signing), unique("x")]),
+        "EC2_OPERATORS": json.dumps([image, unique("x")]),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW_HOME": str(tmp_path),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
