@@ -47,6 +47,16 @@ def test_no_module_is_longer_than_500_lines() -> None:
     assert long == {}
 
 
+def test_lines_of_scripts_fit_a_screen() -> None:
+    long = [
+        f"{script.name}:{number}"
+        for script in ROOT.glob("plugins/ml_pipeline/console/static/*.js")
+        for number, line in enumerate(script.read_text().splitlines(), 1)
+        if len(line) > 110
+    ]
+    assert long == []
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The packages and their contracts, to be broken."""

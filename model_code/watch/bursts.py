@@ -40,10 +40,11 @@ class Bursts:
             embeddings: In the order of time, [n, dim].
         """
         rows = self._directions(embeddings)
-        near = max(self.similarity, _far_apart(rows))
+        similarity = rows @ rows.T
+        near = max(self.similarity, _far_apart(similarity))
         kept: list[int] = []
-        for number, row in enumerate(rows):
-            if not kept or float((rows[kept] @ row).max()) < near:
+        for number, to_others in enumerate(similarity):
+            if not kept or float(to_others[kept].max()) < near:
                 kept.append(number)
         return np.array(kept, np.int64)
 
@@ -53,14 +54,13 @@ class Bursts:
         return np.asarray(rows / np.where(length > 0, length, 1), np.float32)
 
 
-def _far_apart(rows: NDArray[np.float32]) -> float:
-    """The similarity that hardly any photo has with one far from it in the order of `rows`; -1 in a short window."""
-    if len(rows) <= 2 * _LONGEST:
+def _far_apart(similarity: NDArray[np.float32]) -> float:
+    """The similarity that hardly any photo has with one far from it in the order of time; -1 in a short window."""
+    if len(similarity) <= 2 * _LONGEST:
         return -1.0
-    similarity = rows @ rows.T
-    place = np.arange(len(rows))
-    similarity[np.abs(place[:, None] - place) < _LONGEST] = -1
-    return float(np.quantile(similarity.max(axis=1), _UNRELATED))
+    place = np.arange(len(similarity))
+    far = np.abs(place[:, None] - place) >= _LONGEST
+    return float(np.quantile(similarity.max(axis=1, where=far, initial=-1.0), _UNRELATED))
 
 
 def _nearest(rows: NDArray[np.float32], start: int) -> NDArray[np.float32]:

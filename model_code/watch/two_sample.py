@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.float32]
 
-_CHUNK = 128
-"""Permutations drawn together: enough for BLAS, few enough that a quiet window stops early."""
+_FEWEST, _MOST = 32, 128
+"""Permutations drawn together: few at first, since a quiet window stops early, then enough for BLAS."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def permutation_tests(
         edges = np.cumsum([0, *(block.rows.shape[1] for block in open_blocks)])
         if rows.shape[1] != edges[-1]:  # blocks that are settled cost no more
             rows = np.concatenate([block.rows for block in open_blocks], axis=1)
-        count = min(_CHUNK, most - drawn)
+        count = min(max(_FEWEST, min(drawn, _MOST)), most - drawn)
         sums = _subset_sums(rows, n, count, generator)
         drawn += count
         for block, left, right in zip(open_blocks, edges, edges[1:], strict=False):

@@ -1,6 +1,7 @@
 """The DAGs under enforced IAM.
 
-The roles of infra/ suffice for every task of the main job, on SageMaker and on EC2, and for a batch prediction.
+The roles of infra/ suffice for every task of the main job, on SageMaker and on EC2, for a batch prediction, and for
+looks at the endpoint's traffic.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from launcher.settings import REPOSITORY
 from ml_pipeline.settings import INSTANCE_IMAGE, airflow_connection
 from model_code.data import sample_data
 from tests.infra.stacks import BUCKET, REGION
+from tests.local_aws.cloud import eventually
 from tests.local_aws.iam.enforced import Account, arn, create_roles
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -69,7 +71,8 @@ def environment(account: Account, tmp_path_factory: pytest.TempPathFactory) -> d
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
-    sample_data.draw(folder, photos=60, classes=4)
+    # Of 70 photos a class, 7 are for the test: enough for the reference of a look.
+    sample_data.draw(folder, photos=70, classes=4)
     return folder
 
 
@@ -93,9 +96,10 @@ def run(environment: dict[str, str], photos: Path, **conf: Any) -> None:
 def test_the_main_job_needs_no_more_than_its_roles(
     account: Account, environment: dict[str, str], photos: Path
 ) -> None:
-    run(environment, photos, endpoint_max_count=2)
+    run(environment, photos, endpoint_max_count=2, capture_percent=100, capture_days=7)
     first = account.sagemaker.describe_endpoint(EndpointName="shapes")
     assert first["EndpointStatus"] == "InService"
+    watch(account, environment, photos)
     # A second run finds a champion, trains on an instance and shifts the traffic under the eyes of alarms.
     run(environment, photos, endpoint_max_count=2, train_on="ec2", margin=1.0)
     second = account.sagemaker.describe_endpoint(EndpointName="shapes")
@@ -105,3 +109,26 @@ def test_the_main_job_needs_no_more_than_its_roles(
     execute(environment, "tests.e2e.one_run", json.dumps(given), "batch_predict")
     tables = account.s3.list_objects_v2(Bucket=BUCKET, Prefix="batch/predict-")["Contents"]
     assert [row["Key"] for row in tables if row["Key"].endswith("/predictions.csv")]
+
+
+def watch(account: Account, environment: dict[str, str], photos: Path) -> None:
+    """Send the endpoint some photos, and have `watch` look at them with the rights of Airflow and of its job."""
+    runtime, files = account.client("sagemaker-runtime"), sorted(photos.glob("*/*.jpg"))[::7]
+    for file in files:
+        runtime.invoke_endpoint(
+            EndpointName="shapes", ContentType="image/jpeg", Body=file.read_bytes(), InferenceId=file.name
+        )
+    prefix = "captures/7d/shapes/"
+
+    def captured() -> int:
+        found = account.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        bodies = (account.s3.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read() for item in found)
+        return sum(body.count(b"\n") for body in bodies)
+
+    eventually(lambda: captured() >= len(files))
+    execute(environment, "tests.e2e.one_run", json.dumps({"endpoint_name": "shapes"}), "watch")
+    for key in ("state.json", "timeline.html"):
+        account.s3.head_object(Bucket=BUCKET, Key=f"watch/shapes/{key}")
+    alarms = account.client("cloudwatch").describe_alarms(AlarmNames=["shapes-drift"])["MetricAlarms"]
+    assert len(alarms) == 1
+    assert account.s3.list_objects_v2(Bucket=BUCKET, Prefix="datasets/shapes/reviews/queue/")["KeyCount"] > 0

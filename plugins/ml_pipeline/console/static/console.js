@@ -32,5 +32,6 @@ document.getElementById('skip').addEventListener('click', (event) => {
   event.preventDefault() // the part behind # names a page here
   document.getElementById('page').focus()
 })
-addEventListener('hashchange', () => { show().then(() => document.getElementById('page').focus({preventScroll: true})) })
+addEventListener('hashchange',
+  () => { show().then(() => document.getElementById('page').focus({preventScroll: true})) })
 show()

@@ -14,7 +14,8 @@ export function h(tag, properties = {}, ...children) {
     if (name.startsWith('on')) element.addEventListener(name.slice(2), value)
     else element.setAttribute(name, value === true ? '' : value)
   }
-  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false))
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined
+    && child !== false))
   return element
 }
 
@@ -30,11 +31,16 @@ export async function ask(path, query = {}, options = {}) {
   } catch {
     throw new Problem('Airflow does not answer: is the api-server up?')
   }
-  if (response.status === 401) throw new Problem('You are logged out: log in to Airflow and reload this page.')
+  if (response.status === 401) {
+    throw new Problem('You are logged out: log in to Airflow and reload this page.')
+  }
   if (response.ok && response.headers.get('Content-Type') === 'image/png') return response.blob()
   const body = await response.json().catch(() => ({}))
   if (response.ok) return body
-  if (response.status === 403) throw new Problem('You may look, but not change anything: ask for the permission to edit train_and_deploy.')
+  if (response.status === 403) {
+    throw new Problem('You may look, but not change anything: '
+      + 'ask for the permission to edit train_and_deploy.')
+  }
   throw new Problem(typeof body.detail === 'string' ? body.detail : `the server answers ${response.status}`)
 }
 
@@ -52,12 +58,16 @@ export const post = (path, query, document) => ask(path, query,
 /** Start a DAG as the user, through Airflow's own API with its own permissions. */
 export async function start(dag, conf) {
   const response = await fetch(new URL(`api/v2/dags/${dag}/dagRuns`, airflow), {
-    method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify({logical_date: null, conf}),
+    method: 'POST', headers: {'Content-Type': 'application/json'},
+    body: JSON.stringify({logical_date: null, conf}),
   })
   const body = await response.json().catch(() => ({}))
-  if (response.status === 403) throw new Problem(`You may not start ${dag}: ask for the permission to run it.`)
+  if (response.status === 403) {
+    throw new Problem(`You may not start ${dag}: ask for the permission to run it.`)
+  }
   if (response.status === 404) throw new Problem(`There is no DAG ${dag}.`)
-  if (!response.ok) throw new Problem(typeof body.detail === 'string' ? body.detail : JSON.stringify(body.detail ?? body))
+  if (!response.ok) throw new Problem(typeof body.detail === 'string' ? body.detail
+    : JSON.stringify(body.detail ?? body))
   return body
 }
 
@@ -68,10 +78,12 @@ export const percent = (value, digits = 1) => known(value) ? `${(100 * value).to
 export const number = (value, digits = 2) => known(value)
   ? Number(value).toLocaleString('en', {maximumFractionDigits: digits}) : '–'
 export const usd = (value) => !known(value) ? '–'
-  : value > 0 && value < 0.01 ? 'under 1 ¢' : `$${Number(value).toLocaleString('en', {minimumFractionDigits: 2, maximumFractionDigits: 2})}`
+  : value > 0 && value < 0.01 ? 'under 1 ¢'
+  : `$${Number(value).toLocaleString('en', {minimumFractionDigits: 2, maximumFractionDigits: 2})}`
 export const when = (time) => time
   ? new Date(time).toLocaleString('en-GB', {dateStyle: 'medium', timeStyle: 'short'}) : '–'
-export const day = (time) => h('span', {class: 'day'}, time ? new Date(time).toLocaleDateString('en-GB', {dateStyle: 'medium'}) : '–')
+export const day = (time) =>
+  h('span', {class: 'day'}, time ? new Date(time).toLocaleDateString('en-GB', {dateStyle: 'medium'}) : '–')
 export const megabytes = (bytes) => known(bytes) ? `${number(bytes / 1e6, 1)} MB` : '–'
 export const readable = (name) => String(name).replaceAll('_', ' ')
 export const span = (seconds) => !known(seconds) ? '–' : seconds < 90 ? `${Math.round(seconds)} s`
@@ -83,11 +95,14 @@ export const interval = (figures) => figures?.interval
 
 // Parts of a page
 
-export const missing = (text) => h('p', {class: 'missing', role: 'status'}, String(text ?? '').replace(/^./, (first) => first.toUpperCase()))
+export const missing = (text) => h('p', {class: 'missing', role: 'status'},
+  String(text ?? '').replace(/^./, (first) => first.toUpperCase()))
 export const badge = (text, look = 'plain') => h('span', {class: `badge ${look}`}, text)
-export const card = (title, ...content) => h('section', {class: 'card'}, title ? h('h3', {}, title) : null, content)
-export const tiles = (...entries) => h('dl', {class: 'tiles'}, entries.filter(Boolean).map(([name, value, remark]) =>
-  h('div', {}, h('dt', {}, name), h('dd', {}, value, remark ? h('small', {}, remark) : null))))
+export const card = (title, ...content) => h('section', {class: 'card'}, title ? h('h3', {}, title) : null,
+  content)
+export const tiles = (...entries) =>
+  h('dl', {class: 'tiles'}, entries.filter(Boolean).map(([name, value, remark]) =>
+    h('div', {}, h('dt', {}, name), h('dd', {}, value, remark ? h('small', {}, remark) : null))))
 export const heading = (title, remark, ...more) => h('div', {class: 'heading'},
   h('div', {}, h('h1', {}, title), remark ? h('p', {class: 'soft'}, remark) : null), more)
 export const picker = (title, options, chosen, choose) => h('label', {}, title,
@@ -112,11 +127,13 @@ export function table(caption, columns, rows) {
   const named = columns.map((name) => name.replace('#', ''))
   const look = (at) => columns[at].startsWith('#') ? 'number' : null
   const cell = (content, at) => at === 0
-    ? h('th', {scope: 'row', class: look(at)}, content) : h('td', {class: look(at), 'data-name': named[at]}, content)
+    ? h('th', {scope: 'row', class: look(at)}, content)
+    : h('td', {class: look(at), 'data-name': named[at]}, content)
   const heads = named.map((name, at) => name
     ? h('th', {scope: 'col', class: look(at)}, name) : h('td', {}))
   return h('div', {class: 'card scroll', tabindex: '0', role: 'region', 'aria-label': caption},
-    h('table', {}, h('thead', {}, h('tr', {}, heads)), h('tbody', {}, rows.map((row) => h('tr', {}, row.map(cell))))))
+    h('table', {}, h('thead', {}, h('tr', {}, heads)),
+      h('tbody', {}, rows.map((row) => h('tr', {}, row.map(cell))))))
 }
 
 /** A part of a page that loads by itself: what is missing is said there, and the rest is shown. */
@@ -132,8 +149,10 @@ export function part(load) {
 export function pager(page, go) {
   const last = Math.min(page.offset + page.page, page.total)
   return h('div', {class: 'row'},
-    h('button', {disabled: page.offset === 0, onclick: () => go(Math.max(0, page.offset - page.page))}, 'Earlier'),
-    h('span', {class: 'soft'}, page.total ? `${number(page.offset + 1)} to ${number(last)} of ${number(page.total)}` : 'none'),
+    h('button', {disabled: page.offset === 0, onclick: () => go(Math.max(0, page.offset - page.page))},
+      'Earlier'),
+    h('span', {class: 'soft'},
+      page.total ? `${number(page.offset + 1)} to ${number(last)} of ${number(page.total)}` : 'none'),
     h('button', {disabled: last >= page.total, onclick: () => go(page.offset + page.page)}, 'Later'))
 }
 
@@ -147,7 +166,8 @@ export function picture(name, sha256, alt, pictured = true) {
 }
 
 /** A card of its own width: on a phone it is moved sideways, with fingers or arrow keys. */
-export const wide = (title, ...content) => h('div', {class: 'card scroll', tabindex: '0', role: 'region', 'aria-label': title}, content)
+export const wide = (title, ...content) =>
+  h('div', {class: 'card scroll', tabindex: '0', role: 'region', 'aria-label': title}, content)
 
 // Charts
 
@@ -175,9 +195,10 @@ export function lines(title, series, format = (value) => number(value), place = 
     h('circle', {class: `dot ${one.style ?? ''}`, cx: at(point)[0], cy: at(point)[1], r: 2.5}))
   const names = series.filter((one) => one.name)
   return [h('svg', {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': title},
-    (format(y1) === format((y0 + y1) / 2) ? [y0, y1] : [y0, (y0 + y1) / 2, y1]).map(rule), ends, series.map((one) => [path(one), dots(one)])),
-  names.length > 1 ? h('p', {class: 'legend'}, names.map((one) =>
-    h('span', {class: one.style ?? 'first'}, one.name))) : null]
+    (format(y1) === format((y0 + y1) / 2) ? [y0, y1] : [y0, (y0 + y1) / 2, y1]).map(rule), ends,
+    series.map((one) => [path(one), dots(one)])),
+    names.length > 1 ? h('p', {class: 'legend'}, names.map((one) =>
+      h('span', {class: one.style ?? 'first'}, one.name))) : null]
 }
 
 /** An estimate with its interval on a scale that all rows share. */
@@ -193,10 +214,12 @@ export function whisker(value, low, high, [from, until]) {
 export function timeline(title, rows) {
   const begun = rows.filter((row) => row.from)
   if (!begun.length) return h('p', {class: 'soft'}, 'Nothing has started yet.')
-  const first = Math.min(...begun.map((row) => row.from)), last = Math.max(...begun.map((row) => row.until), first + 1000)
+  const first = Math.min(...begun.map((row) => row.from)),
+    last = Math.max(...begun.map((row) => row.until), first + 1000)
   const at = (time) => 190 + (time - first) / (last - first) * 700
   const step = 24
-  return h('svg', {viewBox: `0 0 1000 ${begun.length * step + 6}`, role: 'img', 'aria-label': title, class: 'wide'},
+  return h('svg', {viewBox: `0 0 1000 ${begun.length * step + 6}`, role: 'img', 'aria-label': title,
+    class: 'wide'},
     begun.map((row, place) => [
       h('text', {x: 182, y: place * step + 17, 'text-anchor': 'end'}, row.name),
       h('line', {class: 'grid', x1: 190, x2: 890, y1: place * step + 13, y2: place * step + 13}),
