@@ -97,6 +97,7 @@ def test_the_console_shows_the_run_in_a_browser(laptop, first_run):
         f"try/{endpoint}": "Drop a photo here",
     }
     with chromium() as browser, opened(browser, headers) as page:
+        in_airflows_frame(browser, settings.airflow_url, headers["Authorization"].split()[1])
         for part, text in shown.items():
             visit(page, address, part)
             page.locator("main", has_text=text).wait_for()
@@ -113,6 +114,20 @@ def test_the_console_shows_the_run_in_a_browser(laptop, first_run):
         if page.locator(".photos li").count():
             page.get_by_role("button", name="open the photo").first.click()
             page.get_by_text("The model answered").wait_for()
+
+
+def in_airflows_frame(browser, airflow_url, token):
+    """The console where Airflow shows it: the reports of a run open there, though the frame forbids windows."""
+    with opened(browser, {}) as page:
+        page.context.add_cookies([{"name": "_token", "value": token, "url": airflow_url}])
+        page.goto(f"{airflow_url}/plugin/ml-pipeline")
+        frame = page.frame_locator("iframe")
+        for name in ("Data report", "Evaluation report"):
+            frame.get_by_role("link", name="Runs", exact=True).click()
+            frame.locator("tbody a").first.click()
+            frame.get_by_role("link", name=name).click()
+            frame.get_by_role("heading", level=1).get_by_text("eport").wait_for()
+            page.go_back()
 
 
 @pytest.mark.parametrize("language", ["sh", "python"])

@@ -208,7 +208,7 @@ def test_a_rejection_as_fast_as_it_can_be_trains_nothing(watched: Watched) -> No
     assert run_id not in watched.runs("train_and_deploy")
 
 
-def test_auto_asks_nobody_and_ends_as_the_training_does(watched: Watched) -> None:
+def test_auto_asks_no_one_and_ends_as_the_training_does(watched: Watched) -> None:
     conf = proposed(watched, retrain="auto")
     conf["conf"] = {**TRAINING, "budget_usd": 0.0}
     run_id = watched.stage.airflow.trigger("retraining_proposal", conf)

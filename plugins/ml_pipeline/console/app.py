@@ -139,9 +139,9 @@ def run_list(session: SessionDep, offset: Offset = 0) -> Any:
 
 
 @router.get("/api/runs/one", dependencies=[SEE])
-def run_one(session: SessionDep, run_id: RunId) -> Any:
+def run_one(found: StoreDep, session: SessionDep, run_id: RunId) -> Any:
     """Return a run."""
-    return runs.one(session, run_id)
+    return runs.one(found, session, run_id)
 
 
 @router.get("/api/runs/trials", dependencies=[SEE])

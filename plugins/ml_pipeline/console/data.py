@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ PAGE = 60
 # Classes that a page lists, and names in "what changed".
 _CLASSES, _NAMED = 2000, 20
 # 100,000 lines of photos.jsonl have 25 MB.
+_CHUNK = 2**20
 _MOST_BYTES = 512 * 2**20
 
 
@@ -160,8 +161,9 @@ def details(store: Store, name: str, version: str) -> Document:
     document = manifest(store, name, version)
     try:
         report, missing = check(store, name, version), None
+        address = store.address(f"{_check_folder(store, name, version)}data_report.html")
     except Absent as absent:
-        report, missing = None, str(absent)
+        report, address, missing = None, None, str(absent)
     classes = [
         {"name": label, **{split: counts.get(label, 0) for split, counts in document["counts"].items()}}
         for label in document["classes"][:_CLASSES]
@@ -171,6 +173,7 @@ def details(store: Store, name: str, version: str) -> Document:
         "class_counts": classes,
         "rejects": document.get("rejected", [])[:500],
         "check": report,
+        "report_url": address,
         "check_missing": missing,
     }
 
@@ -189,7 +192,7 @@ def check(store: Store, name: str, version: str) -> Document:
 
 def _check_folder(store: Store, name: str, version: str) -> str:
     uri = store.settings.s3(f"datasets/{name}/versions/{version}/check/")
-    embedders = store.folders(uri)
+    embedders = store.brief(("check folder", uri), lambda: store.folders(uri))
     if not embedders:
         raise Absent("the data of this version was not checked yet: check_data does it")
     return f"{uri}{embedders[-1]}/"
@@ -260,15 +263,16 @@ def rows(store: Store, name: str, version: str) -> list[Photo]:
     folder = store.settings.s3(f"datasets/{name}/versions/{version}/")
 
     def read() -> list[Photo]:
-        lines = store.bytes_at(f"{folder}photos.jsonl", _MOST_BYTES)
-        return list(_photos(lines, _paths(store, f"{folder}looks.jsonl.gz")))
+        paths = _paths(store, f"{folder}looks.jsonl.gz")
+        lines = store.stream(f"{folder}photos.jsonl", _MOST_BYTES).iter_lines(_CHUNK)
+        return list(_photos(lines, paths))
 
     return store.table(("photos", folder), read)
 
 
-def _photos(data: bytes, paths: Mapping[str, str]) -> Iterator[Photo]:
+def _photos(lines: Iterable[bytes], paths: Mapping[str, str]) -> Iterator[Photo]:
     interned: dict[str, str] = {}
-    for line in data.splitlines():
+    for line in lines:
         row = json.loads(line)
         label, split, sha256 = row["class"], row["split"], row["sha256"]
         yield Photo(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import log_tail
 from ml_pipeline.aws.jobs import JobKind
-from ml_pipeline.aws.s3 import presigned
 from ml_pipeline.console.access import MAIN_DAG
 from ml_pipeline.console.store import Absent, Store
 from ml_pipeline.requests.tuning import trial_row
@@ -49,7 +48,7 @@ def listed(session: Session, offset: int = 0) -> Document:
     return {"runs": rows, "total": total, "offset": offset, "page": PAGE}
 
 
-def one(session: Session, run_id: str) -> Document:
+def one(store: Store, session: Session, run_id: str) -> Document:
     """Return a run with its tasks and their results.
 
     Raises:
@@ -83,7 +82,7 @@ def one(session: Session, run_id: str) -> Document:
                 tasks, key=lambda task: (task.start_date is None, task.start_date, task.task_id)
             )
         ],
-        "results": {name: _signed(value) for name, value in results.items() if name != "tune"},
+        "results": {name: _with_report(store, value) for name, value in results.items() if name != "tune"},
         "search": _search(results.get("tune")),
     }
 
@@ -227,12 +226,11 @@ def _outcome(results: Document) -> Document:
     }
 
 
-def _signed(value: Any) -> Any:
-    """Return a result; the signature of a report's address is renewed, because it has an end."""
-    url = value.get("report_url", "") if isinstance(value, dict) else ""
-    if "X-Amz-Signature=" not in url:
+def _with_report(store: Store, value: Any) -> Any:
+    """Return a result with a fresh address of its report: the task's has an end."""
+    if not isinstance(value, dict) or "report_uri" not in value:
         return value
-    return {**value, "report_url": presigned(url.partition("?")[0])}
+    return {**value, "report_url": store.address(value["report_uri"])}
 
 
 def _search(tuned: Document | None) -> Document | None:

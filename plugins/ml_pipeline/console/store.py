@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from cachetools import LRUCache, TTLCache
 
@@ -25,7 +26,9 @@ _TABLES = 8
 # Lists that other people change meanwhile.
 _BRIEF_SECONDS = 5.0
 _CLIENT_SECONDS = 900.0
-_READERS = 16
+# Side by side, because each waits for S3; few, because each holds a parsed document of some MB.
+_READERS = 4
+_ADDRESS_SECONDS = 3600
 MAX_BYTES = 64 * 2**20
 
 
@@ -86,19 +89,30 @@ class Store:
         Raises:
             Absent: There is none, or it is larger than `limit`.
         """
-        response = self._object(uri)
-        if response["ContentLength"] > limit:
-            raise Absent(f"{uri} has {response['ContentLength']:,} bytes: too large to show")
-        body: bytes = response["Body"].read()
+        body: bytes = self.stream(uri, limit).read()
         return body
 
-    def stream(self, uri: str) -> Any:
-        """Open an object of any size for reading.
+    def stream(self, uri: str, limit: int | None = None) -> Any:
+        """Open an object for reading.
 
         Raises:
-            Absent: There is none.
+            Absent: There is none, or it is larger than `limit`.
         """
-        return self._object(uri)["Body"]
+        response = self._object(uri)
+        if limit is not None and response["ContentLength"] > limit:
+            raise Absent(f"{uri} has {response['ContentLength']:,} bytes: too large to show")
+        return response["Body"]
+
+    def address(self, uri: str) -> str:
+        """Return an address under which a browser shows a page, also in a frame: AWS's own pages refuse frames."""
+        bucket, key = objects.split_uri(uri)
+        if self.settings.local:
+            return objects.presigned(f"{self.settings.local_aws_public_url}/{bucket}/{quote(key)}")
+        wanted = {"Bucket": bucket, "Key": key, "ResponseContentType": "text/html"}
+        address = self.client("s3").generate_presigned_url(
+            "get_object", Params=wanted, ExpiresIn=_ADDRESS_SECONDS
+        )
+        return str(address)
 
     def size(self, uri: str) -> int | None:
         """Return the bytes of an object; None where it is gone."""

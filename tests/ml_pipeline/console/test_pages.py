@@ -74,6 +74,7 @@ def test_a_version_with_its_findings(console: Console) -> None:
     assert found["photos"] == 4
     assert found["rejects"] == [{"path": EVIL, "reason": "empty file"}]
     assert found["check"]["suspects"]["count"] == 1
+    assert "/check/e1/data_report.html?response-content-type=text%2Fhtml" in found["report_url"]
 
 
 def test_an_unchecked_version_shows_the_rest(console: Console) -> None:

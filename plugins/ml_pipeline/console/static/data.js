@@ -1,8 +1,7 @@
 // Data: versions of a data set, what was found in them, their photos, corrections of labels.
 
-import {ask, attempt, card, h, heading, link, message, missing, number, pager, part, percent, picker, post,
-  readable, table,
-  tiles, to} from './elements.js'
+import {ask, attempt, card, h, heading, link, message, missing, number, outside, pager, part, percent, picker,
+  post, readable, table, tiles, to} from './elements.js'
 import {FINDINGS, photoCard, photoDetail} from './shared.js'
 
 export async function dataPage([name, version, word, model, label, prediction]) {
@@ -47,7 +46,8 @@ async function oneVersion(name, version, filter) {
   const check = found.check
   return [h('div', {class: 'heading'},
     h('div', {}, h('h1', {}, readable(name)), h('p', {class: 'soft'}, 'version ', h('code', {}, version))),
-    link(['review', name], 'Review suspects', 'button')),
+    h('div', {class: 'row'}, outside(found.report_url, 'Data report'),
+      link(['review', name], 'Review suspects', 'button'))),
     tiles(['Photos', number(found.photos),
       Object.entries(found.counts).map(([split, count]) => `${number(count)} ${split}`).join(', ')],
       ['Classes', number(found.classes)], ['Left out', number(found.rejected), 'files that are no photos'],

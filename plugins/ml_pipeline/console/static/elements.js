@@ -90,6 +90,9 @@ export const span = (seconds) => !known(seconds) ? '–' : seconds < 90 ? `${Mat
   : seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`
 export const to = (hash) => `#/${hash.map(encodeURIComponent).join('/')}`
 export const link = (hash, text, look = null) => h('a', {href: to(hash), class: look}, text)
+// Airflow's frame lets nothing open a window: there, a page from elsewhere takes the place of this one.
+export const outside = (url, text) => url ? h('a', {href: url, class: 'button', rel: 'noopener',
+  target: window.top === window ? '_blank' : null}, text) : null
 export const interval = (figures) => figures?.interval
   ? `${percent(figures.interval.low)} to ${percent(figures.interval.high)}` : null
 

@@ -1,8 +1,7 @@
 // Endpoints: what serves, its traffic, cost and drift; and one photo tried by hand.
 
 import {ask, badge, card, h, heading, lines, link, missing, number, part, percent, picker, readable, table,
-  tiles, to, usd,
-  when} from './elements.js'
+  tiles, to, usd, when} from './elements.js'
 
 const LOOKS = {InService: 'good', Failed: 'bad', OutOfService: 'bad', Updating: 'warn', Creating: 'warn',
   RollingBack: 'warn'}

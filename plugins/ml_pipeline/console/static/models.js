@@ -1,8 +1,7 @@
 // Models: the versions of a data set's classifier, two of them compared, and what one mixes up.
 
 import {address, ask, attempt, badge, card, day, h, heading, interval, link, megabytes, message, missing,
-  number, part,
-  percent, picker, readable, start, table, tiles, to, usd, when, whisker} from './elements.js'
+  number, part, percent, picker, readable, start, table, tiles, to, usd, when, whisker} from './elements.js'
 import {curves, photoCard} from './shared.js'
 
 const FILES = ['model.onnx', 'model.int8.onnx', 'labels.txt', 'transform.json', 'model.safetensors',

@@ -1,7 +1,7 @@
 // Review: one photo at a time, one key each; two people may do it at once.
 
-import {ask, h, heading, link, message, missing, number, percent, picker, picture, post, readable,
-  to} from './elements.js'
+import {ask, h, heading, link, message, missing, number, percent, picker, picture, post, readable, to} from
+  './elements.js'
 
 const WHY = {uncertain: 'The model was not sure.', unknown: 'It looks like no class of the data set.',
   suspect: 'Its label is probably wrong.'}

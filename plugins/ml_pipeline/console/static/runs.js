@@ -1,8 +1,7 @@
 // Runs: the list, and one run while it happens: tasks, trials, learning curves, log, plan against bill.
 
-import {ask, badge, card, h, heading, link, missing, number, pager, part, percent, readable, span, table,
-  tiles, timeline,
-  usd, when, wide} from './elements.js'
+import {ask, badge, card, h, heading, link, missing, number, outside, pager, part, percent, readable, span,
+  table, tiles, timeline, usd, when, wide} from './elements.js'
 import {curves} from './shared.js'
 
 const STATES = {success: ['done', 'good'], failed: ['failed', 'bad'], running: ['running', 'warn'],
@@ -59,8 +58,6 @@ async function oneRun(run_id) {
 function summary(run, log) {
   const results = run.results, checked = results.check_data, evaluated = results.evaluate
   const plan = results.plan, bill = results.bill ?? results.report, now = Date.now()
-  const report = (url, words) => url ? h('a', {href: url, target: '_blank', rel: 'noopener', class: 'button'},
-    words) : null
   const timed = run.tasks.map((task) =>
     ({name: readable(task.id), from: task.start ? Date.parse(task.start) : null,
       until: task.end ? Date.parse(task.end) : now, look: task.state,
@@ -70,8 +67,8 @@ function summary(run, log) {
     h('div', {}, h('h1', {}, run.dataset ? `Run on ${readable(run.dataset)}` : 'Run'),
       h('p', {class: 'soft'}, state(run.state),
         ` ${when(run.start)}${run.by ? ` by ${run.by}` : ''} · ${run.run_id}`)),
-    h('div', {class: 'row'}, report(evaluated?.report_url, 'Evaluation report'),
-      report(checked?.report_url, 'Data report'))),
+    h('div', {class: 'row'}, outside(evaluated?.report_url, 'Evaluation report'),
+      outside(checked?.report_url, 'Data report'))),
     tiles(run.dataset ? ['Data set', link(['data', run.dataset, run.version], run.dataset),
       `version ${String(run.version).slice(0, 8)}`] : null,
       evaluated ? ['Accuracy', percent(evaluated.accuracy), `${number(evaluated.photos)} test photos`] : null,

@@ -1,7 +1,7 @@
 // What several pages show: photos with their detail, and learning curves.
 
-import {ask, attempt, h, lines, message, missing, number, percent, picture, post,
-  readable} from './elements.js'
+import {ask, attempt, h, lines, message, missing, number, percent, picture, post, readable} from
+  './elements.js'
 
 export const FINDINGS = {suspect: 'suspected label', near_duplicate: 'near-duplicate', blurred: 'blurred',
   dark: 'dark',
