@@ -61,7 +61,7 @@ with DAG(
             architecture=p("architecture"),
             views=p("views"),
             force=p("force"),
-            instance_type=p("embed_instance_type"),
+            instance_type=docs.machine("embed_instance_type"),
             instance_count=p("embed_instance_count"),
             inlets=[assets.DATASETS],
         )
@@ -70,7 +70,7 @@ with DAG(
             dataset=dataset,
             embeddings=embed.output,
             max_suspect_share=p("max_suspect_share"),
-            instance_type=p("embed_instance_type"),
+            instance_type=docs.machine("embed_instance_type"),
         )
     material = {"dataset": dataset, "weights": pretrained, "embeddings": embed.output, "recipe": recipe}
     with TaskGroup("model", group_display_name="Model", prefix_group_id=False):
@@ -86,7 +86,7 @@ with DAG(
             patience_trials=p("patience_trials"),
             stop_when_converged=p("stop_when_converged"),
             warm_start=p("warm_start"),
-            instance_type=p("tune_instance_type"),
+            instance_type=docs.machine("tune_instance_type"),
             spot=p("spot"),
             keep_alive=p("keep_alive"),
             max_job_hours=p("max_job_hours"),
@@ -96,7 +96,7 @@ with DAG(
             task_id="train",
             **material,
             tuning=tune.output,
-            instance_type=p("train_instance_type"),
+            instance_type=docs.machine("train_instance_type"),
             instance_count=p("train_instance_count"),
             spot=p("spot"),
             keep_alive=p("keep_alive"),
@@ -104,7 +104,9 @@ with DAG(
         )
         with TaskGroup("ec2", prefix_group_id=True):
             create = CreateInstanceOperator(
-                task_id="create", instance_type=p("train_instance_type"), max_job_hours=p("max_job_hours")
+                task_id="create",
+                instance_type=docs.machine("train_instance_type"),
+                max_job_hours=p("max_job_hours"),
             ).as_setup()
             train_on_ec2 = Ec2TrainingOperator(
                 task_id="train",

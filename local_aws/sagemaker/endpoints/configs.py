@@ -70,11 +70,17 @@ def _check_variants(call: Call, variants: list[Document]) -> None:
             )
         models.RECORDS.get(call.context, call.region, variant["ModelName"])
         serverless = "ServerlessConfig" in variant
-        if serverless == ("InstanceType" in variant):
+        if serverless + ("InstanceType" in variant) + ("InstancePools" in variant) != 1:
             raise validation_error(
-                f"Variant {variant['VariantName']} needs either InstanceType with InitialInstanceCount, or "
-                "ServerlessConfig."
+                f"Variant {variant['VariantName']} needs either InstanceType or InstancePools with "
+                "InitialInstanceCount, or ServerlessConfig."
             )
+        for member in ("InstanceType", "Priority"):
+            values = [pool[member] for pool in variant.get("InstancePools", [])]
+            if len(set(values)) < len(values):
+                raise validation_error(
+                    f"InstancePools of variant {variant['VariantName']} repeat a {member}."
+                )
         memory = variant.get("ServerlessConfig", {}).get("MemorySizeInMB", SERVERLESS_MEMORY[0])
         if memory not in SERVERLESS_MEMORY:
             raise validation_error(

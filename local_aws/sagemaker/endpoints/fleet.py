@@ -13,7 +13,7 @@ from typing import Any
 from local_aws.context import NO_ROLE, Context
 from local_aws.errors import AwsError
 from local_aws.gateway.json_service import Document
-from local_aws.sagemaker.endpoints.variant import Variant, VariantSpec
+from local_aws.sagemaker.endpoints.variant import Variant, VariantSpec, instance_type_of
 from local_aws.sagemaker.models import ROLE
 
 Plan = dict[str, Any]
@@ -28,9 +28,9 @@ def instances(plan: Plan | None) -> Counter[str]:
     if plan is None:
         return found
     for variant in plan["config"]["ProductionVariants"]:
-        if "InstanceType" in variant:
+        if name := instance_type_of(variant):
             count = plan.get("counts", {}).get(variant["VariantName"], variant.get("InitialInstanceCount", 1))
-            found[variant["InstanceType"]] += count
+            found[name] += count
     return found
 
 
@@ -134,4 +134,7 @@ class Fleet:
             summary |= {"CurrentInstanceCount": 0, "DesiredInstanceCount": 0}
         else:
             summary |= {"CurrentInstanceCount": variant.count, "DesiredInstanceCount": variant.desired}
+        if "InstancePools" in document:
+            pool = {"InstanceType": variant.spec.instance_type, "CurrentInstanceCount": variant.count}
+            summary["InstancePools"] = [pool]
         return summary

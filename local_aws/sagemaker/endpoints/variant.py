@@ -54,7 +54,7 @@ class VariantSpec:
         return cls(
             name=document["VariantName"],
             container=container,
-            instance_type=document.get("InstanceType", "ml.m5.xlarge"),
+            instance_type=instance_type_of(document) or "ml.m5.xlarge",
             count=1 if serverless else document.get("InitialInstanceCount", 1),
             weight=document.get("InitialVariantWeight", 1.0),
             startup_seconds=document.get(
@@ -62,6 +62,12 @@ class VariantSpec:
             ),
             serverless_concurrency=serverless["MaxConcurrency"] if serverless else 0,
         )
+
+
+def instance_type_of(document: Document) -> str | None:
+    """Return the instance type of a ProductionVariant, the first of InstancePools; a serverless variant has none."""
+    pools = sorted(document.get("InstancePools", []), key=lambda pool: int(pool["Priority"]))
+    return str(pools[0]["InstanceType"]) if pools else document.get("InstanceType")
 
 
 class Variant:

@@ -19,11 +19,16 @@ exit 127
 
 
 def instance_groups(resources: Document) -> list[tuple[str, str, int]]:
-    """Return (group, instance type, count) of a ResourceConfig; one type makes one `homogeneousCluster`."""
+    """Return (group, instance type, count) of a ResourceConfig; one type makes one `homogeneousCluster`.
+
+    Of InstancePreferences, the first is selected: this machine has capacity for any.
+    """
     groups = resources.get("InstanceGroups")
     if groups:
         return [(g["InstanceGroupName"], g["InstanceType"], g["InstanceCount"]) for g in groups]
-    return [("homogeneousCluster", resources["InstanceType"], resources.get("InstanceCount", 1))]
+    name = resources.get("SelectedInstanceType") or resources["InstanceType"]
+    count = resources.get("SelectedInstanceCount") or resources.get("InstanceCount", 1)
+    return [("homogeneousCluster", name, count)]
 
 
 def install_programs(folder: Path, image: Image) -> None:

@@ -106,6 +106,8 @@ def check_request(context: Context, region: str, params: Document) -> Image:
                 "Member must not be null"
             )
     _check_resources(params["ResourceConfig"])
+    if "InstancePreferences" in params["ResourceConfig"] and params.get("EnableManagedSpotTraining"):
+        raise validation_error("InstancePreferences cannot be given together with EnableManagedSpotTraining.")
     check_stopping(params)
     check_definitions(params["AlgorithmSpecification"].get("MetricDefinitions", []))
     check_channels(params.get("InputDataConfig", []), params["AlgorithmSpecification"]["TrainingInputMode"])
@@ -212,13 +214,30 @@ def _check_resources(resources: Document) -> None:
         for group in resources["InstanceGroups"]:
             _check_count(group["InstanceCount"], f"instance group {group['InstanceGroupName']}")
         return
-    preferences = resources.get("InstancePreferences")
-    if "InstanceType" not in resources and preferences:
-        resources["InstanceType"] = preferences[0]["InstanceType"]
-        resources.setdefault("InstanceCount", preferences[0].get("InstanceCount", 1))
+    if "InstancePreferences" in resources:
+        _select(resources)
+        return
     if "InstanceType" not in resources or "InstanceCount" not in resources:
         raise validation_error("InstanceType and InstanceCount must be given in ResourceConfig.")
     _check_count(resources["InstanceCount"], "ResourceConfig")
+
+
+def _select(resources: Document) -> None:
+    """Check InstancePreferences and write the selected instances: the first, for which this machine has capacity."""
+    preferences = resources["InstancePreferences"]
+    types = [preference["InstanceType"] for preference in preferences]
+    if "InstanceType" in resources or len(set(types)) < len(types):
+        raise validation_error(
+            "InstancePreferences must name each instance type once, and cannot be given together with InstanceType."
+        )
+    counts = [preference["InstanceCount"] for preference in preferences if "InstanceCount" in preference]
+    if len(counts) != (0 if "InstanceCount" in resources else len(preferences)):
+        raise validation_error(
+            "Give InstanceCount for every one of InstancePreferences, or once in ResourceConfig."
+        )
+    count = counts[0] if counts else resources["InstanceCount"]
+    _check_count(count, "ResourceConfig")
+    resources |= {"SelectedInstanceType": types[0], "SelectedInstanceCount": count}
 
 
 def _check_count(count: int, where: str) -> None:

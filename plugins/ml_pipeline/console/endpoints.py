@@ -13,6 +13,7 @@ from ml_pipeline.console.store import Absent, Store
 from ml_pipeline.costs.prices import Prices
 from ml_pipeline.deployment import scaling
 from ml_pipeline.deployment.smoke_test import TEST_MARK
+from ml_pipeline.requests import preferences
 from ml_pipeline.requests.types import Document
 from ml_pipeline.watching import state as memory
 from ml_pipeline.watching.state import WatchError
@@ -61,14 +62,14 @@ def one(store: Store, name: str, hours: float) -> Document:
     config = store.client("sagemaker").describe_endpoint_config(EndpointConfigName=live["EndpointConfigName"])
     variants = [_variant(variant) for variant in live.get("ProductionVariants", [])]
     machines = {
-        variant["VariantName"]: variant.get("InstanceType") for variant in config["ProductionVariants"]
+        variant["VariantName"]: preferences.in_variant(variant) for variant in config["ProductionVariants"]
     }
     prices = Prices.load(store.settings)
     per_hour = 0.0
     for variant in variants:
         variant["instance_type"] = machines.get(variant["name"])
-        usd = prices.sagemaker.get(variant["instance_type"] or "")
-        per_hour += (usd or 0.0) * (variant["instances"] or 0)
+        usd = prices.usd(variant["instance_type"] or "ml.", 3600, variant["instances"] or 0)
+        per_hour += usd or 0.0
     pending = live.get("PendingDeploymentSummary", {}).get("EndpointConfigName")
     alive = datetime.now(UTC) - live["CreationTime"]
     return {

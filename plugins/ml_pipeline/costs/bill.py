@@ -11,6 +11,7 @@ from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.costs import rates
 from ml_pipeline.costs.prices import Prices
 from ml_pipeline.costs.rates import Rate
+from ml_pipeline.requests import preferences
 from ml_pipeline.requests.types import Bill, BillLine, Document, Params, Planned
 from ml_pipeline.settings import Settings
 
@@ -110,8 +111,7 @@ def job_line(step: str, kind: JobKind, description: Document, prices: Prices) ->
     return _line(
         step,
         description[kind.calls.name],
-        resources["InstanceType"],
-        resources["InstanceCount"],
+        *preferences.used(resources),
         seconds,
         prices,
     )
@@ -125,8 +125,7 @@ def tuning_line(client: Client, tune: Mapping[str, Any], prices: Prices) -> Bill
         return job_line("tune", JobKind.TRAINING, packed, prices)
     description = jobs.describe(client, JobKind.TUNING, name) or {}
     resources = description["TrainingJobDefinition"]["ResourceConfig"]
-    machine, count = resources["InstanceType"], resources["InstanceCount"]
-    return _line("tune", name, machine, count, tune["trial_seconds"], prices)
+    return _line("tune", name, *preferences.used(resources), tune["trial_seconds"], prices)
 
 
 def _line(

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from ml_pipeline.aws import images
 from ml_pipeline.aws.clients import Client
-from ml_pipeline.requests import packed
+from ml_pipeline.costs import machines
+from ml_pipeline.requests import packed, preferences
 from ml_pipeline.requests.endpoint import Serving
 from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.recipe import Recipe
@@ -74,19 +75,29 @@ def check_machines(params: Params, sagemaker: Client, ec2: Client = None) -> Non
         _check_machine(name, params[name], sagemaker, shape)
     machine = params["train_instance_type"]
     if params["train_on"] == "ec2":
+        if "," in machine:
+            raise ValueError(f"train_instance_type={machine}: EC2 takes one instance type; choose one")
         _check_machine("train_instance_type", machine.removeprefix("ml."), ec2, "InstanceType")
     else:
         _check_machine("train_instance_type", machine, sagemaker, "TrainingInstanceType")
 
 
 def _check_machine(name: str, machine: str, client: Client, shape: str) -> None:
+    if machine == machines.AUTO:
+        return
+    types = preferences.split(machine)
+    if len(set(types)) < len(types) or len(types) > preferences.LIMIT:
+        raise ValueError(f"{name}={machine}: choose up to {preferences.LIMIT} different instance types")
+    if len({images.has_gpu(each) for each in types}) > 1:
+        raise ValueError(f"{name}={machine}: choose all with a GPU or all without; they run the same image")
     known: Sequence[str] = client.meta.service_model.shape_for(shape).enum
-    if machine not in known:
-        service = "EC2" if shape == "InstanceType" else "SageMaker"
-        raise ValueError(
-            f"{name}={machine}: {service} has no such instance type{_hint(machine, known)}; for one that AWS added "
-            "lately, update boto3"
-        )
+    for each in types:
+        if each not in known:
+            service = "EC2" if shape == "InstanceType" else "SageMaker"
+            raise ValueError(
+                f"{name}={each}: {service} has no such instance type{_hint(each, known)}; for one that AWS added "
+                "lately, update boto3"
+            )
 
 
 def _hint(name: str, known: Sequence[str]) -> str:

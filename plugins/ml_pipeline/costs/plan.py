@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.costs import checks as combinations
-from ml_pipeline.costs import rates
+from ml_pipeline.costs import machines, rates
 from ml_pipeline.costs.prices import PriceError, Prices, no_price
 from ml_pipeline.costs.rates import Rate
 from ml_pipeline.dataset.photos import count_photos
@@ -82,6 +82,7 @@ def make(
         HyperparameterError: `hyperparameters` or `ranges` do not suit the strategy.
         ValueError: There are no photos at `data`, or params are incompatible.
     """
+    given, params = params, {**params, **machines.of_strategy(params)}
     combinations.check(params, settings)
     photos = count_photos(params["data"], s3)
     if not photos:
@@ -91,6 +92,9 @@ def make(
     prices = Prices.load(settings)
     # Rates measured on this machine do not apply to the instances of the estimate.
     measured = [] if settings.local else rates.load(s3, settings)
+    speed = _speed(params["architecture"], prices, measured)
+    embedded = photos * (TRAIN_SHARE * int(params["views"]) + VALID_SHARE + TEST_SHARE)
+    params.update(machines.of_embedding(params, embedded, prices, speed))
     steps = estimate(params, photos, prices, measured)
     check_time(steps, float(params["max_job_hours"]))
     total = round(sum(step.usd or 0.0 for step in steps), 4)
@@ -103,10 +107,11 @@ def make(
         "replaces": replaces,
         "estimate_usd": total,
         "steps": [cast(PlannedStep, asdict(step)) for step in steps],
+        "machines": {name: params[name] for name in machines.NAMES},
         "photos": photos,
         "endpoint_usd_per_hour": hourly,
         "endpoints": [priced(endpoint, prices) for endpoint in endpoints],
-        "out_of_use": combinations.out_of_use(params, defaults),
+        "out_of_use": combinations.out_of_use(given, defaults),
         "note": note(prices, steps, hourly, captured(params, prices)),
     }
 
@@ -160,15 +165,7 @@ def estimate(params: Params, photos: int, prices: Prices, measured: Sequence[Rat
         prices: Prices in USD, and the assumed rates.
         measured: Rates that jobs recorded; without one, the assumption of prices.toml counts.
     """
-    known = {
-        (rate.work, rate.instance_type): rate.photos_per_second
-        for rate in measured
-        if rate.architecture == params["architecture"]
-    }
-
-    def seconds(work: str, machine: str, amount: float) -> float:
-        return amount / (known.get((work, machine)) or prices.assumed_rate(work, machine))
-
+    seconds = _speed(params["architecture"], prices, measured)
     recipe = Recipe.of(params)
     train, valid, test = (photos * share for share in (TRAIN_SHARE, VALID_SHARE, TEST_SHARE))
     epochs, views = int(hyperparameters.resolve(recipe.fixed)["epochs"]), int(params["views"])
@@ -241,6 +238,20 @@ def check_budget(total: float, budget: float | None, steps: Sequence[Step]) -> N
         f"is {largest.step} on {largest.instance_count} x {largest.instance_type} (${largest.usd:.2f}): raise the "
         "budget, or choose fewer trials, tune_mode=packed or a smaller instance"
     )
+
+
+def _speed(architecture: str, prices: Prices, measured: Sequence[Rate]) -> Callable[[str, str, float], float]:
+    """Return the seconds that an instance type needs for an amount of a kind of work, as a function of the three."""
+    known = {
+        (rate.work, rate.instance_type): rate.photos_per_second
+        for rate in measured
+        if rate.architecture == architecture
+    }
+
+    def seconds(work: str, machine: str, amount: float) -> float:
+        return amount / (known.get((work, machine)) or prices.assumed_rate(work, machine))
+
+    return seconds
 
 
 def _step(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_pipeline.aws.images import has_gpu
+from ml_pipeline.requests import preferences
 from ml_pipeline.settings import Settings
 
 TABLE = Path(__file__).with_name("prices.toml")
@@ -52,14 +53,14 @@ class Prices:
         )
 
     def hourly(self, instance_type: str) -> float:
-        """Return USD per hour: SageMaker's price for "ml.*", EC2's otherwise.
+        """Return USD per hour: SageMaker's price for "ml.*", EC2's otherwise; of several types, the highest.
 
         Raises:
             PriceError: No list has that type.
         """
         if not self._known(instance_type):
             raise PriceError(no_price(instance_type))
-        return float(self._list(instance_type)[instance_type])
+        return max(float(self._list(name)[name]) for name in preferences.split(instance_type))
 
     def usd(
         self, instance_type: str, seconds: float, instance_count: int = 1, spot: bool = False
@@ -75,7 +76,7 @@ class Prices:
         return float(self.assumed["rates"]["gpu" if has_gpu(instance_type) else "cpu"][work])
 
     def _known(self, instance_type: str) -> bool:
-        return instance_type in self._list(instance_type)
+        return all(name in self._list(name) for name in preferences.split(instance_type))
 
     def _list(self, instance_type: str) -> Mapping[str, float]:
         return self.sagemaker if instance_type.startswith("ml.") else self.ec2

@@ -40,5 +40,12 @@ Set `ML_PIPELINE_DEFAULTS` for scheduled runs, and `ML_PIPELINE_QUEUE_URL` to st
 
 # `plan` settles the endpoint of a run that names none. A run that began before an upgrade has no name from it.
 ENDPOINT = "{{ params.endpoint_name or (ti.xcom_pull(task_ids='plan') or {}).get('endpoint_name') or '' }}"
+
+
+def machine(param: str) -> str:
+    """Return the template of the instance type that `plan` chose for a param; a run of an older release has its own."""
+    return f"{{{{ (ti.xcom_pull(task_ids='plan') or {{}}).get('machines', params)['{param}'] }}}}"
+
+
 # A person has to approve what replaces another data set's model.
 APPROVAL = "{{ 'human' if (ti.xcom_pull(task_ids='plan') or {}).get('replaces') else params.approval }}"

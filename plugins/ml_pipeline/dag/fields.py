@@ -7,6 +7,8 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from ml_pipeline.requests import preferences
+
 
 def field(default: Any, kind: str, title: str, use: str = "", **schema: Any) -> Param:
     """Make a param of a JSON type; its default is None where it may stay empty."""
@@ -41,9 +43,14 @@ def choice(default: StrEnum, title: str, use: str) -> Param:
     return text(default.value, title, use, enum=[each.value for each in type(default)])
 
 
-def machine(default: str, title: str, use: str = "") -> Param:
-    """Make a field for a type of SageMaker instance."""
-    return text(default, title, use, pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
+_MACHINE = r"ml\.[a-z0-9-]+\.[a-z0-9]+"
+
+
+def machine(default: str, title: str, use: str = "", *, several: bool = False) -> Param:
+    """Make a field for a type of SageMaker instance, or `several` in order of preference; "auto" where it may be."""
+    more = rf"(, ?{_MACHINE}){{0,{preferences.LIMIT - 1}}}" if several else ""
+    auto = "auto|" if default == "auto" else ""
+    return text(default, title, use, pattern=rf"^({auto}{_MACHINE}{more})$")
 
 
 def _bounds(low: float, high: float | None) -> dict[str, float]:

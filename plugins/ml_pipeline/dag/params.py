@@ -19,7 +19,7 @@ def train_and_deploy() -> dict[str, Param]:
         sections.photos,
         sections.model,
         sections.search,
-        sections.machines,
+        sections.instances,
         sections.service,
         sections.run,
     )

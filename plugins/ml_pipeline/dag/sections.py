@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from airflow.sdk import Param
 
+from ml_pipeline.costs import machines
 from ml_pipeline.dag.fields import choice, field, integer, machine, number, switch, text
 from ml_pipeline.registry.approval import Approval
 from ml_pipeline.registry.gate import Burden
@@ -164,25 +165,37 @@ def search() -> Form:
     )
 
 
-def machines() -> Form:
+def instances() -> Form:
     """Return the params of the instances."""
-    usual = "ml.m5.xlarge"
+    usual = "auto"
     return _section(
         "Instances",
-        embed_instance_type=machine(usual, "Embedding instance type", "Runs the embeddings."),
+        embed_instance_type=machine(
+            usual,
+            "Embedding instance type",
+            f"`auto`: {machines.CPU} or, where it is cheaper (many photos), {machines.GPU}.",
+        ),
         embed_instance_count=integer(1, (1, 20), "Embedding instances", "They share the shards."),
         tune_instance_type=machine(
-            usual, "Tuning instance type", "Runs each trial; with `packed`, the whole search."
+            usual,
+            "Tuning instance type",
+            "Runs each trial; with `packed`, the whole search. `auto`: as for training.",
         ),
         train_on=choice(
             TrainOn.SAGEMAKER,
             "Train with",
             "`ec2`: on an instance that is started for this run and terminated after it.",
         ),
-        train_instance_type=machine(usual, "Training instance type", "Trains the final model."),
+        train_instance_type=machine(
+            usual,
+            "Training instance type",
+            f"`auto`: {machines.CPU} for a head, {machines.GPU} for fine-tuning. Several, with commas: the first that "
+            "AWS has capacity for.",
+            several=True,
+        ),
         train_instance_count=integer(1, (1, 20), "Training instances", "They train one model together."),
         evaluate_instance_type=machine(
-            usual, "Evaluation instance type", "Evaluates the new model and the champion."
+            machines.CPU, "Evaluation instance type", "Evaluates the new model and the champion."
         ),
         spot=switch(
             False,
@@ -240,7 +253,12 @@ def service() -> Form:
             "Take over an endpoint that serves another data set, or classes that the photos no longer have; a "
             "person then has to approve.",
         ),
-        endpoint_instance_type=machine("ml.m5.large", "Endpoint instance type", "Serves the model."),
+        endpoint_instance_type=machine(
+            "ml.m5.large",
+            "Endpoint instance type",
+            "Serves the model. Several, with commas: the first that AWS has capacity for.",
+            several=True,
+        ),
         endpoint_instance_count=integer(
             1, (1, 20), "Endpoint instances", "Billed until the endpoint is taken down."
         ),

@@ -11,7 +11,7 @@ from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.deployment import scaling, status, takeover
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.registry.packages import Package
-from ml_pipeline.requests import endpoint
+from ml_pipeline.requests import endpoint, preferences
 from ml_pipeline.requests.types import Chosen, Document, Params
 from ml_pipeline.settings import Settings
 
@@ -155,7 +155,7 @@ def _fleet(sagemaker: Client, autoscaling: Client, live: Document) -> _Fleet:
     variant = config["ProductionVariants"][0]
     limits = scaling.limits(autoscaling, live["EndpointName"])
     least, most = limits or (variant["InitialInstanceCount"], variant["InitialInstanceCount"])
-    return _Fleet(variant["InstanceType"], least, most, *endpoint.captured(config))
+    return _Fleet(preferences.in_variant(variant) or _INSTANCE_TYPE, least, most, *endpoint.captured(config))
 
 
 def _only_dataset(sagemaker: Client, s3: Client, settings: Settings) -> str:

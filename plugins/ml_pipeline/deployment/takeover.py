@@ -12,6 +12,7 @@ from ml_pipeline.aws.jobs import JobKind, describe, is_missing
 from ml_pipeline.dataset import version as dataset
 from ml_pipeline.dataset.photos import classes_at, dataset_name_of, sha256_of
 from ml_pipeline.deployment import status
+from ml_pipeline.requests import preferences
 from ml_pipeline.requests.endpoint import DATASET_TAG, VERSION_TAG
 from ml_pipeline.requests.names import PROJECT_TAG
 from ml_pipeline.requests.types import BilledEndpoint, Document, Params
@@ -174,7 +175,7 @@ def _billed(sagemaker: Client, s3: Client, live: Document) -> BilledEndpoint:
     return {
         "endpoint_name": live["EndpointName"],
         "dataset_name": found.dataset_name if found else None,
-        "instance_type": machine.get("InstanceType"),
+        "instance_type": preferences.in_variant(machine),
         "instance_count": int(count),
         "usd_per_hour": None,
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import ensure, is_missing
 from ml_pipeline.aws.s3 import split_uri
-from ml_pipeline.requests import names
+from ml_pipeline.requests import names, preferences
 from ml_pipeline.requests.types import Document
 
 CONTENT_TYPES = ["image/jpeg", "image/png", "image/webp", "application/x-image", "application/json"]
@@ -70,8 +70,8 @@ def model_package(
             "Containers": [{"Image": image, "ModelDataUrl": model_uri}],
             "SupportedContentTypes": CONTENT_TYPES,
             "SupportedResponseMIMETypes": RESPONSE_TYPES,
-            "SupportedRealtimeInferenceInstanceTypes": [instance_type],
-            "SupportedTransformInstanceTypes": [instance_type],
+            "SupportedRealtimeInferenceInstanceTypes": list(preferences.split(instance_type)),
+            "SupportedTransformInstanceTypes": list(preferences.split(instance_type)),
         },
         "ModelMetrics": {
             "ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": evaluation_uri}}

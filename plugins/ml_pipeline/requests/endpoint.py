@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ml_pipeline.requests import names
+from ml_pipeline.requests import names, preferences
 from ml_pipeline.requests.network import OPEN, Network
 from ml_pipeline.requests.types import Document, Tags
 
@@ -84,6 +84,7 @@ class Serving:
     Attributes:
         endpoint_name: The endpoint's name, stable over all versions of the model.
         model_uri: model.tar.gz.
+        instance_type: "ml.m5.large", or several; see `preferences`.
         max_count: Above instance_count, the endpoint scales up to this with its load.
         canary_percent: Share of the fleet that takes traffic first, 5-50; needs two instances or more.
         bake_seconds: Time that the canary (or the whole new fleet) is watched before the rollout goes on.
@@ -174,7 +175,7 @@ def endpoint_config(serving: Serving, tags: Tags = ()) -> Document:
                 "VariantName": VARIANT,
                 "ModelName": serving.model_name,
                 "InitialInstanceCount": serving.instance_count,
-                "InstanceType": serving.instance_type,
+                **preferences.of_variant(serving.instance_type),
                 "InitialVariantWeight": 1.0,
                 "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
             }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from ml_pipeline.requests import preferences
 from ml_pipeline.requests.types import Document
 
 _HOUR = 3600
@@ -33,7 +34,7 @@ class Compute:
     """The instances of a job.
 
     Attributes:
-        instance_type: "ml.m5.xlarge".
+        instance_type: "ml.m5.xlarge"; for training also several, see `preferences`.
         instance_count: Instances, 1-100.
         volume_gb: Disk of each instance.
         max_runtime_seconds: SageMaker stops the job after this, all attempts together.
@@ -51,9 +52,14 @@ class Compute:
     keep_alive_seconds: int = 0
 
     def __post_init__(self) -> None:
-        if not self.instance_type.startswith("ml."):
+        types = preferences.split(self.instance_type)
+        for name in types:
+            if not name.startswith("ml."):
+                raise ValueError(f"SageMaker has no instance type {name!r}; write ml.{name}")
+        if len(types) > 1 and (self.spot or self.keep_alive_seconds):
+            # CreateTrainingJob takes InstancePreferences for instances on demand only.
             raise ValueError(
-                f"SageMaker has no instance type {self.instance_type!r}; write ml.{self.instance_type}"
+                f"{self.instance_type} with spot or keep_alive: SageMaker takes several instance types only without"
             )
         if not 1 <= self.instance_count <= 100:
             raise ValueError(f"instance_count is {self.instance_count}; choose 1 to 100")
@@ -95,7 +101,7 @@ class Compute:
     def resource_config(self) -> Document:
         """Return the ResourceConfig of a training job."""
         config: Document = {
-            "InstanceType": self.instance_type,
+            **preferences.of_training(self.instance_type),
             "InstanceCount": self.instance_count,
             "VolumeSizeInGB": self.volume_gb,
         }

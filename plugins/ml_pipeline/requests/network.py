@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ml_pipeline.requests import preferences
 from ml_pipeline.requests.types import Document
 
 # Instance types with instance store volumes encrypt those in hardware, and SageMaker refuses a volume key for them: the
@@ -59,9 +60,18 @@ class Network:
         return {"NetworkConfig": settings} if settings else {}
 
     def volume(self, instance_type: str, name: str = "VolumeKmsKeyId") -> dict[str, str]:
-        """Return the key of the disks of `instance_type`, under its `name` in the request."""
-        if self.volume_key is None or _OWN_DISKS.match(instance_type):
+        """Return the key of the disks of `instance_type`, under its `name` in the request.
+
+        Raises:
+            ValueError: Only some of several instance types take a key.
+        """
+        own = [bool(_OWN_DISKS.match(each)) for each in preferences.split(instance_type)]
+        if self.volume_key is None or all(own):
             return {}
+        if any(own):
+            raise ValueError(
+                f"{instance_type}: with a volume key, choose only types with local disks, or only types without"
+            )
         return {name: self.volume_key}
 
 

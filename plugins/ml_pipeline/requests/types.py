@@ -293,13 +293,14 @@ class BilledEndpoint(TypedDict):
 
 
 class Planned(TypedDict):
-    """Result of plan."""
+    """Result of plan; `machines` are the instance types that embed, tune and train use, by the name of their param."""
 
     dataset_name: str
     endpoint_name: str
     replaces: str | None
     estimate_usd: float
     steps: list[PlannedStep]
+    machines: dict[str, str]
     photos: int
     endpoint_usd_per_hour: float | None
     endpoints: list[BilledEndpoint]

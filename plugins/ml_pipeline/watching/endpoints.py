@@ -9,6 +9,7 @@ from datetime import datetime
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.registry.packages import Package
+from ml_pipeline.requests import preferences
 from ml_pipeline.requests.endpoint import ENDPOINT_TAG
 from ml_pipeline.requests.names import PROJECT_TAG
 
@@ -78,7 +79,7 @@ def describe(sagemaker: Client, name: str) -> Watched:
         package=package,
         dataset=group,
         captures_uri=f"{folder}/{name}/{variant['VariantName']}/" if capture.get("EnableCapture") else None,
-        instance_type=variant.get("InstanceType"),
+        instance_type=preferences.in_variant(variant),
         since=config["CreationTime"],
     )
 

@@ -53,6 +53,18 @@ def test_every_machine_of_a_job_is_billed_and_those_kept_warm_for_longer() -> No
     assert report.job_line("train", JobKind.TRAINING, kept, PRICES)["billable_seconds"] == 900
 
 
+def test_the_selected_of_several_instance_types_is_billed() -> None:
+    preferences = [{"InstanceType": "ml.m5.xlarge"}, {"InstanceType": "ml.g4dn.xlarge"}]
+    selected = {"SelectedInstanceType": "ml.g4dn.xlarge", "SelectedInstanceCount": 2}
+    resources = {"InstancePreferences": preferences, "InstanceCount": 2}
+    line = report.job_line(
+        "train", JobKind.TRAINING, {**TRAINED, "ResourceConfig": {**resources, **selected}}, PRICES
+    )
+    assert (line["instance_type"], line["instance_count"]) == ("ml.g4dn.xlarge", 2)
+    waiting = report.job_line("train", JobKind.TRAINING, {**TRAINED, "ResourceConfig": resources}, PRICES)
+    assert waiting["instance_type"] == "ml.m5.xlarge"
+
+
 def test_a_processing_job_is_billed_from_its_start_to_its_end() -> None:
     start = datetime(2026, 11, 22, tzinfo=UTC)
     description = {

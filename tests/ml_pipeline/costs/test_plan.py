@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from ml_pipeline.aws import s3 as objects
-from ml_pipeline.costs import plan
+from ml_pipeline.costs import machines, plan
 from ml_pipeline.costs.prices import PriceError, Prices
 from ml_pipeline.dag import params, tasks
 from ml_pipeline.deployment import takeover
@@ -50,7 +50,8 @@ def service_client(service: str) -> Any:
 
 
 def steps(**changes: Any) -> dict[str, plan.Step]:
-    found = plan.estimate({**DEFAULTS, **changes}, 12_000, Prices.load())
+    params = {**DEFAULTS, **dict.fromkeys(machines.NAMES, machines.CPU), **changes}
+    found = plan.estimate(params, 12_000, Prices.load())
     return {step.step: step for step in found}
 
 
@@ -103,6 +104,10 @@ def test_a_command_on_ec2_may_run_two_days() -> None:
         ({"tune_mode": "packed", "tune_strategy": "Hyperband"}, "tune_mode=packed searches"),
         ({"tune_strategy": "Grid"}, "Grid searches choices only, and learning_rate"),
         ({"endpoint_name": "a-" * 40 + "a"}, "endpoint_name"),
+        (
+            {"train_instance_type": "ml.m5.xlarge, ml.m6i.xlarge", "spot": True},
+            "takes several instance types only",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_paid(
@@ -110,6 +115,45 @@ def test_what_cannot_be_is_refused_before_anything_is_paid(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         planned(photos, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "embed", "fit"),
+    [
+        ({}, machines.CPU, machines.CPU),
+        ({"strategy": "finetune", "max_job_hours": 100}, machines.CPU, machines.GPU),
+        ({"train_instance_type": "ml.m5.large"}, machines.CPU, "ml.m5.large"),
+        ({"embed_instance_type": "ml.g5.xlarge"}, "ml.g5.xlarge", machines.CPU),
+    ],
+)
+def test_the_plan_chooses_the_machines_that_the_params_leave_to_it(
+    photos: str, changes: dict[str, Any], embed: str, fit: str
+) -> None:
+    made = planned(photos, **changes)
+    assert made["machines"]["embed_instance_type"] == embed
+    assert made["machines"]["train_instance_type"] == fit
+    used = {step["step"]: step["instance_type"] for step in made["steps"]}
+    assert used["train"] == fit
+    assert used.get("embed", embed) == embed
+
+
+def test_many_photos_are_embedded_where_it_is_cheaper() -> None:
+    prices = Prices.load()
+
+    def seconds(work: str, machine: str, amount: float) -> float:
+        return amount / prices.assumed_rate(work, machine)
+
+    few, many = (machines.of_embedding(DEFAULTS, photos, prices, seconds) for photos in (12_000, 1_000_000))
+    assert few == {"embed_instance_type": machines.CPU}
+    assert many == {"embed_instance_type": machines.GPU}
+
+
+def test_the_most_expensive_of_several_instance_types_is_planned(photos: str) -> None:
+    one, several = (
+        planned(photos, endpoint_instance_type=names)
+        for names in ("ml.m5.xlarge", "ml.m5.large, ml.m5.xlarge")
+    )
+    assert several["endpoint_usd_per_hour"] == one["endpoint_usd_per_hour"]
 
 
 def test_a_grid_of_choices_counts_its_trials_itself(photos: str) -> None:
@@ -202,6 +246,16 @@ def test_the_log_tells_the_plan(
             "train_instance_type=m5.huge: EC2 has no such instance type",
         ),
         ({"architecture": "resnet5"}, "did you mean resnet50 or"),
+        (
+            {"train_instance_type": "ml.m5.xlarge, ml.m5.xxlarge"},
+            "train_instance_type=ml.m5.xxlarge: SageMaker has no such instance type (did you mean ml.m5.xlarge",
+        ),
+        ({"endpoint_instance_type": "ml.m5.large,ml.m5.large"}, "choose up to 5 different instance types"),
+        ({"train_instance_type": "ml.m5.xlarge, ml.g5.xlarge"}, "choose all with a GPU or all without"),
+        (
+            {"train_on": "ec2", "train_instance_type": "ml.m5.xlarge, ml.m5.large"},
+            "EC2 takes one instance type",
+        ),
     ],
 )
 def test_plan_refuses_what_does_not_exist_before_anything_is_paid(

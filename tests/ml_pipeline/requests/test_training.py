@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ml_pipeline.dataset.version import training_channels
@@ -25,13 +27,39 @@ from tests.ml_pipeline.service_model import problems
             environment={"A": "b"},
         ),
         training(network=PRIVATE),
+        training(compute=Compute("ml.m5.xlarge, ml.m6i.xlarge", 2)),
     ],
-    ids=["plain", "spot", "warm", "finetune", "private"],
+    ids=["plain", "spot", "warm", "finetune", "private", "preferences"],
 )
 def test_training(job: Training) -> None:
     request = training_job("train-0123456789ab-1", job, TAGS)
     assert problems("sagemaker", "CreateTrainingJob", request) == []
     assert ("MaxWaitTimeInSeconds" in request["StoppingCondition"]) == job.compute.spot
+
+
+def test_several_instance_types_are_preferences_with_one_count() -> None:
+    resources = training_job("train-1", training(compute=Compute("ml.m5.xlarge, ml.m6i.xlarge", 2)))[
+        "ResourceConfig"
+    ]
+    assert resources["InstancePreferences"] == [
+        {"InstanceType": "ml.m5.xlarge"},
+        {"InstanceType": "ml.m6i.xlarge"},
+    ]
+    assert resources["InstanceCount"] == 2
+    assert "InstanceType" not in resources
+
+
+@pytest.mark.parametrize("options", [{"spot": True}, {"keep_alive_seconds": 60}])
+def test_several_instance_types_need_instances_on_demand(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="only without"):
+        Compute("ml.m5.xlarge, ml.m6i.xlarge", **options)
+
+
+def test_a_volume_key_suits_all_instance_types_or_none() -> None:
+    assert PRIVATE.volume("ml.g4dn.xlarge, ml.g5.xlarge") == {}
+    assert PRIVATE.volume("ml.m5.xlarge, ml.m6i.xlarge") == {"VolumeKmsKeyId": "alias/ml-pipeline"}
+    with pytest.raises(ValueError, match="volume key"):
+        PRIVATE.volume("ml.m5.xlarge, ml.m5d.xlarge")
 
 
 def test_the_code_comes_as_a_channel_because_an_isolated_container_reaches_nothing() -> None:

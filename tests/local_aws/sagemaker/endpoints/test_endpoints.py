@@ -146,6 +146,26 @@ def test_variants_weights_and_capacities(deployment: Deployment) -> None:
     assert len({answer["process"] for answer in answers}) == 2
 
 
+def test_an_endpoint_takes_the_first_of_its_instance_pools(deployment: Deployment) -> None:
+    sagemaker = deployment.cloud.sagemaker
+    pools = [
+        {"InstanceType": "ml.m6i.large", "Priority": 2},
+        {"InstanceType": "ml.m5.large", "Priority": 1},
+    ]
+    variant: Any = {"VariantName": "v0", "ModelName": deployment.model("1"), "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(
+        EndpointConfigName=deployment.endpoint, ProductionVariants=[{**variant, "InstancePools": pools}]
+    )
+    with pytest.raises(ClientError, match="InstancePools of variant v0 repeat a Priority"):
+        sagemaker.create_endpoint_config(
+            EndpointConfigName=f"{deployment.endpoint}-2",
+            ProductionVariants=[{**variant, "InstancePools": [{**pool, "Priority": 1} for pool in pools]}],
+        )
+    sagemaker.create_endpoint(EndpointName=deployment.endpoint, EndpointConfigName=deployment.endpoint)
+    summary = deployment.settled()["ProductionVariants"][0]
+    assert summary["InstancePools"] == [{"InstanceType": "ml.m5.large", "CurrentInstanceCount": 1}]
+
+
 def canary(seconds: int, alarm: str | None = None, kind: str = "CANARY") -> dict[str, Any]:
     size = "CanarySize" if kind == "CANARY" else "LinearStepSize"
     routing = {

@@ -37,6 +37,21 @@ def _over_quota(request: dict[str, Any]) -> None:
     request["ResourceConfig"] |= {"InstanceType": "ml.p3.2xlarge", "InstanceCount": 2}
 
 
+def _preferences(*counts: int | None, **resources: Any) -> Any:
+    types = ("ml.m5.large", "ml.m5.xlarge")
+    preferences = [
+        {"InstanceType": name} if count is None else {"InstanceType": name, "InstanceCount": count}
+        for name, count in zip(types, counts, strict=True)
+    ]
+    return _changed(ResourceConfig={"InstancePreferences": preferences, "VolumeSizeInGB": 1, **resources})
+
+
+def _spot_preferences(request: dict[str, Any]) -> None:
+    _preferences(1, 1)(request)
+    stopping = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 90}
+    request |= {"EnableManagedSpotTraining": True, "StoppingCondition": stopping}
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
@@ -46,6 +61,10 @@ def _over_quota(request: dict[str, Any]) -> None:
          "ValidationException", "MaxWaitTimeInSeconds"),
         (_changed(EnableManagedSpotTraining=True), "ValidationException",
          "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"),
+        (_preferences(1, 1, InstanceType="ml.m5.large"), "ValidationException", "together with InstanceType"),
+        (_preferences(1, None), "ValidationException", "Give InstanceCount for every one"),
+        (_preferences(1, 1, InstanceCount=1), "ValidationException", "Give InstanceCount for every one"),
+        (_spot_preferences, "ValidationException", "together with EnableManagedSpotTraining"),
         (_pipe, "ValidationException", "Pipe input mode is not supported"),
         (_unknown_image, "ValidationException", "local_aws does not know the image"),
         (_bad_regex, "ValidationException", "Invalid regex"),

@@ -109,6 +109,19 @@ def test_failure_file_is_the_failure_reason(cloud: Cloud, bucket: str) -> None:
     assert cloud.training_ended(name)["FailureReason"] == "AlgorithmError: disk on fire, exit code: 3"
 
 
+def test_the_first_of_several_instance_types_is_selected(cloud: Cloud, bucket: str) -> None:
+    name = unique("preferences")
+    request = training_request(name, bucket, cloud.put_code(bucket, train="pass"))
+    types = [{"InstanceType": "ml.m5.large"}, {"InstanceType": "ml.m5.xlarge"}]
+    request["ResourceConfig"] = {"InstancePreferences": types, "InstanceCount": 2, "VolumeSizeInGB": 1}
+    cloud.sagemaker.create_training_job(**request)
+    job = cloud.training_ended(name)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    resources = job["ResourceConfig"]
+    assert (resources["SelectedInstanceType"], resources["SelectedInstanceCount"]) == ("ml.m5.large", 2)
+    assert "InstanceType" not in resources
+
+
 def test_missing_data_is_refused_at_the_call(cloud: Cloud, bucket: str) -> None:
     name = unique("nodata")
     request = training_request(name, bucket, cloud.put_code(bucket, train="pass"))

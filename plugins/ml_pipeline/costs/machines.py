@@ -1,0 +1,44 @@
+"""Choose the instance types that the params leave to `plan` by "auto"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ml_pipeline.costs.prices import Prices
+from ml_pipeline.requests.types import Params
+from model_code.hyperparameters import Strategy
+
+AUTO = "auto"
+CPU, GPU = "ml.m5.xlarge", "ml.g4dn.xlarge"
+_FITTING = ("tune_instance_type", "train_instance_type")
+_EMBEDDING = "embed_instance_type"
+NAMES = (_EMBEDDING, *_FITTING)
+"""The params that accept "auto"."""
+
+
+def of_strategy(params: Params) -> dict[str, str]:
+    """Return the instance types that fit models: a CPU for a head, which trains in seconds, a GPU for fine-tuning."""
+    fits = CPU if params["strategy"] == Strategy.HEAD else GPU
+    return {name: fits if params[name] == AUTO else params[name] for name in _FITTING}
+
+
+def of_embedding(
+    params: Params, photos: float, prices: Prices, seconds: Callable[[str, str, float], float]
+) -> dict[str, str]:
+    """Return the instance type that embeds: the cheaper one, start-up included, so a GPU only for many photos.
+
+    Args:
+        params: Params of the run.
+        photos: Photos to embed, each view counted.
+        prices: Prices in USD, and the assumed start-up.
+        seconds: Seconds of work by kind of work, instance type and number of photos.
+    """
+    if params[_EMBEDDING] != AUTO:
+        return {_EMBEDDING: params[_EMBEDDING]}
+    startup = float(prices.assumed["startup_seconds"])
+
+    def usd(machine: str) -> float:
+        cost = prices.usd(machine, startup + seconds("embed", machine, photos))
+        return float("inf") if cost is None else cost
+
+    return {_EMBEDDING: min((CPU, GPU), key=usd)}
