@@ -35,9 +35,9 @@ warnings.filterwarnings("ignore", module="PIL")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _ORIENTATION_TAG = 0x0112
-# Rows converted at a time: each step of a conversion copies its input, and converting a big photo whole takes six
+# Pixels converted at a time: each step of a conversion copies its input, and converting a big photo whole takes six
 # copies of it.
-_STRIP = 256
+_STRIP = 1 << 20
 _HASH_SIDE = 32
 _HASH_LOW = 8
 # Below this contrast (gray levels) the signs of the low frequencies are rounding noise.
@@ -217,6 +217,10 @@ def _jpeg_header(data: bytes, max_pixels: int) -> jpeg.JpegHeader | None:
     if header is None:
         return None
     _check_pixels(header.height, header.width, max_pixels)
+    if len(data) < header.least_bytes:
+        raise PhotoError(
+            PhotoReason.DAMAGED, f"{len(data)} bytes cannot hold {header.width} x {header.height} pixels"
+        )
     scanned = header.scans * header.height * header.width
     if header.scans > MAX_JPEG_SCANS or scanned > MAX_SCANNED_PIXELS:
         scans = f"more than {MAX_JPEG_SCANS}" if header.scans > MAX_JPEG_SCANS else str(header.scans)
@@ -319,8 +323,9 @@ def _decode_pillow(data: bytes, kind: str, max_pixels: int) -> Pixels:
             profile = image.info.get("icc_profile")
             ImageOps.exif_transpose(image, in_place=True)
             pixels = np.empty((image.height, image.width, 3), np.uint8)
-            for top in range(0, image.height, _STRIP):
-                bottom = min(top + _STRIP, image.height)
+            rows = max(1, _STRIP // max(1, image.width))
+            for top in range(0, image.height, rows):
+                bottom = min(top + rows, image.height)
                 pixels[top:bottom] = np.asarray(_rgb(image.crop((0, top, image.width, bottom)), profile))
             return pixels
         except PhotoError:

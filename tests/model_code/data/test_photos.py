@@ -336,3 +336,36 @@ def test_a_thumbnail_is_small_and_holds_nothing_of_the_file_but_pixels(
 def test_a_damaged_photo_has_no_thumbnail() -> None:
     with pytest.raises(PhotoError):
         photos.thumbnail(b"\xff\xd8\xff\xe0 no photo", 192)
+
+
+@pytest.mark.parametrize("size", [(40_000, 60), (60, 40_000)])
+def test_a_photo_of_any_shape_is_converted_in_small_strips(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strips: list[int] = []
+    convert = photos._rgb
+
+    def watched(image: Image.Image, profile: bytes | None) -> Image.Image:
+        strips.append(image.width * image.height)
+        return convert(image, profile)
+
+    monkeypatch.setattr(photos, "_rgb", watched)
+    image = picture(1, 400, 300).resize(size).convert("P")
+    assert np.array_equal(photos.decode(encoded(image, "PNG")), np.asarray(image.convert("RGB")))
+    assert sum(strips) == size[0] * size[1]
+    assert max(strips) <= 1 << 20
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(("mode", "subsampling"), [("L", 0), ("RGB", 0), ("RGB", 2), ("CMYK", 0)])
+def test_a_jpeg_too_short_for_its_pixels_is_refused_before_any_memory_is_reserved(
+    mode: str, subsampling: int, progressive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image.new(mode, (2048, 1024))
+    smallest = encoded(image, optimize=True, progressive=progressive, subsampling=subsampling, quality=1)
+    assert photos.decode(smallest).shape == (1024, 2048, 3)
+    larger = smallest.replace((1024).to_bytes(2) + (2048).to_bytes(2), (9000).to_bytes(2) * 2, 1)
+    for decoder in ("_decode_pillow", "simplejpeg"):
+        monkeypatch.setattr(photos, decoder, None)
+    with pytest.raises(PhotoError, match=r"damaged or truncated: \d+ bytes cannot hold 9000 x 9000 pixels"):
+        photos.decode(larger)
