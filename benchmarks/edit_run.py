@@ -1,11 +1,11 @@
 """`edit-run`: from a saved edit of a training script to its result through the SDK's ModelTrainer on local_aws.
 
 The limit is the same script run by hand; both start it in a fresh process, alternating, on the same machine.
-ModelTrainer uploads the folder, local_aws starts a job with its own /opt/ml, and the SDK looks every 5 s whether it has
-ended: up to 5 s of the figure, and --poll 1 shows what is left. The SDK's import, which a notebook pays once, is not in
-the figure: it is printed next to it.
+ModelTrainer uploads the folder, and local_aws starts a job with its own /opt/ml. The SDK looks every 5 s whether it has
+ended; under `local-aws run` and `make notebook` it looks every half second. --plain measures without that. The SDK's
+import, which a notebook pays once, is not in the figure: it is printed next to it.
 
-    python -m benchmarks.edit_run [--rounds N] [--poll S]
+    python -m benchmarks.edit_run [--rounds N] [--plain]
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from local_aws.clients import environment
 from local_aws.clients.pytest_plugin import LocalAws
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.13-cpu"
@@ -47,19 +48,52 @@ def main() -> None:
     """Measure, print a table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--poll", type=int, default=5, help="seconds between two looks; train(wait=True) has 5"
-    )
+    parser.add_argument("--plain", action="store_true", help="wait as the SDK does without `local-aws run`")
+    parser.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    rounds = chosen.rounds
+    if chosen.folder:
+        measure(chosen.folder, chosen.rounds, chosen.plain)
+        return
     with tempfile.TemporaryDirectory(prefix="edit-run-") as folder:
         running = LocalAws(Path(folder, "state"), ("--auth", "required"))
         running.start()
-        os.environ.update(running.environment)
+        own = running.environment
+        environ = {**os.environ, **own} if chosen.plain else environment.for_command(own, os.environ)
         try:
-            alone, trained, imported = measure(running, Path(folder), rounds, chosen.poll)
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.edit_run", *sys.argv[1:], "--in", folder],
+                env=environ, check=True,
+            )  # fmt: skip
         finally:
             running.stop()
+
+
+def measure(folder: Path, rounds: int, plain: bool) -> None:
+    """Run the script by hand and through ModelTrainer, in the environment of a client."""
+    started = time.perf_counter()
+    import sagemaker.train  # noqa: F401
+    from sagemaker.core.helper.session_helper import Session
+
+    from local_aws.clients.session import session as loopback
+
+    imported = time.perf_counter() - started
+    boto = loopback()
+    boto.client("s3").create_bucket(Bucket="edit-run")
+    session = Session(boto_session=boto, default_bucket="edit-run")
+    source = folder / "source"
+    source.mkdir()
+    (folder / "model").mkdir()
+    alone, trained = [], []
+    train(session, source, -1)  # the first one writes the state folder's files and Python's bytecode
+    for edition in range(rounds):
+        (source / "train.py").write_text(SCRIPT.format(edition=edition))
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "train.py"], cwd=source, check=True,
+            env={**os.environ, "SM_MODEL_DIR": str(folder / "model")},
+        )  # fmt: skip
+        alone.append(time.perf_counter() - started)
+        trained.append(train(session, source, edition))
     print(f"\n{'round':<8}{'script alone':>14}{'ModelTrainer':>14}{'added':>10}   seconds")
     for number, (script, job) in enumerate(zip(alone, trained, strict=True)):
         print(f"{number:<8}{script:14.2f}{job:14.2f}{job - script:10.2f}")
@@ -73,8 +107,8 @@ def main() -> None:
         "peers": {},
         "ratio": round(statistics.median(trained) / statistics.median(alone), 2),
         "conditions": {
-            "rounds": rounds, "poll_s": chosen.poll, "trained_s": [round(s, 2) for s in trained],
-            "import_s": round(imported, 1),
+            "rounds": rounds, "waits": "every 5 s" if plain else "as under local-aws run",
+            "trained_s": [round(s, 2) for s in trained], "import_s": round(imported, 1),
             "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1),
             "ratio": "ModelTrainer over the script alone",
         },
@@ -82,35 +116,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def measure(
-    running: LocalAws, folder: Path, rounds: int, poll: int
-) -> tuple[list[float], list[float], float]:
-    """Seconds of the script alone and through ModelTrainer, by round, and of the SDK's import."""
-    started = time.perf_counter()
-    import sagemaker.train  # noqa: F401
-    from sagemaker.core.helper.session_helper import Session
-
-    imported = time.perf_counter() - started
-    running.client("s3").create_bucket(Bucket="edit-run")
-    session = Session(boto_session=running.session, default_bucket="edit-run")
-    source = folder / "source"
-    source.mkdir()
-    (folder / "model").mkdir()
-    alone, trained = [], []
-    train(session, source, -1, poll)  # the first one writes the state folder's files and Python's bytecode
-    for edition in range(rounds):
-        (source / "train.py").write_text(SCRIPT.format(edition=edition))
-        started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "train.py"], cwd=source, check=True,
-            env={**os.environ, "SM_MODEL_DIR": str(folder / "model")},
-        )  # fmt: skip
-        alone.append(time.perf_counter() - started)
-        trained.append(train(session, source, edition, poll))
-    return alone, trained, imported
-
-
-def train(session: Any, source: Path, edition: int, poll: int) -> float:
+def train(session: Any, source: Path, edition: int) -> float:
     """Seconds of one `train()` with an edited script, as a notebook's cell does it."""
     from sagemaker.core.training.configs import Compute, SourceCode
     from sagemaker.train import ModelTrainer
@@ -125,10 +131,7 @@ def train(session: Any, source: Path, edition: int, poll: int) -> float:
         compute=Compute(instance_type="ml.m5.large", instance_count=1),
         base_job_name="edit-run",
     )
-    trainer.train(wait=False)
-    trainer._latest_training_job.wait(
-        poll=poll, logs=True
-    )  # as train(wait=True) does, which cannot be told how often
+    trainer.train()
     return time.perf_counter() - started
 
 

@@ -1,4 +1,8 @@
-"""Loaded by python at its start under `local-aws run`: keeps botocore's clients on loopback."""
+"""Loaded by python at its start under `local-aws run`: clients stay on loopback, and the SageMaker SDK waits less.
+
+The SDK sleeps 5 s between two looks at a job. Here a job often ends within seconds, so that the sleep would be most
+of the time between an edit of a script and its result.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +12,56 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Sequence
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+
+LONGEST_SLEEP = 0.5
+"""Seconds between two looks of the SDK's waits; a longer `poll` is not honored."""
 
 
-class _AfterBotocore(importlib.abc.MetaPathFinder):
-    """Waits for the import of botocore.session, so that a program without it starts as fast as ever."""
+def _stay_on_loopback(module: ModuleType) -> None:
+    create = module.Session.create_client
+
+    def create_client(self, *arguments, endpoint_url=None, **more):  # type: ignore[no-untyped-def]
+        host = (endpoint_url or "").partition("://")[2].partition("/")[0].partition(":")[0]
+        if host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
+            endpoint_url = os.environ.get("AWS_ENDPOINT_URL") or endpoint_url
+        return create(self, *arguments, endpoint_url=endpoint_url, **more)
+
+    module.Session.create_client = create_client
+
+
+def _look_often(module: ModuleType) -> None:
+    if os.environ.get("AWS_ENDPOINT_URL"):
+        module.time = SimpleNamespace(  # type: ignore[attr-defined]
+            time=time.time, sleep=lambda seconds: time.sleep(min(seconds, LONGEST_SLEEP))
+        )
+
+
+_CHANGES = {"botocore.session": _stay_on_loopback, "sagemaker.core.resources": _look_often}
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Waits for the import of a module, so that a program without it starts as fast as ever."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name != "botocore.session":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+        change = _CHANGES.pop(name, None)
+        spec = importlib.machinery.PathFinder.find_spec(name, path) if change else None
+        if change and spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                load(module)
+                change(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-class _Loader(importlib.abc.Loader):
-    def __init__(self, loader: importlib.abc.Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-        create = module.Session.create_client
-
-        def create_client(self, *arguments, endpoint_url=None, **more):  # type: ignore[no-untyped-def]
-            host = (endpoint_url or "").partition("://")[2].partition("/")[0].partition(":")[0]
-            if host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
-                endpoint_url = os.environ.get("AWS_ENDPOINT_URL") or endpoint_url
-            return create(self, *arguments, endpoint_url=endpoint_url, **more)
-
-        module.Session.create_client = create_client
-
-
-sys.meta_path.insert(0, _AfterBotocore())
+sys.meta_path.insert(0, _AfterImport())
 with contextlib.suppress(ValueError):
     sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
 _next = importlib.machinery.PathFinder.find_spec("sitecustomize", sys.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -37,6 +38,14 @@ def test_a_command_reaches_it_even_by_addresses_of_aws(cloud: Cloud) -> None:
         "run", "--state", str(cloud.state), "--", sys.executable, "-c", ACCOUNT, AWS_PROFILE="prod"
     )
     assert done.stdout.split() == ["123456789012"], done.stderr
+
+
+def test_the_sdk_does_not_sleep_for_seconds_between_two_looks_at_a_job(cloud: Cloud) -> None:
+    if importlib.util.find_spec("sagemaker") is None:
+        pytest.skip("needs the SageMaker SDK: pip install sagemaker")
+    code = "from sagemaker.core import resources; resources.time.sleep(86400); print('awake')"
+    done = local_aws("run", "--state", str(cloud.state), "--", sys.executable, "-c", code)
+    assert done.stdout.split() == ["awake"], done.stderr
 
 
 def test_run_keeps_a_sitecustomize_of_the_user(cloud: Cloud, tmp_path: Path) -> None:
