@@ -1,7 +1,8 @@
 """`bookkeeping`: memory and CPU of the records of a million photos, from the look to the published version.
 
 Hashes and sizes are made up and no photo exists: pixels and embeddings are not part of it. Each step runs in a process
-of its own, whose peak of resident memory counts, less that of an empty one.
+of its own, whose peak of resident memory counts, less that of an empty one. `unchanged source` is a whole `make` of a
+version whose files are all as they were: it must read none of them, and take 60 s at most.
 
     python -m benchmarks.bookkeeping [--photos 1000000]
 """
@@ -15,51 +16,103 @@ import multiprocessing
 import os
 import random
 import resource
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
 
 from model_code.data import splits
 from model_code.data.duplicates import near_duplicates
-from model_code.data.manifest import ShardRow, Version, make_version, photo_rows, photos_jsonl, plan_shards
+from model_code.data.manifest import ShardRow
 from model_code.data.records import Fractions, Photo
-from model_code.data.versions import looks
+from model_code.data.source import Candidate
+from model_code.data.versions.columns import Findings, Photos, Splits
+from model_code.data.versions.make import Options, make
+from model_code.data.versions.plan import Version, make_version, plan_shards, rows_of
+from model_code.data.versions.store import FolderStore
 
 LIMIT_MB, LIMIT_SECONDS = 400, 120
+SIZE = 20_000
 CLASSES = [f"class-{number:03d}" for number in range(100)]
 
 
-def photos_of(count: int) -> list[Photo]:
-    """Made-up photos, the same each time."""
+class Listing:
+    """A source of made-up files, the same each time; it cannot be read."""
+
+    requests = 1
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def describe(self) -> str:
+        return "made-up photos"
+
+    def stray(self) -> list[str]:
+        return []
+
+    def read(self, path: str) -> bytes:
+        raise OSError(path)
+
+    def candidates(self) -> Iterator[Candidate]:
+        for number in range(self.count):
+            label = CLASSES[number % len(CLASSES)]
+            tag = hashlib.md5(b"%d" % number).hexdigest()
+            yield Candidate(f"{label}/IMG_{number:08d}.jpg", label, SIZE, f"{SIZE}:{tag}")
+
+
+def earlier(count: int) -> Findings:
+    """What an earlier look found at the files: one of a hundred photos resembles another one."""
     draw = random.Random(0)
-    return [
-        Photo(
-            f"{CLASSES[n % 100]}/IMG_{n:08d}.jpg", CLASSES[n % 100], hashlib.sha256(b"%d" % n).hexdigest(),
-            draw.getrandbits(64), 20_000 + n % 1000, "jpg",
-        )
-        for n in range(count)
-    ]  # fmt: skip
+    found, phash = Findings(), 1
+    for number, file in enumerate(Listing(count).candidates()):
+        phash = phash ^ 7 if number % 100 == 99 else draw.getrandbits(64)
+        digest = hashlib.sha256(b"%d" % number).hexdigest()
+        found.add(file.path, file.stamp, Photo(file.path, file.label, digest, phash, SIZE, "jpg"))
+    return found
 
 
-def version_of(photos: list[Photo]) -> Version:
+def photos_of(count: int) -> Photos:
+    """The photos of the findings."""
+    return Photos(earlier(count), np.arange(count, dtype=np.int32))
+
+
+def version_of(photos: Photos, parent: Version | None = None) -> Version:
     """Split, plan and assemble, as an upload does, without writing a shard."""
-    split_of, _ = splits.assign(photos, {}, pairs=[])
-    shards, rows = [], []
-    for plan in plan_shards(photos, split_of, 0, None):
-        name = hashlib.sha256("".join(photo.sha256 for photo in plan.photos).encode()).hexdigest()
+    known = parent.known_splits if parent else Splits.of({})
+    split_of, _ = splits.assign(photos, known, pairs=np.empty((0, 2), np.int64))
+    plans = plan_shards(photos, split_of, 0, parent)
+    shards = []
+    for plan in plans:
+        name = hashlib.sha256(plan.photos.digests.tobytes()).hexdigest()
         shards.append(ShardRow(name, f"datasets/x/shards/{name}.tar", plan.split, len(plan.photos), 1))
-        rows += photo_rows(plan, name)
-    return make_version("x", 0, Fractions(), shards, rows, [], None)
+    rows = rows_of(plans, [shard.sha256 for shard in shards])
+    return make_version("x", 0, Fractions(), shards, rows, [], parent)
 
 
-STEPS: dict[str, Callable[[int], object]] = {
-    "records": photos_of,
-    "look-alikes": lambda count: near_duplicates([photo.phash for photo in photos_of(count)]),
-    "split and manifest": lambda count: version_of(photos_of(count)),
-    "photos.jsonl": lambda count: photos_jsonl(version_of(photos_of(count)).photos),
-    "looks": lambda count: looks.from_bytes(
-        looks.to_bytes({photo.path: (f"{photo.bytes}:etag", photo) for photo in photos_of(count)})
-    ),
+def first(count: int, folder: Path) -> None:
+    """Make a version and store it, without its shards."""
+    found = earlier(count)
+    version = version_of(Photos(found, np.arange(count, dtype=np.int32)))
+    store = FolderStore(folder, "x")
+    store.keep_looks(version, found, range(count))
+    store.publish(version, None)
+
+
+def unchanged(count: int, folder: Path) -> None:
+    """Look at the same source again, as the DAG does each week."""
+    made = make(FolderStore(folder, "x"), Listing(count), Options())
+    assert (made["read"], made["changed"]) == (0, False), made
+
+
+STEPS: dict[str, Callable[[int, Path], object]] = {
+    "records": lambda count, _: earlier(count),
+    "look-alikes": lambda count, _: near_duplicates(photos_of(count).phashes),
+    "split": lambda count, _: splits.assign(photos_of(count), {}, pairs=np.empty((0, 2), np.int64)),
+    "first version": first,
+    "unchanged source": unchanged,
 }
 
 
@@ -68,11 +121,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=int, default=1_000_000)
     count = parser.parse_args().photos
-    empty, _ = run(None, count)
+    folder = tempfile.TemporaryDirectory(prefix="bookkeeping-")
+    empty, _ = run(None, count, Path(folder.name))
     print(f"{'step':20} {'peak MB':>8} {'CPU s':>7}   {count} photos")
     found = {}
     for name in STEPS:
-        peak, seconds = run(name, count)
+        peak, seconds = run(name, count, Path(folder.name))
         found[name] = (peak - empty, seconds)
         print(f"{name:20} {peak - empty:8.0f} {seconds:7.1f}", flush=True)
     figure = max(peak for peak, _ in found.values())
@@ -95,21 +149,21 @@ def main() -> None:
     )
 
 
-def run(step: str | None, count: int) -> tuple[float, float]:
+def run(step: str | None, count: int, folder: Path) -> tuple[float, float]:
     """Peak memory in MB and CPU seconds of a step in a fresh process."""
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=measured, args=(step, count, there))
+    process = multiprocessing.get_context("spawn").Process(target=measured, args=(step, count, folder, there))
     process.start()
     peak, seconds = here.recv()
     process.join()
     return peak, seconds
 
 
-def measured(step: str | None, count: int, answer: Connection) -> None:
+def measured(step: str | None, count: int, folder: Path, answer: Connection) -> None:
     """Do one step and send its peak memory and CPU seconds."""
     started = time.process_time()
     if step is not None:
-        STEPS[step](count)
+        STEPS[step](count, folder)
     answer.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, time.process_time() - started))
 
 

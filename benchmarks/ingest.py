@@ -32,6 +32,7 @@ from benchmarks._shared import need, shared
 from ml_pipeline.dataset.sources import S3Folder
 from model_code.data import scan
 from model_code.data.source import Candidate
+from model_code.data.versions.columns import Findings
 from model_code.process.cores import cores
 from model_code.process.parallel import ordered_map
 
@@ -109,7 +110,7 @@ def measure(photos: Mapping[str, bytes], rounds: int) -> Rates:
     candidates = [Candidate(key, key.split("/")[0], len(data)) for key, data in photos.items()]
 
     def look(bucket: str) -> None:
-        assert scan.look(S3Folder(s3, f"s3://{bucket}/"), {}).read == len(photos)
+        assert scan.look(S3Folder(s3, f"s3://{bucket}/"), Findings()).read == len(photos)
 
     def fetch() -> None:
         source = S3Folder(s3, "s3://delayed/")

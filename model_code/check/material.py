@@ -130,7 +130,11 @@ def read_paths(dataset: Path | None) -> dict[str, str]:
     if file is None or not file.is_file():
         return {}
     paths: dict[str, str] = {}
-    for path, (_, found) in looks.from_bytes(file.read_bytes()).items():
+    with file.open("rb") as opened:
+        looked = looks.read(opened)
+    for found in map(looked.found, range(len(looked))):
         if isinstance(found, Photo):
-            paths.setdefault(found.key, path.encode(errors="replace").decode())  # not all names are UTF-8
+            paths.setdefault(
+                found.key, found.path.encode(errors="replace").decode()
+            )  # not all names are UTF-8
     return paths

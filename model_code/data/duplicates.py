@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -37,31 +36,33 @@ _CROWD = 12
 _CROWD_RMS, _CROWD_PEAK = 1.0, 5.0
 _CHUNK = 4096
 
-Pairs = list[tuple[int, int]]
+Pairs = NDArray[np.int64]
+"""Indices of two photos each, [n, 2], the lower one first, sorted."""
 
 
 def same_pictures(
-    hashes: Sequence[int | None],
+    hashes: NDArray[np.uint64],
     read: Callable[[int], bytes],
-    wanted: Callable[[int, int], bool] = lambda one, other: True,
+    wanted: NDArray[np.bool_] | None = None,
     workers: int | None = None,
 ) -> Pairs:
     """Find the pairs of photos that show the same picture, re-encoded or resized.
 
     Args:
-        hashes: Perceptual hash of each photo; None matches nothing.
+        hashes: Perceptual hash of each photo; 0 matches nothing.
         read: The bytes of photo i. Only photos that a hash proposes are read.
-        wanted: Tells whether a proposed pair matters.
+        wanted: Photos whose pairs matter, with each other and with the rest; default: all.
         workers: Threads that read and decode; default: the cores of this machine.
-
-    Returns:
-        Pairs (i, j), i < j, sorted.
     """
-    proposed = [pair for pair in near_duplicates(hashes) if wanted(*pair)]
-    involved = sorted({index for pair in proposed for index in pair})
-    if not involved:
-        return []
-    row = {index: position for position, index in enumerate(involved)}
+    if wanted is not None and not wanted.any():
+        return np.empty((0, 2), np.int64)
+    proposed = near_duplicates(hashes)
+    if wanted is not None:
+        proposed = proposed[wanted[proposed].any(1)]
+    involved, rows = np.unique(proposed, return_inverse=True)
+    if not len(involved):
+        return proposed
+    rows = rows.reshape(proposed.shape)
     # On disk: of a million photos of one camera, the thumbnails are 3 GB.
     with tempfile.TemporaryFile(prefix="look-alikes-") as file:
         small = np.memmap(file, np.uint8, "w+", shape=(len(involved), SIDE, SIDE, 3))
@@ -73,12 +74,10 @@ def same_pictures(
             except (PhotoError, OSError):
                 return None  # writing its shard will say so
 
-        for position, pixels in enumerate(ordered_map(look, involved, workers)):
+        for position, pixels in enumerate(ordered_map(look, involved.tolist(), workers)):
             if pixels is not None:
                 small[position], readable[position] = pixels, True
-        rows = np.array([(row[one], row[other]) for one, other in proposed], np.int64)
-        kept = _confirmed(small, rows) & readable[rows].all(1)
-    return [pair for pair, same in zip(proposed, kept.tolist(), strict=True) if same]
+        return proposed[_confirmed(small, rows) & readable[rows].all(1)]
 
 
 def thumbnail(data: bytes) -> NDArray[np.uint8]:
@@ -92,8 +91,7 @@ def thumbnail(data: bytes) -> NDArray[np.uint8]:
 
 
 def _confirmed(small: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    neighbors = Counter(rows.reshape(-1).tolist())
-    crowded = np.array([min(neighbors[one], neighbors[other]) >= _CROWD for one, other in rows.tolist()])
+    crowded = np.bincount(rows.reshape(-1))[rows].min(1) >= _CROWD
     same = np.empty(len(rows), bool)
     for start in range(0, len(rows), _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -106,27 +104,28 @@ def _confirmed(small: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.
     return same
 
 
-def near_duplicates(hashes: Sequence[int | None], distance: int = MAX_DISTANCE) -> Pairs:
-    """Find the pairs (i, j), i < j, of hashes that differ in at most `distance` bits; None matches nothing.
+def near_duplicates(hashes: NDArray[np.uint64], distance: int = MAX_DISTANCE) -> Pairs:
+    """Find the pairs of hashes that differ in at most `distance` bits; 0 matches nothing.
 
     Cut into d + 3 bands, two hashes within d bits agree on at least three of them (pigeonhole: Norouzi et al.,
     multi-index hashing, 2012), so only photos that share three bands are compared: 5 million pairs of 100,000
     different photos, not 5 billion. Equal hashes are paired with the first of their kind only, and with the one
     before.
     """
-    known = [index for index, value in enumerate(hashes) if value is not None]
-    values = np.array([hashes[index] for index in known], np.uint64)
-    unique, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    pairs = set()
-    previous: dict[int, int] = {}
-    for position, group in enumerate(inverse.tolist()):
-        if group in previous:
-            pairs.add(_ordered(known[int(first[group])], known[position]))
-            pairs.add(_ordered(known[previous[group]], known[position]))
-        previous[group] = position
-    for left, right in _close_pairs(unique, distance).tolist():
-        pairs.add(_ordered(known[int(first[left])], known[int(first[right])]))
-    return sorted(pairs)
+    known = np.flatnonzero(hashes)
+    unique, first, inverse = np.unique(hashes[known], return_index=True, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    again = np.flatnonzero(inverse[order][1:] == inverse[order][:-1])
+    later, before = order[again + 1], order[again]
+    close = first[_close_pairs(unique, distance)]
+    pairs = np.concatenate((
+        np.stack((first[inverse[later]], later), 1), np.stack((before, later), 1), close,
+    ))  # fmt: skip
+    pairs = known[pairs]
+    # As one number each, which sorts in less memory than rows do.
+    count = len(hashes)
+    numbers = np.unique(pairs.min(1) * count + pairs.max(1))
+    return np.stack((numbers // max(1, count), numbers % max(1, count)), 1)
 
 
 def _close_pairs(unique: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
@@ -157,7 +156,3 @@ def _close_pairs(unique: NDArray[np.uint64], distance: int) -> NDArray[np.int64]
         if len(found) > limit:
             break
     return np.stack((found // max(1, count), found % max(1, count)), 1)
-
-
-def _ordered(one: int, other: int) -> tuple[int, int]:
-    return (one, other) if one < other else (other, one)

@@ -1,4 +1,4 @@
-"""A version of a data set: its manifest, its list of photos, and the shards of the next version.
+"""A version of a data set: its manifest and the lines of its list of photos.
 
 Standard library only: Airflow reads manifests too.
 """
@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from model_code.data.records import Fractions, Photo, Rejected, rank
-from model_code.data.shards import Split, pack, tar_bytes
-from model_code.data.versions.changes import ChangeKind, ClassChange, Move, class_changes
+from model_code.data.records import Fractions, Rejected
+from model_code.data.shards import Split
+from model_code.data.versions.changes import ChangeKind, ClassChange, Move
 
 # 2: lineage, moves and changes.
 SCHEMA_VERSION = 2
@@ -223,141 +221,8 @@ class Manifest:
         return [{"prefix": prefix}, *(f"{shard.sha256}.tar" for shard in self.of(split))]
 
 
-@dataclass(frozen=True)
-class Version:
-    """A manifest with its photos, and the splits of photos that only earlier versions had."""
-
-    manifest: Manifest
-    photos: tuple[PhotoRow, ...]
-    retired: Mapping[str, Split]
-
-    def known_splits(self) -> dict[str, Split]:
-        """Splits by SHA-256 that the next version has to keep, also for photos that come back."""
-        return {**self.retired, **{row.sha256: row.split for row in self.photos}}
-
-
-@dataclass(frozen=True)
-class ShardPlan:
-    """A shard that a version needs: its photos in order, and its row if the parent version has it."""
-
-    split: Split
-    photos: tuple[Photo, ...]
-    kept: ShardRow | None = None
-
-
-def plan_shards(
-    photos: Sequence[Photo], splits: Mapping[str, Split], seed: int, parent: Version | None
-) -> list[ShardPlan]:
-    """Assign photos to shards: the parent's shards where nothing in them changed, new ones for the rest.
-
-    A shard that lost photos (or whose photos changed class) is written again without touching others; photos
-    that the parent lacks go to new shards, in the order of their rank.
-    """
-    here = {photo.sha256: photo for photo in photos if photo.sha256 in splits}
-    plans = _inherited(here, splits, parent)
-    placed = {photo.sha256 for plan in plans for photo in plan.photos}
-    for split in Split:
-        fresh = sorted(
-            (photo for sha, photo in here.items() if sha not in placed and splits[sha] is split),
-            key=lambda photo: rank(photo.sha256, seed),
-        )
-        sizes = [tar_bytes(photo.bytes, photo.label) for photo in fresh]
-        plans += [ShardPlan(split, tuple(fresh[i] for i in part)) for part in pack(sizes)]
-    return plans
-
-
-def _inherited(
-    here: Mapping[str, Photo], splits: Mapping[str, Split], parent: Version | None
-) -> list[ShardPlan]:
-    if parent is None:
-        return []
-    members: dict[str, list[PhotoRow]] = defaultdict(list)
-    for row in parent.photos:
-        members[row.shard].append(row)
-    plans = []
-    for shard in parent.manifest.shards:
-        rows = members[shard.sha256]
-        left = tuple(
-            here[row.sha256] for row in rows if row.sha256 in here and splits[row.sha256] is shard.split
-        )
-        same = len(left) == len(rows) and all(here[row.sha256].label == row.label for row in rows)
-        if left:
-            plans.append(ShardPlan(shard.split, left, shard if same else None))
-    return plans
-
-
-def photo_rows(plan: ShardPlan, shard: str) -> list[PhotoRow]:
-    """Return the lines of photos.jsonl for one shard."""
-    return [
-        PhotoRow(
-            key=photo.key,
-            sha256=photo.sha256,
-            label=photo.label,
-            split=plan.split,
-            shard=shard,
-            phash=None if photo.phash is None else f"{photo.phash:016x}",
-        )
-        for photo in plan.photos
-    ]
-
-
-def make_version(
-    name: str,
-    seed: int,
-    fractions: Fractions,
-    shards: Sequence[ShardRow],
-    photos: Sequence[PhotoRow],
-    rejected: Iterable[Rejected],
-    parent: Version | None,
-    corrected: int = 0,
-) -> Version:
-    """Assemble a version from its written shards and their photos (in the order of the shards)."""
-    known = parent.known_splits() if parent else {}
-    counts = {split.value: Counter(row.label for row in photos if row.split is split) for split in Split}
-    classes = tuple(sorted({row.label for row in photos}))
-    manifest = Manifest(
-        name=name,
-        parent=parent.manifest.version if parent else None,
-        seed=seed,
-        fractions=fractions,
-        classes=classes,
-        counts={split: {label: found[label] for label in classes} for split, found in counts.items()},
-        shards=tuple(shards),
-        photos_sha256=hashlib.sha256(photos_jsonl(photos)).hexdigest(),
-        rejected=tuple(sorted(rejected, key=lambda item: item.path)),
-        lineage=(*parent.manifest.lineage, parent.manifest.version) if parent else (),
-        moves=_moves(photos, known, parent) if parent else (),
-        changes=class_changes(
-            {row.sha256: row.label for row in parent.photos} if parent else {},
-            {row.sha256: row.label for row in photos},
-        ),
-        corrected=corrected,
-    )
-    present = {row.sha256 for row in photos}
-    retired = {sha: split for sha, split in sorted(known.items()) if sha not in present}
-    return Version(manifest, tuple(photos), retired)
-
-
-def _moves(photos: Sequence[PhotoRow], known: Mapping[str, Split], parent: Version) -> tuple[Move, ...]:
-    """Moves of this version, and the earlier ones of photos that are still where they were moved to."""
-    here = {row.key: row.split for row in photos}
-    earlier = [move for move in parent.manifest.moves if here.get(move.key) is move.after]
-    until = parent.manifest.version
-    fresh = [
-        Move(row.key, known[row.sha256], row.split, until)
-        for row in photos
-        if known.get(row.sha256, row.split) is not row.split
-    ]
-    return (*earlier, *sorted(fresh, key=lambda move: move.key))
-
-
-def photos_jsonl(photos: Iterable[PhotoRow]) -> bytes:
-    """Return the bytes of photos.jsonl."""
-    return "".join(row.to_line() + "\n" for row in photos).encode()
-
-
 def read_photos_jsonl(data: bytes) -> tuple[PhotoRow, ...]:
-    """Inverse of `photos_jsonl`.
+    """Read all lines of photos.jsonl at once; `model_code.data.versions.rows` reads a million in less memory.
 
     Raises:
         ManifestError: A line is damaged.

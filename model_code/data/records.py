@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from model_code.data.shards import Split, key_of
@@ -64,8 +63,3 @@ class Fractions:
         test = max(1, round(photos * self.test))
         valid = max(1 if photos >= 3 else 0, round(photos * self.valid)) if photos - test > 1 else 0
         return {Split.TEST: test, Split.VALID: valid}
-
-
-def rank(sha256: str, seed: int) -> str:
-    """Return a sort key that shuffles the photos of a class; depends on nothing but the photo and the seed."""
-    return hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()

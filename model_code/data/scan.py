@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from array import array
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from model_code.data import photos
 from model_code.data.layout import Layout, check_classes
@@ -15,6 +18,7 @@ from model_code.data.limits import MAX_FILE_BYTES, has_photo_ending
 from model_code.data.records import Photo, Rejected
 from model_code.data.source import Candidate, Folder, Foldered, Source, _unreadable
 from model_code.data.tables import LocalTable, is_table
+from model_code.data.versions.columns import Findings, Photos
 from model_code.process.cores import cores
 from model_code.process.parallel import ordered_map
 
@@ -81,10 +85,6 @@ def examine(candidate: Candidate, data: bytes) -> Photo:
     return Photo(candidate.path, candidate.label, digest, phash, len(kept), suffix)
 
 
-Known = Mapping[str, tuple[str, Photo | Rejected]]
-"""By path: the stamp of an earlier look, and what was found. A file whose stamp is the same is not read again."""
-
-
 @dataclass(frozen=True)
 class Scan:
     """Result of looking at every file of a source.
@@ -92,19 +92,21 @@ class Scan:
     Attributes:
         photos: The different readable photos, in the order of their paths.
         rejected: The files left out: unreadable ones, copies, and photos that are in two classes.
-        looks: The finding of every file by path, for the next look.
+        found: All findings, earlier ones included.
+        rows: The finding of every file of the source, for the next look.
         read: Number of files that were read.
     """
 
-    photos: list[Photo]
+    photos: Photos
     rejected: list[Rejected]
-    looks: dict[str, tuple[str, Photo | Rejected]]
+    found: Findings
+    rows: array[int]
     read: int
 
 
 def scan(
     source: Source, workers: int | None = None, progress: Progress | None = None
-) -> tuple[list[Photo], list[Rejected]]:
+) -> tuple[Photos, list[Rejected]]:
     """See `look`, without an earlier one.
 
     Returns:
@@ -113,31 +115,58 @@ def scan(
     Raises:
         DatasetError: No data set can be made of what is readable.
     """
-    found = look(source, {}, workers, progress)
+    found = look(source, Findings(), workers, progress)
     return found.photos, found.rejected
 
 
-def look(source: Source, known: Known, workers: int | None = None, progress: Progress | None = None) -> Scan:
+def look(
+    source: Source, known: Findings, workers: int | None = None, progress: Progress | None = None
+) -> Scan:
     """Decode and hash every file of a source that changed since the last look.
 
     Many files are read at once, as the source allows; decoding uses all cores.
 
     Args:
         source: Lists and reads files.
-        known: Findings of the last look.
+        known: Findings of the last look; new ones are added.
         workers: Threads that decode. Default: the cores of this machine.
         progress: Called with (done, total) now and then.
 
     Raises:
         DatasetError: No data set can be made of what is readable.
     """
-    candidates = list(source.candidates())
+    rows, labels, layout, first = array("i"), set(), Layout(), len(known)
+    find = known.finder()
+    foldered = source if isinstance(source, Foldered) else None
+    for candidate in source.candidates():
+        if foldered is not None:
+            layout.add(candidate.path)
+        labels.add(candidate.label)
+        row = find(candidate.path) if candidate.stamp else None
+        if row is None or not _unchanged(candidate, known, row):
+            row = known.expect(candidate.path, candidate.stamp, candidate.label, candidate.bytes)
+        rows.append(row)
+    read = len(known) - first
+    say = progress or (lambda done, total: None)
+    _read(source, known, first, workers or cores(), lambda done: say(len(rows) - read + done, len(rows)))
+    everything = np.frombuffer(rows, np.int32) if rows else np.empty(0, np.int32)
+    readable = Photos(known, everything[known.are_photos(everything)])
     rejected = [
         Rejected(name, "outside the class folders") for name in source.stray() if has_photo_ending(name)
     ]
-    decoders = workers or cores()
+    rejected += known.rejections(everything)
+    unique, copies = without_copies(readable)
+    usable = dict(
+        zip(unique.names, np.bincount(unique.labels, minlength=len(unique.names)).tolist(), strict=True)
+    )
+    counts = {label: usable.get(label, 0) for label in labels}
+    check_classes(source, counts, layout, foldered.folders() if foldered is not None else (), rejected)
+    return Scan(unique, rejected + copies, known, rows, read)
+
+
+def _read(source: Source, found: Findings, first: int, decoders: int, say: Callable[[int], object]) -> None:
+    """Read the files of all rows from `first` on."""
     decoding = threading.Semaphore(decoders)
-    fresh = [candidate for candidate in candidates if not _is_known(candidate, known)]
 
     def examined(candidate: Candidate) -> Photo | Rejected:
         try:
@@ -152,51 +181,44 @@ def look(source: Source, known: Known, workers: int | None = None, progress: Pro
             reason = _unreadable(error) if isinstance(error, OSError) else str(error)
             return Rejected(candidate.path, reason)
 
-    results = ordered_map(examined, fresh, max(decoders, source.requests))
-    looks: dict[str, tuple[str, Photo | Rejected]] = {}
-    readable: list[Photo] = []
-    layout = Layout()
-    for done, candidate in enumerate(candidates, start=1):
-        if isinstance(source, Foldered):
-            layout.add(candidate.path)
-        found = known[candidate.path][1] if _is_known(candidate, known) else next(results)
-        if isinstance(found, Photo):
-            readable.append(found)
-        else:
-            rejected.append(found)
-        looks[candidate.path] = (candidate.stamp, found)
-        if progress is not None and (done % 50 == 0 or done == len(candidates)):
-            progress(done, len(candidates))
-    unique, copies = without_copies(readable)
-    counts = {candidate.label: 0 for candidate in candidates}
-    for photo in unique:
-        counts[photo.label] += 1
-    folders = source.folders() if isinstance(source, Foldered) else ()
-    check_classes(source, counts, layout, folders, rejected)
-    return Scan(unique, rejected + copies, looks, len(fresh))
+    candidates = (found.candidate(row) for row in range(first, len(found)))
+    results = ordered_map(examined, candidates, max(decoders, source.requests))
+    say(0)
+    for done, result in enumerate(results, start=1):
+        found.settle(first + done - 1, result)
+        if done % 50 == 0 or first + done == len(found):
+            say(done)
 
 
-def _is_known(candidate: Candidate, known: Known) -> bool:
-    """Tell whether a file was looked at before, under the same class and unchanged since."""
-    stamp, found = known.get(candidate.path, ("", None))
-    if not candidate.stamp or stamp != candidate.stamp:
-        return False
-    return isinstance(found, Rejected) or (isinstance(found, Photo) and found.label == candidate.label)
+def _unchanged(candidate: Candidate, known: Findings, row: int) -> bool:
+    """Tell whether a file is as it was at an earlier look, and under the same class."""
+    return known.stamp(row) == candidate.stamp and (
+        known.labels[row] == candidate.label or not known.is_photo(row)
+    )
 
 
-def without_copies(found: Sequence[Photo]) -> tuple[list[Photo], list[Rejected]]:
+def without_copies(found: Photos) -> tuple[Photos, list[Rejected]]:
     """Keep each different photo once. One that is in two classes has no known class: every copy is left out."""
-    copies: dict[str, list[Photo]] = defaultdict(list)
-    for photo in found:
-        copies[photo.sha256].append(photo)
-    unique: list[Photo] = []
+    digests = found.digests
+    order = np.argsort(digests, kind="stable")
+    same = digests[order][1:] == digests[order][:-1]
+    copies: dict[int, list[int]] = {}
+    first = -1
+    for at, again in enumerate(same.tolist()):
+        if not again:
+            first = -1
+            continue
+        first = at if first < 0 else first
+        copies.setdefault(int(order[first]), [int(order[first])]).append(int(order[at + 1]))
+    out: list[int] = []
     rejected: list[Rejected] = []
-    for same in copies.values():
-        labels = sorted({photo.label for photo in same})
+    for _, members in sorted(copies.items()):
+        labels = sorted(set(map(found.label, members)))
         if len(labels) > 1:
             reason = f"the same photo is in {len(labels)} classes ({', '.join(labels)}); keep it in one"
-            rejected.extend(Rejected(photo.path, reason) for photo in same)
         else:
-            unique.append(same[0])
-            rejected.extend(Rejected(photo.path, f"copy of {same[0].path}") for photo in same[1:])
-    return unique, rejected
+            reason = f"copy of {found.path(members[0])}"
+            members = members[1:]
+        out += members
+        rejected += [Rejected(found.path(at), reason) for at in members]
+    return found.without(out), rejected

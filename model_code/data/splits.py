@@ -6,10 +6,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model_code.data.duplicates import Pairs, near_duplicates
-from model_code.data.records import Fractions, Photo, Rejected, rank
+from model_code.data.records import Fractions, Photo, Rejected
 from model_code.data.shards import Split
 from model_code.data.source import DatasetError
+from model_code.data.versions.columns import SPLITS, Photos, Splits
+from model_code.data.versions.ranks import order_of
 
 
 @dataclass(slots=True)
@@ -26,11 +31,11 @@ def assign(
     seed: int = 0,
     fractions: Fractions | None = None,
     pairs: Pairs | None = None,
-) -> tuple[dict[str, Split], list[Rejected]]:
+) -> tuple[Splits, list[Rejected]]:
     """Give each photo a split.
 
     Photos with a known split keep it, photos of the same picture stay together. The others fill the test and then
-    the validation part of their class in the order of `rank`; the rest is for training. A class left without a test
+    the validation part of their class in the order of `order_of`; the rest is for training. A class left without a test
     (or training) photo, because its last one was removed or relabeled, gets one from new photos, else from
     validation, else from training.
 
@@ -47,16 +52,20 @@ def assign(
     Raises:
         DatasetError: A class would have nothing to train on or to be tested on.
     """
-    order = sorted(range(len(photos)), key=lambda index: rank(photos[index].sha256, seed))
+    table = Photos.of(photos)
+    order = order_of(table.digests, seed)
+    before = Splits.of(known).find(table.digests)
     if pairs is None:
-        pairs = near_duplicates([photo.phash for photo in photos])
-    groups, rejected = _groups(photos, known, order, pairs)
-    left_out = {item.path for item in rejected}
-    used = [index for index in order if photos[index].path not in left_out]
-    splits = _fill(photos, groups, used, fractions or Fractions())
-    _refill(photos, groups, used, splits)
-    _check(photos, used, splits)
-    return {photos[index].sha256: splits[index] for index in used}, rejected
+        pairs = near_duplicates(table.phashes)
+    groups, left_out = _groups(table, before, order, pairs)
+    if left_out:
+        order = order[~np.isin(order, list(left_out))]
+    codes = before.copy()
+    codes[list(left_out)] = -1
+    _fill(table, groups, order, codes, fractions or Fractions())
+    _refill(table, groups, order, codes)
+    _check(table, codes)
+    return Splits(table.digests[order], codes[order]), [left_out[at] for at in left_out]
 
 
 def without_contradictions(photos: Sequence[Photo], pairs: Pairs) -> tuple[set[int], list[Rejected]]:
@@ -65,41 +74,45 @@ def without_contradictions(photos: Sequence[Photo], pairs: Pairs) -> tuple[set[i
     Returns:
         The indices left out, and the reasons.
     """
+    table = Photos.of(photos)
     others: dict[int, list[int]] = defaultdict(list)
-    for one, other in pairs:
-        if photos[one].label != photos[other].label:
-            others[one].append(other)
-            others[other].append(one)
+    for one, other in pairs[table.labels[pairs[:, 0]] != table.labels[pairs[:, 1]]].tolist():
+        others[one].append(other)
+        others[other].append(one)
     rejected = []
     for index, found in sorted(others.items()):
-        labels = sorted({photos[index].label, *(photos[other].label for other in found)})
+        labels = sorted({table.label(index), *map(table.label, found)})
         reason = (
-            f"the same picture as {photos[found[0]].path}, in {len(labels)} classes ({', '.join(labels)}); "
+            f"the same picture as {table.path(found[0])}, in {len(labels)} classes ({', '.join(labels)}); "
         )
-        rejected.append(Rejected(photos[index].path, reason + "keep it in one"))
+        rejected.append(Rejected(table.path(index), reason + "keep it in one"))
     return set(others), rejected
 
 
 def _groups(
-    photos: Sequence[Photo], known: Mapping[str, Split], order: Sequence[int], pairs: Pairs
-) -> tuple[dict[int, _Group], list[Rejected]]:
-    """Group the photos of the same picture; a new photo that would join two splits is left out."""
+    photos: Photos, before: NDArray[np.int8], order: NDArray[np.int64], pairs: Pairs
+) -> tuple[dict[int, _Group], dict[int, Rejected]]:
+    """Group the photos of the same picture; a new photo that would join two splits is left out.
+
+    Photos that resemble no other are in no group.
+    """
     neighbors: dict[int, list[int]] = defaultdict(list)
-    for one, other in pairs:
+    for one, other in pairs.tolist():
         neighbors[one].append(other)
         neighbors[other].append(one)
     groups: dict[int, _Group] = {}
-    rejected = []
+    rejected: dict[int, Rejected] = {}
+    involved = order[np.isin(order, list(neighbors))]
     # Photos of the parent first: they are never the ones left out.
-    for index in sorted(order, key=lambda i: photos[i].sha256 not in known):
-        own = known.get(photos[index].sha256)
+    for index in involved[np.argsort(before[involved] < 0, kind="stable")].tolist():
+        own = SPLITS[before[index]] if before[index] >= 0 else None
         near = {id(groups[other]): groups[other] for other in neighbors[index] if other in groups}
         splits = {group.split for group in near.values() if group.split is not None}
         if own is not None:
             near = {key: group for key, group in near.items() if group.split == own}
         elif len(splits) > 1:
             names = " and ".join(sorted(splits))
-            rejected.append(Rejected(photos[index].path, f"near-duplicate of photos in {names}"))
+            rejected[index] = Rejected(photos.path(index), f"near-duplicate of photos in {names}")
             continue
         # The largest takes in the others, so that a long burst of look-alikes is not copied at each of its photos.
         merged = max(near.values(), key=lambda group: len(group.members), default=_Group([], None))
@@ -138,50 +151,80 @@ class _ClassFill:
 
 
 def _fill(
-    photos: Sequence[Photo], groups: Mapping[int, _Group], used: Sequence[int], fractions: Fractions
-) -> dict[int, Split]:
-    sizes = Counter(photos[index].label for index in used)
-    fills = {label: _ClassFill(size, fractions.targets(size)) for label, size in sizes.items()}
-    splits: dict[int, Split] = {}
-
-    def put(group: _Group, split: Split) -> None:
-        for member in group.members:
-            splits[member] = split
-            fills[photos[member].label].have[split] += 1
-
+    photos: Photos,
+    groups: dict[int, _Group],
+    used: NDArray[np.int64],
+    codes: NDArray[np.int8],
+    fractions: Fractions,
+) -> None:
+    """Give a split to each photo in `used` whose code says none."""
+    labels = photos.labels
     # Known splits first: what they hold counts towards the targets.
-    for index in used:
-        known = groups[index].split
-        if known is not None and index not in splits:
-            put(groups[index], known)
-    fresh = [index for index in used if index not in splits]
-    first_members: dict[int, int] = {}
-    for index in fresh:
-        first_members.setdefault(id(groups[index]), index)
-    for index in first_members.values():
-        fills[photos[index].label].waiting[len(groups[index].members)] += 1
-    for index in first_members.values():
-        fill, size = fills[photos[index].label], len(groups[index].members)
-        put(groups[index], fill.wanted(size))
-        fill.waiting[size] -= 1
-    return splits
+    for index, group in groups.items():
+        if group.split is not None:
+            codes[index] = SPLITS.index(group.split)
+    held = _held(photos, codes)
+    sizes = np.bincount(labels[used], minlength=len(photos.names)).tolist()
+    fills = [
+        _ClassFill(size, fractions.targets(size), Counter(dict(zip(SPLITS, have, strict=True))))
+        for size, have in zip(sizes, held.tolist(), strict=True)
+    ]
+    fresh = used[codes[used] < 0]
+    first = np.ones(len(fresh), bool)
+    seen: set[int] = set()
+    if groups:
+        for at in np.flatnonzero(np.isin(fresh, list(groups))).tolist():
+            key = id(groups[int(fresh[at])])
+            first[at] = key not in seen
+            seen.add(key)
+    firsts = fresh[first]
+    of = labels[firsts].tolist()
+    for index, label in zip(firsts.tolist(), of, strict=True):
+        fills[label].waiting[len(groups[index].members) if index in groups else 1] += 1
+    for index, label in zip(firsts.tolist(), of, strict=True):
+        fill = fills[label]
+        members = groups[index].members if index in groups else [index]
+        split = fill.wanted(len(members))
+        for member in members:
+            codes[member] = SPLITS.index(split)
+            fills[labels[member]].have[split] += 1
+        fill.waiting[len(members)] -= 1
+
+
+def _held(photos: Photos, codes: NDArray[np.int8]) -> NDArray[np.int64]:
+    """Count photos [classes, splits]."""
+    kinds = len(photos.names)
+    placed = codes >= 0
+    numbers = photos.labels[placed] * len(SPLITS) + codes[placed]
+    return np.bincount(numbers, minlength=kinds * len(SPLITS)).reshape(kinds, len(SPLITS))
+
+
+def _pictures(
+    photos: Photos, groups: Mapping[int, _Group], used: NDArray[np.int64], codes: NDArray[np.int8]
+) -> dict[str, dict[Split, dict[int, _Group]]]:
+    """Return the pictures that a class has in each split, in the order of `used`: their choice depends on no other."""
+    held: dict[str, dict[Split, dict[int, _Group]]] = {}
+    for index in used.tolist():
+        own = held.setdefault(photos.label(index), {split: {} for split in Split})
+        group = groups.get(index) or _Group([index])
+        own[SPLITS[codes[index]]].setdefault(min(group.members), group)
+    return held
 
 
 def _refill(
-    photos: Sequence[Photo], groups: Mapping[int, _Group], used: Sequence[int], splits: dict[int, Split]
+    photos: Photos, groups: Mapping[int, _Group], used: NDArray[np.int64], codes: NDArray[np.int8]
 ) -> None:
     """Move one picture of each class that has no test or no training photo left; at best the smallest group."""
-    held: dict[str, dict[Split, dict[int, _Group]]] = {}
-    for index in used:  # in the order of their rank, so the choice depends on nothing else
-        own = held.setdefault(photos[index].label, {split: {} for split in Split})
-        own[splits[index]].setdefault(id(groups[index]), groups[index])
+    counts = _held(photos, codes)
+    there = counts.sum(1) > 0
+    poor = there & ((counts[:, SPLITS.index(Split.TEST)] == 0) | (counts[:, SPLITS.index(Split.TRAIN)] == 0))
 
     def move(own: dict[Split, dict[int, _Group]], donor: Split, split: Split) -> None:
         key, group = min(own[donor].items(), key=lambda item: len(item[1].members))
         own[split][key] = own[donor].pop(key)
-        splits.update(dict.fromkeys(group.members, split))
+        codes[group.members] = SPLITS.index(split)
 
-    for own in (held[label] for label in sorted(held)):
+    for _, own in sorted(_pictures(photos, groups, used[poor[photos.labels[used]]], codes).items()):
         for split, last in ((Split.TEST, Split.TRAIN), (Split.TRAIN, Split.TEST)):
             if own[split]:
                 continue
@@ -189,23 +232,23 @@ def _refill(
                 move(own, Split.VALID, split)
             elif len(own[last]) > 1:
                 move(own, last, split)
-    if held and not any(own[Split.VALID] for own in held.values()):
+    if there.any() and not _held(photos, codes)[:, SPLITS.index(Split.VALID)].any():
+        held = _pictures(photos, groups, used, codes)
         richest = max(sorted(held), key=lambda label: len(held[label][Split.TRAIN]))
         if len(held[richest][Split.TRAIN]) > 1:
             move(held[richest], Split.TRAIN, Split.VALID)
 
 
-def _check(photos: Sequence[Photo], used: Sequence[int], splits: Mapping[int, Split]) -> None:
-    held: dict[str, Counter[Split]] = {photo.label: Counter() for photo in photos}
-    for index in used:
-        held[photos[index].label][splits[index]] += 1
-    for label in sorted(held):
+def _check(photos: Photos, codes: NDArray[np.int8]) -> None:
+    held = _held(photos, codes)
+    here = np.bincount(photos.labels, minlength=len(photos.names))
+    for label, number in sorted((label, number) for number, label in enumerate(photos.names) if here[number]):
         for split in (Split.TRAIN, Split.TEST):
-            if not held[label][split]:
+            if not held[number, SPLITS.index(split)]:
                 raise DatasetError(
-                    f"class {label!r} has no photo for {split.value} among {held[label].total()} "
+                    f"class {label!r} has no photo for {split.value} among {held[number].sum()} "
                     "(photos that look the same stay together): add at least 2 different photos, or set "
                     "group_lookalikes to false"
                 )
-    if not any(counts[Split.VALID] for counts in held.values()):
+    if not held[:, SPLITS.index(Split.VALID)].any():
         raise DatasetError("no class has a photo for validation: give at least one class 3 different photos")

@@ -77,7 +77,7 @@ def _full(s3: Client, bucket: str, name: str, photos: Sequence[str]) -> list[str
     version, _ = Place(s3, bucket, name).newest()
     if version is None:
         raise CorrectionError(f"there is no data set {name!r} in {bucket}; see datasets/ in the bucket")
-    known = {sha256[:20]: sha256 for sha256 in version.known_splits()}
+    known = {sha256[:20]: sha256 for sha256 in version.known_splits}
     for photo in photos:
         if known.get(photo[:20], "")[: len(photo)] != photo or len(photo) < 20:
             raise CorrectionError(

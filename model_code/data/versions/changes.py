@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -52,20 +52,21 @@ class Move:
     until: str
 
 
-def class_changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[ClassChange, ...]:
+def class_changes(
+    flows: Mapping[tuple[str, str], int], old_classes: Collection[str], new_classes: Collection[str]
+) -> tuple[ClassChange, ...]:
     """Recognize renamed, merged and divided classes by their photos.
 
     Args:
-        before: Class by SHA-256 in the parent version.
-        after: Class by SHA-256 now.
+        flows: Number of photos of both versions by their class in the parent version and now.
+        old_classes: Of the parent version.
+        new_classes: Of this version.
     """
-    flows = Counter((before[sha], label) for sha, label in after.items() if sha in before)
     targets: dict[str, set[str]] = defaultdict(set)
     origins: dict[str, set[str]] = defaultdict(set)
     for old, new in flows:
         targets[old].add(new)
         origins[new].add(old)
-    old_classes, new_classes = set(before.values()), set(after.values())
 
     def kind(old: str, new: str) -> ChangeKind:
         if old in new_classes:

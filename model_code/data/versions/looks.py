@@ -3,47 +3,74 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import BinaryIO
 
 from model_code.data.photos import reads_heif
 from model_code.data.records import Photo, Rejected
-from model_code.data.scan import Known
+from model_code.data.versions.columns import Findings
 
 SCHEMA_VERSION = 1
 # Raise it when the same file would be judged differently: earlier findings are then not reused.
 _CODE = 1
+_PART = 1000
 
 
-def to_bytes(looks: Known) -> bytes:
-    """Gzipped lines of JSON: a header, then one line per file."""
-    lines = "".join(f"{json.dumps(fields, ensure_ascii=True)}\n" for fields in _lines(looks))
-    return gzip.compress(lines.encode(), compresslevel=1, mtime=0)
+def to_bytes(looks: Mapping[str, tuple[str, Photo | Rejected]]) -> bytes:
+    """Return the file of some findings."""
+    found, file = Findings.of(looks), io.BytesIO()
+    write(file, found, range(len(found)))
+    return file.getvalue()
 
 
-def _lines(looks: Known) -> Iterator[dict[str, object]]:
-    yield {"schema_version": SCHEMA_VERSION, "judge": _judge()}
-    for path, (stamp, found) in looks.items():
-        if isinstance(found, Photo):
-            phash = None if found.phash is None else f"{found.phash:016x}"
-            yield {
-                "path": path, "stamp": stamp, "sha256": found.sha256, "class": found.label, "phash": phash,
-                "bytes": found.bytes, "suffix": found.suffix,
-            }  # fmt: skip
-        else:
-            yield {"path": path, "stamp": stamp, "reason": found.reason}
+def write(file: BinaryIO, found: Findings, rows: Iterable[int]) -> None:
+    """Write gzipped lines of JSON: a header, then one line per file."""
+    with gzip.GzipFile("", "wb", 1, file, mtime=0) as packed:
+        header = {"schema_version": SCHEMA_VERSION, "judge": _judge()}
+        packed.write(f"{json.dumps(header)}\n".encode())
+        lines = (_line(found, row) for row in rows)
+        while part := "".join(islice(lines, _PART)):
+            packed.write(part.encode())
 
 
-def from_bytes(data: bytes) -> dict[str, tuple[str, Photo | Rejected]]:
-    """Inverse of `to_bytes`. Damaged or foreign findings are no findings: the files are then read again."""
+def _line(found: Findings, row: int) -> str:
+    look = found.found(row)
+    fields: dict[str, object] = {"path": found.path(row), "stamp": found.stamp(row)}
+    if isinstance(look, Photo):
+        fields |= {
+            "sha256": look.sha256, "class": look.label,
+            "phash": None if look.phash is None else f"{look.phash:016x}",
+            "bytes": look.bytes, "suffix": look.suffix,
+        }  # fmt: skip
+    else:
+        fields["reason"] = look.reason
+    return f"{json.dumps(fields, ensure_ascii=True)}\n"
+
+
+def from_bytes(data: bytes) -> Findings:
+    """Inverse of `to_bytes`; see `read`."""
+    return read(io.BytesIO(data))
+
+
+def read(file: BinaryIO) -> Findings:
+    """Read a file of findings, line by line.
+
+    Damaged or foreign findings are no findings: the files are then read again.
+    """
+    found = Findings()
     try:
-        lines = iter(gzip.decompress(data).decode().splitlines())
-        if json.loads(next(lines)) != {"schema_version": SCHEMA_VERSION, "judge": _judge()}:
-            return {}
-        return {fields["path"]: (fields["stamp"], _found(fields)) for fields in map(json.loads, lines)}
+        with gzip.GzipFile(fileobj=file) as lines:
+            if json.loads(next(lines)) != {"schema_version": SCHEMA_VERSION, "judge": _judge()}:
+                return Findings()
+            for fields in map(json.loads, lines):
+                found.add(fields["path"], fields["stamp"], _found(fields))
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, StopIteration):
-        return {}
+        return Findings()
+    return found
 
 
 def _found(fields: dict[str, str]) -> Photo | Rejected:

@@ -5,25 +5,20 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
+
 from model_code.data import duplicates, photos, scan, splits
-from model_code.data.manifest import (
-    Manifest,
-    PhotoRow,
-    ShardPlan,
-    ShardRow,
-    Version,
-    make_version,
-    photo_rows,
-    plan_shards,
-)
+from model_code.data.manifest import Manifest, ShardRow
 from model_code.data.records import Fractions, Photo, Rejected
 from model_code.data.shards import Sample, Split, write_shard
 from model_code.data.source import DatasetError, Source
+from model_code.data.versions.columns import SPLITS, Findings, Photos, Splits
+from model_code.data.versions.plan import ShardPlan, Version, make_version, plan_shards, rows_of
 from model_code.data.versions.reviewed import for_training
 from model_code.data.versions.store import Store, check_name
 from model_code.process.cores import cores
@@ -42,12 +37,12 @@ Progress = Callable[[int, int, str], None]
 class Corrected:
     """Photos after corrections: those that stay, those left out, and the number of corrections that counted."""
 
-    photos: list[Photo]
+    photos: Photos
     rejected: list[Rejected]
     count: int
 
 
-Correct = Callable[[Sequence[Photo]], Corrected]
+Correct = Callable[[Photos], Corrected]
 
 
 class Example(TypedDict):
@@ -101,8 +96,8 @@ class Options:
     workers: int | None = None
 
 
-def _uncorrected(found: Sequence[Photo]) -> Corrected:
-    return Corrected(list(found), [], 0)
+def _uncorrected(found: Photos) -> Corrected:
+    return Corrected(found, [], 0)
 
 
 def make(
@@ -131,24 +126,26 @@ def make(
     check_name(store.name)
     say = progress or (lambda done, total, unit: None)
     parent, tag = store.newest()
-    known = {} if options.force else store.looks(parent)
+    known = Findings() if options.force else store.looks(parent)
+    before = len(known)
     looked = scan.look(source, known, options.workers, lambda done, total: say(done, total, "photos"))
     corrected = correct(looked.photos)
     with tempfile.TemporaryDirectory(prefix="ml-pipeline-shards-") as folder:
         decoders = threading.BoundedSemaphore(options.workers or cores())
-        pictured = frozenset(row.sha256 for row in parent.photos) if parent else frozenset()
-        making = _Making(store, source, Path(folder), parent, options, say, decoders, pictured)
+        making = _Making(store, source, Path(folder), parent, options, say, decoders)
         kept, split_of, left_out = making.split(corrected.photos)
         plans = plan_shards(kept, split_of, options.seed, parent)
-        shards, rows, sent, new = making.pack(plans)
+        del split_of
+        shards, sent, new = making.pack(plans)
+    rows = rows_of(plans, [shard.sha256 for shard in shards])
     rejected = looked.rejected + corrected.rejected + left_out
     version = make_version(
         store.name, options.seed, options.fractions, shards, rows, rejected, parent, corrected.count
     )
     changed = parent is None or version.manifest.version != parent.manifest.version
     sent += store.publish(version, tag) if changed else 0
-    if changed or looked.read or len(known) != len(looked.looks):
-        store.keep_looks(version, looked.looks)
+    if changed or looked.read or before != len(looked.rows):
+        store.keep_looks(version, looked.found, looked.rows)
     listed = parent.manifest if parent and not changed else version.manifest
     return _summary(store, listed, rejected, (new, sent, looked.read), changed)
 
@@ -165,35 +162,40 @@ class _Making:
     say: Progress
     # Bounds the photos that are decoded at once, each up to 270 MB.
     decoders: threading.BoundedSemaphore
-    # Photos of the parent: they have thumbnails unless an earlier release made it.
-    known: frozenset[str]
 
-    def split(self, found: list[Photo]) -> tuple[list[Photo], dict[str, Split], list[Rejected]]:
+    @property
+    def known(self) -> Splits:
+        """Splits of the parent's photos."""
+        return self.parent.known_splits if self.parent else Splits.of({})
+
+    def split(self, found: Photos) -> tuple[Photos, Splits, list[Rejected]]:
         """Split the photos; returns those that stay, their splits by SHA-256, and those left out."""
-        known = self.parent.known_splits() if self.parent else {}
-        pairs: duplicates.Pairs = []
+        known = self.known
+        pairs: duplicates.Pairs = np.empty((0, 2), np.int64)
         contradicting: list[Rejected] = []
         if self.options.group_lookalikes:
-            new = [photo.sha256 not in known for photo in found]
             pairs = duplicates.same_pictures(
-                [photo.phash for photo in found],
-                lambda index: self.source.read(found[index].path),
-                lambda one, other: new[one] or new[other],
+                found.phashes,
+                lambda index: self.source.read(found.path(index)),
+                known.find(found.digests) < 0,
                 self.options.workers,
             )
             out, contradicting = splits.without_contradictions(found, pairs)
-            place = {index: at for at, index in enumerate(i for i in range(len(found)) if i not in out)}
-            found = [photo for index, photo in enumerate(found) if index not in out]
-            pairs = [(place[one], place[other]) for one, other in pairs if one in place and other in place]
-        found, pairs, joined = for_training(found, pairs, known)
-        fixed = {**known, **joined.splits}
-        split_of, ambiguous = splits.assign(found, fixed, self.options.seed, self.options.fractions, pairs)
-        return found, split_of, contradicting + joined.rejected + ambiguous
+            found, pairs = _without(found, pairs, out)
+        joined = for_training(found, pairs, known)
+        if joined.training:
+            reviewed = found.digests[joined.training]
+            known = Splits(
+                np.concatenate((known.digests, reviewed)),
+                np.concatenate((known.codes, np.full(len(reviewed), SPLITS.index(Split.TRAIN), np.int8))),
+            )
+        found, pairs = _without(found, pairs, joined.rejected)
+        split_of, ambiguous = splits.assign(found, known, self.options.seed, self.options.fractions, pairs)
+        return found, split_of, [*contradicting, *joined.rejected.values(), *ambiguous]
 
-    def pack(self, plans: list[ShardPlan]) -> tuple[list[ShardRow], list[PhotoRow], int, int]:
-        """Write missing shards; returns the rows of all shards and photos, bytes stored, and number of new shards."""
+    def pack(self, plans: list[ShardPlan]) -> tuple[list[ShardRow], int, int]:
+        """Write missing shards; returns the rows of all shards, bytes stored, and number of new shards."""
         shards: list[ShardRow] = []
-        rows: list[PhotoRow] = []
         stored = new = 0
         for done, plan in enumerate(plans, start=1):
             shard = plan.kept
@@ -202,9 +204,8 @@ class _Making:
                 stored += sent
                 new += 1
             shards.append(shard)
-            rows += photo_rows(plan, shard.sha256)
             self.say(done, len(plans), "shards")
-        return shards, rows, stored, new
+        return shards, stored, new
 
     def _write(self, plan: ShardPlan) -> tuple[ShardRow, int]:
         path = self.folder / "shard.tar"
@@ -243,6 +244,13 @@ class _Making:
         except photos.PhotoError:
             return  # pages show the photo without a picture
         self.store.put(key, small)
+
+
+def _without(found: Photos, pairs: duplicates.Pairs, out: Collection[int]) -> tuple[Photos, duplicates.Pairs]:
+    """Leave photos out, by position; also from the pairs, whose numbers change."""
+    keep = np.ones(len(found), bool)
+    keep[list(out)] = False
+    return found.take(keep), (np.cumsum(keep) - 1)[pairs[keep[pairs].all(1)]]
 
 
 def _summary(

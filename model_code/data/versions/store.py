@@ -10,13 +10,17 @@ import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from model_code.data.manifest import Manifest, Version, photos_jsonl, read_photos_jsonl
-from model_code.data.scan import Known
+from model_code.data.manifest import Manifest
 from model_code.data.shards import Split
 from model_code.data.versions import looks
+from model_code.data.versions.columns import Findings
+from model_code.data.versions.plan import Version
+from model_code.data.versions.rows import Rows
 
 _POINTER = "latest.json"
 
@@ -41,6 +45,10 @@ class Store(ABC):
     @abstractmethod
     def read(self, key: str) -> tuple[bytes, str] | None:
         """The bytes at `key` and a tag that changes with them; None where there is nothing."""
+
+    @abstractmethod
+    def open(self, key: str) -> BinaryIO | None:
+        """Open what is at `key`, to be read in parts; None where there is nothing."""
 
     @abstractmethod
     def exists(self, key: str) -> bool:
@@ -74,7 +82,7 @@ class Store(ABC):
         folder = f"versions/{json.loads(found[0])['version']}"
         version = Version(
             manifest=Manifest.from_json(self._there(f"{folder}/manifest.json")),
-            photos=read_photos_jsonl(self._there(f"{folder}/photos.jsonl")),
+            photos=self._rows(f"{folder}/photos.jsonl"),
             retired={
                 sha256: Split(split)
                 for sha256, split in json.loads(self._there(f"{folder}/retired.json")).items()
@@ -82,14 +90,21 @@ class Store(ABC):
         )
         return version, found[1]
 
-    def looks(self, version: Version | None) -> Known:
+    def looks(self, version: Version | None) -> Findings:
         """Read the findings of the look that made a version; none for versions of earlier releases."""
-        found = self.read(_looks(version)) if version else None
-        return looks.from_bytes(found[0]) if found else {}
+        file = self.open(_looks(version)) if version else None
+        if file is None:
+            return Findings()
+        with file:
+            return looks.read(file)
 
-    def keep_looks(self, version: Version, known: Known) -> None:
+    def keep_looks(self, version: Version, found: Findings, rows: Iterable[int]) -> None:
         """Write the findings of the look that made a version, for the next look."""
-        self.put(_looks(version), looks.to_bytes(known))
+        with tempfile.TemporaryDirectory(prefix="ml-pipeline-looks-") as folder:
+            path = Path(folder, "looks")
+            with path.open("wb") as file:
+                looks.write(file, found, rows)
+            self.put_file(_looks(version), path)
 
     def publish(self, version: Version, tag: str | None) -> int:
         """Write the version's files, the manifest and the pointer last; returns their bytes.
@@ -101,30 +116,44 @@ class Store(ABC):
         Raises:
             ConcurrentUpload: The pointer has changed since.
         """
-        retired = json.dumps(dict(version.retired), sort_keys=True)
+        folder = f"versions/{version.manifest.version}"
+        with tempfile.TemporaryDirectory(prefix="ml-pipeline-version-") as temporary:
+            path = Path(temporary, "photos.jsonl")
+            with path.open("wb") as file:
+                file.writelines(version.photos.parts())
+            sent = path.stat().st_size
+            self.put_file(f"{folder}/photos.jsonl", path)
         files = {
-            "photos.jsonl": photos_jsonl(version.photos),
-            "retired.json": retired.encode(),
+            "retired.json": json.dumps(dict(version.retired), sort_keys=True).encode(),
             **self.channels(version.manifest),
             "manifest.json": version.manifest.to_json().encode(),
         }
         for name, body in files.items():
-            self.put(f"versions/{version.manifest.version}/{name}", body)
+            self.put(f"{folder}/{name}", body)
         pointer = json.dumps({"version": version.manifest.version}).encode()
         if not self.swap(_POINTER, pointer, tag):
             raise ConcurrentUpload(
                 f"another upload of data set {self.name!r} finished meanwhile; run this one again: it uploads only "
                 "what is missing"
             )
-        return sum(map(len, files.values())) + len(pointer)
+        return sent + sum(map(len, files.values())) + len(pointer)
+
+    def _rows(self, key: str) -> Rows:
+        if (file := self.open(key)) is None:
+            raise self._missing(key)
+        with file:
+            return Rows.read(file)
 
     def _there(self, key: str) -> bytes:
         found = self.read(key)
         if found is None:
-            raise FileNotFoundError(
-                f"{self.uri(key)} is missing; restore it, or start a data set of another name"
-            )
+            raise self._missing(key)
         return found[0]
+
+    def _missing(self, key: str) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"{self.uri(key)} is missing; restore it, or start a data set of another name"
+        )
 
 
 def _looks(version: Version) -> str:
@@ -166,6 +195,13 @@ class FolderStore(Store):
         except FileNotFoundError:
             return None
         return data, hashlib.sha256(data).hexdigest()
+
+    def open(self, key: str) -> BinaryIO | None:
+        """Open a file."""
+        try:
+            return (self.root / self.key(key)).open("rb")
+        except FileNotFoundError:
+            return None
 
     def exists(self, key: str) -> bool:
         """Tell whether there is a file."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, MutableMapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,7 +18,7 @@ from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
 
 if TYPE_CHECKING:
-    from model_code.data.records import Photo, Rejected
+    from model_code.data.records import Photo
     from model_code.data.versions.make import Corrected
 
 SCHEMA_VERSION = 1
@@ -82,24 +82,23 @@ class Log:
     def apply(self, photos: Sequence[Photo]) -> Corrected:
         """Relabel and leave out photos. Entries that say what the source says do not count."""
         from model_code.data.records import Rejected
+        from model_code.data.versions.columns import Photos
         from model_code.data.versions.make import Corrected
 
         newest = self.newest()
-        kept: list[Photo] = []
-        rejected: list[Rejected] = []
-        count = 0
-        for photo in photos:
-            entry = newest.get(photo.sha256)
-            if entry is not None and entry.action is Action.REJECT:
+        table = Photos.of(photos)
+        labels: dict[int, str] = {}
+        rejected: dict[int, Rejected] = {}
+        for at in table.places(newest):
+            photo = table[at]
+            entry = newest[photo.sha256]
+            if entry.action is Action.REJECT:
                 reason = f"rejected by {entry.who}" + (f": {entry.why}" if entry.why else "")
-                rejected.append(Rejected(photo.path, reason))
-                count += 1
-            elif entry is not None and entry.label not in (None, photo.label):
-                kept.append(replace(photo, label=str(entry.label)))
-                count += 1
-            else:
-                kept.append(photo)
-        return Corrected(kept, rejected, count)
+                rejected[at] = Rejected(photo.path, reason)
+            elif entry.label not in (None, photo.label):
+                labels[at] = str(entry.label)
+        corrected = table.relabeled(labels).without(rejected)
+        return Corrected(corrected, list(rejected.values()), len(labels) + len(rejected))
 
 
 def to_line(entry: Correction) -> str:

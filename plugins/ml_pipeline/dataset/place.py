@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
@@ -50,6 +52,21 @@ class Place(Store):
                 return None
             raise
         return found["Body"].read(), found["ETag"]
+
+    def open(self, key: str) -> BinaryIO | None:
+        """Open an object, once it is on this disk."""
+        from botocore.exceptions import ClientError
+
+        file = tempfile.TemporaryFile(prefix="ml-pipeline-object-")  # noqa: SIM115
+        try:
+            self.s3.download_fileobj(self.bucket, self.key(key), file)
+        except ClientError as error:
+            file.close()
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return None
+            raise
+        file.seek(0)
+        return file
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object."""

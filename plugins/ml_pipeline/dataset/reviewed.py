@@ -15,6 +15,7 @@ from ml_pipeline.dataset.corrections import Action, Log
 if TYPE_CHECKING:
     from model_code.data.records import Photo, Rejected
     from model_code.data.source import Candidate, Source
+    from model_code.data.versions.columns import Photos
     from model_code.data.versions.make import Correct, Corrected
 
 _FOLDER = "reviewed/"  # as `model_code.data.versions.reviewed` knows them
@@ -43,20 +44,21 @@ def hidden(sha256: str) -> str:
     return hashlib.sha256(sha256.encode()).hexdigest()
 
 
-def without_denied(photos: Sequence[Photo], gone: frozenset[str]) -> tuple[list[Photo], list[Rejected]]:
+def without_denied(photos: Sequence[Photo], gone: frozenset[str]) -> tuple[Photos, list[Rejected]]:
     """Return photos without those that were forgotten, and these as left out."""
     from model_code.data.records import Rejected
+    from model_code.data.versions.columns import Photos, hex_of
 
-    kept = [photo for photo in photos if hidden(photo.sha256) not in gone] if gone else list(photos)
-    left = {photo.path for photo in kept}
+    table = Photos.of(photos)
+    out = [at for at, digest in enumerate(table.digests) if hidden(hex_of(digest)) in gone] if gone else []
     reason = "forgotten on request; take it out of the source"
-    return kept, [Rejected(photo.path, reason) for photo in photos if photo.path not in left]
+    return table.without(out), [Rejected(table.path(at), reason) for at in out]
 
 
 def correct(log: Log, gone: frozenset[str]) -> Correct:
     """Return the step that takes forgotten photos out and applies the log of corrections."""
 
-    def apply(photos: Sequence[Photo]) -> Corrected:
+    def apply(photos: Photos) -> Corrected:
         kept, forgotten = without_denied(photos, gone)
         corrected = log.apply(kept)
         return replace(corrected, rejected=forgotten + corrected.rejected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ml_pipeline.dataset import corrections, reviewed
@@ -14,6 +15,7 @@ from ml_pipeline.watching import reviews, truth
 from ml_pipeline.watching.reviews import ReviewError
 from model_code.data.manifest import Manifest
 from model_code.data.shards import Split
+from model_code.data.versions.columns import Photos, Splits
 from model_code.data.versions.reviewed import for_training
 from tests.ml_pipeline.watching.conftest import BUCKET
 from tests.model_code.photo_files import folder_of_photos, photo
@@ -95,13 +97,14 @@ def test_a_photo_of_the_picture_of_a_test_photo_is_left_out() -> None:
 
     photos = [of("a/1.jpg", "1"), of("reviewed/a/2", "2"), of("reviewed/a/3", "3"), of("reviewed/a/4", "4")]
     known = {"1" * 64: Split.TEST, "4" * 64: Split.VALID}
-    kept, pairs, joined = for_training(photos, [(0, 1), (2, 3)], known)
-    assert [one.sha256[0] for one in kept] == ["1", "4"]
-    assert [rejected.path for rejected in joined.rejected] == ["reviewed/a/2", "reviewed/a/3"]
-    assert (pairs, joined.splits) == ([], {})
-    alone, _, joined = for_training(photos[2:3], [], known)
-    assert joined.splits == {"3" * 64: Split.TRAIN}
-    assert len(alone) == 1
+    joined = for_training(Photos.of(photos), np.array([(0, 1), (2, 3)]), Splits.of(known))
+    assert {at: rejected.path for at, rejected in joined.rejected.items()} == {
+        1: "reviewed/a/2",
+        2: "reviewed/a/3",
+    }
+    assert joined.training == []
+    alone = for_training(Photos.of(photos[2:3]), np.empty((0, 2), np.int64), Splits.of(known))
+    assert (alone.training, alone.rejected) == ([0], {})
 
 
 def test_suspects_of_the_data_report_are_asked_about_but_for_those_of_the_test_split(s3, tmp_path) -> None:

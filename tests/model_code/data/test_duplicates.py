@@ -7,9 +7,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from model_code.data.duplicates import near_duplicates, same_pictures
+from model_code.data import duplicates
 from model_code.data.photos import perceptual_hash
 from model_code.data.records import Photo
 from model_code.data.shards import Split
@@ -17,8 +18,13 @@ from model_code.data.splits import assign, without_contradictions
 from tests.model_code.photo_files import encoded, picture
 
 
-def pairs_of(files: list[bytes]) -> list[tuple[int, int]]:
-    return same_pictures([perceptual_hash(data) for data in files], files.__getitem__)
+def hashes_of(files: list[bytes]) -> NDArray[np.uint64]:
+    return np.array([perceptual_hash(data) or 0 for data in files], np.uint64)
+
+
+def pairs_of(files: list[bytes]) -> list[list[int]]:
+    pairs: list[list[int]] = duplicates.same_pictures(hashes_of(files), files.__getitem__).tolist()
+    return pairs
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -62,7 +68,7 @@ def test_photos_of_a_fixed_camera_are_different_pictures() -> None:
         for n, (path, data) in enumerate(files.items())
     ]
     data = list(files.values())
-    pairs = same_pictures([item.phash for item in photos], data.__getitem__)
+    pairs = duplicates.same_pictures(hashes_of(data), data.__getitem__)
     assert without_contradictions(photos, pairs) == (set(), [])
     splits, rejected = assign(photos, {}, pairs=pairs)
     counts = Counter((item.label, splits[item.sha256]) for item in photos)
@@ -78,7 +84,7 @@ def test_classes_that_differ_by_color_are_different_pictures() -> None:
     tinted = [
         Image.merge("RGB", [grey.point(lambda v, k=k: v * k // 255) for k in c]) for c in colors.values()
     ]
-    assert near_duplicates([perceptual_hash(encoded(image)) for image in tinted]) == [(0, 1)]
+    assert duplicates.near_duplicates(hashes_of([encoded(image) for image in tinted])).tolist() == [[0, 1]]
     assert pairs_of([encoded(image) for image in tinted]) == []
 
 
@@ -92,7 +98,7 @@ def test_a_picture_in_two_classes_is_named_by_both_files() -> None:
         Photo(path, path.split("/")[0], f"{n:064x}", perceptual_hash(data), len(data), "jpg")
         for n, (path, data) in enumerate(files.items())
     ]
-    out, rejected = without_contradictions(photos, pairs_of(list(files.values())))
+    out, rejected = without_contradictions(photos, np.array(pairs_of(list(files.values()))))
     assert out == {0, 1}
     assert {item.path for item in rejected} == set(files)
     assert "two.jpg, in 2 classes (circle, square)" in rejected[0].reason
@@ -106,13 +112,13 @@ def test_only_pairs_that_matter_are_read() -> None:
         read.append(index)
         return data
 
-    assert same_pictures([5, 5, 5], reading, wanted=lambda one, other: False) == []
-    assert read == []
-    assert same_pictures([5, 5, None], reading) == [(0, 1)]
+    found = duplicates.same_pictures(np.array([5, 5, 5], np.uint64), reading, wanted=np.zeros(3, bool))
+    assert (len(found), read) == (0, [])
+    assert duplicates.same_pictures(np.array([5, 5, 0], np.uint64), reading).tolist() == [[0, 1]]
     assert sorted(read) == [0, 1]
 
 
 def test_a_dense_set_is_not_quadratic() -> None:
     draw = random.Random(0)
     hashes = [draw.getrandbits(64) & 0xFF for _ in range(3000)]
-    assert len(near_duplicates(hashes)) < 3000 * 20
+    assert len(duplicates.near_duplicates(np.array(hashes, np.uint64))) < 3000 * 20

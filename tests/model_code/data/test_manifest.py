@@ -15,16 +15,13 @@ from model_code.data.manifest import (
     ManifestError,
     PhotoRow,
     ShardRow,
-    Version,
-    make_version,
-    photo_rows,
-    photos_jsonl,
-    plan_shards,
     read_photos_jsonl,
 )
 from model_code.data.records import Fractions, Photo, Rejected
 from model_code.data.shards import Split
 from model_code.data.splits import assign
+from model_code.data.versions.plan import Version, make_version, plan_shards, rows_of
+from model_code.data.versions.rows import Rows
 
 SCHEMAS = Path(model_code.__file__).parent / "schemas"
 
@@ -42,17 +39,18 @@ def version_of(
     """A version whose shards are named after their photos instead of being written."""
     import hashlib
 
-    known = parent.known_splits() if parent else {}
+    known = parent.known_splits if parent else {}
     splits, _ = assign(
         [Photo(p.path, p.label, p.sha256, None, p.bytes, p.suffix) for p in photos], known, seed
     )
-    shards, rows = [], []
-    for plan in plan_shards(photos, splits, seed, parent):
+    shards = []
+    plans = plan_shards(photos, splits, seed, parent)
+    for plan in plans:
         text = plan.split + "".join(photo.sha256 + photo.label for photo in plan.photos)
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         row = ShardRow(sha256, f"datasets/{name}/shards/{sha256}.tar", plan.split, len(plan.photos), 20_000)
         shards.append(plan.kept or row)
-        rows += photo_rows(plan, sha256)
+    rows = rows_of(plans, [shard.sha256 for shard in shards])
     return make_version(name, seed, Fractions(), shards, rows, [Rejected("x.jpg", "empty file")], parent)
 
 
@@ -71,7 +69,10 @@ def test_manifest_and_photos_follow_their_schemas() -> None:
 def test_what_is_written_is_read() -> None:
     version = version_of(PETS)
     assert Manifest.from_json(version.manifest.to_json()) == version.manifest
-    assert read_photos_jsonl(photos_jsonl(version.photos)) == version.photos
+    written = b"".join(version.photos.parts())
+    assert written.decode().splitlines() == [row.to_line() for row in version.photos]
+    assert Rows.read(written.splitlines()) == version.photos
+    assert read_photos_jsonl(written) == tuple(version.photos)
     assert version.manifest.counts["train"] == {"cat": 32, "dog": 32}
 
 

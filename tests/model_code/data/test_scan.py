@@ -13,6 +13,7 @@ from model_code.data import photos, source
 from model_code.data import scan as dataset
 from model_code.data.photos import PhotoError
 from model_code.data.source import Candidate, DatasetError, Folder
+from model_code.data.versions.columns import Findings
 from model_code.process import parallel
 from tests.model_code.photo_files import encoded, folder_of_photos, photo
 
@@ -195,13 +196,13 @@ def test_a_folder_of_a_foreign_format_names_it_and_the_fix(
 def test_only_what_changed_is_read_again(tmp_path: Path) -> None:
     folder = folder_of_photos(tmp_path, {"disc": 5, "square": 5})
     make(folder, {"disc/note.jpg": b"no photo"})
-    first = dataset.look(Folder(folder), {})
-    assert (first.read, len(first.looks)) == (11, 11)
-    again = dataset.look(Folder(folder), first.looks)
+    first = dataset.look(Folder(folder), Findings())
+    assert (first.read, len(first.rows)) == (11, 11)
+    again = dataset.look(Folder(folder), first.found)
     assert (again.read, again.photos, again.rejected) == (0, first.photos, first.rejected)
     make(folder, {"disc/new.jpg": photo(900), "square/00000.jpg": photo(901)})
     (folder / "disc" / "00001.jpg").rename(folder / "square" / "moved.jpg")
-    third = dataset.look(Folder(folder), again.looks)
+    third = dataset.look(Folder(folder), again.found)
     assert third.read == 3  # the new one, the one written anew, and the one in another class
     assert {item.path: item.label for item in third.photos}["square/moved.jpg"] == "square"
 

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
-from model_code.data.duplicates import near_duplicates
+from model_code.data import duplicates
 from model_code.data.records import Fractions, Photo
 from model_code.data.shards import Split
 from model_code.data.source import DatasetError
 from model_code.data.splits import assign
 
 TRAIN, VALID, TEST = Split.TRAIN, Split.VALID, Split.TEST
+
+
+def near_duplicates(hashes: list[int | None], *distance: int) -> list[tuple[int, int]]:
+    return list(
+        map(
+            tuple,
+            duplicates.near_duplicates(
+                np.array([value or 0 for value in hashes], np.uint64), *distance
+            ).tolist(),
+        )
+    )
 
 
 def photos_of(label: str, count: int, first: int = 0, phash: int | None = None) -> list[Photo]:
@@ -24,7 +36,7 @@ def photos_of(label: str, count: int, first: int = 0, phash: int | None = None) 
     ]
 
 
-def count(photos: list[Photo], splits: dict[str, Split]) -> dict[str, Counter[Split]]:
+def count(photos: list[Photo], splits: Mapping[str, Split]) -> dict[str, Counter[Split]]:
     found: dict[str, Counter[Split]] = {}
     for photo in photos:
         found.setdefault(photo.label, Counter())[splits[photo.sha256]] += 1
@@ -99,7 +111,7 @@ def test_a_new_photo_joins_the_split_of_its_near_duplicate() -> None:
 
 
 def test_a_photo_that_resembles_two_splits_is_left_out() -> None:
-    left, right, middle = 0b0, 0b11111111_11111111, 0b11111111
+    left, right, middle = 1 << 63, 1 << 63 | 0b11111111_11111111, 1 << 63 | 0b11111111
     old = photos_of("cat", 30) + photos_of("dog", 30)
     known, _ = assign(old, {})
     train = next(index for index, photo in enumerate(old) if known[photo.sha256] is TRAIN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,8 +10,10 @@ from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset.place import Place
 from ml_pipeline.dataset.reviewed import hidden
 from ml_pipeline.watching.forget.traces import Traces, names_of, reshard, without
-from model_code.data.manifest import Manifest, ShardRow, Version, make_version, read_photos_jsonl
+from model_code.data.manifest import Manifest, PhotoRow, ShardRow
 from model_code.data.shards import ShardInfo
+from model_code.data.versions.plan import Version, make_version
+from model_code.data.versions.rows import Rows
 
 # Neither photos nor names of photos: pretrained weights, code, and the list that keeps photos out.
 _CLEAN = ("weights/", "code/")
@@ -78,8 +80,8 @@ def _make_again(place: Place, traces: Traces, swept: Swept) -> set[str]:
     doomed: set[str] = set()
     newest, tag = place.newest()
     for version in _versions(place):
-        found = place.read(f"versions/{version}/photos.jsonl")
-        rows = read_photos_jsonl(found[0]) if found else ()
+        found = place.open(f"versions/{version}/photos.jsonl")
+        rows: Sequence[PhotoRow] = Rows.read(found) if found else ()
         if held := {row.shard for row in rows if row.sha256 in traces.photos}:
             swept.versions.add(f"{place.name}/{version}")
             doomed |= held
@@ -104,7 +106,8 @@ def _make_again(place: Place, traces: Traces, swept: Swept) -> set[str]:
     known = place.looks(newest)
     place.keep_looks(
         made,
-        {path: look for path, look in known.items() if getattr(look[1], "sha256", "") not in traces.photos},
+        known,
+        [row for row in range(len(known)) if getattr(known.found(row), "sha256", "") not in traces.photos],
     )
     place.publish(made, tag)
     return doomed
