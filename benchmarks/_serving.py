@@ -99,6 +99,7 @@ PEERS = (
     Peer("rayserve-torch", "rayserve_torch", "ray", RAY),
     Peer("fastapi-torch", "fastapi_torch", "fastapi", MULTIPART),
     Peer("litserve-onnx-int8", "litserve_onnx", "litserve", LITSERVE, eager=False),
+    Peer("granian-onnx-int8", "granian_onnx", "granian", RAW, eager=False),
 )
 
 

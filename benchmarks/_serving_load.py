@@ -53,7 +53,7 @@ _DELAY = "function delay() return math.floor(-math.log(1 - math.random()) * %f +
 
 # wrk stands for clients on other machines. Where it may, it takes precedence over the server on the cores they share:
 # or its clock would count the time in which it waits for a core itself.
-_FIRST = ("nice", "-n", "-10") if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
+FIRST = ("nice", "-n", "-10") if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def load(
         }
     )
     command = [
-        *(*_FIRST, wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"),
+        *(*FIRST, wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"),
         *("-s", str(script), f"http://127.0.0.1:{running.port}"),
     ]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
