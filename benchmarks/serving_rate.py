@@ -1,7 +1,7 @@
 """`serving-rate`: the highest rate with a p99 under 15 ms, by MLPerf's server scenario (`_serving_poisson`).
 
-Poisson arrivals; a latency counts from the moment for which its query was scheduled. The rate is found by bisection
-between a fifth and the whole of what the server answers when saturated. Ours is held against two servers around the
+Poisson arrivals; a latency counts from the moment for which its query was scheduled. The rate is found by bisection, up
+to what the server answers when saturated. Ours is held against two servers around the
 same predictor and session, and against a server that costs nothing: the in-process times of single photos, drawn at
 random, through a simulated queue with as many workers (`serving_latency.queue`). All take turns in rounds, because a
 shared machine changes its speed; medians over the rounds count.
@@ -31,7 +31,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--seconds", type=float, default=8, help="of each measurement")
-    arguments.add_argument("--steps", type=int, default=6, help="of each bisection")
+    arguments.add_argument("--steps", type=int, default=7, help="of each bisection")
     chosen = arguments.parse_args()
     _serving_load.wrk()
     print(json.dumps(measure(_serving_model.bundle(), chosen)))
@@ -124,8 +124,8 @@ def free_rate(bundle: Path, info: dict[str, str], steps: int) -> float:
 
 
 def bisect(holds: Callable[[float], bool], capacity: float, steps: int) -> float:
-    """Return the highest rate that holds, between a fifth and the whole of `capacity`."""
-    low, high = capacity / 5, capacity
+    """Return the highest rate that holds, up to `capacity`."""
+    low, high = 0.0, capacity
     for _ in range(steps):
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)
