@@ -75,8 +75,8 @@ class Embedded:
 class Embedder:
     """Embeds photos of a data set, and remembers."""
 
-    def __init__(self, data: Path, weights: Path, cache: Path) -> None:
-        self.data, self.weights, self.cache = data, weights, cache
+    def __init__(self, data: Path, weights: Path, cache: Path, shifted: int = SERVED) -> None:
+        self.data, self.weights, self.cache, self.shifted = data, weights, cache, shifted
         cache.mkdir(parents=True, exist_ok=True)
         self.paths = sorted(data.glob("*/*.jpg"), key=str)
         self.transform = for_architecture(ARCHITECTURE)
@@ -86,7 +86,9 @@ class Embedder:
         """Every photo as it is, or those that traffic is drawn from under one of `SHIFTS`."""
         if shift == "none":
             return self._embed(shift, self.paths, SHIFTS[shift])
-        return self._embed(shift, self._each_breed(slice(SERVED)), SHIFTS[shift])
+        if (self.cache / f"{shift}.npz").exists() or self.shifted == SERVED:
+            return self._embed(shift, self._each_breed(slice(SERVED)), SHIFTS[shift])
+        return self._embed(f"{shift}-{self.shifted}", self._each_breed(slice(self.shifted)), SHIFTS[shift])
 
     def simulated(self, fault: str) -> Embedded:
         """Photos of each breed that are never traffic, with a fault that a reference is given."""

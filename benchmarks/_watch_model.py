@@ -27,6 +27,7 @@ class World:
     faults: Mapping[str, Embedded]
     labels: NDArray[np.int64]
     breeds: int
+    shifted: Rows
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Draw:
     traffic: Rows
     unknown: Rows
     class_of: NDArray[np.int64]
+
+    @property
+    def shiftable(self) -> Rows:
+        """The traffic that is embedded under every shift."""
+        return np.intersect1d(self.traffic, self.world.shifted)
 
     def logits(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
         """Logits [n, known classes]."""

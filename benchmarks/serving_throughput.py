@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import statistics
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from typing import Any
 from benchmarks import _serving, _serving_load
 from benchmarks._serving import PEERS, Running
 from benchmarks._serving_load import Load
+from model_code.predict.unknown import UNKNOWN
 
 INT8_BAR, FLOAT_BAR = 6.0, 3.0
 CPU_BAR = 1 / 0.85
@@ -34,10 +38,18 @@ def main() -> int:
     arguments.add_argument("--seconds", type=float, default=10, help="of each measurement")
     arguments.add_argument("--connections", type=int, nargs="+", default=[16, 64])
     arguments.add_argument("--skip-peers", action="store_true")
+    arguments.add_argument(
+        "--unknown",
+        type=int,
+        default=0,
+        help="only compare with a model that has no score of unknown photos; rounds",
+    )
     chosen = arguments.parse_args()
     from benchmarks import _serving_model
 
     _serving_load.wrk()
+    if chosen.unknown:
+        return cost_of_unknown(_serving_model.bundle(), chosen)
     result = measure(_serving_model.bundle(), chosen)
     print(json.dumps(result))
     return 0
@@ -58,6 +70,37 @@ def measure(bundle: Path, chosen: argparse.Namespace) -> dict[str, Any]:
         show(f"ours, {runtime}", ours[runtime], costs[runtime]["cpu_ms"])
     peers, missing = ({}, {}) if chosen.skip_peers else measure_peers(bundle, chosen)
     return summary(ours, costs, peers, missing)
+
+
+def cost_of_unknown(bundle: Path, chosen: argparse.Namespace) -> int:
+    """Serve the model as it is and as one of an older release in turn, and print what the score costs."""
+    rates: dict[str, list[float]] = {"with": [], "without": []}
+    with tempfile.TemporaryDirectory() as folder:
+        without = Path(shutil.copytree(bundle, Path(folder) / "bundle"))
+        card = json.loads((without / "model.json").read_text())
+        del card["files"][UNKNOWN]
+        (without / "model.json").write_text(json.dumps(card))
+        for _ in range(chosen.unknown):
+            for name, served in (("with", bundle), ("without", without)):
+                with _serving.ours(served, "--runtime", "onnx-int8") as running:
+                    found = saturate(running, chosen)
+                show(f"{name} the score", found)
+                rates[name].append(found.load.rate)
+    with_, without_ = (statistics.median(rates[name]) for name in ("with", "without"))
+    print(
+        json.dumps(
+            {
+                "name": "serving-throughput, unknown",
+                "figure": round(with_ / without_, 3),
+                "unit": "rate with the score over the rate without",
+                "limit": 0.95,
+                "peers": {"without": round(without_, 1)},
+                "ratio": round(with_ / without_ / 0.95, 3),
+                "conditions": _serving.conditions(rounds=chosen.unknown),
+            }
+        )
+    )
+    return 0
 
 
 def measure_peers(bundle: Path, chosen: argparse.Namespace) -> tuple[dict[str, Saturated], dict[str, str]]:

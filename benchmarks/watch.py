@@ -141,7 +141,7 @@ def shifted(world: World, seed: int, draws: int) -> dict[str, list[bool]]:
     for number in range(draws):
         for shift in FULL:
             source, name = (unseen if shift == "unseen" else watch), shift
-            rows = source.model.traffic
+            rows = source.model.traffic if shift == "mix" else source.model.shiftable
             if shift == "mix":
                 few = generator.choice(world.breeds, 30, replace=False)
                 rows, name = rows[np.isin(world.labels[rows], few)], "none"
@@ -151,7 +151,12 @@ def shifted(world: World, seed: int, draws: int) -> dict[str, list[bool]]:
             p, _ = source.p(window, number)
             rang.setdefault(shift, []).append(p <= POLICY.level(DAY))
         for shift in ("jpeg", "zoom"):
-            rows = generator.choice(watch.model.traffic, 500, replace=False)
+            rows = np.concatenate(
+                [
+                    few := generator.choice(watch.model.shiftable, 100, replace=False),
+                    generator.choice(np.setdiff1d(watch.model.traffic, few), 400, replace=False),
+                ]
+            )
             parts = [watch.model.photos(rows[:100], shift), watch.model.photos(rows[100:])]
             names = ("embeddings", "probabilities", "looks", "files")
             window = Photos(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
@@ -174,7 +179,7 @@ def small(world: World, seed: int, draws: int) -> dict[str, list[bool]]:
                 ("50", large, 50),
                 ("100, reference 240", little, 100),
             ):
-                rows = generator.choice(model.traffic, size, replace=False)
+                rows = generator.choice(model.shiftable, size, replace=False)
                 p, _ = watch.p(model.photos(rows, shift), number)
                 rang.setdefault(f"{shift}, window {name}", []).append(p <= POLICY.level(DAY))
     return rang
@@ -185,13 +190,15 @@ def estimates(world: World, seed: int) -> dict[str, tuple[float, bool]]:
     model = draw(world, seed)
     basis, generator = model.basis(), np.random.default_rng([seed, 3])
     mixes = [generator.choice(world.breeds, size, replace=False) for size in (30, 30, 60)]
-    sets = {shift: (shift, model.traffic) for shift in data.SHIFTS}
+    rows = model.shiftable
+    sets = {shift: (shift, rows) for shift in data.SHIFTS}
     for number, few in enumerate(mixes):
         rows = model.traffic[np.isin(world.labels[model.traffic], few)]
         sets[f"mix {number}"] = ("none", rows)
+        rows = np.intersect1d(rows, model.shiftable)
         sets[f"mix {number} {('blur', 'zoom', 'dark')[number]}"] = (("blur", "zoom", "dark")[number], rows)
     for shift in ("jpeg", "zoom"):
-        sets[f"a third {shift}"] = (shift, model.traffic)
+        sets[f"a third {shift}"] = (shift, model.shiftable)
     found = {}
     for name, (shift, rows) in sets.items():
         pool = model.photos(rows, shift).probabilities
@@ -244,7 +251,8 @@ _MORE: dict[str, Any] = {}
 def _load(options: argparse.Namespace) -> None:
     """Read the embeddings, in this process and in each worker."""
     global _WORLD
-    photos, parts = data.Embedder(options.data, options.weights, options.cache), set(options.parts.split(","))
+    photos = data.Embedder(options.data, options.weights, options.cache, options.shifted)
+    parts = set(options.parts.split(","))
     shown = (
         data.SHIFTS
         if parts & {"shifts", "small", "estimates"}
@@ -257,7 +265,10 @@ def _load(options: argparse.Namespace) -> None:
     faults = {name: photos.simulated(name) for name in data.FAULTS} if estimated else {}
     names = [Path(name).parent.name for name in shifts["none"].files.tolist()]
     breeds, labels = np.unique(names, return_inverse=True)
-    _WORLD = World(shifts, faults, labels.astype(np.int64), len(breeds))
+    first = np.concatenate(
+        [np.flatnonzero(labels == breed)[: options.shifted] for breed in range(len(breeds))]
+    )
+    _WORLD = World(shifts, faults, labels.astype(np.int64), len(breeds), first)
     _MORE["bursts"] = photos.bursts() if "bursts" in parts else None
     _MORE["others"] = photos.others(options.others) if "unknown" in parts else None
 
@@ -277,6 +288,12 @@ def main() -> int:
         "--others",
         type=Path,
         help="folder of photos without a dog (Debian's mate-backgrounds, unpacked, will do)",
+    )
+    parser.add_argument(
+        "--shifted",
+        type=int,
+        default=data.SERVED,
+        help="photos of a breed that are embedded under each shift; fewer take less time",
     )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--windows", type=int, default=WINDOWS_A_YEAR, help="daily windows per seed and year")
@@ -326,6 +343,7 @@ def main() -> int:
                 "conditions": {
                     "seeds": options.seeds,
                     "windows a seed": options.windows,
+                    "shifted photos a breed": options.shifted,
                     "seconds": round(time.monotonic() - started),
                     "note": "photos from ImageNet, part of them seen by the weights",
                 },

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,9 +89,13 @@ class Unknown:
         """Return photos better treated as unknown: one in twenty of the known ones is among them."""
         return np.asarray(scores) > FLAGGED
 
+    @cached_property
+    def _space(self) -> _Space:
+        return _Space(self.means, self.within, self.total, self.center)
+
     def _raw(self, logs: Floats) -> NDArray[np.float64]:
         weights, mean, deviation = self.weights.astype(np.float64)
-        near, far = _distances(logs, self.means, self.within, self.total, self.center)
+        near, far = self._space.distances(logs)
         raw: NDArray[np.float64] = (_evidence(logs, near, far) - mean) / deviation @ weights
         return raw
 
@@ -142,7 +147,7 @@ def fit_unknown(probabilities: Floats, labels: Labels) -> Unknown | None:
     means = (sums + overall) / (counts[:, None] + 1)
     within = _whitening((centered - means[labels]).T @ (centered - means[labels]) / len(labels))
     total = _whitening(np.cov(centered.T))
-    near, far = _distances(scaled, means, within, total, overall)
+    near, far = _Space(means, within, total, overall).distances(scaled)
     rows = np.arange(len(labels))
     # A photo's distance to a mean that it is part of is too small: undo its own share.
     near[rows, labels] *= ((counts[labels] + 1) / np.maximum(counts[labels], 1)) ** 2
@@ -197,15 +202,23 @@ def _logs(probabilities: Floats) -> NDArray[np.float64]:
     return np.log(np.asarray(probabilities, np.float64) + _LEAST_PROBABILITY)
 
 
-def _distances(
-    scaled: Floats, means: Floats, within: Floats, total: Floats, center: Floats
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Squared Mahalanobis distances of log-probabilities [n, classes]: to each class, and to the mean of all."""
-    centered = scaled - scaled.mean(axis=1, keepdims=True)
-    rows, targets = centered @ within, means @ within
-    near = (rows**2).sum(axis=1)[:, None] - 2 * rows @ targets.T + (targets**2).sum(axis=1)
-    far = (((centered - center) @ total) ** 2).sum(axis=1)
-    return np.maximum(near, 0.0).astype(np.float64), far.astype(np.float64)
+class _Space:
+    """Squared Mahalanobis distances of log-probabilities; computes once what does not depend on the photos."""
+
+    def __init__(self, means: Floats, within: Floats, total: Floats, center: Floats) -> None:
+        self._within, self._total, self._center = (
+            part.astype(np.float64) for part in (within, total, center)
+        )
+        self._targets = means.astype(np.float64) @ self._within
+        self._squares = (self._targets**2).sum(axis=1)
+
+    def distances(self, scaled: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return distances of [n, classes] to each class, [n, classes], and to the mean of all, [n]."""
+        centered = scaled - scaled.mean(axis=1, keepdims=True)
+        rows = centered @ self._within
+        near = (rows**2).sum(axis=1)[:, None] - 2 * rows @ self._targets.T + self._squares
+        far = (((centered - self._center) @ self._total) ** 2).sum(axis=1)
+        return np.maximum(near, 0.0), far
 
 
 def _evidence(scaled: Floats, near: Floats, far: Floats) -> NDArray[np.float64]:

@@ -13,14 +13,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+import requests
 from PIL import Image, ImageFilter
 
 from benchmarks._shared import shared
 from launcher.airflow_api import AirflowError
+from launcher.settings import Secrets
 from ml_pipeline.dataset.corrections import Action
 from ml_pipeline.watching import reviews, state
+from tests.browser import chromium, opened, serious, visit
 from tests.e2e.conftest import make_laptop
 from tests.e2e.stage import QUICK_TO_NOTICE, Stage, wait_for
 
@@ -124,6 +128,14 @@ class Watched:
         path = f"dags/retraining_proposal/dagRuns/{run_id}/taskInstances/ask/-1/hitlDetails"
         self.stage.airflow.call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
 
+    def cookie(self) -> dict[str, str]:
+        """What a browser has after the login."""
+        secrets, url = Secrets.load(self.stage.settings.home), self.stage.settings.airflow_url
+        assert secrets is not None
+        login = {"username": "admin", "password": secrets.admin_password}
+        answer = requests.post(f"{url}/auth/token", json=login, timeout=60)
+        return {"name": "_token", "value": answer.json()["access_token"], "url": url}
+
     def looked_at(self) -> list[str]:
         """Photos of all looks, as often as they were looked at."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix="jobs/")
@@ -206,6 +218,30 @@ def test_a_rejection_as_fast_as_it_can_be_trains_nothing(watched: Watched) -> No
     assert watched.stage.airflow.run_state("retraining_proposal", run_id) == "success"
     assert watched.task("retraining_proposal", run_id, "train") == "skipped"
     assert run_id not in watched.runs("train_and_deploy")
+
+
+def test_a_proposal_is_answered_in_the_browser(watched: Watched) -> None:
+    run_id = watched.stage.airflow.trigger("retraining_proposal", proposed(watched, retrain="ask"))
+    wait_for(lambda: watched.task("retraining_proposal", run_id, "ask") == "awaiting_input", "a question")
+    airflow, cookie = watched.stage.settings.airflow_url, watched.cookie()
+    with chromium() as browser, opened(browser, {}) as page:
+        page.context.add_cookies([cookie])
+        page.goto(f"{airflow}/dags/retraining_proposal/runs/{quote(run_id)}/tasks/ask/required_actions")
+        page.get_by_text("the camera is blurred").first.wait_for()
+        page.get_by_role("button", name="Reject").click()
+        assert watched.ended("retraining_proposal", run_id) == "success"
+    assert watched.task("retraining_proposal", run_id, "train") == "skipped"
+
+
+def test_the_console_draws_what_the_looks_found(watched: Watched) -> None:
+    with chromium() as browser, opened(browser, {}) as page:
+        page.context.add_cookies([watched.cookie()])
+        visit(page, f"{watched.stage.settings.airflow_url}/ml-pipeline/", f"endpoints/{watched.name}")
+        rows = page.get_by_role("region", name="Looks").locator("tbody tr")
+        verdicts = ["quiet", "proposal", "alarm", "quiet"]
+        assert [rows.nth(at).locator(".badge").inner_text() for at in range(rows.count())] == verdicts
+        page.get_by_role("img", name="Accuracy on the traffic").wait_for()
+        assert serious(page) == []
 
 
 def test_auto_asks_no_one_and_ends_as_the_training_does(watched: Watched) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from airflow.sdk import Param
 
@@ -52,8 +52,8 @@ DESCRIPTIONS: Mapping[str, str] = {
 }
 
 
-def presented(params: dict[str, Param]) -> dict[str, Param]:
-    """Return the params as the form shows them: essentials first, pick lists, and no empty field that is an error.
+def presented(params: dict[str, Param], first: Sequence[str] = ()) -> dict[str, Param]:
+    """Return the params as the form shows them: `first` first, pick lists, and no empty field that is an error.
 
     Airflow's form calls an empty text invalid before anyone has typed, unless its type allows null; the value null
     that it then sends means the same as an empty text.
@@ -68,8 +68,12 @@ def presented(params: dict[str, Param]) -> dict[str, Param]:
             schema["examples"] = list(EXAMPLES[name])
         if name in CHOICES and "enum" in schema:
             schema["values_display"] = dict(CHOICES[name])
-    if not params.keys() >= set(ESSENTIALS):
-        return params
-    for name in ESSENTIALS:
+    rest = [name for name in params if name not in first]
+    for name in first:
         params[name].schema["section"] = "Start here"
-    return {name: params[name] for name in (*ESSENTIALS, *(n for n in params if n not in ESSENTIALS))}
+    if first != ESSENTIALS:  # sections of train_and_deploy, of which a smaller form has only parts
+        for name in rest:
+            params[name].schema.pop("section", None)
+            if first:
+                params[name].schema["section"] = "Everything else"
+    return {name: params[name] for name in (*first, *rest)}

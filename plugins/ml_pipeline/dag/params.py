@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from airflow.sdk import Param
 
 from ml_pipeline.dag import sections
 from ml_pipeline.dag.fields import field, integer, machine, number, switch, text
-from ml_pipeline.dag.form import presented
+from ml_pipeline.dag.form import ESSENTIALS, presented
 from ml_pipeline.requests.types import Params
 from ml_pipeline.settings import param_defaults
 
@@ -25,7 +25,7 @@ def train_and_deploy() -> dict[str, Param]:
     )
     params = {name: param for section in made for name, param in section().items()}
     _check_defaults(params)
-    return _with_defaults(params)
+    return _with_defaults(params, ESSENTIALS)
 
 
 def batch_predict() -> dict[str, Param]:
@@ -41,7 +41,8 @@ def batch_predict() -> dict[str, Param]:
             "instance_type": machine("ml.m5.large", "Instance type", "Runs the transform job."),
             "instance_count": integer(1, (1, 20), "Instances", "They share the photos."),
             "max_outage_hours": sections.outage(),
-        }
+        },
+        ("photos", "dataset_name"),
     )
 
 
@@ -110,7 +111,8 @@ def deploy() -> dict[str, Param]:
             "canary_percent": service["canary_percent"],
             "bake_seconds": service["bake_seconds"],
             "max_outage_hours": sections.outage(),
-        }
+        },
+        ("dataset_name", "version", "endpoint_name"),
     )
 
 
@@ -127,7 +129,8 @@ def scheduled_retraining() -> dict[str, Param]:
                 "Params of the training run",
                 'Params of `train_and_deploy` by name: `{"trials": 20, "endpoint_name": "dogs"}`.',
             ),
-        }
+        },
+        ("data", "dataset_name", "conf"),
     )
 
 
@@ -174,10 +177,10 @@ def _check_defaults(params: dict[str, Param]) -> None:
         refuse_unknown(chosen, known, "ML_PIPELINE_DEFAULTS: the project")
 
 
-def _with_defaults(params: dict[str, Param]) -> dict[str, Param]:
+def _with_defaults(params: dict[str, Param], first: Sequence[str] = ()) -> dict[str, Param]:
     """Return the params with the team's own defaults; a value that its schema refuses is an error at parse time."""
     chosen = param_defaults()
     for name in params.keys() & chosen.keys():
         params[name] = Param(chosen[name], **params[name].schema)
         params[name].resolve()
-    return presented(params)
+    return presented(params, first)

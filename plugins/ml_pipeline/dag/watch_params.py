@@ -54,7 +54,8 @@ def watch() -> dict[str, Param]:
             "sample_photos": integer(1000, (20, 100_000), "Photos a look"),
             "queue_photos": integer(20, (0, 1000), "Photos to review a look"),
             "watch_instance_type": machine("ml.m5.large", "Look on"),
-        }
+        },
+        ("endpoint_name", "data", "retrain", "conf"),
     )
 
 

@@ -33,6 +33,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "2",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -180,8 +181,8 @@ def _send(client: Any, record: Record, deadline: float) -> None:
         _model(client, experiment, run, record)
     if record.report:
         client.log_text(run, record.report, "report.html")
-    _trials(client, experiment, run, record, deadline)
     client.set_terminated(run, "FINISHED")
+    _trials(client, experiment, run, record, deadline)
 
 
 def _experiment(client: Any, name: str) -> str:
@@ -218,15 +219,20 @@ def _model(client: Any, experiment: str, run: str, record: Record) -> None:
 
 
 def _trials(client: Any, experiment: str, run: str, record: Record, deadline: float) -> None:
-    """Record the trials as nested runs, best first, while there is time."""
+    """Record the trials as nested runs, best first, while there is time and the server takes them."""
     from mlflow.entities import Metric, Param
+    from mlflow.exceptions import MlflowException
 
     objective = ((record.results.get("tune") or {}).get("objective") or {}).get("name", "objective")
     rows = sorted(record.trials, key=lambda row: -(row["value"] if row["value"] is not None else -1))
 
     def record_one(row: dict[str, Any]) -> bool:
-        if time.monotonic() > deadline:
+        try:
+            return time.monotonic() <= deadline and send_one(row)
+        except MlflowException:  # the run itself is recorded
             return False
+
+    def send_one(row: dict[str, Any]) -> bool:
         tags = {RUN_TAG: record.run, "mlflow.parentRunId": run}
         trial = client.create_run(experiment, tags=tags, run_name=row["name"]).info.run_id
         values = {objective: row["value"], "seconds": row["seconds"]}
