@@ -81,9 +81,10 @@ class Unknown:
         Args:
             probabilities: Calibrated, [n, classes].
         """
-        raw = self._raw(_logs(probabilities))
-        ranks = np.linspace(0, 1, len(self.quantiles))
-        return np.interp(raw, self.quantiles, ranks).astype(np.float32)
+        logs = _logs(probabilities)
+        weights, offset = self._line
+        raw = _evidence(logs, *self._space.distances(logs)) @ weights - offset
+        return np.interp(raw, self.quantiles, self._ranks).astype(np.float32)
 
     def flags(self, scores: Floats) -> NDArray[np.bool_]:
         """Return photos better treated as unknown: one in twenty of the known ones is among them."""
@@ -93,11 +94,15 @@ class Unknown:
     def _space(self) -> _Space:
         return _Space(self.means, self.within, self.total, self.center)
 
-    def _raw(self, logs: Floats) -> NDArray[np.float64]:
+    @cached_property
+    def _line(self) -> tuple[NDArray[np.float64], float]:
+        """Weights of the evidence as it is, and what to take off their sum."""
         weights, mean, deviation = self.weights.astype(np.float64)
-        near, far = self._space.distances(logs)
-        raw: NDArray[np.float64] = (_evidence(logs, near, far) - mean) / deviation @ weights
-        return raw
+        return weights / deviation, float(mean / deviation @ weights)
+
+    @cached_property
+    def _ranks(self) -> NDArray[np.float64]:
+        return np.linspace(0, 1, len(self.quantiles))
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Arrays for a safetensors file; `from_tensors` gives back an equal score."""
@@ -206,46 +211,44 @@ class _Space:
     """Squared Mahalanobis distances of log-probabilities; computes once what does not depend on the photos."""
 
     def __init__(self, means: Floats, within: Floats, total: Floats, center: Floats) -> None:
-        self._within, self._total, self._center = (
-            part.astype(np.float64) for part in (within, total, center)
-        )
-        self._targets = means.astype(np.float64) @ self._within
-        self._squares = (self._targets**2).sum(axis=1)
+        within, total = within.astype(np.float64), total.astype(np.float64)
+        targets = means.astype(np.float64) @ within
+        self._classes = len(targets)
+        # One product for all three: the call costs more than the arithmetic.
+        self._maps = np.concatenate([within, -2 * within @ targets.T, total], axis=1)
+        self._squares, self._origin = (targets**2).sum(axis=1), center.astype(np.float64) @ total
 
     def distances(self, scaled: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return distances of [n, classes] to each class, [n, classes], and to the mean of all, [n]."""
-        centered = scaled - scaled.mean(axis=1, keepdims=True)
-        rows = centered @ self._within
-        near = (rows**2).sum(axis=1)[:, None] - 2 * rows @ self._targets.T + self._squares
-        far = (((centered - self._center) @ self._total) ** 2).sum(axis=1)
-        return np.maximum(near, 0.0), far
+        mapped = (scaled - scaled.mean(axis=1, keepdims=True)) @ self._maps
+        rows, near = mapped[:, : self._classes], mapped[:, self._classes : 2 * self._classes]
+        near += self._squares
+        near += np.einsum("ij,ij->i", rows, rows)[:, None]
+        far = mapped[:, 2 * self._classes :] - self._origin
+        return np.maximum(near, 0.0), np.einsum("ij,ij->i", far, far)
 
 
 def _evidence(scaled: Floats, near: Floats, far: Floats) -> NDArray[np.float64]:
     """Compute the features that tell known from unknown photos, [n, 10]."""
-    top = -np.sort(-scaled, axis=1)
-    exponentials = np.exp(scaled - top[:, :1])
+    classes = scaled.shape[1]
+    ordered = np.sort(scaled, axis=1)
+    top = ordered[:, -1]
+    below = ordered - top[:, None]
+    exponentials = np.exp(below)
     mass = exponentials.sum(axis=1)
-    probability = exponentials / mass[:, None]
-    entropy = -(probability * np.log(probability + 1e-12)).sum(axis=1)
-    nearest = np.sort(near, axis=1)[:, :2]
-    best = 1 / mass
-    runners_up = top[:, 1 : min(6, top.shape[1])].mean(axis=1)
-    return np.stack(
-        [
-            np.log(best),
-            np.log1p(_TINY - best),
-            entropy,
-            top[:, 0] - top[:, 1],
-            top[:, 0] - runners_up,
-            top[:, 0] - scaled.mean(axis=1),
-            nearest[:, 0],
-            nearest[:, 0] - far,
-            nearest[:, 1] - nearest[:, 0],
-            far,
-        ],
-        axis=1,
-    ).astype(np.float64)
+    nearest = np.partition(near, 1, axis=1)
+    found = np.empty((len(scaled), 10))
+    found[:, 0] = -np.log(mass)
+    found[:, 1] = np.log1p(_TINY - 1 / mass)
+    found[:, 2] = np.einsum("ij,ij->i", exponentials, below) / -mass - found[:, 0]
+    found[:, 3] = -below[:, -2]
+    found[:, 4] = below[:, -min(6, classes) : -1].sum(axis=1) / -(min(6, classes) - 1)
+    found[:, 5] = below.sum(axis=1) / -classes
+    found[:, 6] = nearest[:, 0]
+    found[:, 7] = nearest[:, 0] - far
+    found[:, 8] = nearest[:, 1] - nearest[:, 0]
+    found[:, 9] = far
+    return found
 
 
 def _whitening(covariance: Floats) -> NDArray[np.float64]:
