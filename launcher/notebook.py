@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,12 +30,29 @@ def notebook(settings: Settings, console: Console) -> int:
     if importlib.util.find_spec("jupyterlab") is None:
         raise main_job.RunError("JupyterLab is not installed here: pip install '.[notebook]'")
     check_port(settings.notebook_port)
+    strip_outputs_on_commit(REPOSITORY)
     settings = main_job.bring_up(settings, console)
     token = secrets.token_urlsafe(24)
     url = f"http://127.0.0.1:{settings.notebook_port}/lab?token={token}"
     console.print(f"JupyterLab  {url}", soft_wrap=True, highlight=False)
     console.print("            Ctrl-C ends it; the services stay up (make stop)", highlight=False)
     return subprocess.call(command(settings, NOTEBOOKS), env=environment(settings, token))
+
+
+def strip_outputs_on_commit(repository: Path) -> None:
+    """Define the filter that .gitattributes names: git stores notebooks without the outputs that the files keep."""
+    if shutil.which("git") and (repository / ".git").exists():
+        clean = [
+            sys.executable,
+            "-m",
+            "nbconvert",
+            "--log-level=ERROR",
+            "--clear-output",
+            "--stdin",
+            "--stdout",
+        ]
+        define = ["git", "config", "filter.notebook.clean", shlex.join(clean)]
+        subprocess.run(define, cwd=repository, check=False)
 
 
 def command(settings: Settings, folder: Path) -> list[str]:

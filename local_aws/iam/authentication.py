@@ -28,6 +28,7 @@ _MISMATCH = (
     "The request signature we calculated does not match the signature you provided. "
     "Check your key and signing method."
 )
+_FIX = ' This is local_aws; use its key: eval "$(local-aws env --state DIR)"'
 
 
 class Authentication:
@@ -140,7 +141,7 @@ def missing(service: str) -> AwsError:
     if service == "s3":
         return S3Error("AccessDenied")
     if service == "ec2":
-        return AwsError("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+        return _auth_failure()
     text = "Missing Authentication Token"
     if _is_json(service):
         return AwsError("MissingAuthenticationTokenException", text, 400)
@@ -152,10 +153,10 @@ def unknown_key(service: str, access_key: str) -> AwsError:
     if service == "s3":
         if not access_key:
             return S3Error("AccessDenied")
-        text = "The AWS Access Key Id you provided does not exist in our records."
+        text = f"The AWS Access Key Id you provided does not exist in our records.{_FIX}"
         return AwsError("InvalidAccessKeyId", text, status=403, fields={"AWSAccessKeyId": access_key})
     if service == "ec2":
-        return AwsError("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+        return _auth_failure()
     return _invalid_token(service)
 
 
@@ -289,10 +290,10 @@ def _any_equal(found: str, wanted: Iterable[str]) -> bool:
 
 def _mismatch(service: str, text: str = _MISMATCH) -> AwsError:
     if service == "ec2":
-        return AwsError("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+        return _auth_failure()
     if _is_json(service):
-        return AwsError("InvalidSignatureException", text, 400)
-    return AwsError("SignatureDoesNotMatch", text, 403)
+        return AwsError("InvalidSignatureException", text + _FIX, 400)
+    return AwsError("SignatureDoesNotMatch", text + _FIX, 403)
 
 
 def _malformed(service: str, text: str) -> AwsError:
@@ -301,8 +302,13 @@ def _malformed(service: str, text: str) -> AwsError:
     return AwsError("IncompleteSignatureException" if _is_json(service) else "IncompleteSignature", text, 400)
 
 
+def _auth_failure() -> AwsError:
+    text = f"AWS was not able to validate the provided access credentials.{_FIX}"
+    return AwsError("AuthFailure", text, 401)
+
+
 def _invalid_token(service: str) -> AwsError:
-    text = "The security token included in the request is invalid."
+    text = f"The security token included in the request is invalid.{_FIX}"
     if _is_json(service):
         return AwsError("UnrecognizedClientException", text, 400)
     return AwsError("InvalidClientTokenId", text, 403)

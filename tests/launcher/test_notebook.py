@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from launcher import notebook
 from launcher.run import RunError
-from launcher.settings import Settings
+from launcher.settings import REPOSITORY, Settings
 
 
 @pytest.fixture
@@ -48,3 +52,29 @@ def test_a_port_in_use_is_refused_with_the_fix() -> None:
         taken.listen()
         with pytest.raises(RunError, match=r"is in use.*NOTEBOOK_PORT="):
             notebook.check_port(taken.getsockname()[1])
+
+
+def test_git_stores_notebooks_without_outputs_and_the_file_keeps_them(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    git("init", "-q")
+    shutil.copy(REPOSITORY / ".gitattributes", tmp_path)
+    notebook.strip_outputs_on_commit(tmp_path)
+    shutil.copytree(notebook.NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns("__pycache__"))
+    seen = new_output("stream", text="seen")
+    cell = new_code_cell("print('seen')", execution_count=3, outputs=[seen])
+    own = tmp_path / "notebooks/mine.ipynb"
+    nbformat.write(new_notebook(cells=[cell]), own)
+    git("add", ".")
+    (stored,) = nbformat.reads(git("show", ":notebooks/mine.ipynb"), as_version=4).cells
+    assert (stored.source, stored.outputs, stored.execution_count) == ("print('seen')", [], None)
+    assert "seen" in nbformat.read(own, as_version=4).cells[0].outputs[0].text
+    for path in notebook.NOTEBOOKS.glob("*.ipynb"):  # what is clean stays as it is, to the byte
+        assert git("show", f":notebooks/{path.name}") == path.read_text()
+
+
+def test_without_a_clone_there_is_nothing_to_filter(tmp_path: Path) -> None:
+    notebook.strip_outputs_on_commit(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -78,6 +78,10 @@ def fetch(url: str, method: str = "GET", body: bytes | None = None, **headers: A
 def test_the_right_secret_is_needed(signing: Client, service: str, call: str, refused: str) -> None:
     getattr(signing.client(service), call)()
     assert code(getattr(signing.client(service, aws_secret_access_key="wrong"), call)) == refused
+    for wrong in ({"aws_secret_access_key": "wrong"}, {"aws_access_key_id": "AKIAWRONG"}):
+        with pytest.raises(ClientError, match=r"use its key: eval .*local-aws env --state") as caught:
+            getattr(signing.client(service, **wrong), call)()
+        assert len(str(caught.value).splitlines()) == 1
     assert code(getattr(signing.client(service, aws_access_key_id="AKIANOBODY"), call)) in (
         "InvalidAccessKeyId", "UnrecognizedClientException", "AuthFailure", "InvalidClientTokenId",
     )  # fmt: skip

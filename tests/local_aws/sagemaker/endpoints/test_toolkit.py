@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -62,4 +63,29 @@ def test_transform_fn_replaces_the_three_functions(tmp_path: Path) -> None:
 
 def test_a_model_without_a_script_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="model_fn"):
+        toolkit.Handlers(tmp_path, toolkit.script_of(tmp_path))
+
+
+@pytest.mark.parametrize("pickled", [False, True], ids=["as saved", "pickled by 1.2"])
+def test_the_xgboost_image_serves_a_model_without_a_script(tmp_path: Path, pickled: bool) -> None:
+    xgboost = pytest.importorskip("xgboost", reason="needs xgboost: pip install xgboost-cpu")
+    rows = np.array([[0.0], [1.0], [2.0], [3.0]])
+    settings = {"objective": "reg:squarederror", "eta": 1.0, "lambda": 0.0, "max_depth": 3, "base_score": 0.0}
+    booster = xgboost.train(settings, xgboost.DMatrix(rows, rows[:, 0] * 2), num_boost_round=1)
+    if pickled:
+        (tmp_path / toolkit.BOOSTER).write_bytes(pickle.dumps(booster))
+    else:
+        booster.save_model(tmp_path / "model.ubj")
+        (tmp_path / "model.ubj").rename(tmp_path / toolkit.BOOSTER)
+    made = toolkit.Handlers(tmp_path, toolkit.script_of(tmp_path))
+    assert made.answer(b"1\n3\n", "text/csv", "application/json") == (b"[2.0, 6.0]", "application/json")
+
+
+def test_a_hugging_face_model_without_a_script_is_refused_with_the_script_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TASK", "text-classification")
+    with pytest.raises(
+        FileNotFoundError, match=r"Hugging Face image: put .*inference.py .*model_fn.*pipeline"
+    ):
         toolkit.Handlers(tmp_path, toolkit.script_of(tmp_path))
