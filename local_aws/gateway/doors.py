@@ -114,13 +114,15 @@ def host_name(host: str) -> str:
 def _is_signed_link(environ: Environ) -> bool:
     """Return True for a click on a presigned address of an object, such as a report's in Airflow.
 
-    The page that holds the link cannot read the answer, and a GET of an object changes nothing.
+    The page that holds the link cannot read the answer, and a GET of an object changes nothing. Airflow shows the
+    console in a frame that opens no windows, so a frame of this host may hold a report; one of another host may not.
     """
     query = str(environ.get("QUERY_STRING", ""))
+    target = environ.get("HTTP_SEC_FETCH_DEST")
     return (
         environ.get("REQUEST_METHOD") == "GET"
         and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
-        and environ.get("HTTP_SEC_FETCH_DEST") == "document"
+        and (target == "document" or (target == "iframe" and environ["HTTP_SEC_FETCH_SITE"] == "same-site"))
         and not environ.get("HTTP_ORIGIN")
         and "Action=" not in query
         and ("%2Fs3%2Faws4_request" in query or "AWSAccessKeyId=" in query)

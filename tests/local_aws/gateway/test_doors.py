@@ -80,7 +80,10 @@ def test_a_click_on_a_presigned_object_is_answered() -> None:
         refusal(**{**click, **signed, "QUERY_STRING": signed["QUERY_STRING"] + "&Action=RunInstances"})
         is not None
     )
-    assert refusal(**{**click, **signed, "HTTP_SEC_FETCH_DEST": "iframe"}) is not None
+    framed = {**click, "HTTP_SEC_FETCH_DEST": "iframe"}
+    assert refusal(**framed, **signed) is None
+    assert refusal(**framed) is not None
+    assert refusal(**{**framed, **signed, "HTTP_SEC_FETCH_SITE": "cross-site"}) is not None
 
 
 def test_addresses_come_from_the_environment() -> None:
