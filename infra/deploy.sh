@@ -5,6 +5,7 @@
 #   NETWORK=true PRIVATE=true infra/deploy.sh                and jobs outside it are refused
 #   PHOTO_BUCKETS=arn:aws:s3:::team-photos infra/deploy.sh   and photos are read from there too (a list with commas)
 #   ACCESS_LOG_DAYS=90 FLOW_LOG_DAYS=30 infra/deploy.sh     and requests to the bucket, and traffic, are recorded
+#   AIRFLOW_ROLE=arn:aws:iam::1:role/mwaa infra/deploy.sh    and that role, which Airflow has already, takes the pipeline's
 #   ENDPOINT=dogs infra/deploy.sh                            the alarms of that endpoint too
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -22,7 +23,8 @@ deploy storage "NotificationEmail=${EMAIL:-}" "AccessLogDays=${ACCESS_LOG_DAYS:-
 deploy images
 if [ "$NETWORK" = true ]; then deploy network "FlowLogDays=${FLOW_LOG_DAYS:-0}"; fi
 deploy jobs "Private=$PRIVATE" "PhotoBuckets=$PHOTO_BUCKETS"
-deploy airflow "Private=$PRIVATE" "PhotoBuckets=$PHOTO_BUCKETS" "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}"
+deploy airflow "Private=$PRIVATE" "PhotoBuckets=$PHOTO_BUCKETS" \
+  "AirflowService=${AIRFLOW_SERVICE:-ec2.amazonaws.com}" "AirflowRole=${AIRFLOW_ROLE:-}"
 deploy forget
 if [ -n "${ENDPOINT:-}" ]; then deploy endpoint "EndpointName=$ENDPOINT"; fi
 

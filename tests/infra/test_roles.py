@@ -335,6 +335,13 @@ def test_roles_are_taken_by_their_services_alone() -> None:
     assert people["Condition"] == {"Bool": {"aws:MultiFactorAuthPresent": "true"}}
 
 
+def test_a_role_that_airflow_has_already_takes_the_pipelines() -> None:
+    roles = Template("airflow", {"AirflowRole": "arn:aws:iam::123456789012:role/mwaa"})
+    for role in roles.properties("AWS::IAM::Role").values():
+        (trusted,) = role["AssumeRolePolicyDocument"]["Statement"]
+        assert trusted["Principal"] == {"AWS": "arn:aws:iam::123456789012:role/mwaa"}
+
+
 @pytest.mark.parametrize("private", ["false", "true"])
 def test_policies_fit_into_iam(private: str) -> None:
     for role, file in TEMPLATES.items():
