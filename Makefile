@@ -22,7 +22,7 @@ RUN := $(BIN)/python -m launcher
 #@ NOTEBOOK_PORT=8888       port of JupyterLab on 127.0.0.1
 #@ ML_PIPELINE_HOME=.run    folder of everything a run writes; make clean removes it
 #@ PYTHON=python3.11        the interpreter of the virtual environment: 3.11, 3.12 or 3.13
-#@ CONTAINERS=1             with make test-slow: also build the images and run docker-compose.yaml on Podman
+#@ CONTAINERS=0             make test-slow without building the images and running docker-compose.yaml on Podman
 #@ GPU=1                    CUDA builds of torch; 0: CPU builds; default: CUDA where an NVIDIA driver is present
 export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME GPU
 

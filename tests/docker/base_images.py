@@ -8,7 +8,6 @@ requirements.lock: a build then needs no network, and can take nothing that is n
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,13 @@ STAND_INS = {"python": PYTHON, "postgres": SERVICES, "redis": SERVICES}
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 INDEX = "file:///wheels/simple"
 
+_DEBIAN = (
+    "--quiet", "--mode=root", "--variant=minbase", "--include=ca-certificates,python3-venv",
+    # As in the slim images: no documentation.
+    *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale")),
+    '--customize-hook=ln -s /usr/bin/python3.11 "$1/usr/local/bin/python"',
+    f'--customize-hook=printf "[global]\\nindex-url = {INDEX}\\n" > "$1/etc/pip.conf"',
+)  # fmt: skip
 _ENTRYPOINT = """#!/bin/sh
 # What postgres:16 does for docker-compose.yaml: an empty PGDATA becomes a cluster with the user and the database.
 set -e
@@ -69,31 +75,10 @@ def python(engine: Engine) -> str:
     if engine.has("image", PYTHON):
         return PYTHON
     with tempfile.TemporaryDirectory(dir=engine.folder) as made:
-        root = Path(made, "root")
-        done = subprocess.run(
-            ["debootstrap", "--variant=minbase", "--include=ca-certificates,python3-venv", "bookworm", root],
-            capture_output=True, text=True, timeout=900,
-        )  # fmt: skip
-        if done.returncode != 0:
-            pytest.skip(
-                f"Debian's packages cannot be had: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
-            )
-        (root / "usr/local/bin/python").symlink_to("/usr/bin/python3.11")
-        (root / "etc/pip.conf").write_text(f"[global]\nindex-url = {INDEX}\n")
-        # As the slim images do: no documentation, no package lists.
-        for folder in (
-            "usr/share/doc",
-            "usr/share/man",
-            "usr/share/locale",
-            "var/cache/apt",
-            "var/lib/apt/lists",
-        ):
-            shutil.rmtree(root / folder, ignore_errors=True)
-            (root / folder).mkdir(parents=True)
         archive = Path(made, "root.tar")
-        # debootstrap leaves /proc mounted where it could mount it.
-        subprocess.run(["umount", "-q", root / "proc"], check=False, capture_output=True)
-        subprocess.run(["tar", "-C", root, "--one-file-system", "-cf", archive, "."], check=True)
+        done = subprocess.run(["mmdebstrap", *_DEBIAN, "bookworm", archive], capture_output=True, text=True)
+        if done.returncode != 0:
+            pytest.skip(f"Debian's packages cannot be had: {done.stderr.strip().splitlines()[-1]}")
         engine.run("import", "--change", 'CMD ["python"]', archive, PYTHON)
     return PYTHON
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-PACKAGES = ("podman", "runc", "catatonit", "netavark", "aardvark-dns", "iptables", "debootstrap")
-PROGRAMS = ("podman", "runc", "iptables", "debootstrap")
+PACKAGES = ("podman", "runc", "catatonit", "netavark", "aardvark-dns", "iptables", "mmdebstrap")
+PROGRAMS = ("podman", "runc", "iptables", "mmdebstrap")
+NEEDED_BYTES = 12_000_000_000
 # Built once and kept between runs: about 8 GB with every layer.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ml-pipeline-containers"
 
@@ -63,10 +64,14 @@ def find() -> Engine:
     """Return an engine that starts containers; skip the test with the reason where none can be had."""
     if sys.platform != "linux" or os.getuid() != 0:
         pytest.skip("containers are tested by root on Linux: Podman needs no daemon there")
+    if os.environ.get("CONTAINERS") == "0":
+        pytest.skip("CONTAINERS=0 leaves the containers out")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(CACHE).free < NEEDED_BYTES:
+        pytest.skip(f"the images need {NEEDED_BYTES / 1e9:.0f} GB in {CACHE}: free some space")
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         _install(missing)
-    CACHE.mkdir(parents=True, exist_ok=True)
     engine = Engine(CACHE)
     for name, text in settings(CACHE).items():
         (CACHE / name).write_text(text)

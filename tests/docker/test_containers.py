@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,6 @@ def podman() -> engine.Engine:
 @pytest.fixture(scope="module")
 def images(podman: engine.Engine) -> dict[str, str]:
     """The images that the file names -> those that stand for them here."""
-    if os.environ.get("CONTAINERS") != "1":
-        pytest.skip("CONTAINERS=1 make test-slow builds the Airflow image: 8 GB and some ten minutes")
     built = base_images.build(
         podman, "airflow", AIRFLOW_IMAGE, "--target=airflow", TORCH_INDEX=base_images.INDEX
     )
