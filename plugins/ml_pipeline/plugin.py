@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-from ml_pipeline.versions import check_versions
+from ml_pipeline.dag.versions import check_versions
 
 # Before the imports that another Airflow fails at.
 check_versions()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from ml_pipeline.versions import SUPPORTED, VersionsError, check_versions
+from ml_pipeline.dag.versions import SUPPORTED, VersionsError, check_versions
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {"apache-airflow": "3.4.9", "apache-airflow-providers-amazon": "9.34.0"}

@@ -1,6 +1,6 @@
 """What DAG files are made of."""
 
-from ml_pipeline.versions import check_versions
+from ml_pipeline.dag.versions import check_versions
 
 # An import error of each DAG, where people look: that of the plugin is in the log alone.
 check_versions()
