@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from airflow.sdk import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, ErrorType
@@ -165,6 +165,9 @@ def will_retry(error: BaseException, ti: Tries) -> bool:
 class PaidWorkRetryPolicy(RetryPolicy):
     """Retry what `is_transient`, fail the rest at once. A retry adopts the job of the try before it."""
 
+    # Pay for few tries only.
+    sparing: ClassVar[bool] = True
+
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: object = None
     ) -> RetryDecision:
@@ -172,10 +175,17 @@ class PaidWorkRetryPolicy(RetryPolicy):
         kind = type(exception).__name__
         if not is_transient(exception):
             return RetryDecision.fail(reason=f"{kind} would only happen again")
-        if _retries_left(exception, try_number, max_tries) <= 0:
+        left = _retries_left(exception, try_number, max_tries) if self.sparing else max_tries + 1 - try_number
+        if left <= 0:
             return RetryDecision.fail(reason=f"{kind} did not pass in time")
         pause = timedelta(seconds=min(10 * 2 ** (_round(try_number, max_tries) - 1), 600))
         return RetryDecision.retry(pause, reason=f"{kind} may pass")
+
+
+class FreeRetryPolicy(PaidWorkRetryPolicy):
+    """Retry for half an hour whatever may pass, a full disk too: a try of this task costs nothing."""
+
+    sparing = False
 
 
 def _retries_left(error: BaseException, try_number: int, max_tries: int) -> int:

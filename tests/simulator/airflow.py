@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from airflow.sdk.bases.operator import TriggerFailureReason
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.module_loading import import_string
 
-from ml_pipeline.errors import RETRIES, PaidWorkRetryPolicy
+from ml_pipeline.errors import RETRIES, FreeRetryPolicy, PaidWorkRetryPolicy
 from ml_pipeline.triggers.ownership import is_over
 from tests.simulator.world import World
 
@@ -88,6 +89,9 @@ class Scheduler:
     def is_over(self, run_id: str) -> bool:
         return all(run.over for run in self.runs if run.run_id == run_id)
 
+    def has_ended(self, run_id: str) -> bool:
+        return any(run.over for run in self.runs if run.run_id == run_id)
+
     async def drive(self, run: Run) -> None:
         """Run all tasks, then the teardowns."""
         await asyncio.sleep(self.world.random.uniform(0, self.world.random.choice([5, 600])))
@@ -139,6 +143,8 @@ class Scheduler:
             self.world.faults = 0.0
         self.at_work.append((run, task))
         try:
+            if self.world.disk_full[0] <= self.world.now < self.world.disk_full[1]:
+                raise OSError(errno.ENOSPC, "No space left on device")
             result = operator.resume_execution(*resume, context) if resume else operator.execute(context)
         except TaskDeferred as deferred:
             task.state = "deferred"
@@ -170,7 +176,8 @@ class Scheduler:
         if isinstance(error, WorkerKilled):
             pause = 10.0 if task.try_number <= task.max_tries else None
         else:
-            decision = PaidWorkRetryPolicy().evaluate(error, task.try_number, task.max_tries)
+            policy = FreeRetryPolicy() if task.teardown else PaidWorkRetryPolicy()
+            decision = policy.evaluate(error, task.try_number, task.max_tries)
             retried = decision.action.value == "retry" and task.try_number <= task.max_tries
             pause = decision.retry_delay.total_seconds() if retried and decision.retry_delay else None
         task.state = "failed" if pause is None else "up_for_retry"

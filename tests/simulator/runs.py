@@ -126,6 +126,11 @@ def batch(run_id: str) -> Run:
     return Run(run_id, [predict, _leftovers(None)])
 
 
+def empty(run_id: str) -> Run:
+    """A run that only ends what others left."""
+    return Run(run_id, [_leftovers(None)])
+
+
 def watch(run_id: str, world: World) -> Run:
     """A run of watch: two of them may overlap, after a clear or by hand."""
 

@@ -94,6 +94,12 @@ async def _all(world: World, scheduler: Scheduler, readers: Readers | None) -> N
     captures.cancel()
     # A kill may still be at work: it insists through outages.
     await asyncio.sleep(2 * 3600)
+    if world.disk_full[1]:
+        # The next run ends what those left that found no space to end it themselves.
+        await asyncio.sleep(max(0.0, world.disk_full[1] - world.now))
+        world.faults = 0.0
+        scheduler.runs.append(runs.empty("later"))
+        await scheduler.drive(scheduler.runs[-1])
 
 
 def _capture_while_listed(world: World) -> None:
@@ -118,7 +124,7 @@ async def _captures(world: World) -> None:
 def _install(patch: Any, world: World, scheduler: Scheduler) -> None:
     from ml_pipeline.aws import jobs
     from ml_pipeline.aws.clients import AwsAccess
-    from ml_pipeline.operators import deploy
+    from ml_pipeline.operators import deploy, leftovers
     from ml_pipeline.triggers import base, lock, photo_queue
     from tests.simulator.world import AsyncClient, Client
 
@@ -137,6 +143,7 @@ def _install(patch: Any, world: World, scheduler: Scheduler) -> None:
     patch.setattr(lock, "sync_to_async", in_line)
     patch.setattr(lock, "run_is_over", lambda _, run_id: scheduler.is_over(run_id))
     patch.setattr(deploy, "run_is_over", lambda _, run_id: scheduler.is_over(run_id))
+    patch.setattr(leftovers, "run_has_ended", lambda _, run_id: scheduler.has_ended(run_id))
     patch.setattr(jobs.time, "sleep", world.clock.sleep)
     patch.setattr(photo_queue, "time", SimpleNamespace(monotonic=lambda: world.now))
 
@@ -218,7 +225,12 @@ class _Watch:
             self._break(f"{what} by {run.run_id} while the lock is {held or 'free'}")
 
     def at_the_end(self) -> None:
-        over_at = {run.run_id: run.over_at for run in self.scheduler.runs}
+        last = self.scheduler.runs[-1]
+        # Where not even the teardown found space, the last run is the first that can end the work.
+        over_at = {
+            run.run_id: last.over_at if run.tasks[-1].state == "failed" else run.over_at
+            for run in self.scheduler.runs
+        }
         for job in self.world.jobs.values():
             run_id = next(tag["Value"] for tag in job.tags if tag["Key"] == "run_id")
             if job.stopped is None and job.ends > over_at[run_id] + _LATE_SECONDS:

@@ -17,6 +17,7 @@ import pytest
 from airflow.triggers.shared_stream import AdvanceOutcome
 
 from ml_pipeline.operators.deploy import DeployEndpointOperator
+from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.requests import names
 from ml_pipeline.requests.types import Deployed
 from ml_pipeline.settings import Settings
@@ -77,6 +78,11 @@ def _forgets_its_captures(patch: pytest.MonkeyPatch) -> None:
 
 def _leaves_its_instances(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("ml_pipeline.aws.instances.terminate", lambda *_: [])
+    patch.setattr("ml_pipeline.aws.instances.alive", lambda *_: [])
+
+
+def _leaves_the_work_of_others(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StopLeftoversOperator, "_has_ended", lambda *_: False)
 
 
 def _trusts_a_rollback(patch: pytest.MonkeyPatch) -> None:
@@ -92,6 +98,7 @@ def _trusts_a_rollback(patch: pytest.MonkeyPatch) -> None:
         (_deletes_what_is_not_stored, "was deleted before its event was stored"),
         (_forgets_its_captures, "twice"),
         (_leaves_its_instances, "i-0 is left running"),
+        (_leaves_the_work_of_others, "is left running"),
         (_no_lock, "while the lock is"),
         (_no_teardown, "is left running"),
         (_forgets_its_jobs, "was created although"),

@@ -181,6 +181,7 @@ class PaidWork:
             "InstanceId": machine.instance_id,
             "InstanceType": "m5.large",
             "State": {"Name": "terminated" if machine.ended is not None else state},
+            "Tags": [{"Key": key, "Value": value} for key, value in machine.tags.items()],
             "LaunchTime": START + timedelta(seconds=machine.launched),
         }
 

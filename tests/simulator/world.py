@@ -36,6 +36,7 @@ class World(PaidWork, Storage):
     Attributes:
         faults: Probability that a call is answered with an error, or loses its answer.
         hook: Called at each call, to crash the caller or to let others run first.
+        disk_full: (from, to) in seconds: no worker can begin a try meanwhile.
     """
 
     seed: int
@@ -53,9 +54,13 @@ class World(PaidWork, Storage):
     packages: dict[str, dict[str, Any]] = field(default_factory=dict)
     journal: list[str] = field(default_factory=list)
     hook: Hook = lambda call: None
+    disk_full: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        if self.random.random() < 0.15:
+            start = self.random.choice([0.0, 300.0, 5000.0])
+            self.disk_full = (start, start + self.random.choice([60.0, 1500.0, 20_000.0]))
 
     @property
     def now(self) -> float:  # type: ignore[override]

@@ -135,6 +135,11 @@ def running_command(ssm: Client, instance_id: str, comment: str) -> str | None:
     return None
 
 
+def alive(ec2: Client) -> list[Document]:
+    """Describe every living instance of the project."""
+    return [entry for entry in _by_tags(ec2, dict([names.PROJECT_TAG])) if entry["State"]["Name"] in ALIVE]
+
+
 def _by_tags(ec2: Client, tags: Mapping[str, str]) -> list[Document]:
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     pages = ec2.get_paginator("describe_instances").paginate(Filters=filters)

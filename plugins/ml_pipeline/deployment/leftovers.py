@@ -1,14 +1,17 @@
-"""Find and stop the jobs of a run that are still running when the run is over."""
+"""Find and end the paid work of runs that are over: jobs in progress and instances."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator
 
-from ml_pipeline.aws import jobs
+from ml_pipeline.aws import instances, jobs
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.requests import names
+from ml_pipeline.requests.types import Tags
+
+# Tells whether a run has ended, from its DAG and run id.
+Ended = Callable[[str, str], bool]
 
 # kind: (list method, key of the summaries)
 _LISTS = {
@@ -19,34 +22,37 @@ _LISTS = {
 }
 
 
-def stop_jobs(client: Client, dag_id: str, run_id: str, since: datetime) -> list[str]:
-    """Stop every SageMaker job in progress that carries the run's tags, and return their names.
+def stop_jobs(sagemaker: Client, ended: Ended) -> list[str]:
+    """Stop every SageMaker job in progress whose run has ended, and return their names.
 
-    A dead triggerer calls no `on_kill`, so the jobs that it watched are found here by tag.
-
-    Args:
-        client: boto3 client of SageMaker.
-        dag_id: DAG of the run.
-        run_id: The run that has ended.
-        since: Start of the run: older jobs cannot be its own.
+    A dead triggerer calls no `on_kill`, and on a full disk not even the teardown of the run starts: what they left is
+    found by its tags.
     """
-    stopped = []
-    for kind, name in running_jobs(client, dag_id, run_id, since):
-        if jobs.stop(client, kind, name):
-            stopped.append(name)
-    return stopped
+    found = running_jobs(sagemaker, ended)
+    return [name for kind, name in found if jobs.stop(sagemaker, kind, name)]
 
 
-def running_jobs(client: Client, dag_id: str, run_id: str, since: datetime) -> Iterator[tuple[JobKind, str]]:
-    """Yield (kind, name) of the run's jobs in progress, tuning jobs first: stopping one stops its trials."""
+def running_jobs(sagemaker: Client, ended: Ended) -> Iterator[tuple[JobKind, str]]:
+    """Yield (kind, name) of the jobs to stop, tuning jobs first: stopping one stops its trials."""
     for kind, (method, key) in _LISTS.items():
-        pages = client.get_paginator(method).paginate(StatusEquals="InProgress", CreationTimeAfter=since)
+        pages = sagemaker.get_paginator(method).paginate(StatusEquals="InProgress")
         for summary in (item for page in pages for item in page[key]):
-            if belongs(client, summary[kind.calls.arn], dag_id, run_id):
+            tags = sagemaker.list_tags(ResourceArn=summary[kind.calls.arn])["Tags"]
+            if is_left(tags, ended):
                 yield kind, summary[kind.calls.name]
 
 
-def belongs(client: Client, arn: str, dag_id: str, run_id: str) -> bool:
-    """Return True if the tags of `arn` name this run."""
-    found = {tag["Key"]: tag["Value"] for tag in client.list_tags(ResourceArn=arn)["Tags"]}
-    return all(found.get(tag["Key"]) == tag["Value"] for tag in names.tags(names.Origin(dag_id, run_id, "")))
+def terminate_instances(ec2: Client, ended: Ended) -> list[str]:
+    """Terminate every living instance whose run has ended, and return their ids."""
+    found = [machine for machine in instances.alive(ec2) if is_left(machine.get("Tags", []), ended)]
+    ids = [str(machine["InstanceId"]) for machine in found]
+    if ids:
+        ec2.terminate_instances(InstanceIds=ids)
+    return ids
+
+
+def is_left(tags: Tags, ended: Ended) -> bool:
+    """Return True if the tags are of this project, and of a run that has ended."""
+    found = {tag["Key"]: tag["Value"] for tag in tags}
+    ours = found.get(names.PROJECT_TAG[0]) == names.PROJECT_TAG[1]
+    return ours and "run_id" in found and ended(found.get("dag_id", ""), found["run_id"])

@@ -83,9 +83,10 @@ def content_name(kind: str, *content: Any, limit: int = LIMIT) -> str:
 def tags(origin: Origin, **more: str) -> list[dict[str, str]]:
     """Return the tags of paid things, by which janitor and teardown find them: project, DAG and run."""
     values = {PROJECT_TAG[0]: PROJECT_TAG[1], "dag_id": origin.dag_id, "run_id": origin.run_id, **more}
-    return [{"Key": key, "Value": _tag_value(value)} for key, value in values.items()]
+    return [{"Key": key, "Value": tag_value(value)} for key, value in values.items()]
 
 
-def _tag_value(text: str) -> str:
+def tag_value(text: str) -> str:
+    """Return `text` as the value of a tag."""
     # Tag values allow letters, digits, spaces and _.:/=+-@, up to 256 characters.
     return re.sub(r"[^\w .:/=+\-@]", "_", text)[:256]

@@ -79,13 +79,26 @@ def _task_states(task_instance: TaskInstance) -> States:
 
 def run_is_over(dag_id: str, run_id: str) -> bool:
     """Return True for a run that succeeded, failed or was deleted."""
+    return _run_state(dag_id, run_id) in (None, *_RUN_OVER)
+
+
+def run_has_ended(dag_id: str, run_id: str) -> bool:
+    """Return True only for a run that is known to have succeeded or failed.
+
+    An unknown run may be one of another Airflow that shares the account.
+    """
+    return _run_state(dag_id, run_id) in _RUN_OVER
+
+
+def _run_state(dag_id: str, run_id: str) -> str | None:
+    """Return the state of a run, or None if there is none of that id."""
     from airflow.sdk.exceptions import AirflowRuntimeError
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     try:
-        return str(RuntimeTaskInstance.get_dagrun_state(dag_id, run_id)) in _RUN_OVER
+        return str(RuntimeTaskInstance.get_dagrun_state(dag_id, run_id))
     except AirflowRuntimeError as error:
         # The API answers 404 for a run that was deleted; any other error does not prove that the run has ended.
         if "404" in str(error) or "not_found" in str(error).lower():
-            return True
+            return None
         raise
