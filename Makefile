@@ -21,10 +21,11 @@ RUN := $(BIN)/python -m launcher
 #@ LOCAL_AWS_PORT=4566      port of local_aws on 127.0.0.1
 #@ NOTEBOOK_PORT=8888       port of JupyterLab on 127.0.0.1
 #@ ML_PIPELINE_HOME=.run    folder of everything a run writes; make clean removes it
+#@ ML_PIPELINE_DATABASE=postgresql+psycopg2://...  Airflow's database; default: SQLite in ML_PIPELINE_HOME
 #@ PYTHON=python3.11        the interpreter of the virtual environment: 3.11, 3.12 or 3.13
 #@ CONTAINERS=0             make test-slow without building the images and running docker-compose.yaml on Podman
 #@ GPU=1                    CUDA builds of torch; 0: CPU builds; default: CUDA where an NVIDIA driver is present
-export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME GPU
+export DATA WEIGHTS ARCHITECTURE TRIALS CONF AIRFLOW_PORT LOCAL_AWS_PORT NOTEBOOK_PORT ML_PIPELINE_HOME ML_PIPELINE_DATABASE GPU
 
 .DEFAULT_GOAL := help
 .PHONY: watch compare help setup any-setup run up status predict deploy rollback notebook logs open doctor stop clean check docs test test-slow test-matrix wheels mwaa sbom audit bench lock

@@ -54,6 +54,7 @@ class Settings:
     data: a folder with a folder per class; None fetches or draws a small set.
     weights: a state_dict file, "imagenet", "none", or None (imagenet where it can be reached).
     trials: trials of the hyperparameter search.
+    database: SQLAlchemy URL of Airflow's database; None: a SQLite file in the home.
     """
 
     home: Path
@@ -65,6 +66,7 @@ class Settings:
     architecture: str = "mobilenet_v2"
     trials: int = 12
     conf: Mapping[str, object] = field(default_factory=dict)
+    database: str | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -91,6 +93,7 @@ class Settings:
             architecture=environ.get("ARCHITECTURE") or "mobilenet_v2",
             trials=_integer(environ, "TRIALS", 12, 1, 500),
             conf=conf,
+            database=environ.get("ML_PIPELINE_DATABASE") or None,
         )
 
     @property
@@ -232,7 +235,7 @@ def airflow_environment(settings: Settings, credentials: Secrets) -> dict[str, s
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.airflow_url}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": settings.database or f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(settings.airflow_port),
         "AIRFLOW__API__BASE_URL": settings.airflow_url,

@@ -134,11 +134,21 @@ class Stage:
 
     @contextmanager
     def frozen(self, job: Job) -> Iterator[None]:
-        """Suspend the processes of a training job. A tuning job lasts long enough by itself."""
-        found = [process for process in psutil.process_iter() if _is_of_job(process, job.name)]
-        for process in found:
-            process.suspend()
+        """Suspend the processes of a training job, or of the trials of a tuning job."""
+        found: list[psutil.Process] = []
+
+        def freeze() -> bool:
+            for process in psutil.process_iter():
+                if _is_of_job(process, job.name):
+                    process.suspend()
+                    found.append(process)
+            # Between two trials, and before the program of one starts, there is none.
+            return any(
+                process.is_running() and process.status() == psutil.STATUS_STOPPED for process in found
+            )
+
         try:
+            wait_for(freeze, f"a process of {job.name} to suspend", pause=0.01)
             yield
         finally:
             for process in found:
@@ -204,7 +214,9 @@ class Stage:
 
 def _is_of_job(process: psutil.Process, name: str) -> bool:
     try:
-        return process.environ().get("TRAINING_JOB_NAME") == name
+        found = process.environ().get("TRAINING_JOB_NAME", "")
+        # The name of a trial begins with that of its search.
+        return found == name or found.startswith(f"{name}-")
     except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
         return False
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -136,6 +138,17 @@ class Stage:
                     if {"Key": "run_id", "Value": run_id} in tags:
                         found[row[f"{prefix}Name"]] = row[f"{prefix}Status"]
         return found
+
+    def paid_once(self, run_id: str) -> None:
+        """Every job of the run was created once: the number at the end of its name rises only after one that failed."""
+        jobs = self.jobs(run_id)
+        # Trials belong to their search.
+        pieces = Counter(
+            re.sub(r"-\d+$", "", name) for name in jobs if re.fullmatch(r"[a-z]+-[0-9a-f]{12}-\d+", name)
+        )
+        assert pieces, run_id
+        assert set(pieces.values()) == {1}, jobs
+        assert set(jobs.values()) == {"Completed"}, jobs
 
     def parked(self, run_id: str) -> str:
         """Wait until the run asks for approval; its id."""
