@@ -33,16 +33,35 @@ def sbom(environment: Path, target: Path) -> None:
     print(f"wrote {target}: {len(components)} packages")
 
 
-def audit(lock: Path) -> int:
-    """Print the known vulnerabilities of a lock's pins; return 1 if there are any, 2 if pins could not be looked up."""
+def audit(lock: Path, *options: str) -> int:
+    """Print the known vulnerabilities of a lock's pins; return 1 if there are any, 2 if pins could not be looked up.
+
+    Args:
+        lock: A requirements file in which every package is pinned.
+        options: Further options of pip-audit, such as another service to ask.
+    """
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "audit.json"
-        run(
-            *(PIP_AUDIT, "pip-audit", "--requirement", lock, "--disable-pip", "--progress-spinner", "off"),
-            *("--format", "json", "--output", found),
-            may_fail=True,
-        )
+        try:
+            said = run(
+                *(
+                    PIP_AUDIT,
+                    "pip-audit",
+                    "--requirement",
+                    lock,
+                    "--disable-pip",
+                    "--progress-spinner",
+                    "off",
+                ),
+                *("--format", "json", "--output", found, *options),
+                may_fail=True,
+            )
+        except subprocess.CalledProcessError:
+            print(f"{PIP_AUDIT} cannot be installed: is PyPI in reach?", file=sys.stderr)
+            return 2
         if not found.is_file():
+            why = said.strip().splitlines()
+            print(f"the advisories cannot be read: {why[-1] if why else 'no answer'}", file=sys.stderr)
             return 2
         lines, code = verdict(json.loads(found.read_text()))
     print("\n".join(lines))
@@ -63,18 +82,23 @@ def verdict(report: Mapping[str, Any]) -> tuple[list[str], int]:
     ]
     vulnerable = bool(lines)
     lines.append(f"{len(pins) - len(skipped)} of {len(pins)} packages were looked up")
-    if skipped:
+    if pins and len(skipped) == len(pins):
+        lines.append(
+            "the advisories of pypi.org cannot be reached from here, or only through a mirror without them"
+        )
+    elif skipped:
         lines.append(f"not found at pypi.org: {', '.join(skipped[:10])}{' ...' if len(skipped) > 10 else ''}")
     return lines, 1 if vulnerable else 2 if skipped else 0
 
 
-def run(requirement: str, program: str, *arguments: object, may_fail: bool = False) -> None:
-    """Run a program of a package from PyPI."""
+def run(requirement: str, program: str, *arguments: object, may_fail: bool = False) -> str:
+    """Run a program of a package from PyPI, and return what it wrote to stderr."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         binaries = Path(folder) / "bin"
         subprocess.run([binaries / "python", "-m", "pip", "install", "--quiet", requirement], check=True)
-        subprocess.run([binaries / program, *map(str, arguments)], check=not may_fail)
+        argv = [binaries / program, *map(str, arguments)]
+        return subprocess.run(argv, check=not may_fail, stderr=subprocess.PIPE, text=True).stderr
 
 
 def main() -> int:

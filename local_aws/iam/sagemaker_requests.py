@@ -27,7 +27,11 @@ _KINDS = {
 }
 """The noun of an operation -> the resource type in ARNs; longer nouns come first."""
 _UNNARROWED = ("List", "Search")
-_ALSO = {"CreateEndpoint": ("EndpointConfig",), "UpdateEndpoint": ("EndpointConfig",)}
+_ALSO = {
+    "CreateEndpoint": ("EndpointConfig",),
+    "UpdateEndpoint": ("EndpointConfig",),
+    "CreateModelPackage": ("ModelPackageGroup",),
+}
 """Further resources on which an operation needs its own action."""
 
 
@@ -39,7 +43,7 @@ def needs(operation: str, params: Document, region: str, tags_of: Any) -> Iterat
         about["aws:tagkeys"] = tuple(given)
     action = f"sagemaker:{operation}"
     for resource in resources(operation, params, region):
-        keys = {**about, **_tag_keys(tags_of(resource))}
+        keys = {**about, **_tag_keys(tags_of(_tagged(resource)))}
         yield Access(action, resource, keys)
         if given and operation != "AddTags":
             yield Access("sagemaker:AddTags", resource, {**keys, "sagemaker:taggingaction": (operation,)})
@@ -59,6 +63,12 @@ def resources(operation: str, params: Document, region: str) -> list[str]:
     return [
         _arn(each, params, region) for each in (noun, *_ALSO.get(operation, ())) if _has(each, params)
     ] or [f"arn:aws:sagemaker:{region}:{ACCOUNT_ID}:{_KINDS[noun]}/*"]
+
+
+def _tagged(resource: str) -> str:
+    """Return the resource whose tags count: a version of a model package has those of its group."""
+    start, kind, name = resource.partition(":model-package/")
+    return f"{start}:model-package-group/{name.rpartition('/')[0]}" if kind and "/" in name else resource
 
 
 def roles(params: Document) -> list[str]:

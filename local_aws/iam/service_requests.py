@@ -54,7 +54,10 @@ def needs(service: str, operation: str, params: Document, region: str, tags_of: 
     if special is not None:
         yield from special(action, params, region, tags_of)
     elif prefix == "application-autoscaling" and not operation.startswith("Describe"):
-        keys = {"application-autoscaling:service-namespace": (str(params.get("ServiceNamespace")),)}
+        keys = {
+            "application-autoscaling:service-namespace": (str(params.get("ServiceNamespace")),),
+            "application-autoscaling:scalable-dimension": (str(params.get("ScalableDimension")),),
+        }
         yield Access(action, _arn(prefix, region, "scalable-target/*"), keys)
     else:
         for resource in _resources(prefix, operation, params, region):

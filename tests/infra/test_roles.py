@@ -13,6 +13,7 @@ from botocore import xform_name
 
 import ml_pipeline
 from ml_pipeline.aws.jobs import JobKind
+from ml_pipeline.registry import packages
 from ml_pipeline.requests import endpoint, instance, names
 from ml_pipeline.requests.network import Network
 from ml_pipeline.settings import Settings
@@ -159,6 +160,61 @@ def test_instances_may_write_the_log_that_their_commands_name() -> None:
     assert allowed(AIRFLOW, Request("logs:GetLogEvents", group))
 
 
+@pytest.mark.parametrize("policies", [AIRFLOW, API_SERVER], ids=["airflow", "api-server"])
+def test_logs_of_jobs_are_read_by_the_names_that_the_dags_give(policies: list[dict[str, Any]]) -> None:
+    origin = names.Origin("dag", "run", "task")
+    group = ARN.format("logs", "log-group:/aws/sagemaker/TrainingJobs:log-stream:{}")
+    for job, expected in (
+        (names.job_name("train", origin, {}, 1), True),
+        (names.job_name("tune", origin, {}, 2) + "-001-0a1b2c3d", True),
+        ("of-another-team", False),
+    ):
+        assert (
+            allowed(policies, Request("logs:GetLogEvents", group.format(f"{job}/algo-1-1700000000")))
+            is expected
+        )
+    assert allowed(policies, Request("logs:DescribeLogStreams", group.format("")))
+
+
+def test_airflow_registers_scales_and_watches_only_what_is_its_own() -> None:
+    theirs = {"aws:ResourceTag/project": "theirs"}
+    for kind in ("model-package-group", "model-package"):
+        for action in ("CreateModelPackage", "UpdateModelPackage"):
+            assert allowed(AIRFLOW, Request(f"sagemaker:{action}", sagemaker(kind), OURS))
+            assert not allowed(AIRFLOW, Request(f"sagemaker:{action}", sagemaker(kind), theirs))
+    group = packages.package_group("dogs", "")
+    tags = {f"aws:RequestTag/{tag['Key']}": tag["Value"] for tag in group["Tags"]}
+    create = "sagemaker:CreateModelPackageGroup"
+    assert allowed(AIRFLOW, Request(create, sagemaker("model-package-group"), tags))
+    assert not allowed(AIRFLOW, Request(create, sagemaker("model-package-group")))
+    for name, expected in ((names.alarm("dogs", "5xx"), True), ("dogs-5xx", False), ("billing", False)):
+        for action in ("PutMetricAlarm", "DeleteAlarms"):
+            alarm = ARN.format("cloudwatch", f"alarm:{name}")
+            assert allowed(AIRFLOW, Request(f"cloudwatch:{action}", alarm)) is expected
+    target = endpoint.scalable_target("dogs")
+    keys = {
+        "application-autoscaling:service-namespace": target["ServiceNamespace"],
+        "application-autoscaling:scalable-dimension": target["ScalableDimension"],
+    }
+    register, arn = "application-autoscaling:RegisterScalableTarget", "scalable-target/0123"
+    resource = ARN.format("application-autoscaling", arn)
+    assert allowed(AIRFLOW, Request(register, resource, keys))
+    other = keys | {
+        "application-autoscaling:scalable-dimension": "sagemaker:inference-component:DesiredCopyCount"
+    }
+    assert not allowed(AIRFLOW, Request(register, resource, other))
+
+
+@pytest.mark.parametrize("role", ["Airflow", "Job"])
+def test_runs_are_recorded_in_the_mlflow_app_that_is_named(role: str) -> None:
+    app, other = (ARN.format("sagemaker", f"mlflow-app/app-{name}") for name in ("OURS", "THEIRS"))
+    policies = Template(TEMPLATES[role], {"MlflowApp": app}).role_policies(role)
+    for action in ("sagemaker:CallMlflowAppApi", "sagemaker-mlflow:LogMetric"):
+        assert allowed(policies, Request(action, app))
+        assert not allowed(policies, Request(action, other))
+        assert not allowed(POLICIES[role.lower()], Request(action, app))
+
+
 def test_logs_of_others_are_neither_read_nor_written() -> None:
     kept = [kind.calls.log_group for kind in JobKind if kind.calls.log_group]
     for name in [
@@ -167,7 +223,7 @@ def test_logs_of_others_are_neither_read_nor_written() -> None:
         "/aws/sagemaker/NotebookInstances",
         "/ml-pipeline/other",
     ]:
-        group = ARN.format("logs", f"log-group:{name}:log-stream:x")
+        group = ARN.format("logs", f"log-group:{name}:log-stream:watch-0123456789ab-1/x")
         assert allowed(AIRFLOW, Request("logs:GetLogEvents", group)) is (name in kept)
         written = name in kept or name == "/aws/sagemaker/Endpoints/dogs"
         assert allowed(JOB, Request("logs:PutLogEvents", group)) is written

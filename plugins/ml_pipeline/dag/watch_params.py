@@ -10,9 +10,9 @@ from ml_pipeline.dag.form import presented
 
 WATCH_DOC = """\
 **Looks at what endpoints were asked since the last look**, and compares it with photos that the model was not trained
-on. One Processing job a look. A look is quiet, an alarm (the CloudWatch alarm `<endpoint>-drift`, once a year by
-chance), or a proposal to train again (a run of `retraining_proposal`, once in a hundred years by chance): after two
-alarms in a row with an estimated accuracy that has fallen.
+on. One Processing job a look. A look is quiet, an alarm (the CloudWatch alarm `ml-pipeline-<endpoint>-drift`, once a
+year by chance), or a proposal to train again (a run of `retraining_proposal`, once in a hundred years by chance): after
+two alarms in a row with an estimated accuracy that has fallen.
 
 Endpoints are watched where their photos are kept: deploy with `capture_days`.
 """

@@ -44,7 +44,7 @@ def take_down(sagemaker: Client, cloudwatch: Client, scaling: Client, endpoint_n
             model = variant["ModelName"]
             attempt(f"model {model}", sagemaker.delete_model, ModelName=model)
         attempt(f"endpoint config {name}", sagemaker.delete_endpoint_config, EndpointConfigName=name)
-    alarms = [f"{endpoint_name}-5xx", f"{endpoint_name}-latency", f"{endpoint_name}-drift"]
+    alarms = [names.alarm(endpoint_name, kind) for kind in ("5xx", "latency", "drift")]
     present = cloudwatch.describe_alarms(AlarmNames=alarms)["MetricAlarms"]
     if present:
         cloudwatch.delete_alarms(AlarmNames=[alarm["AlarmName"] for alarm in present])

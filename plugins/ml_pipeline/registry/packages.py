@@ -50,7 +50,8 @@ class Package:
 
 def package_group(name: str, description: str) -> Document:
     """Build the request of CreateModelPackageGroup."""
-    return {"ModelPackageGroupName": name, "ModelPackageGroupDescription": description}
+    tag = dict(zip(("Key", "Value"), names.PROJECT_TAG, strict=True))
+    return {"ModelPackageGroupName": name, "ModelPackageGroupDescription": description, "Tags": [tag]}
 
 
 def model_package(

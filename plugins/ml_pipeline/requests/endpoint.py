@@ -146,7 +146,7 @@ class Serving:
     @property
     def alarm_names(self) -> list[str]:
         """Names of the alarms that watch an update."""
-        return [f"{self.endpoint_name}-5xx", f"{self.endpoint_name}-latency"]
+        return [names.alarm(self.endpoint_name, kind) for kind in ("5xx", "latency")]
 
 
 def model(serving: Serving, tags: Tags = ()) -> Document:

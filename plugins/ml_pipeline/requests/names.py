@@ -80,6 +80,11 @@ def content_name(kind: str, *content: Any, limit: int = LIMIT) -> str:
     return slug(kind, limit - len(tail)) + tail
 
 
+def alarm(endpoint_name: str, kind: str) -> str:
+    """Return the name of an endpoint's alarm; Airflow's role may change alarms with this prefix only."""
+    return f"{PROJECT_TAG[1]}-{endpoint_name}-{kind}"
+
+
 def tags(origin: Origin, **more: str) -> list[dict[str, str]]:
     """Return the tags of paid things, by which janitor and teardown find them: project, DAG and run."""
     values = {PROJECT_TAG[0]: PROJECT_TAG[1], "dag_id": origin.dag_id, "run_id": origin.run_id, **more}

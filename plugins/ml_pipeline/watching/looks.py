@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
+from ml_pipeline.requests import names
 from ml_pipeline.requests.types import Document
 from ml_pipeline.watching import state as memory
 from ml_pipeline.watching.decisions import Look, Policy, Verdict, decide
@@ -195,7 +196,7 @@ def metrics(concluded: Concluded, document: Document) -> list[Document]:
 def alarm(endpoint: str) -> Document:
     """The request of PutMetricAlarm: on while the last look saw other photos than the reference holds."""
     return {
-        "AlarmName": f"{endpoint}-drift",
+        "AlarmName": names.alarm(endpoint, "drift"),
         "AlarmDescription": "The photos that the endpoint is asked about have changed: see watch in Airflow",
         "Namespace": NAMESPACE,
         "MetricName": "Drift",

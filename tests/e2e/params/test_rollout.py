@@ -32,7 +32,7 @@ def test_one_deployment_at_a_time_an_alarm_rolls_back_and_an_overwritten_model_i
     stage.wait_for_task(asked, "deploy", "deferred")
     assert f"is being deployed by train_and_deploy/{watched}: waiting" in stage.log(asked, "deploy")
 
-    alarm = "dogs-5xx"
+    alarm = "ml-pipeline-dogs-5xx"
     ring(stage, alarm, "ALARM")
     stage.wait(lambda: live(stage)["status"] != "Updating", "the rollback")
     # Left on, it would roll the next deployment back as well.

@@ -39,7 +39,7 @@ def test_an_alarm_rolls_back_and_the_next_deployment_knows_what_it_replaces(stag
 
     bad = stage.package("3")
     operator, waiting = stage.begin(bad, bake_seconds=60)
-    alarm = f"{stage.made.endpoint}-5xx"
+    alarm = f"ml-pipeline-{stage.made.endpoint}-5xx"
     stage.alarms.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="set by a test")
     with pytest.raises(DeploymentRolledBack, match=alarm):
         stage.end(operator, waiting)
@@ -229,7 +229,7 @@ def test_a_takedown_that_is_killed_at_any_point_is_ended_by_the_next(stage: Stag
         eventually(lambda: not stage.made.describe())
     assert stage.sagemaker.list_endpoint_configs(NameContains=name)["EndpointConfigs"] == []
     assert stage.sagemaker.list_models(NameContains=name)["Models"] == []
-    assert stage.alarms.describe_alarms(AlarmNamePrefix=name)["MetricAlarms"] == []
+    assert stage.alarms.describe_alarms(AlarmNamePrefix=f"ml-pipeline-{name}")["MetricAlarms"] == []
 
 
 def test_a_takedown_waits_for_the_end_of_a_rollout(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
