@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class StopLeftoversOperator(AwsOperator):
     """Stop the jobs and instances of this run, and of earlier ones that have ended; release the endpoint's lock.
 
-    Where even the tries of this task are in vain, as on a disk that stays full, the next run of any DAG ends the work.
+    Where even this task finds no space on a full disk, the next run of any DAG ends the work.
 
     Args:
         endpoint_name: The endpoint that the run may have locked, if any.
