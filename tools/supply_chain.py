@@ -97,7 +97,7 @@ def run(requirement: str, program: str, *arguments: object, may_fail: bool = Fal
         venv.create(folder, with_pip=True)
         binaries = Path(folder) / "bin"
         subprocess.run([binaries / "python", "-m", "pip", "install", "--quiet", requirement], check=True)
-        argv = [binaries / program, *map(str, arguments)]
+        argv = [str(binaries / program), *map(str, arguments)]
         return subprocess.run(argv, check=not may_fail, stderr=subprocess.PIPE, text=True).stderr
 
 

@@ -51,7 +51,7 @@ def stage(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def _mount(folder: Path) -> bool:
-    argv = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder]
+    argv = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     return subprocess.run(argv, check=False, stderr=subprocess.DEVNULL).returncode == 0
 
 
