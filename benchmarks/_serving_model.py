@@ -43,6 +43,7 @@ def bundle() -> Path:
                 "export/onnx_graph",
                 "export/int8/make",
                 "export/int8/guard",
+                "export/int8/search",
                 "export/int8/quantize",
                 "export/int8/correction",
                 "bundle/card",

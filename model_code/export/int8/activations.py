@@ -29,7 +29,6 @@ class Calibration(StrEnum):
     """
 
     MIN_MAX = "min-max"
-    PERCENTILE = "percentile"
     MEAN_SQUARED_ERROR = "mean-squared-error"
 
 
@@ -49,8 +48,6 @@ class Activations:
         low, high, sample = self.lowest[name], self.highest[name], self.sample[name]
         if calibration is Calibration.MIN_MAX:
             return low, high
-        if calibration is Calibration.PERCENTILE:
-            return float(np.percentile(sample, 0.01)), float(np.percentile(sample, 99.99))
         groups = np.array_split(sample, max(1, len(sample) // _GROUP))
         best = [_least_error(group, low, high) for group in groups]
         # The mean would follow the few photos with the largest outliers (mobilenet_v2's logits: a third further off).

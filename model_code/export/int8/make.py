@@ -21,22 +21,21 @@ from model_code.data.shards import read_shard
 from model_code.data.transform import Transform
 from model_code.export.int8.activations import Floats, observe
 from model_code.export.int8.correction import fit, fold
-from model_code.export.int8.guard import Readout, Verdict, infer, search
+from model_code.export.int8.guard import Verdict
 from model_code.export.int8.quantize import OPERATORS, quantize
+from model_code.export.int8.search import PHOTOS_PER_BATCH, Photos, Readout, infer, search
 from model_code.export.onnx_graph import export_onnx, has_features
 from model_code.networks.backbone import Classifier
 from model_code.process.cores import cores
 
 CALIBRATION_PHOTOS = 96
-# Some 15 seconds of two cores for mobilenet_v2; more photos than a feature map has channels are wanted.
-REFIT_PHOTOS = 2000
+REFIT_PHOTOS = 1000
 # 2,800 photos of 224 px: enough to resolve half a point, far below a job's 2 GB.
 MAX_VALID_BYTES = 400 << 20
 
 _CALIBRATION_BATCH = (
     2  # every activation of a batch is in memory at once: 0.2 GB a photo for efficientnet_v2_s
 )
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,10 @@ def make_int8(
 
     def training() -> Iterator[Floats]:
         some = islice(_decoded(calibration_shards, transform), REFIT_PHOTOS)
-        return batches((pixels for _, pixels in some), transform, _BATCH)
+        return batches((pixels for _, pixels in some), transform, PHOTOS_PER_BATCH)
 
     def valid() -> Iterator[Floats]:
-        return batches(pixels, transform, _BATCH)
+        return batches(pixels, transform, PHOTOS_PER_BATCH)
 
     with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
         folder = Path(scratch)
@@ -89,7 +88,8 @@ def make_int8(
         if not shared:
             export_onnx(reference_model, transform.crop, reference)
         head = _readout(reference_model)
-        outcome = search(reference, folder, seen, training, valid, labels, head, cores())
+        looked_at = Photos(seen, training, valid, labels, REFIT_PHOTOS)
+        outcome = search(reference, folder, looked_at, head, cores())
         kept = outcome.kept
         if kept is not None:
             refit = kept.refit
@@ -99,8 +99,7 @@ def make_int8(
                 ranges = observe(final, seen(), cores(), OPERATORS).ranges(kept.recipe.calibration)
                 quantize(final, ranges, kept.recipe, int8)
                 if refit is not None:
-                    embeddings = (infer(path, training(), cores(), "features") for path in (int8, final))
-                    refit = fit(*embeddings)
+                    refit = fit(*infer([int8, final], training(), cores(), "features"))
             if refit is not None:
                 fold(int8, refit)
     return Int8(outcome.verdict, None if kept is None else kept.logits, labels)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from model_code.export.int8.activations import Calibration, Ranges
+from model_code.export.int8.activations import Calibration, Floats, Ranges
 
 # Elementwise and pooling operators are included, so that a block stays in int8 from end to end. Softmax,
 # norms and gates stay float: they cost int8 its accuracy, and take little of the time.
@@ -46,7 +46,6 @@ class Recipe:
 
 RECIPES = (
     Recipe(Calibration.MIN_MAX),
-    Recipe(Calibration.PERCENTILE, float_first=3),
     Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=3),
     Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=3, float_last=3),
 )
@@ -65,7 +64,8 @@ def quantize(model: Path, ranges: Ranges, recipe: Recipe, output: Path) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data
 
-    excluded = excluded_nodes(onnx.load(str(model)).graph, recipe)
+    graph = onnx.load(str(model)).graph
+    excluded = excluded_nodes(graph, recipe)
     data = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in ranges.items()
@@ -83,7 +83,41 @@ def quantize(model: Path, ranges: Ranges, recipe: Recipe, output: Path) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibration_cache_path=cache,
+            extra_options={"TensorQuantOverrides": weight_ranges(graph)},
         )
+
+
+def weight_ranges(graph: Any) -> dict[str, list[dict[str, Any]]]:
+    """Return the ranges of each layer's weights per output channel, as TensorQuantOverrides.
+
+    x86 processors without VNNI multiply bytes in pairs of neighboring inputs and saturate the sum at 16 bits. A range
+    in which no pair can reach that costs a little resolution; without it, mobilenet_v2's features are three times
+    further off on such a processor (0.30 against 0.10 of their norm), and a bundle answers otherwise elsewhere.
+    """
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    ranges = {}
+    for node in graph.node:
+        attributes = {entry.name: entry.i for entry in node.attribute}
+        if node.op_type not in _WEIGHTED or node.input[1] not in constants or attributes.get("group", 1) != 1:
+            continue  # grouped convolutions are computed in 16 bits
+        weight = onnx.numpy_helper.to_array(constants[node.input[1]])
+        if weight.ndim < 2 or (node.op_type == "MatMul" and weight.ndim > 2):
+            continue
+        axis = 0 if node.op_type == "Conv" or attributes.get("transB") else 1
+        # Rows [out, in]; of a convolution, a pixel's inputs are next to each other.
+        rows = np.moveaxis(weight, (axis, 1 - axis), (0, -1)).reshape(weight.shape[axis], -1)
+        ends = np.maximum(_highest(rows), 1e-8)
+        ranges[node.input[1]] = [{"rmin": -end, "rmax": end} for end in ends]
+        ranges[node.input[1]][0]["axis"] = axis
+    return ranges
+
+
+def _highest(rows: Floats) -> Floats:
+    """Return the range of rows [out, in] in which rounded pairs of one sign stay within 128: 255 * 128 < 2**15."""
+    pairs = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).reshape(len(rows), -1, 2)
+    return np.maximum(np.maximum(pairs, 0).sum(2), np.maximum(-pairs, 0).sum(2)).max(1)
 
 
 def excluded_nodes(graph: Any, recipe: Recipe) -> list[str]:
