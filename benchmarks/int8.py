@@ -142,7 +142,7 @@ def main() -> int:
     random.Random(options.seed).shuffle(photos)
     found = {}
     print(
-        f"{'architecture':27} {'float32':>8} {'int8':>8} {'lost':>6} {'upper 95 %':>10} {'search s':>8} {'CPU s':>6} form"
+        f"{'architecture':28} {'float32':>8} {'int8':>8} {'lost':>6} {'upper':>6} {'search s':>8} {'CPU s':>6} form"
     )
     for architecture in options.architectures:
         weights = shared(f"weights/{_WEIGHTS[architecture]}")
@@ -157,7 +157,7 @@ def main() -> int:
         found[architecture] = row
         if row["kept"]:
             print(
-                f"{architecture:28} {row['float32']:8.4f} {row['int8']:8.4f} {row['mean']:6.2f} {row['upper']:10.2f} "
+                f"{architecture:28} {row['float32']:8.4f} {row['int8']:8.4f} {row['mean']:6.2f} {row['upper']:6.2f} "
                 f"{row['seconds']:8.1f} {row['cpu_seconds']:6.1f}  {row['method']}",
                 flush=True,
             )
