@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class Pass:
 
 def measure(
     architecture: str, parts: dict[str, Pass], classes: int, weights: Path, folder: Path
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Fit a head, search its int8 form, and compare the two on the test photos."""
     backbone = build_backbone(architecture, weights)
     train, valid, test = parts["train"], parts["valid"], parts["test"]
