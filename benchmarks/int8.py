@@ -101,7 +101,7 @@ def measure(
     started, cpu = time.monotonic(), time.process_time()
     photos = Photos(
         train.calibration, lambda: islice(train.batches(), make.REFIT_PHOTOS // PHOTOS_PER_BATCH),
-        valid.batches, valid.labels, make.REFIT_PHOTOS,
+        valid.batches, valid.labels,
     )  # fmt: skip
     outcome = search(graph, folder, photos, readout, cores())
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
@@ -138,7 +138,8 @@ def main() -> int:
     options = parser.parse_args()
     need(options.data)
     source = Folder(options.data)
-    photos, _ = scan(source)
+    scanned, _ = scan(source)
+    photos = list(scanned)
     classes = sorted({photo.label for photo in photos})
     random.Random(options.seed).shuffle(photos)
     found = {}
