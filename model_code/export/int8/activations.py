@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,6 @@ _GROUP = 8 * _SAMPLES_PER_PHOTO
 _CUTS = np.linspace(0.3, 1.0, 15)
 
 
-class Calibration(StrEnum):
-    """Method that clips an activation's range: a narrower one resolves finer and saturates more.
-
-    MEAN_SQUARED_ERROR is the range of least rounding error, the median over groups of eight photos.
-    """
-
-    MIN_MAX = "min-max"
-    MEAN_SQUARED_ERROR = "mean-squared-error"
-
-
 @dataclass(frozen=True)
 class Activations:
     """Statistics of every activation by tensor name: its extremes, and a sample of its values."""
@@ -40,16 +29,18 @@ class Activations:
     highest: Mapping[str, float]
     sample: Mapping[str, Floats]
 
-    def ranges(self, calibration: Calibration) -> Ranges:
-        """Return the range to quantize each activation in."""
-        return {name: self._range(name, calibration) for name in self.sample}
+    def ranges(self) -> Ranges:
+        """Return the range to quantize each activation in: of least rounding error, the median over eight photos each.
 
-    def _range(self, name: str, calibration: Calibration) -> tuple[float, float]:
-        low, high, sample = self.lowest[name], self.highest[name], self.sample[name]
-        if calibration is Calibration.MIN_MAX:
-            return low, high
+        A narrower range resolves finer and saturates more. Extremes (0.13 against 0.10 of the norm of mobilenet_v2's
+        features) and percentiles (0.11) were further off.
+        """
+        return {name: self._range(name) for name in self.sample}
+
+    def _range(self, name: str) -> tuple[float, float]:
+        sample = self.sample[name]
         groups = np.array_split(sample, max(1, len(sample) // _GROUP))
-        best = [_least_error(group, low, high) for group in groups]
+        best = [_least_error(group, self.lowest[name], self.highest[name]) for group in groups]
         # The mean would follow the few photos with the largest outliers (mobilenet_v2's logits: a third further off).
         return float(np.median([pair[0] for pair in best])), float(np.median([pair[1] for pair in best]))
 

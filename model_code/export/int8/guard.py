@@ -8,7 +8,7 @@ Rules, all on the same validation photos for int8 and float32:
   that of two separate accuracies; it is reported, and not added to the limit.
 - Recipes are compared by distance to the float graph, not by accuracy: a few photos tell them apart by distance, while
   their accuracies differ by luck, and taking the luckiest would flatter int8.
-- A candidate is a recipe as it is, or with its head corrected (see `correction`).
+- A recipe that fails as it is gets a second trial with its head corrected (see `correction`).
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def make_int8(
         if not shared:
             export_onnx(reference_model, transform.crop, reference)
         head = _readout(reference_model)
-        looked_at = Photos(seen, training, valid, labels, REFIT_PHOTOS)
+        looked_at = Photos(seen, training, valid, labels)
         outcome = search(reference, folder, looked_at, head, cores())
         kept = outcome.kept
         if kept is not None:
@@ -96,7 +96,7 @@ def make_int8(
             if shared:
                 shutil.copyfile(kept.path, int8)
             else:
-                ranges = observe(final, seen(), cores(), OPERATORS).ranges(kept.recipe.calibration)
+                ranges = observe(final, seen(), cores(), OPERATORS).ranges()
                 quantize(final, ranges, kept.recipe, int8)
                 if refit is not None:
                     refit = fit(*infer([int8, final], training(), cores(), "features"))

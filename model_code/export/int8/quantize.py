@@ -1,4 +1,4 @@
-"""Static int8 quantization (QDQ, per channel) of a graph by a recipe: how ranges are cut, which layers stay float."""
+"""Static int8 quantization (QDQ, per channel) of a graph by a recipe: which layers stay float."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from model_code.export.int8.activations import Calibration, Floats, Ranges
+from model_code.export.int8.activations import Floats, Ranges
 
 # Elementwise and pooling operators are included, so that a block stays in int8 from end to end. Softmax,
 # norms and gates stay float: they cost int8 its accuracy, and take little of the time.
@@ -22,13 +22,12 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A calibration, and how many weighted layers at either end of the backbone stay float.
+    """How many weighted layers at either end of the backbone stay float.
 
     The first layers work on few channels at full resolution: a small part of the arithmetic, the largest
     part of the error.
     """
 
-    calibration: Calibration
     float_first: int = 0
     float_last: int = 0
 
@@ -36,30 +35,30 @@ class Recipe:
         ends = [f"first {self.float_first}"] * bool(self.float_first) + [f"last {self.float_last}"] * bool(
             self.float_last
         )
-        return f"{self.calibration}, {' and '.join(ends)} layers float" if ends else str(self.calibration)
+        return f"{' and '.join(ends)} layers float" if ends else "all layers int8"
 
     @property
     def file_name(self) -> str:
         """File name of the graph in the scratch folder of `search`."""
-        return f"{self.calibration}-{self.float_first}-{self.float_last}.onnx"
+        return f"int8-{self.float_first}-{self.float_last}.onnx"
 
 
 RECIPES = (
-    Recipe(Calibration.MIN_MAX),
-    Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=3),
-    Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=3, float_last=3),
+    Recipe(),
+    Recipe(float_first=3),
+    Recipe(float_first=3, float_last=3),
 )
 """About equally fast (within 6 % for mobilenet_v2). The first leaves least in float and decides whether int8 pays."""
 
 LAST_RESORTS = (
-    Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=6, float_last=6),
-    Recipe(Calibration.MEAN_SQUARED_ERROR, float_first=12, float_last=12),
+    Recipe(float_first=6, float_last=6),
+    Recipe(float_first=12, float_last=12),
 )
 """A quarter slower and more; tried in order when the nearest of the others fail the guard."""
 
 
 def quantize(model: Path, ranges: Ranges, recipe: Recipe, output: Path) -> None:
-    """Write the int8 graph of `model` by `recipe`; `ranges` are those of its calibration."""
+    """Write the int8 graph of `model` by `recipe`, its activations in `ranges`."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data

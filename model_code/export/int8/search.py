@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.export.int8 import guard
-from model_code.export.int8.activations import Activations, Calibration, Floats, observe
+from model_code.export.int8.activations import Floats, Ranges, observe
 from model_code.export.int8.correction import Refit, fit
 from model_code.export.int8.guard import Attempt, Verdict, compare, distance, judge
 from model_code.export.int8.quantize import LAST_RESORTS, OPERATORS, RECIPES, Recipe, quantize
@@ -64,14 +64,12 @@ class Photos:
         training: A pass over more of them, to correct the head with.
         valid: A pass over the validation photos.
         labels: Their classes, [photos].
-        trained: Number of photos in `training`, for the progress.
     """
 
     calibration: Batches
     training: Batches
     valid: Batches
     labels: NDArray[np.int64]
-    trained: int = 0
 
 
 def search(
@@ -105,7 +103,6 @@ def search(
     for recipe in last_resorts:
         if not any(attempt.passes for attempt in attempts):
             attempts += bench.attempts(recipe)
-    bench.progress.advance(max(0, bench.progress.total - bench.progress.done))
     verdict, chosen = judge(attempts, bench.reference, photos.labels)
     if chosen is None:
         return Outcome(verdict)
@@ -123,32 +120,30 @@ class _Bench:
     ) -> None:
         self._model, self._folder, self._workers = model, folder, workers
         self._photos, self._readout = photos, readout
-        total = _SCREENED_PHOTOS + len(photos.labels) + (photos.trained if readout is not None else 0)
-        self.progress = Progress(total, "photos")
         self.reference = np.zeros((0, 0), np.float32)
         """The float graph's logits of the validation photos, after `attempts`."""
 
     @cached_property
-    def _activations(self) -> Activations:
-        return observe(self._model, self._photos.calibration(), self._workers, OPERATORS)
+    def _ranges(self) -> Ranges:
+        return observe(self._model, self._photos.calibration(), self._workers, OPERATORS).ranges()
 
     @cached_property
-    def _glimpse(self) -> Activations:
+    def _glimpse(self) -> Ranges:
         # Ranges make no difference to a graph's time: one batch tells them well enough, and a transformer, which int8
         # hardly helps, is spared minutes.
-        return observe(self._model, islice(self._photos.calibration(), 1), self._workers, OPERATORS)
+        return observe(self._model, islice(self._photos.calibration(), 1), self._workers, OPERATORS).ranges()
 
     def make(self, recipe: Recipe) -> Path:
         """Return the graph of a recipe."""
         path = self._folder / recipe.file_name
         if not path.exists():
-            quantize(self._model, self._activations.ranges(recipe.calibration), recipe, path)
+            quantize(self._model, self._ranges, recipe, path)
         return path
 
     def pays(self, recipe: Recipe) -> bool:
         """Return True if the graph of a recipe is sufficiently faster than the float graph."""
         path = self._folder / "timed.onnx"
-        quantize(self._model, self._glimpse.ranges(Calibration.MIN_MAX), recipe, path)
+        quantize(self._model, self._glimpse, recipe, path)
         timed = next(self._photos.valid())[:_TIMED_PHOTOS]
         return guard.speed_up(self._model, path, timed) >= guard.MIN_SPEED_UP
 
@@ -162,37 +157,33 @@ class _Bench:
         return recipes[int(np.argmin(distances))]
 
     def attempts(self, recipe: Recipe) -> list[Attempt]:
-        """Judge a recipe on the validation photos, as it is and with the head corrected."""
+        """Judge a recipe on the validation photos as it is and, if it fails, with the head corrected."""
         graphs = [self._model, self.make(recipe)]
-        exact, rounded = self._answers(graphs, self._photos.valid())
+        progress = Progress(len(self._photos.labels), "photos")
+        exact, rounded = self._answers(graphs, self._photos.valid(), progress)
         self.reference = self._head(exact)
-        tried = (
-            [(rounded, None)]
-            if self._readout is None
-            else [(rounded, None), self._corrected(graphs, rounded)]
-        )
-        attempts = [
-            compare(recipe, self._head(answers), self.reference, self._photos.labels, refit)
-            for answers, refit in tried
-        ]
-        for attempt in attempts:
-            print(
-                f"int8 candidate: {attempt}: {-100 * attempt.drop:+.2f} points against float32 "
-                f"on {len(self._photos.labels)} photos",
-                flush=True,
-            )
+        attempts = [self._attempt(recipe, rounded, None)]
+        if self._readout is not None and not attempts[0].passes:
+            exact, seen = self._answers(graphs, self._photos.training())
+            refit = fit(seen, exact)
+            attempts.append(self._attempt(recipe, refit(rounded), refit))
         return attempts
 
-    def _corrected(self, graphs: Sequence[Path], rounded: Floats) -> tuple[Floats, Refit]:
-        exact, seen = self._answers(graphs, self._photos.training())
-        refit = fit(seen, exact)
-        return refit(rounded), refit
-
-    def _answers(self, graphs: Sequence[Path], batches: Iterable[Floats]) -> list[Floats]:
-        """Return what `readout` takes, of each graph: embeddings, or logits if there is no readout."""
-        return infer(
-            graphs, batches, self._workers, "logits" if self._readout is None else "features", self.progress
+    def _attempt(self, recipe: Recipe, answers: Floats, refit: Refit | None) -> Attempt:
+        labels = self._photos.labels
+        attempt = compare(recipe, self._head(answers), self.reference, labels, refit)
+        print(
+            f"int8 candidate: {attempt}: {-100 * attempt.drop:+.2f} points against float32 on {len(labels)} photos",
+            flush=True,
         )
+        return attempt
+
+    def _answers(
+        self, graphs: Sequence[Path], batches: Iterable[Floats], progress: Progress | None = None
+    ) -> list[Floats]:
+        """Return what `readout` takes, of each graph: embeddings, or logits if there is no readout."""
+        output = "logits" if self._readout is None else "features"
+        return infer(graphs, batches, self._workers, output, progress)
 
     def _head(self, found: Floats) -> Floats:
         return found if self._readout is None else self._readout(found)
