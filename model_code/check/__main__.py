@@ -9,9 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from model_code.check import page, run
-from model_code.check.material import CheckError, collect, read_paths
+from model_code.check.material import CheckError, collect
 from model_code.data.manifest import ManifestError, read_dataset, read_manifest
 from model_code.data.shards import ShardError, shards_in
+from model_code.data.versions.looks import read_paths
 from model_code.embed import __main__ as embed
 from model_code.embed.embeddings import EmbeddingsError
 from model_code.process.cores import cores

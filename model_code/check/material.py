@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.data import shards
-from model_code.data.records import Photo
 from model_code.data.shards import Split
-from model_code.data.versions import looks
 from model_code.embed.embeddings import Embedder, read_folder
 
 
@@ -121,20 +119,3 @@ def collect(
         paths=tuple(paths.get(key, "") for key in unique.tolist()),
         embedder=batches[0].embedder,
     )
-
-
-def read_paths(dataset: Path | None) -> dict[str, str]:
-    """Original paths by key from the looks.jsonl.gz next to a manifest, of copies the first; {} where there is none."""
-    folder = dataset.parent if dataset is not None and dataset.is_file() else dataset
-    file = folder / "looks.jsonl.gz" if folder is not None else None
-    if file is None or not file.is_file():
-        return {}
-    paths: dict[str, str] = {}
-    with file.open("rb") as opened:
-        looked = looks.read(opened)
-    for found in map(looked.found, range(len(looked))):
-        if isinstance(found, Photo):
-            paths.setdefault(
-                found.key, found.path.encode(errors="replace").decode()
-            )  # not all names are UTF-8
-    return paths

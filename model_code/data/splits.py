@@ -65,7 +65,9 @@ def assign(
     _fill(table, groups, order, codes, fractions or Fractions())
     _refill(table, groups, order, codes)
     _check(table, codes)
-    return Splits(table.digests[order], codes[order]), [left_out[at] for at in left_out]
+    used = codes >= 0
+    placed = table if used.all() else table.take(used)
+    return Splits(placed.digests, codes[used]), list(left_out.values())
 
 
 def without_contradictions(photos: Sequence[Photo], pairs: Pairs) -> tuple[set[int], list[Rejected]]:

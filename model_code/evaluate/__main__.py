@@ -11,6 +11,7 @@ from typing import Any
 from model_code.bundle.archive import BundleError
 from model_code.data.manifest import ManifestError, read_dataset, read_manifest
 from model_code.data.shards import ShardError, shards_in
+from model_code.data.versions.looks import read_paths
 from model_code.evaluate.judging import EvaluationError
 from model_code.evaluate.run import Job, run
 from model_code.process.cores import cores
@@ -62,7 +63,8 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument(
         "--dataset", type=Path, default=_INPUT / "dataset",
-        help="manifest.json or its folder; absent: the report names no data set version (default: %(default)s)",
+        help="folder of a version, whose files tell the original paths of the photos, or manifest.json; absent: the "
+        "report names no data set version (default: %(default)s)",
     )  # fmt: skip
     arguments.add_argument(
         "--output", type=Path, default=_OUTPUT, help="output folder (default: %(default)s)"
@@ -111,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             runtime=arguments.runtime,
             workers=max(1, arguments.workers),
             thumbnails=max(0, arguments.thumbnails),
+            paths=read_paths(listed),
         )
         judged = run(job, model, champion and _the_model(champion, "champion"), arguments.output)
     except _FAILURES as error:

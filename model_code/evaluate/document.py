@@ -81,6 +81,7 @@ def evaluate(subject: Subject, judgment: Judgment) -> dict[str, Any]:
                 "prediction": mistake.prediction,
                 "confidence": mistake.confidence,
                 "likelihood": mistake.likelihood,
+                **({"path": mistake.path} if mistake.path else {}),
             }
             for mistake in judgment.worst
         ],

@@ -6,7 +6,7 @@ import heapq
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -40,6 +40,7 @@ class Mistake(NamedTuple):
     prediction: str
     likelihood: float
     photo: bytes
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def judge(
     workers: int,
     lines: Path | None = None,
     worst: int = 24,
+    paths: Mapping[str, str] | None = None,
     advance: Callable[[int], None] = lambda photos: None,
 ) -> Judgment:
     """Predict every photo of `shards`.
@@ -99,12 +101,13 @@ def judge(
         workers: Cores to use.
         lines: Path of predictions.jsonl.
         worst: Number of mistakes to keep with their photos.
+        paths: Original paths of the photos, by key.
         advance: Called with the number of photos just finished.
 
     Raises:
         EvaluationError: No photo can be read.
     """
-    tally = _Tally(predictor, worst)
+    tally = _Tally(predictor, worst, paths or {})
     started = time.monotonic()
     with lines.open("w", encoding="utf-8") if lines else nullcontext() as file:
         batches = _batches(sample for shard in shards for sample in read_shard(shard))
@@ -130,13 +133,14 @@ def judge(
 class _Tally:
     """Accumulates the results of a pass over the photos."""
 
-    def __init__(self, predictor: Predictor, worst: int) -> None:
+    def __init__(self, predictor: Predictor, worst: int, paths: Mapping[str, str]) -> None:
         self.keys: list[str] = []
         self.parts: list[Outcomes] = []
         self.unreadable: list[tuple[str, str]] = []
         self.unknown: dict[str, int] = {}
         self.worst: list[Mistake] = []
         self._predictor = predictor
+        self._paths = paths
         self._index = {name: number for number, name in enumerate(predictor.classes)}
         self._limit = worst
 
@@ -163,6 +167,7 @@ class _Tally:
                 "key": sample.key,
                 "label": sample.label,
                 "prediction": self._predictor.classes[prediction],
+                **({"path": path} if (path := self._paths.get(sample.key)) else {}),
                 "probabilities": row,
             }
             yield json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -177,6 +182,7 @@ class _Tally:
                 prediction=self._predictor.classes[outcomes.predictions[at]],
                 likelihood=float(outcomes.likelihood[at]),
                 photo=sample.data,
+                path=self._paths.get(sample.key, ""),
             )
             heapq.heappush(self.worst, mistake)
             if len(self.worst) > self._limit:

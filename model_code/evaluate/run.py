@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Job:
     workers: int
     thumbnails: int
     manifest: Manifest | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     def seen_by(self, champion: Judged) -> frozenset[str]:
         """Keys of test photos that a champion may have been trained on, because they were moved to the test since."""
@@ -58,7 +59,12 @@ class Job:
         predictor = Predictor.open(model, runtime=self.runtime, threads=1)
         try:
             judgment = judge(
-                predictor, self.shards, self.workers, output / "predictions.jsonl", advance=advance
+                predictor,
+                self.shards,
+                self.workers,
+                output / "predictions.jsonl",
+                paths=self.paths,
+                advance=advance,
             )
         finally:
             predictor.close()

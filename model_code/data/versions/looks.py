@@ -8,12 +8,14 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import BinaryIO
 
 from model_code.data.photos import reads_heif
 from model_code.data.records import Photo, Rejected
 from model_code.data.versions.columns import Findings
 
+NAME = "looks.jsonl.gz"
 SCHEMA_VERSION = 1
 # Raise it when the same file would be judged differently: earlier findings are then not reused.
 _CODE = 1
@@ -71,6 +73,23 @@ def read(file: BinaryIO) -> Findings:
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, StopIteration):
         return Findings()
     return found
+
+
+def read_paths(dataset: Path | None) -> dict[str, str]:
+    """Read original paths by key from the file next to a manifest, of copies the first; {} where there is none."""
+    folder = dataset.parent if dataset is not None and dataset.is_file() else dataset
+    file = folder / NAME if folder is not None else None
+    if file is None or not file.is_file():
+        return {}
+    with file.open("rb") as opened:
+        looked = read(opened)
+    paths: dict[str, str] = {}
+    for found in map(looked.found, range(len(looked))):
+        if isinstance(found, Photo):
+            paths.setdefault(
+                found.key, found.path.encode(errors="replace").decode()
+            )  # not all names are UTF-8
+    return paths
 
 
 def _found(fields: dict[str, str]) -> Photo | Rejected:

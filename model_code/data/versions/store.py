@@ -157,7 +157,7 @@ class Store(ABC):
 
 
 def _looks(version: Version) -> str:
-    return f"versions/{version.manifest.version}/looks.jsonl.gz"
+    return f"versions/{version.manifest.version}/{looks.NAME}"
 
 
 def check_name(name: str) -> None:

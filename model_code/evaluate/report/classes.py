@@ -159,8 +159,9 @@ def worst_mistakes(document: Mapping[str, Any], photos: Mapping[str, str]) -> st
 def _mistake(mistake: Mapping[str, Any], image: str) -> str:
     label, prediction = readable(mistake["label"]), readable(mistake["prediction"])
     hint = escape(f"a photo labeled {label}", quote=True)
+    place = escape(mistake.get("path") or mistake["key"])
     return (
         f'<li><img src="{image}" alt="{hint}"><div><b>{escape(prediction)}</b> '
         f"{percent(mistake['confidence'], 1)}<br>labeled {escape(label)} "
-        f'{percent(mistake["likelihood"], 1)}<br><code class="key">{escape(mistake["key"])}</code></div></li>'
+        f'{percent(mistake["likelihood"], 1)}<br><code class="key">{place}</code></div></li>'
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -74,31 +75,37 @@ class _InS3:
 class S3Folder(_InS3):
     """Photos below an s3:// prefix, one folder per class: a `model_code.data.source.Source`."""
 
+    @cached_property
+    def _around(self) -> tuple[list[str], set[str]]:
+        """Objects outside the class folders, and the classes: filled while `candidates` lists."""
+        return [], set()
+
     def candidates(self) -> Iterator[Candidate]:
-        """Objects of all classes, in the order of their keys."""
+        """Objects of all classes, in the order of their keys; the listing is not kept, since it may be of millions."""
         from model_code.data.source import Candidate, class_name, visible
 
-        for key, size, tag in self._objects:
-            # Keys like "//cat/1.jpg" come from prefixes joined with a slash too many.
-            folders = [part for part in key.split("/") if part]
-            if len(folders) > 1 and not key.endswith("/") and all(map(visible, folders)):
-                yield Candidate(key, class_name(folders[0]), size, f"{size}:{tag}")
+        stray, classes = self._around
+        bucket, prefix = objects.split_uri(self._prefix())
+        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Contents", []):
+                key, size, tag = item["Key"][len(prefix) :], item["Size"], item.get("ETag", "").strip('"')
+                # Keys like "//cat/1.jpg" come from prefixes joined with a slash too many.
+                folders = [part for part in key.split("/") if part]
+                if "/" not in key and visible(key):
+                    stray.append(key)
+                # The S3 console makes an empty object for a folder.
+                if len(folders) + key.endswith("/") > 1 and visible(folders[0]):
+                    classes.add(class_name(folders[0]))
+                if len(folders) > 1 and not key.endswith("/") and all(map(visible, folders)):
+                    yield Candidate(key, class_name(folders[0]), size, f"{size}:{tag}")
 
     def folders(self) -> list[str]:
-        """Return the classes, with those of which there is only the empty object that the S3 console makes."""
-        from model_code.data.source import class_name, visible
-
-        paths = [
-            [part for part in key.split("/") if part] + [""] * key.endswith("/")
-            for key, _, _ in self._objects
-        ]
-        return sorted({class_name(parts[0]) for parts in paths if len(parts) > 1 and visible(parts[0])})
+        """Return the classes that were listed, with those of which there is only an empty object."""
+        return sorted(self._around[1])
 
     def stray(self) -> list[str]:
-        """Objects outside the class folders."""
-        from model_code.data.source import visible
-
-        return [key for key, _, _ in self._objects if "/" not in key and visible(key)]
+        """Return the objects that were listed outside the class folders."""
+        return list(self._around[0])
 
     def read(self, path: str) -> bytes:
         """Return the bytes of one object.
@@ -111,16 +118,6 @@ class S3Folder(_InS3):
 
     def _prefix(self) -> str:
         return self.uri.rstrip("/") + "/"
-
-    @cached_property
-    def _objects(self) -> list[tuple[str, int, str]]:
-        """Key below the prefix, size and ETag of every object."""
-        bucket, prefix = objects.split_uri(self._prefix())
-        return [
-            (item["Key"][len(prefix) :], item["Size"], item.get("ETag", "").strip('"'))
-            for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-            for item in page.get("Contents", [])
-        ]
 
 
 class S3Table(_InS3):
@@ -211,7 +208,12 @@ class Spooled:
         self._source = source
         self._file = (folder / "photos.spool").open("w+b")
         self._room = shutil.disk_usage(folder).free // 2
-        self._places: dict[str, tuple[int, int]] = {}
+        # On disk, too: the places of a million paths would take 250 MB.
+        self._places = sqlite3.connect(folder / "places", isolation_level=None, check_same_thread=False)
+        self._places.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+            "CREATE TABLE places (path BLOB PRIMARY KEY, start INTEGER, size INTEGER) WITHOUT ROWID"
+        )
         self._end = 0
         self._lock = threading.Lock()
 
@@ -220,19 +222,26 @@ class Spooled:
 
     def read(self, path: str) -> bytes:
         """Return the bytes of one file; the second time from the disk."""
-        if place := self._places.get(path):
+        key = os.fsencode(path)
+        with self._lock:
+            place = self._places.execute("SELECT start, size FROM places WHERE path = ?", (key,)).fetchone()
+        if place:
             return os.pread(self._file.fileno(), place[1], place[0])
         data = self._source.read(path)
         with self._lock:
             start, self._end = self._end, self._end + len(data)
         if start + len(data) <= self._room and data:
             os.pwrite(self._file.fileno(), data, start)
-            self._places[path] = (start, len(data))
+            with self._lock:
+                self._places.execute(
+                    "INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (key, start, len(data))
+                )
         return data
 
     def close(self) -> None:
         """Give the space back."""
         self._file.close()
+        self._places.close()
 
 
 def source_of(s3: Client, data: str) -> Source:

@@ -56,9 +56,9 @@ class DatasetVersion:
         """URI prefix of the data set's shards."""
         return self.manifest_uri.split("/versions/", 1)[0] + "/shards/"
 
-    def channel(self) -> Channel:
-        """Return the channel of manifest.json itself."""
-        return Channel("dataset", self.manifest_uri)
+    def channel(self, paths: bool = False) -> Channel:
+        """Return the channel of manifest.json itself, or of its folder, whose files tell the paths of the photos."""
+        return Channel("dataset", self.folder if paths else self.manifest_uri)
 
     def photos_channel(
         self, name: str, split: str, distribution: Distribution = Distribution.FULL

@@ -176,7 +176,7 @@ def check_request(
         network=settings.network,
         module="check",
         code_uri=code_uri,
-        channels=[*listed, version.channel()],
+        channels=[*listed, version.channel(paths=True)],
         outputs=[Output("check", check_folder(version, embedder_id))],
         compute=compute,
         arguments=[

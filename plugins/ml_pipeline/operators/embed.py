@@ -197,7 +197,7 @@ def embed_request(
     checks = compute.instance_count == 1
     if checks:
         # The job has photos and embeddings at hand: it checks the data too, if these are all of the version's.
-        channels.append(version.channel())
+        channels.append(version.channel(paths=True))
         arguments += ["--embed", "--embeddings", f"{OUTPUT}/embeddings", "--output", f"{OUTPUT}/check"]
         arguments += ["--dataset", f"{INPUT}/dataset"]
         embedder = embeddings_uri.rstrip("/").rpartition("/")[2]

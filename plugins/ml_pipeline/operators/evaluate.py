@@ -137,7 +137,11 @@ def evaluate_request(
     compute: Compute,
 ) -> Document:
     """Build the CreateProcessingJob request of an evaluate job."""
-    channels = [Channel("model", model_uri), version.photos_channel("test", "test"), version.channel()]
+    channels = [
+        Channel("model", model_uri),
+        version.photos_channel("test", "test"),
+        version.channel(paths=True),
+    ]
     arguments = [
         *("--model", f"{INPUT}/model"),
         *("--test", f"{INPUT}/test"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model_code.check.material import read_paths
 from model_code.data.__main__ import main
 from model_code.data.manifest import read_photos_jsonl
+from model_code.data.versions.looks import read_paths
 from tests.model_code.photo_files import folder_of_photos
 
 

@@ -18,7 +18,9 @@ import pytest
 import model_code
 from model_code.bundle import archive as bundle
 from model_code.bundle.archive import Bundle, pack
+from model_code.data.records import Photo
 from model_code.data.shards import Sample, Split, read_shard, write_shard
+from model_code.data.versions import looks
 from model_code.evaluate import __main__ as evaluate
 from model_code.evaluate import document as evaluation
 from model_code.evaluate import judging, scores
@@ -41,6 +43,9 @@ def run(model: Path, test: Path, output: Path, *more: str) -> dict[str, Any]:
     return json.loads((output / "evaluation.json").read_text())
 
 
+PATH = "red/holiday 2024/IMG_1.jpg"
+
+
 def predictions(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
@@ -52,6 +57,10 @@ def results(colour_bundle: Colours, tmp_path_factory: pytest.TempPathFactory) ->
     (folder / "model").mkdir()
     pack(colour_bundle.folder, folder / "model" / "model.tar.gz")
     manifest = toys.manifest(folder / "dataset")
+    first = next(read_shard(colour_bundle.shards[Split.TEST]))
+    sha256 = first.key.ljust(64, "0")
+    found = {PATH: ("stamp", Photo(PATH, first.label, sha256, None, len(first.data), "jpg"))}
+    (manifest.parent / "looks.jsonl.gz").write_bytes(looks.to_bytes(found))
     run(
         folder / "model",
         colour_bundle.shards[Split.TEST].parent,
@@ -67,6 +76,11 @@ def test_documents_satisfy_their_schemas(results: Path) -> None:
     line = schema("prediction")
     for row in predictions(results / "out"):
         jsonschema.validate(row, line)
+
+
+def test_a_photo_is_known_by_the_path_where_it_was_found(results: Path) -> None:
+    rows = predictions(results / "out")
+    assert [row.get("path") for row in rows] == [PATH] + [None] * (len(rows) - 1)
 
 
 def test_figures_follow_from_the_predictions(results: Path, colour_bundle: Colours) -> None:
@@ -204,9 +218,12 @@ def test_worst_mistakes_are_the_surest(colour_bundle: Colours) -> None:
 def test_same_evaluation_gives_the_same_figures(
     results: Path, colour_bundle: Colours, tmp_path: Path
 ) -> None:
-    again = run(results / "model", colour_bundle.shards[Split.TEST].parent, tmp_path, "--workers", "1")
+    dataset = ("--dataset", str(results / "dataset"))
+    again = run(
+        results / "model", colour_bundle.shards[Split.TEST].parent, tmp_path, "--workers", "1", *dataset
+    )
     first = json.loads((results / "out" / "evaluation.json").read_text())
-    for measured in ("latency", "photos_per_second", "dataset"):
+    for measured in ("latency", "photos_per_second"):
         del again[measured], first[measured]
     assert again == first
     assert (tmp_path / "predictions.jsonl").read_bytes() == (

@@ -132,7 +132,7 @@ def test_page_can_be_made_from_the_files_alone(card: ModelCard) -> None:
 
 
 def test_thumbnails_are_embedded_and_unreadable_photos_left_out(card: ModelCard) -> None:
-    good = Mistake(0.9, "a" * 20, "red", "blue", 0.05, toys.photo("red", 0))
+    good = Mistake(0.9, "a" * 20, "red", "blue", 0.05, toys.photo("red", 0), "red/IMG 1.jpg")
     bad = Mistake(0.8, "b" * 20, "red", "green", 0.05, b"no photo")
     photos = thumbnails([good, bad])
     assert set(photos) == {"a" * 20}
@@ -140,6 +140,7 @@ def test_thumbnails_are_embedded_and_unreadable_photos_left_out(card: ModelCard)
     assert page.tags.count("img") == 1
     assert page.addresses[0].startswith("data:image/jpeg;base64,")
     assert page.images_without_text == 0
+    assert "red/IMG 1.jpg" in page.text
 
 
 def test_without_thumbnails_no_photo_is_in_the_page(card: ModelCard) -> None:
