@@ -63,6 +63,14 @@ class Laptop:
             stderr=subprocess.STDOUT, timeout=RUN_SECONDS, check=False,
         )  # fmt: skip
 
+    def up(self) -> None:
+        """Start the services; a busy machine may need longer than `make up` lets a person wait."""
+        for _ in range(5):
+            done = self.launcher("up")
+            if "did not start" not in done.stdout:
+                break
+        assert done.returncode == 0, done.stdout
+
     def last_run(self) -> dict:
         return json.loads((self.home / "last_run.json").read_text())
 

@@ -26,10 +26,11 @@ WAYS = ("failed", "success", "cancelled", "timed out")
 def stage(tmp_path_factory):
     laptop = make_laptop(tmp_path_factory.mktemp("crash"))
     laptop.environ.update(QUICK_TO_NOTICE)
-    up = laptop.launcher("up")
-    assert up.returncode == 0, up.stdout
-    yield Stage(laptop)
-    laptop.launcher("stop")
+    try:
+        laptop.up()
+        yield Stage(laptop)
+    finally:
+        laptop.launcher("stop")
 
 
 @pytest.mark.parametrize("component", ["worker", "triggerer", "scheduler", "api-server", "local_aws"])

@@ -157,10 +157,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         (data / breed).mkdir(parents=True)
         for file in files[:TAUGHT]:
             shutil.copy(file, data / breed)
-    up = laptop.launcher("up")
-    assert up.returncode == 0, up.stdout
-    yield Watched(Stage(laptop), data)
-    laptop.launcher("stop")
+    try:
+        laptop.up()
+        yield Watched(Stage(laptop), data)
+    finally:
+        laptop.launcher("stop")
 
 
 def test_a_blurred_camera_ends_in_a_model_that_knows_it(watched: Watched) -> None:
