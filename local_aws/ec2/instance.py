@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import shutil
 import subprocess
 import threading
 import time
@@ -19,7 +18,7 @@ from local_aws.execution.capacity import instance_cores
 from local_aws.execution.isolation import Isolation, confined
 from local_aws.execution.processes import ProcessGroup, namespaces_supported
 from local_aws.settings import ACCOUNT_ID
-from local_aws.state.beneath import own_folder, read_beneath
+from local_aws.state.beneath import own_folder, read_beneath, remove_tree
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +136,7 @@ class Instance:
     def remove(self) -> None:
         """Kill everything and delete the folder."""
         self.halt()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder)
 
     def console_output(self) -> bytes:
         """Return the last 64 KiB of user data's output."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from local_aws.ec2.instance import Instance
 from local_aws.execution.processes import ProcessGroup
-from local_aws.state.beneath import NotRegular, open_beneath, read_beneath
+from local_aws.state.beneath import NotRegular, open_beneath, read_beneath, remove_tree
 from local_aws.state.logs import LogWriter
 from local_aws.state.resources import Document, Missing
 
@@ -98,8 +97,8 @@ class Invocation:
                 }
             )
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            shutil.rmtree(self._output, ignore_errors=True)
+            remove_tree(self._folder)
+            remove_tree(self._output)
 
     def _update(self, members: Document) -> None:
         context, region = self._instance.context, self._instance.region
@@ -228,4 +227,4 @@ def remove_leftovers(folder: Path) -> None:
             if path.is_symlink():
                 path.unlink()
             else:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)

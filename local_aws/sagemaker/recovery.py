@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 
 from local_aws.context import Context
 from local_aws.errors import AwsError
@@ -14,6 +13,7 @@ from local_aws.sagemaker.training.transitions import transition
 from local_aws.sagemaker.tuning import operations as tuning
 from local_aws.sagemaker.tuning.job import KIND as TUNING_JOB
 from local_aws.sagemaker.tuning.job import TuningJob
+from local_aws.state.beneath import remove_tree
 from local_aws.state.resources import Document, Missing, Resource
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def recover(context: Context) -> None:
     continue.
     """
     for leftover in context.jobs.iterdir():
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_tree(leftover)
     for resource in context.store.all(TrainingJob.kind, status="InProgress"):
         _recover_training(context, resource)
     for resource in context.store.all(TrainingJob.kind, status="Stopping"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -69,3 +71,16 @@ def own_folder(path: Path) -> Path:
         path.unlink()
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder as far as possible, also what its owner locked: the next attempt must find no link in its place.
+
+    Nothing may run in it any more. Links are removed, not followed.
+    """
+    for parent, names, _ in os.walk(folder):  # from the top: a folder is listed after it is unlocked
+        for path in (os.path.join(parent, name) for name in names):
+            if not os.path.islink(path):
+                with contextlib.suppress(OSError):
+                    os.chmod(path, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)

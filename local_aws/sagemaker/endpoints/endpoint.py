@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import shutil
 import sqlite3
 import threading
 import time
@@ -23,6 +22,7 @@ from local_aws.sagemaker.endpoints.server import ServerFailed
 from local_aws.sagemaker.endpoints.variant import Variant
 from local_aws.sagemaker.jobs.job import cut
 from local_aws.sagemaker.s3_data import DataError
+from local_aws.state.beneath import remove_tree
 from local_aws.state.resources import Missing, Resource
 
 logger = logging.getLogger(__name__)
@@ -335,7 +335,7 @@ class Endpoint:
         folder = folder_of(self.context, self.region, self.name)
         for left in folder.iterdir() if but and folder.is_dir() else [folder]:
             if left.name not in but:
-                shutil.rmtree(left, ignore_errors=True)
+                remove_tree(left)
 
     def _raise_if_cancelled(self) -> None:
         if self._cancelled():

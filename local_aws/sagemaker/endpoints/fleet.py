@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from local_aws.errors import AwsError
 from local_aws.gateway.json_service import Document
 from local_aws.sagemaker.endpoints.variant import Variant, VariantSpec, instance_type_of
 from local_aws.sagemaker.models import ROLE
+from local_aws.state.beneath import remove_tree
 
 Plan = dict[str, Any]
 """The stored form of a fleet: {"id", "created", "config" (its document), "containers" {model name: container},
@@ -111,7 +111,7 @@ class Fleet:
     def remove(self) -> None:
         """Stop every server and delete the unpacked models."""
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder)
 
     def summary(self) -> list[Document]:
         """Build ProductionVariants of DescribeEndpoint."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 from local_aws.context import Context
@@ -16,6 +15,7 @@ from local_aws.sagemaker.endpoints import toolkit
 from local_aws.sagemaker.jobs.requirements import Installer, InstallFailed
 from local_aws.sagemaker.models import ROLE
 from local_aws.sagemaker.s3_data import DataError
+from local_aws.state.beneath import remove_tree
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def prepare(context: Context, region: str, container: Document, opt_ml: Path) ->
     marker = opt_ml / _COMPLETE
     if marker.exists():
         return
-    shutil.rmtree(opt_ml, ignore_errors=True)
+    remove_tree(opt_ml)
     model = opt_ml / "model"
     model.mkdir(parents=True)
     (opt_ml / "output").mkdir()

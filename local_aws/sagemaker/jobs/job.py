@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ from pathlib import Path
 from local_aws.context import Context
 from local_aws.execution.capacity import Lease
 from local_aws.sagemaker.records import Records
+from local_aws.state.beneath import remove_tree
 from local_aws.state.resources import Document, Missing, Resource
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Job(ABC):
     def remove_folder(self) -> None:
         """Delete the job's files; the next start deletes those of a job that local_aws leaves behind."""
         if not self.context.stopping.is_set():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_tree(self.folder)
 
     def check_running(self) -> None:
         """Raise JobStopped or Shutdown when the job must not continue."""

@@ -137,12 +137,16 @@ def test_a_removed_photo_rewrites_one_shard(s3: Any, pets: Path) -> None:
 def test_photos_already_in_s3(s3: Any, pets: Path) -> None:
     for path in pets.rglob("*.jpg"):
         s3.upload_file(str(path), BUCKET, f"raw/pets/{path.relative_to(pets).as_posix()}")
+    doubled = next(pets.glob("cat/*.jpg"))  # of a prefix that ended in a slash
+    s3.delete_object(Bucket=BUCKET, Key=f"raw/pets/cat/{doubled.name}")
+    s3.upload_file(str(doubled), BUCKET, f"raw/pets//cat/{doubled.name}")
     s3.put_object(Bucket=BUCKET, Key="raw/pets/cat/", Body=b"")
     s3.put_object(Bucket=BUCKET, Key="raw/pets/cat/.DS_Store", Body=b"x")
     s3.put_object(Bucket=BUCKET, Key="raw/pets/dog/bad.jpg", Body=b"no photo")
     s3.put_object(Bucket=BUCKET, Key="raw/pets/loose.jpg", Body=photo(999))
     from_s3 = upload(s3, BUCKET, "pets", f"s3://{BUCKET}/raw/pets")
     assert {item["path"] for item in from_s3["rejected_examples"]} == {"dog/bad.jpg", "loose.jpg"}
+    assert from_s3["classes"] == ["cat", "dog"]
     assert from_s3["version"] == upload(s3, BUCKET, "local", str(pets))["version"]
 
 

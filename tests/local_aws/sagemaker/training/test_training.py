@@ -259,3 +259,20 @@ torchrun --no-python python3 -c "import trebled; print('torchrun', trebled.__ver
         "after 99.0 1.0",
         "torchrun 1.0",
     ]
+
+
+def test_a_shell_script_runs_without_the_right_to(cloud: Cloud, bucket: str) -> None:
+    script = b"#!/bin/sh\necho done > /opt/ml/model/said\n"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo("train.sh")  # as Windows packs it, without the execute bit
+        member.size, member.mode = len(script), 0o644
+        archive.addfile(member, io.BytesIO(script))
+    cloud.s3.put_object(Bucket=bucket, Key="shell.tar.gz", Body=packed.getvalue())
+    name = unique("shell")
+    request = training_request(name, bucket, f"s3://{bucket}/shell.tar.gz")
+    request["HyperParameters"]["sagemaker_program"] = json.dumps("train.sh")
+    cloud.sagemaker.create_training_job(**request)
+    job = cloud.training_ended(name)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert artifact(cloud, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"said": b"done\n"}
