@@ -64,7 +64,7 @@ class Listing:
 
 
 def earlier(count: int) -> Findings:
-    """What an earlier look found at the files: one of a hundred photos resembles another one."""
+    """The findings of an earlier look: one of a hundred photos resembles another one."""
     draw = random.Random(0)
     found, phash = Findings(), 1
     for number, file in enumerate(Listing(count).candidates()):

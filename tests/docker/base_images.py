@@ -57,10 +57,13 @@ STOPSIGNAL SIGINT
 ENTRYPOINT ["entrypoint.sh"]
 CMD ["postgres"]
 """
+# torchvision's wheel is for CUDA: its compiled operators on boxes do not load with a CPU torch, and registering their
+# shape functions fails. AWS's image has both of one kind.
 _PYTORCH = f"""FROM {PYTHON}
 COPY pytorch.lock /
 RUN python -m venv /opt/pytorch \\
-    && /opt/pytorch/bin/pip install --no-cache-dir --no-deps --require-hashes -r /pytorch.lock
+    && /opt/pytorch/bin/pip install --no-cache-dir --no-deps --require-hashes -r /pytorch.lock \\
+    && : > /opt/pytorch/lib/python3.11/site-packages/torchvision/_meta_registrations.py
 ENV PATH=/opt/pytorch/bin:/usr/local/bin:/usr/bin:/bin
 """
 # torch and torchvision with what they import, as AWS's training container has them.

@@ -127,7 +127,7 @@ def in_airflows_frame(browser, airflow_url, token):
             frame.locator("tbody a").first.click()
             frame.get_by_role("link", name=name).click()
             frame.locator("header h1", has_text=heading).wait_for()
-            page.go_back()
+            page.evaluate("history.back()")  # go_back waits for a load of the outer page, which stays
 
 
 @pytest.mark.parametrize("language", ["sh", "python"])

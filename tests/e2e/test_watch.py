@@ -129,7 +129,7 @@ class Watched:
         self.stage.airflow.call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
 
     def cookie(self) -> dict[str, str]:
-        """What a browser has after the login."""
+        """The cookie of a browser after the login."""
         secrets, url = Secrets.load(self.stage.settings.home), self.stage.settings.airflow_url
         assert secrets is not None
         login = {"username": "admin", "password": secrets.admin_password}

@@ -88,7 +88,7 @@ class Names:
 
 
 class Findings(Mapping[str, tuple[str, Photo | Rejected]]):
-    """What was found at each file: by its path, the stamp of the file and the photo, or why it is none.
+    """The finding at each path: the stamp of the file, and the photo or the reason why it is none.
 
     Rows are only added. One whose file is still to be read is `expect`ed first and `settle`d later.
     """

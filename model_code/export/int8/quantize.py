@@ -22,7 +22,7 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How many weighted layers at either end of the backbone stay float.
+    """The number of weighted layers at either end of the backbone that stay float.
 
     The first layers work on few channels at full resolution: a small part of the arithmetic, the largest
     part of the error.

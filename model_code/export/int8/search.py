@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Photos:
-    """What a search looks at.
+    """The photos of a search.
 
     Args:
         calibration: A pass over normalized training photos, in small batches: all activations of one are in memory

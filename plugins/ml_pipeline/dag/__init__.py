@@ -1,4 +1,4 @@
-"""What DAG files are made of."""
+"""Parts of DAG files: params, tasks, documentation, defaults."""
 
 from ml_pipeline.dag.versions import check_versions
 
