@@ -129,6 +129,8 @@ def watch(account: Account, environment: dict[str, str], photos: Path) -> None:
     execute(environment, "tests.e2e.one_run", json.dumps({"endpoint_name": "shapes"}), "watch")
     for key in ("state.json", "timeline.html"):
         account.s3.head_object(Bucket=BUCKET, Key=f"watch/shapes/{key}")
-    alarms = account.client("cloudwatch").describe_alarms(AlarmNames=["ml-pipeline-shapes-drift"])["MetricAlarms"]
+    alarms = account.client("cloudwatch").describe_alarms(AlarmNames=["ml-pipeline-shapes-drift"])[
+        "MetricAlarms"
+    ]
     assert len(alarms) == 1
     assert account.s3.list_objects_v2(Bucket=BUCKET, Prefix="datasets/shapes/reviews/queue/")["KeyCount"] > 0

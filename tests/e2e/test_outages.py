@@ -73,8 +73,9 @@ def end_well(stage: Stage, run_id: str) -> None:
 
 
 def pids(stage: Stage) -> dict[str, int]:
+    """Return the components of Airflow. local_aws stays, as AWS would: it stops its jobs when it is told to end."""
     state = json.loads((stage.settings.home / "supervisor.json").read_text())
-    return {name: child["pid"] for name, child in state["children"].items()}
+    return {name: child["pid"] for name, child in state["children"].items() if name != "local_aws"}
 
 
 def replaced(stage: Stage, before: dict[str, int]) -> None:
