@@ -119,7 +119,7 @@ def test_the_disk_of_the_worker_is_full_for_a_while(stage: Stage) -> None:
         pytest.skip("needs the right to mount a small disk")
     run_id = start(stage, "full")
     reach(stage, run_id, "tune")
-    filler = logs / "filler"
+    filler, before = logs / "filler", pids(stage)["triggerer"]
     with filler.open("wb", buffering=0) as file:
         try:
             while True:
@@ -127,10 +127,13 @@ def test_the_disk_of_the_worker_is_full_for_a_while(stage: Stage) -> None:
         except OSError:
             pass
     try:
-        # A task fails for it, or waits: no log can be written.
+        # A task fails for it, or the triggerer ends: no log can be written.
         stage.wait(
-            lambda: {"up_for_retry", "queued", "scheduled"} & set(stage.states(run_id).values()),
-            "a task that finds no space",
+            lambda: (
+                {"up_for_retry", "queued", "scheduled"} & set(stage.states(run_id).values())
+                or pids(stage)["triggerer"] != before
+            ),
+            "a component that finds no space",
             LONGEST,
         )
     finally:
