@@ -10,7 +10,6 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +19,6 @@ import requests
 from PIL import Image, ImageFilter
 
 from benchmarks._shared import shared
-from launcher.airflow_api import AirflowError
 from launcher.settings import Secrets
 from ml_pipeline.dataset.corrections import Action
 from ml_pipeline.watching import reviews, state
@@ -208,29 +206,6 @@ def test_a_blurred_camera_ends_in_a_model_that_knows_it(watched: Watched) -> Non
     assert watched.runs("retraining_proposal") == [proposal]
 
 
-def test_a_rejection_as_fast_as_it_can_be_trains_nothing(watched: Watched) -> None:
-    """Airflow may take an answer given in the first second for a failure of the task, and asks again.
-
-    One that comes before the task waits, within a tenth of a second of the question, it keeps and never acts upon.
-    """
-    run_id = watched.stage.airflow.trigger("retraining_proposal", proposed(watched, retrain="ask"))
-    wait_for(
-        lambda: watched.task("retraining_proposal", run_id, "ask") == "awaiting_input",
-        "a question",
-        pause=0.02,
-    )
-
-    def rejected() -> bool:
-        with suppress(AirflowError):
-            watched.answer(run_id, "Reject")
-        return watched.stage.airflow.run_state("retraining_proposal", run_id) in ("success", "failed")
-
-    wait_for(rejected, "the end of a rejected proposal", 120, pause=0.02)
-    assert watched.stage.airflow.run_state("retraining_proposal", run_id) == "success"
-    assert watched.task("retraining_proposal", run_id, "train") == "skipped"
-    assert run_id not in watched.runs("train_and_deploy")
-
-
 def test_a_proposal_is_answered_in_the_browser(watched: Watched) -> None:
     run_id = watched.stage.airflow.trigger("retraining_proposal", proposed(watched, retrain="ask"))
     wait_for(lambda: watched.task("retraining_proposal", run_id, "ask") == "awaiting_input", "a question")
@@ -242,6 +217,7 @@ def test_a_proposal_is_answered_in_the_browser(watched: Watched) -> None:
         page.get_by_role("button", name="Reject").click()
         assert watched.ended("retraining_proposal", run_id) == "success"
     assert watched.task("retraining_proposal", run_id, "train") == "skipped"
+    assert run_id not in watched.runs("train_and_deploy")
 
 
 def test_the_console_draws_what_the_looks_found(watched: Watched) -> None:
