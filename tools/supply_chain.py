@@ -44,15 +44,7 @@ def audit(lock: Path, *options: str) -> int:
         found = Path(folder) / "audit.json"
         try:
             said = run(
-                *(
-                    PIP_AUDIT,
-                    "pip-audit",
-                    "--requirement",
-                    lock,
-                    "--disable-pip",
-                    "--progress-spinner",
-                    "off",
-                ),
+                *(PIP_AUDIT, "pip-audit", "--requirement", lock, "--disable-pip", "--progress-spinner=off"),
                 *("--format", "json", "--output", found, *options),
                 may_fail=True,
             )
@@ -98,7 +90,11 @@ def run(requirement: str, program: str, *arguments: object, may_fail: bool = Fal
         binaries = Path(folder) / "bin"
         subprocess.run([binaries / "python", "-m", "pip", "install", "--quiet", requirement], check=True)
         argv = [str(binaries / program), *map(str, arguments)]
-        return subprocess.run(argv, check=not may_fail, stderr=subprocess.PIPE, text=True).stderr
+        done = subprocess.run(argv, check=False, stderr=subprocess.PIPE, text=True)
+        if not may_fail:
+            print(done.stderr, end="", file=sys.stderr)
+            done.check_returncode()
+        return done.stderr
 
 
 def main() -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -20,13 +19,6 @@ SCHEMA_VERSION = 1
 # Raise it when the same file would be judged differently: earlier findings are then not reused.
 _CODE = 1
 _PART = 1000
-
-
-def to_bytes(looks: Mapping[str, tuple[str, Photo | Rejected]]) -> bytes:
-    """Return the file of some findings."""
-    found, file = Findings.of(looks), io.BytesIO()
-    write(file, found, range(len(found)))
-    return file.getvalue()
 
 
 def write(file: BinaryIO, found: Findings, rows: Iterable[int]) -> None:
@@ -51,11 +43,6 @@ def _line(found: Findings, row: int) -> str:
     else:
         fields["reason"] = look.reason
     return f"{json.dumps(fields, ensure_ascii=True)}\n"
-
-
-def from_bytes(data: bytes) -> Findings:
-    """Inverse of `to_bytes`; see `read`."""
-    return read(io.BytesIO(data))
 
 
 def read(file: BinaryIO) -> Findings:

@@ -121,7 +121,7 @@ class _Bench:
         self._model, self._folder, self._workers = model, folder, workers
         self._photos, self._readout = photos, readout
         self.reference = np.zeros((0, 0), np.float32)
-        """The float graph's logits of the validation photos, after `attempts`."""
+        """The float graph's logits of the validation photos, after the first of `attempts`."""
 
     @cached_property
     def _ranges(self) -> Ranges:
@@ -160,12 +160,14 @@ class _Bench:
         """Judge a recipe on the validation photos as it is and, if it fails, with the head corrected."""
         graphs = [self._model, self.make(recipe)]
         progress = Progress(len(self._photos.labels), "photos")
-        exact, rounded = self._answers(graphs, self._photos.valid(), progress)
-        self.reference = self._head(exact)
+        known = len(self.reference) > 0
+        *exact, rounded = self._answers(graphs[known:], self._photos.valid(), progress)
+        if exact:
+            self.reference = self._head(exact[0])
         attempts = [self._attempt(recipe, rounded, None)]
         if self._readout is not None and not attempts[0].passes:
-            exact, seen = self._answers(graphs, self._photos.training())
-            refit = fit(seen, exact)
+            wanted, seen = self._answers(graphs, self._photos.training())
+            refit = fit(seen, wanted)
             attempts.append(self._attempt(recipe, refit(rounded), refit))
         return attempts
 

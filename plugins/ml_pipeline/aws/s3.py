@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.settings import LOCAL_REGION, Settings
@@ -105,6 +106,12 @@ def ensure_bucket(settings: Settings, s3: Client) -> None:
             f"cannot use the bucket {settings.bucket!r} ({error}); create it with infra/ "
             "or set ML_PIPELINE_BUCKET"
         ) from error
+
+
+def local_address(settings: Settings, uri: str) -> str:
+    """Return the signed address under which a browser gets an object from local_aws."""
+    bucket, key = split_uri(uri)
+    return presigned(f"{settings.local_aws_public_url}/{bucket}/{quote(key)}")
 
 
 def presigned(url: str) -> str:

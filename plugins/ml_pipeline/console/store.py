@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from cachetools import LRUCache, TTLCache
 
@@ -105,9 +104,9 @@ class Store:
 
     def address(self, uri: str) -> str:
         """Return an address under which a browser shows a page, also in a frame: AWS's own pages refuse frames."""
-        bucket, key = objects.split_uri(uri)
         if self.settings.local:
-            return objects.presigned(f"{self.settings.local_aws_public_url}/{bucket}/{quote(key)}")
+            return objects.local_address(self.settings, uri)
+        bucket, key = objects.split_uri(uri)
         wanted = {"Bucket": bucket, "Key": key, "ResponseContentType": "text/html"}
         address = self.client("s3").generate_presigned_url(
             "get_object", Params=wanted, ExpiresIn=_ADDRESS_SECONDS

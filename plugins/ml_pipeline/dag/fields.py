@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from ml_pipeline.costs.machines import AUTO
 from ml_pipeline.requests import preferences
 
 
@@ -47,9 +48,9 @@ _MACHINE = r"ml\.[a-z0-9-]+\.[a-z0-9]+"
 
 
 def machine(default: str, title: str, use: str = "", *, several: bool = False) -> Param:
-    """Make a field for a type of SageMaker instance, or `several` in order of preference; "auto" where it may be."""
+    """Make a field for a type of SageMaker instance, or `several` in order of preference; AUTO if it is the default."""
     more = rf"(, ?{_MACHINE}){{0,{preferences.LIMIT - 1}}}" if several else ""
-    auto = "auto|" if default == "auto" else ""
+    auto = f"{AUTO}|" if default == AUTO else ""
     return text(default, title, use, pattern=rf"^({auto}{_MACHINE}{more})$")
 
 

@@ -167,17 +167,16 @@ def search() -> Form:
 
 def instances() -> Form:
     """Return the params of the instances."""
-    usual = "auto"
     return _section(
         "Instances",
         embed_instance_type=machine(
-            usual,
+            machines.AUTO,
             "Embedding instance type",
             f"`auto`: {machines.CPU} or, where it is cheaper (many photos), {machines.GPU}.",
         ),
         embed_instance_count=integer(1, (1, 20), "Embedding instances", "They share the shards."),
         tune_instance_type=machine(
-            usual,
+            machines.AUTO,
             "Tuning instance type",
             "Runs each trial; with `packed`, the whole search. `auto`: as for training.",
         ),
@@ -187,7 +186,7 @@ def instances() -> Form:
             "`ec2`: on an instance that is started for this run and terminated after it.",
         ),
         train_instance_type=machine(
-            usual,
+            machines.AUTO,
             "Training instance type",
             f"`auto`: {machines.CPU} for a head, {machines.GPU} for fine-tuning. Several, with commas: the first that "
             "AWS has capacity for.",

@@ -85,6 +85,8 @@ class S3Folder(_InS3):
         from model_code.data.source import Candidate, class_name, visible
 
         stray, classes = self._around
+        stray.clear()
+        classes.clear()
         bucket, prefix = objects.split_uri(self._prefix())
         for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", []):

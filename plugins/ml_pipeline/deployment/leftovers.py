@@ -54,5 +54,4 @@ def terminate_instances(ec2: Client, ended: Ended) -> list[str]:
 def is_left(tags: Tags, ended: Ended) -> bool:
     """Return True if the tags are of this project, and of a run that has ended."""
     found = {tag["Key"]: tag["Value"] for tag in tags}
-    ours = found.get(names.PROJECT_TAG[0]) == names.PROJECT_TAG[1]
-    return ours and "run_id" in found and ended(found.get("dag_id", ""), found["run_id"])
+    return names.is_ours(tags) and "run_id" in found and ended(found.get("dag_id", ""), found["run_id"])

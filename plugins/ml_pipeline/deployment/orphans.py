@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ml_pipeline.aws.clients import Client
-from ml_pipeline.requests.names import PROJECT_TAG
+from ml_pipeline.requests.names import PROJECT_TAG, is_ours
 from ml_pipeline.requests.types import Document, Swept
 
 _BROKEN = frozenset({"Failed", "OutOfService", "UpdateRollbackFailed"})
@@ -157,8 +157,7 @@ def _old(account: Account, row: Document, arn: str, days: float) -> bool:
 
 
 def _ours(account: Account, arn: str) -> bool:
-    tags = account.sagemaker.list_tags(ResourceArn=arn)["Tags"]
-    return {"Key": PROJECT_TAG[0], "Value": PROJECT_TAG[1]} in tags
+    return is_ours(account.sagemaker.list_tags(ResourceArn=arn)["Tags"])
 
 
 def account(sagemaker: Client, ec2: Client, cloudwatch: Client) -> Account:

@@ -14,7 +14,7 @@ from ml_pipeline.dataset.photos import classes_at, dataset_name_of, sha256_of
 from ml_pipeline.deployment import status
 from ml_pipeline.requests import preferences
 from ml_pipeline.requests.endpoint import DATASET_TAG, VERSION_TAG
-from ml_pipeline.requests.names import PROJECT_TAG
+from ml_pipeline.requests.names import is_ours
 from ml_pipeline.requests.types import BilledEndpoint, Document, Params
 from ml_pipeline.settings import Settings
 
@@ -125,7 +125,7 @@ def billed(sagemaker: Client, s3: Client) -> list[BilledEndpoint]:
     found: list[BilledEndpoint] = []
     for page in sagemaker.get_paginator("list_endpoints").paginate():
         for row in page["Endpoints"]:
-            if PROJECT_TAG[1] != _tags(sagemaker, row["EndpointArn"]).get(PROJECT_TAG[0]):
+            if not is_ours(sagemaker.list_tags(ResourceArn=row["EndpointArn"])["Tags"]):
                 continue
             live = status.describe(sagemaker, row["EndpointName"])
             if live["EndpointStatus"] != status.ABSENT:
@@ -145,7 +145,7 @@ def named(sagemaker: Client, endpoint_name: str) -> str:
         row["EndpointName"]
         for page in sagemaker.get_paginator("list_endpoints").paginate()
         for row in page["Endpoints"]
-        if PROJECT_TAG[1] == _tags(sagemaker, row["EndpointArn"]).get(PROJECT_TAG[0])
+        if is_ours(sagemaker.list_tags(ResourceArn=row["EndpointArn"])["Tags"])
     ]
     choice = f"one of {', '.join(sorted(names))}" if names else "but this project has none"
     raise ValueError(f"endpoint_name is empty: give the endpoint, {choice}")

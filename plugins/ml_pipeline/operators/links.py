@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
-from ml_pipeline.aws.s3 import presigned
+from ml_pipeline.aws.s3 import local_address, presigned, split_uri
 from ml_pipeline.requests.types import Link
 from ml_pipeline.settings import Settings
 
@@ -60,9 +60,9 @@ def log_url(region: str, group: str, prefix: str) -> str:
 
 def object_url(settings: Settings, uri: str) -> str:
     """Return the address that shows the object at the s3:// `uri`: local_aws serves it, AWS has a console page."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
     if settings.local:
-        return presigned(f"{settings.local_aws_public_url}/{bucket}/{quote(key)}")
+        return local_address(settings, uri)
+    bucket, key = split_uri(uri)
     domain = console_domain(settings.region)
     return f"https://{domain}/s3/object/{bucket}?region={settings.region}&prefix={quote(key, safe='')}"
 

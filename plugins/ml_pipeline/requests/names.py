@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ml_pipeline.requests.types import Document
+from ml_pipeline.requests.types import Document, Tags
 
 # CreateHyperParameterTuningJob allows 32 characters because its trials append theirs; everything else allows 63.
 TUNING_LIMIT = 32
@@ -89,6 +89,11 @@ def tags(origin: Origin, **more: str) -> list[dict[str, str]]:
     """Return the tags of paid things, by which janitor and teardown find them: project, DAG and run."""
     values = {PROJECT_TAG[0]: PROJECT_TAG[1], "dag_id": origin.dag_id, "run_id": origin.run_id, **more}
     return [{"Key": key, "Value": tag_value(value)} for key, value in values.items()]
+
+
+def is_ours(tags: Tags) -> bool:
+    """Return True if the tags of a resource, as AWS lists them, name the project."""
+    return any((tag["Key"], tag["Value"]) == PROJECT_TAG for tag in tags)
 
 
 def tag_value(text: str) -> str:

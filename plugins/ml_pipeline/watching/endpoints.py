@@ -11,7 +11,7 @@ from ml_pipeline.registry import packages as registry
 from ml_pipeline.registry.packages import Package
 from ml_pipeline.requests import preferences
 from ml_pipeline.requests.endpoint import ENDPOINT_TAG
-from ml_pipeline.requests.names import PROJECT_TAG
+from ml_pipeline.requests.names import is_ours
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def _listed(sagemaker: Client) -> Iterator[tuple[str, str]]:
 
 
 def _is_ours(sagemaker: Client, arn: str) -> bool:
-    tags = {tag["Key"]: tag["Value"] for tag in sagemaker.list_tags(ResourceArn=arn)["Tags"]}
-    return tags.get(PROJECT_TAG[0]) == PROJECT_TAG[1] and ENDPOINT_TAG in tags
+    tags = sagemaker.list_tags(ResourceArn=arn)["Tags"]
+    return is_ours(tags) and any(tag["Key"] == ENDPOINT_TAG for tag in tags)
 
 
 def _package(sagemaker: Client, model_uri: str) -> tuple[str | None, Package | None]:

@@ -16,7 +16,7 @@ from moto import mock_aws
 
 from model_code.data.photos import thumbnail
 from model_code.data.records import Photo, Rejected
-from model_code.data.versions import looks
+from tests.model_code.data import looks_files
 from tests.model_code.photo_files import photo
 
 BUCKET = "ml-pipeline"
@@ -137,7 +137,7 @@ def fill(s3: Any, sagemaker: Any) -> None:
         for n in range(4)
     }
     looked[EVIL] = ("0:2:3", Rejected(EVIL, "empty file"))
-    put(s3, f"{folder}looks.jsonl.gz", looks.to_bytes(looked))
+    put(s3, f"{folder}looks.jsonl.gz", looks_files.to_bytes(looked))
     put(s3, f"{folder}photos.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     check = {
         "suspects": {"count": 1, "share": 0.25},

@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from model_code.data.records import Photo
-from model_code.data.versions import looks
 from tests.ml_pipeline.console.conftest import BUCKET, EVIL, VERSION, Console
+from tests.model_code.data import looks_files
 
 
 def test_versions_with_their_figures_newest_first(console: Console) -> None:
@@ -129,7 +129,9 @@ def test_a_path_that_is_no_utf8_is_shown(console: Console) -> None:
     path = "cat/caf\udce9.jpg"
     found = {path: ("1:2:3", Photo(path, "cat", f"{0:064x}", None, 9, "jpg"))}
     console.store.client("s3").put_object(
-        Bucket=BUCKET, Key=f"datasets/dogs/versions/{VERSION}/looks.jsonl.gz", Body=looks.to_bytes(found)
+        Bucket=BUCKET,
+        Key=f"datasets/dogs/versions/{VERSION}/looks.jsonl.gz",
+        Body=looks_files.to_bytes(found),
     )
     first = console.get("data/photos", name="dogs", version=VERSION).json()["photos"][0]
     assert first["path"] == "cat/caf?.jpg"

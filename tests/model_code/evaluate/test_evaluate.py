@@ -20,7 +20,6 @@ from model_code.bundle import archive as bundle
 from model_code.bundle.archive import Bundle, pack
 from model_code.data.records import Photo
 from model_code.data.shards import Sample, Split, read_shard, write_shard
-from model_code.data.versions import looks
 from model_code.evaluate import __main__ as evaluate
 from model_code.evaluate import document as evaluation
 from model_code.evaluate import judging, scores
@@ -29,6 +28,7 @@ from model_code.evaluate.scores import UNKNOWN, Outcomes
 from model_code.predict.predictor import Predictor
 from tests.model_code import toys
 from tests.model_code.colours import Colours
+from tests.model_code.data import looks_files
 
 SCHEMAS = Path(model_code.__file__).parent / "schemas"
 
@@ -60,7 +60,7 @@ def results(colour_bundle: Colours, tmp_path_factory: pytest.TempPathFactory) ->
     first = next(read_shard(colour_bundle.shards[Split.TEST]))
     sha256 = first.key.ljust(64, "0")
     found = {PATH: ("stamp", Photo(PATH, first.label, sha256, None, len(first.data), "jpg"))}
-    (manifest.parent / "looks.jsonl.gz").write_bytes(looks.to_bytes(found))
+    (manifest.parent / "looks.jsonl.gz").write_bytes(looks_files.to_bytes(found))
     run(
         folder / "model",
         colour_bundle.shards[Split.TEST].parent,

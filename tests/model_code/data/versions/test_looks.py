@@ -8,6 +8,7 @@ import pytest
 
 from model_code.data.records import Photo, Rejected
 from model_code.data.versions import looks
+from tests.model_code.data import looks_files
 
 FOUND: dict[str, tuple[str, Photo | Rejected]] = {
     "cat/1.jpg": ("10:1:2", Photo("cat/1.jpg", "cat", "ab" * 32, 5, 10, "jpg")),
@@ -17,20 +18,20 @@ FOUND: dict[str, tuple[str, Photo | Rejected]] = {
 
 
 def test_what_is_written_is_read() -> None:
-    assert looks.from_bytes(looks.to_bytes(FOUND)) == FOUND
-    assert looks.to_bytes(FOUND) == looks.to_bytes(dict(FOUND))
+    assert looks_files.from_bytes(looks_files.to_bytes(FOUND)) == FOUND
+    assert looks_files.to_bytes(FOUND) == looks_files.to_bytes(dict(FOUND))
 
 
 def test_findings_of_other_rules_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = looks.to_bytes(FOUND)
+    written = looks_files.to_bytes(FOUND)
     monkeypatch.setattr(looks, "_CODE", 99)
-    assert looks.from_bytes(written) == {}
+    assert looks_files.from_bytes(written) == {}
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"no gzip", gzip.compress(b"{}\n[]"), looks.to_bytes(FOUND)[:-20]],
+    [b"", b"no gzip", gzip.compress(b"{}\n[]"), looks_files.to_bytes(FOUND)[:-20]],
     ids=["empty", "no gzip", "no records", "cut off"],
 )
 def test_damaged_findings_are_forgotten(data: bytes) -> None:
-    assert looks.from_bytes(data) == {}
+    assert looks_files.from_bytes(data) == {}
