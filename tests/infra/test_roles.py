@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
-from botocore import xform_name
 
-import ml_pipeline
 from ml_pipeline.aws.jobs import JobKind
 from ml_pipeline.registry import packages
 from ml_pipeline.requests import endpoint, instance, names
@@ -19,6 +13,7 @@ from ml_pipeline.requests.network import Network
 from ml_pipeline.settings import Settings
 from tests.infra import stacks
 from tests.infra.policy import Request, allowed
+from tests.infra.roles import AIRFLOW, API_SERVER, INSTANCE_ROLE, JOB, POLICIES, TEMPLATES, granted
 from tests.infra.template import EXPORTS, Template
 
 ARN = f"arn:aws:{{}}:{stacks.REGION}:{stacks.ACCOUNT}:{{}}"
@@ -33,21 +28,7 @@ def sagemaker(kind: str) -> str:
     return ARN.format("sagemaker", f"{kind}/x")
 
 
-TEMPLATES = {
-    "Airflow": "airflow", "ApiServer": "airflow", "Job": "jobs", "Instance": "jobs", "Forget": "forget",
-}  # fmt: skip
 KEY = EXPORTS["ml-pipeline-key"]
-AIRFLOW, API_SERVER, JOB, INSTANCE_ROLE, FORGET = (
-    Template(file).role_policies(role) for role, file in TEMPLATES.items()
-)
-POLICIES = {
-    "airflow": AIRFLOW, "api-server": API_SERVER, "job": JOB, "instance": INSTANCE_ROLE, "forget": FORGET,
-}  # fmt: skip
-# Its calls are an administrator's, not Airflow's.
-PACKAGE = Path(ml_pipeline.__file__).parent
-FORGETTING = PACKAGE / "watching" / "forget"
-# Its calls are MLflow's.
-TRACKING = PACKAGE / "registry" / "tracking.py"
 
 
 @pytest.mark.parametrize(
@@ -303,15 +284,6 @@ def test_the_api_server_changes_nothing_but_answers(kind: str) -> None:
     assert not allowed(API_SERVER, Request("sagemaker:InvokeEndpoint", sagemaker("endpoint")))
 
 
-def test_the_api_server_may_call_what_the_console_calls() -> None:
-    used = calls_of((PACKAGE / "console").rglob("*.py")) | {
-        "cloudwatch:DescribeAlarms", "application-autoscaling:DescribeScalableTargets", "s3:PutObject",
-        "logs:DescribeLogStreams", "logs:GetLogEvents",
-    }  # fmt: skip
-    assert used - granted(API_SERVER) == set()
-    assert granted(API_SERVER) - used == {"kms:Decrypt", "kms:GenerateDataKey"}
-
-
 @pytest.mark.parametrize("role", ["Airflow", "Job"])
 def test_photos_are_read_from_the_buckets_that_are_named(role: str) -> None:
     named = {"PhotoBuckets": "arn:aws:s3:::team-photos,arn:aws:s3:::zoo"}
@@ -430,84 +402,3 @@ def test_private_refuses_what_is_outside_the_network_or_has_another_key() -> Non
     attach = Request("ec2:CreateNetworkInterface")
     assert allowed(Template("jobs", {"Private": "true"}).role_policies("Job"), attach)
     assert not allowed(JOB, attach)
-
-
-def test_airflow_role_covers_every_call_of_the_pipeline_and_no_other() -> None:
-    used = calls_of(
-        path for path in PACKAGE.rglob("*.py") if path != TRACKING and FORGETTING not in path.parents
-    )
-    assert {"sagemaker:CreateTrainingJob", "s3:PutObject", "cloudwatch:PutMetricAlarm"} <= used
-    assert used - granted(AIRFLOW) == set()
-    assert granted(AIRFLOW) - used == IMPLIED
-
-
-def test_forgetting_has_every_right_that_its_calls_need() -> None:
-    used = calls_of(FORGETTING.rglob("*.py"))
-    assert {"s3:ListBucketVersions", "s3:PutObject"} <= used
-    # Deleting a version has a right of its own; the other call is the store's, of the same name.
-    assert used - granted(FORGET) == {"s3:DeleteObject", "sns:Publish"}
-
-
-def granted(policies: list[dict[str, Any]]) -> set[str]:
-    return {
-        action
-        for policy in policies
-        for statement in policy["Statement"]
-        if statement["Effect"] == "Allow"
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
-    }
-
-
-# What AWS asks for as a part of another call.
-IMPLIED = {
-    "iam:PassRole",  # create a job, a model, an instance
-    "sagemaker:AddTags", "ec2:CreateTags",  # create with tags
-    "iam:CreateServiceLinkedRole",  # RegisterScalableTarget
-    "s3:AbortMultipartUpload",  # an upload in parts that fails
-    "kms:Decrypt", "kms:GenerateDataKey",  # objects, messages and topics under the project's key
-    "kms:CreateGrant", "kms:DescribeKey",  # create a job, an endpoint with this key for its disks
-}  # fmt: skip
-# Operations whose permission has another name, or none ("": anyone may).
-PERMISSIONS = {
-    "s3:ListObjectsV2": "s3:ListBucket",
-    "s3:HeadBucket": "s3:ListBucket",
-    "s3:ListObjectVersions": "s3:ListBucketVersions",
-    "s3:HeadObject": "s3:GetObject",
-    "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
-    "s3:UploadPart": "s3:PutObject",
-    "sagemaker-runtime:InvokeEndpoint": "sagemaker:InvokeEndpoint",
-    "sts:GetCallerIdentity": "",
-    "sagemaker:Search": "",  # re.search
-    # Made by storage.yaml on AWS; the pipeline makes its bucket only on local_aws.
-    "s3:CreateBucket": "",
-}
-SERVICES = (
-    "sagemaker", "sagemaker-runtime", "s3", "sqs", "sns", "logs", "cloudwatch", "application-autoscaling", "ec2",
-    "ssm", "sts",
-)  # fmt: skip
-
-
-def calls_of(sources: Iterable[Path]) -> set[str]:
-    """The IAM actions behind every AWS operation that `sources` name.
-
-    An operation is an attribute (`client.put_object`) or a string (`get_paginator("list_objects_v2")`) that is spelt
-    as boto3 spells one. Of services that share a name, the one that the pipeline uses comes first in SERVICES.
-    """
-    session = botocore.session.get_session()
-    known: dict[str, str] = {}
-    for service in SERVICES:
-        for operation in session.get_service_model(service).operation_names:
-            known.setdefault(xform_name(operation), f"{service}:{operation}")
-    spelt = {
-        name for path in sources for node in ast.walk(ast.parse(path.read_text())) for name in _names(node)
-    }
-    found = {known[name] for name in spelt if name in known}
-    return {PERMISSIONS.get(operation, operation) for operation in found} - {""}
-
-
-def _names(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return [node.func.attr]
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and "_" in node.value:
-        return [node.value]
-    return []
