@@ -40,7 +40,9 @@ def _fast_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "speed_up", lambda *_: 2.0)
 
 
-def search(bundle: Colours, folder: Path, labels: np.ndarray | None = None) -> find.Outcome:
+def search(
+    bundle: Colours, folder: Path, labels: np.ndarray | None = None, last_resorts: Sequence[Recipe] = ()
+) -> find.Outcome:
     photos, truth = pixels(bundle, Split.VALID)
     seen, _ = pixels(bundle, Split.TRAIN)
 
@@ -57,7 +59,7 @@ def search(bundle: Colours, folder: Path, labels: np.ndarray | None = None) -> f
         int8._readout(bundle.model),
         workers=1,
         recipes=CHEAP,
-        last_resorts=(),
+        last_resorts=last_resorts,
     )
 
 
@@ -95,6 +97,25 @@ def test_int8_that_costs_accuracy_is_dropped_after_the_last_resort(
     assert "beyond 0.5 points" in outcome.verdict.reason
     assert {recipe.file_name for recipe in CHEAP} == set(tried)
     assert any(name.endswith("head refitted") for name in outcome.verdict.drops or {})
+
+
+def test_a_last_resort_is_judged_against_the_same_float_answers(
+    colour_bundle: Colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, ran = find.infer, []
+
+    def spoilt(graphs: Sequence[Path], *arguments: Any) -> list[np.ndarray]:
+        ran.append([graph.name for graph in graphs])
+        cheap = {recipe.file_name for recipe in CHEAP}
+        found = real(graphs, *arguments)
+        return [np.zeros_like(a) if g.name in cheap else a for g, a in zip(graphs, found, strict=True)]
+
+    monkeypatch.setattr(find, "infer", spoilt)
+    resort = Recipe(float_last=1)
+    outcome = search(colour_bundle, tmp_path, last_resorts=(resort,))
+    assert outcome.kept is not None
+    assert outcome.kept.recipe == resort
+    assert ran[-1] == [resort.file_name]
 
 
 def test_int8_that_gains_no_time_is_dropped(
