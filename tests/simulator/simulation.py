@@ -48,15 +48,17 @@ class Outcome:
     broken: list[str]
 
 
-def simulate(seed: int, patch: Any, faults: float | None = None) -> Outcome:
+def simulate(seed: int, patch: Any, faults: float | None = None, full_disk: float = 0.15) -> Outcome:
     """Run the schedule of `seed`.
 
     Args:
         seed: Decides on everything.
         patch: pytest's monkeypatch.
         faults: Probability that a call fails or loses its answer; by default the seed chooses it.
+        full_disk: Probability that the workers' disk is full for a time.
     """
-    world = World(seed, random.Random(seed).choice([0.0, 0.1, 0.3]) if faults is None else faults)
+    chance = random.Random(seed).choice([0.0, 0.1, 0.3]) if faults is None else faults
+    world = World(seed, chance, full_disk)
     for name, value in ENVIRONMENT.items():
         patch.setenv(name, value)
     patch.delenv("LOCAL_AWS_URL", raising=False)
@@ -139,6 +141,7 @@ def _install(patch: Any, world: World, scheduler: Scheduler) -> None:
 
     patch.setattr(AwsAccess, "client", lambda self, service: Client(world, service))
     patch.setattr(AwsAccess, "async_client", async_client)
+    patch.setattr(base, "random", random.Random(world.seed))
     patch.setattr(base, "task_is_over", scheduler.task_is_over)
     patch.setattr(lock, "sync_to_async", in_line)
     patch.setattr(lock, "run_is_over", lambda _, run_id: scheduler.is_over(run_id))

@@ -35,12 +35,14 @@ class World(PaidWork, Storage):
 
     Attributes:
         faults: Probability that a call is answered with an error, or loses its answer.
+        full_disk: Probability that the workers' disk is full for a time.
         hook: Called at each call, to crash the caller or to let others run first.
         disk_full: (from, to) in seconds: no worker can begin a try meanwhile.
     """
 
     seed: int
     faults: float = 0.1
+    full_disk: float = 0.15
     clock: Clock = field(default_factory=Clock)
     jobs: dict[str, Job] = field(default_factory=dict)
     models: set[str] = field(default_factory=set)
@@ -58,7 +60,7 @@ class World(PaidWork, Storage):
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        if self.random.random() < 0.15:
+        if self.random.random() < self.full_disk:
             start = self.random.choice([0.0, 300.0, 5000.0])
             self.disk_full = (start, start + self.random.choice([60.0, 1500.0, 20_000.0]))
 
