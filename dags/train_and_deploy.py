@@ -16,7 +16,7 @@ from airflow.sdk import (
 from ml_pipeline.dag import assets, docs, params
 from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.dag.notifier import PipelineNotifier
-from ml_pipeline.dag.tasks import bill, choose, plan, smoke_test, upload, weights
+from ml_pipeline.dag.tasks import bill, choose, plan, smoke_test, teacher, upload, weights
 from ml_pipeline.operators.approve import COMMENT, ApproveModelOperator
 from ml_pipeline.operators.check import CheckDataOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
@@ -52,6 +52,7 @@ with DAG(
         planned = plan()
         dataset = upload(p("data"), p("dataset_name"), p("seed"), p("group_lookalikes"), p("force"))
         pretrained = weights(p("weights"), p("architecture"))
+        taught = teacher(p("teacher"))
     with TaskGroup("data", group_display_name="Data", prefix_group_id=False):
         embed = EmbedOperator(
             task_id="embed",
@@ -65,6 +66,17 @@ with DAG(
             instance_count=p("embed_instance_count"),
             inlets=[assets.DATASETS],
         )
+        embed_teacher = EmbedOperator(
+            task_id="embed_teacher",
+            dataset=dataset,
+            weights=taught,
+            strategy=p("strategy"),
+            architecture=taught["architecture"],
+            force=p("force"),
+            instance_type=docs.machine("embed_instance_type"),
+            instance_count=p("embed_instance_count"),
+            teacher=True,
+        )
         check_data = CheckDataOperator(
             task_id="check_data",
             dataset=dataset,
@@ -72,7 +84,13 @@ with DAG(
             max_suspect_share=p("max_suspect_share"),
             instance_type=docs.machine("embed_instance_type"),
         )
-    material = {"dataset": dataset, "weights": pretrained, "embeddings": embed.output, "recipe": recipe}
+    material = {
+        "dataset": dataset,
+        "weights": pretrained,
+        "embeddings": embed.output,
+        "teacher": embed_teacher.output,
+        "recipe": recipe,
+    }
     with TaskGroup("model", group_display_name="Model", prefix_group_id=False):
         tune = HyperparameterTuningOperator(
             task_id="tune",
@@ -180,7 +198,7 @@ with DAG(
             task_id="stop_leftovers", endpoint_name=docs.ENDPOINT
         ).as_teardown()
 
-    planned >> [dataset, pretrained]
+    planned >> [dataset, pretrained, taught]
     check_data >> tune
     tune >> chosen >> [train, create]
     # The result of terminate is the bill of the instance.

@@ -12,8 +12,8 @@ from rich.table import Table
 
 FEW_PHOTOS = 20
 TASKS = (
-    "plan", "upload", "weights", "embed", "check_data", "tune", "train", "evaluate", "gate", "register", "approve",
-    "deploy", "smoke_test", "bill",
+    "plan", "upload", "weights", "teacher", "embed", "embed_teacher", "check_data", "tune", "train", "evaluate",
+    "gate", "register", "approve", "deploy", "smoke_test", "bill",
 )  # fmt: skip
 
 

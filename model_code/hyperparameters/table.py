@@ -184,6 +184,22 @@ TABLE: Final[tuple[Hyperparameter, ...]] = (
         high=1.0,
     ),
     Hyperparameter(
+        "distillation",
+        Kind.FLOAT,
+        0.5,
+        "share of the loss that compares with the teacher, where there is one; the labels have the rest",
+        low=0.0,
+        high=1.0,
+    ),
+    Hyperparameter(
+        "teacher_temperature",
+        Kind.FLOAT,
+        1.0,
+        "divides logits before they are compared with the teacher's",
+        low=0.1,
+        high=100.0,
+    ),
+    Hyperparameter(
         "blocks",
         Kind.INTEGER,
         2,

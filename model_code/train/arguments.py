@@ -28,7 +28,15 @@ FAILURES: Final = (
 )
 """Errors that a person can fix: printed as one line, without a traceback."""
 
-_OPTIONAL: Final = ("weights", "calibration", "valid_photos", "reference_photos")
+_OPTIONAL: Final = (
+    "weights",
+    "calibration",
+    "valid_photos",
+    "reference_photos",
+    "teacher_train",
+    "teacher_valid",
+    "teacher_weights",
+)
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -48,6 +56,9 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "calibration": "training shards for int8 calibration; absent: no int8 model",
         "valid_photos": "validation shards for judging the int8 model; absent: no int8 model",
         "reference_photos": "test shards, from which watch's reference is made once the model is; absent: no reference",
+        "teacher_train": "the training photos' embeddings by a bigger network, to learn from; absent: no teacher",
+        "teacher_valid": "the validation photos' embeddings by that network",
+        "teacher_weights": "its weights, whose classifier is the prior of its head; absent: no prior",
     }
     for name, meaning in inputs.items():
         default = Path(environment.get(f"SM_CHANNEL_{name.upper()}", f"/opt/ml/input/data/{name}"))

@@ -1,14 +1,19 @@
 """The embeddings of a split in memory, ready to be drawn from in batches."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model_code.embed.embeddings import Embeddings, EmbeddingsError, read_folder
+from model_code.data.shards import Split
+from model_code.embed.embeddings import Embedder, Embeddings, EmbeddingsError, read_folder
+from model_code.networks.classes import ClassRows, assign_rows, pretrained_rows
+from model_code.networks.weights import Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +26,7 @@ class Features:
         views: A photo's number of rows, [photos].
         labels: Classes, [photos].
         keys: The photos' keys.
+        taught: What a teacher answers, logits [photos, classes]; None without a teacher.
     """
 
     rows: Tensor
@@ -28,6 +34,7 @@ class Features:
     views: Tensor
     labels: Tensor
     keys: tuple[str, ...]
+    taught: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,11 +54,19 @@ class Features:
             self.views.to(device),
             self.labels.to(device),
             self.keys,
+            self.taught,
         )
 
     def evaluation(self) -> Tensor:
         """Return each photo's evaluation view, float32 [photos, dim]."""
         return self.rows[self.first].float()
+
+    def part(self, photos: Tensor) -> "Features":
+        """Return the evaluation view of the photos with these numbers."""
+        count = len(photos)
+        ones = torch.ones(count, dtype=torch.int64)
+        keys = tuple(self.keys[number] for number in photos.tolist()) if self.keys else ()
+        return Features(self.rows[self.first[photos]], torch.arange(count), ones, self.labels[photos], keys)
 
     def spread(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each dimension over all rows, [dim] each; a constant's is 1."""
@@ -98,9 +113,41 @@ def collect(batches: Sequence[Embeddings], classes: Sequence[str]) -> Features:
     )
 
 
-def read(folder: Path, classes: Sequence[str]) -> Features:
-    """Return the features of a channel folder; see `collect`."""
-    return collect(read_folder(folder), classes)
+@lru_cache(maxsize=4)
+def read_features(folder: Path, classes: tuple[str, ...], split: Split) -> tuple[Features, Embedder]:
+    """Return the features of a channel and their embedder.
+
+    Cached, because all trials of a packed search read the same files.
+
+    Raises:
+        EmbeddingsError: No files, photos of another split, or files of different embedders.
+    """
+    batches = read_folder(folder)
+    if others := sorted({batch.split for batch in batches} - {split}):
+        raise EmbeddingsError(
+            f"{folder} holds photos of the {others[0]} split; give --{split} embeddings of the {split} split"
+        )
+    return collect(batches, classes), batches[0].embedder
+
+
+@lru_cache(maxsize=4)
+def class_rows(weights: Weights, train: Features, classes: int) -> ClassRows | None:
+    """Mix the pretrained classifier's rows for the classes of `train`; None where the weights bring no rows.
+
+    Cached, because all trials of a packed search start from the same rows.
+    """
+    pretrained = pretrained_rows(weights.path, train.dim)
+    if pretrained is None:
+        return None
+    return assign_rows(pretrained, train.evaluation(), train.labels, classes)
+
+
+def digest(features: Features) -> str:
+    """Identifies the photos and labels, so that a checkpoint is never resumed on other data."""
+    names = hashlib.sha256("\n".join(features.keys).encode())
+    names.update(features.labels.numpy().tobytes())
+    names.update(features.views.numpy().tobytes())
+    return names.hexdigest()[:16]
 
 
 def join(left: Features, right: Features) -> Features:

@@ -27,6 +27,9 @@ class Folders:
     calibration: Path | None
     valid_photos: Path | None
     reference_photos: Path | None
+    teacher_train: Path | None
+    teacher_valid: Path | None
+    teacher_weights: Path | None
     model_dir: Path
     checkpoints: Path | None
 

@@ -14,17 +14,23 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Loss:
-    """Cross-entropy over mixed labels.
+    """Cross-entropy over mixed labels and, where there is a teacher, its probabilities (Hinton et al. 2015).
 
     Args:
         smoothing: Probability spread over all classes.
         class_weights: [classes], with mean 1 over the training photos, or None to weigh all photos equally.
+        distillation: The teacher's share of the loss.
+        temperature: Divides logits before they are compared with the teacher's, which were divided too.
     """
 
     smoothing: float = 0.0
     class_weights: Tensor | None = None
+    distillation: float = 0.0
+    temperature: float = 1.0
 
-    def __call__(self, logits: Tensor, labels: Tensor, partners: Tensor, share: Tensor) -> Tensor:
+    def __call__(
+        self, logits: Tensor, labels: Tensor, partners: Tensor, share: Tensor, taught: Tensor | None = None
+    ) -> Tensor:
         """Return the loss of each photo, [n].
 
         Args:
@@ -32,16 +38,31 @@ class Loss:
             labels: Classes of the photos, [n].
             partners: Classes of the photos that they were mixed with, [n].
             share: Each photo's share of its mixture, [n], 0.5 to 1.
+            taught: The teacher's probabilities of the mixtures, [n, classes], or None.
         """
         log_probability = functional.log_softmax(logits.float(), dim=1)
         own = self._negative(log_probability, labels)
         other = self._negative(log_probability, partners)
-        return share * own + (1 - share) * other
+        hard = share * own + (1 - share) * other
+        if taught is None:
+            return hard
+        cooled = functional.log_softmax(logits.float() / self.temperature, dim=1)
+        # The square keeps the size of the gradients when the temperature changes.
+        return torch.lerp(hard, -(taught * cooled).sum(1) * self.temperature**2, self.distillation)
+
+    def soft(self, logits: Tensor) -> Tensor:
+        """Return a teacher's probabilities [n, classes], as this loss compares them."""
+        return torch.softmax(logits.float() / self.temperature, dim=1)
 
     def _negative(self, log_probability: Tensor, labels: Tensor) -> Tensor:
         hit = -log_probability.gather(1, labels[:, None]).squeeze(1)
         loss = (1 - self.smoothing) * hit - self.smoothing * log_probability.mean(1)
         return loss if self.class_weights is None else loss * self.class_weights[labels]
+
+
+def mixed(rows: Tensor, share: Tensor) -> Tensor:
+    """Mix rows [n, width] with their partners'."""
+    return torch.lerp(rows[partners(len(rows), rows.device)], rows, share[:, None])
 
 
 def partners(count: int, device: torch.device | None = None) -> Tensor:

@@ -14,9 +14,10 @@ from ml_pipeline.dag import params
 
 ROOT = Path(__file__).parents[2]
 EDGES = {
-    "plan": {"upload", "weights", "approve"},
+    "plan": {"upload", "weights", "teacher", "approve"},
     "upload": {
         "embed",
+        "embed_teacher",
         "check_data",
         "tune",
         "train",
@@ -28,6 +29,8 @@ EDGES = {
     },
     "weights": {"embed", "tune", "train", "ec2.train"},
     "embed": {"check_data", "tune", "train", "ec2.train"},
+    "teacher": {"embed_teacher"},
+    "embed_teacher": {"tune", "train", "ec2.train"},
     "check_data": {"tune"},
     "tune": {"choose", "train", "ec2.train"},
     "choose": {"train", "ec2.create"},

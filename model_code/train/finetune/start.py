@@ -21,10 +21,9 @@ from model_code.process.cores import cores
 from model_code.process.parallel import ordered_map
 from model_code.train.checkpoints import Checkpoints, fingerprint
 from model_code.train.distributed import World
-from model_code.train.features import Features, join
+from model_code.train.features import Features, class_rows, join
 from model_code.train.finetune.loader import PhotoIndex, Photos, Plan, decoders_for_gpu
 from model_code.train.finetune.task import FinetuneRecipe, Network
-from model_code.train.head.strategy import class_rows
 from model_code.train.head.task import HeadRecipe, fit_head
 from model_code.train.job import Job
 from model_code.train.loop import Metrics

@@ -1,7 +1,7 @@
 """`train --strategy finetune`: shards in, a network with its last blocks (or all) trained on photos out."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,6 +23,7 @@ from model_code.train.finetune.loader import (
 )
 from model_code.train.finetune.start import Origin, Start
 from model_code.train.finetune.task import FinetuneTask, Network, PhotoSource
+from model_code.train.head.teacher import Teacher
 from model_code.train.job import Job, Judged, Refit, Refitted
 from model_code.train.loop import Fit, run
 from model_code.train.mixing import balanced_weights
@@ -36,7 +37,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
     """Fine-tune on the training shards; the returned call refits on training and validation shards."""
     train = index_shards((job.folders.train,), job.manifest.classes)
     valid = index_shards((job.folders.valid,), job.manifest.classes)
-    tuning = FineTuning(Start.of(job, train, valid))
+    tuning = FineTuning(Start.of(job, train, valid), Teacher.of(job))
     task, fit = tuning.fit("fit", train, valid)
     share, judged = tuning.settle(task, fit, valid, len(train))
 
@@ -64,18 +65,19 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
 
 
 def data_identity(job: Job) -> tuple[str, ...]:
-    """Name the weights, the training photos and the validation photos. See `train.run.data_identity`."""
+    """Return weights, training photos, validation photos and teacher. See `train.run.data_identity`."""
     train, valid = (
         index_shards((folder,), job.manifest.classes) for folder in (job.folders.train, job.folders.valid)
     )
-    return str(Origin.of(job).id[1]), train.digest(), valid.digest()
+    return str(Origin.of(job).id[1]), train.digest(), valid.digest(), *Teacher.identity(job)
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Fits networks from one start and judges them. Every method is collective."""
+    """Fits networks from one start, with or without a teacher, and judges them. Every method is collective."""
 
     start: Start
+    teacher: Teacher | None = None
 
     def fit(
         self, stage: str, train: PhotoIndex, valid: PhotoIndex | None, stop_after: int | None = None
@@ -102,13 +104,19 @@ class FineTuning:
             batch_photos=plan.batch_photos,
             replicated=plan.replicated,
             valid=None if valid is None else lambda: self._stream(valid),
+            taught=self._taught(plan, train, valid is None),
         )
         labels = [train.labels] if plan.replicated else job.world.gather(train.labels)
         weights = balanced_weights(
             torch.from_numpy(np.concatenate(labels)), job.classes, recipe.class_weighting
         )
         task = FinetuneTask(recipe, start.network(), transform, source, weights, job.world)
-        digests = (train.digest(), valid.digest() if valid else None, stop_after)
+        digests = (
+            train.digest(),
+            valid.digest() if valid else None,
+            stop_after,
+            *Teacher.identity(job),
+        )
         fit = run(
             task,
             task.schedule(stop_after),
@@ -118,6 +126,13 @@ class FineTuning:
         )
         task.settle(fit.weights)
         return task, fit
+
+    def _taught(self, plan: Plan, train: PhotoIndex, both: bool) -> Callable[[int, int], Tensor] | None:
+        """Return what the teacher answers about the photos of a batch; None without a teacher."""
+        if self.teacher is None or not self.start.recipe.distillation:
+            return None
+        answers = self.teacher.answers(train.keys, valid=both)
+        return lambda epoch, step: answers[torch.from_numpy(plan.batch(epoch, step))]
 
     def settle(self, task: FinetuneTask, fit: Fit, valid: PhotoIndex, photos: int) -> tuple[float, Judged]:
         """Choose on the validation photos how far to move from the head on the frozen backbone to the fit.

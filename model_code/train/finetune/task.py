@@ -19,7 +19,7 @@ from model_code.train.finetune.average import Average
 from model_code.train.finetune.loader import Batch
 from model_code.train.loop import Schedule
 from model_code.train.metrics import Tally
-from model_code.train.mixing import Loss, cut, draw_shares, mix, partners
+from model_code.train.mixing import Loss, cut, draw_shares, mix, mixed, partners
 from model_code.train.optimizer import decayed
 
 _NORMS: Final = (nn.modules.batchnorm._BatchNorm,)
@@ -45,6 +45,8 @@ class FinetuneRecipe:
     warmup: float
     class_weighting: float
     prior: float
+    distillation: float
+    teacher_temperature: float
     blocks: int
     augmentation: str
     ema: float
@@ -109,6 +111,7 @@ class PhotoSource:
         batch_photos: Photos in the global batch of a step.
         replicated: Whether ranks share one batch, or each fills its own part.
         valid: This rank's validation photos, in batches; None where there are none.
+        taught: A teacher's logits [n, classes] of the photos of `batch`; None without a teacher.
     """
 
     steps: int
@@ -116,6 +119,7 @@ class PhotoSource:
     batch_photos: Callable[[int], int]
     replicated: bool = True
     valid: Callable[[], Iterator[Batch]] | None = None
+    taught: Callable[[int, int], Tensor] | None = None
 
 
 class FinetuneTask:
@@ -158,7 +162,12 @@ class FinetuneTask:
         self._trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._start = {name: parameter.detach().cpu().clone() for name, parameter in self._trained.items()}
         self._average = Average(list(self._trained.values()), recipe.ema)
-        self._loss = Loss(recipe.label_smoothing, None if class_weights is None else class_weights.to(device))
+        self._loss = Loss(
+            recipe.label_smoothing,
+            None if class_weights is None else class_weights.to(device),
+            recipe.distillation,
+            recipe.teacher_temperature,
+        )
         self._dtype = pick_precision(recipe.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype is torch.float16)
         self._scale, self._shift = (torch.from_numpy(part).to(device) for part in transform.scale_shift)
@@ -172,6 +181,7 @@ class FinetuneTask:
     def train_step(self, epoch: int, step: int) -> Tally:
         """Take one optimizer step on this rank's part of the global batch, in `accumulate` pieces."""
         pixels, labels = self._source.batch(epoch, step)
+        taught = self._loss.soft(self._source.taught(epoch, step)) if self._source.taught else None
         total = self._source.batch_photos(step)
         # Draw for the whole of a replicated batch and take a share, so that several ranks compute the same as one.
         mine = self._world.share(total) if self._source.replicated else slice(0, len(labels))
@@ -186,7 +196,12 @@ class FinetuneTask:
         for number, piece in enumerate(pieces):
             with self._synchronized(number == len(pieces) - 1):
                 losses = self._losses(
-                    pixels[piece], labels[piece], shares[mine][piece], box, tuple(m[piece] for m in masks)
+                    pixels[piece],
+                    labels[piece],
+                    None if taught is None else taught[piece],
+                    shares[mine][piece],
+                    box,
+                    tuple(m[piece] for m in masks),
                 )
                 # DDP averages gradients over ranks: scale so that the result is the mean over the global
                 # batch.
@@ -214,6 +229,7 @@ class FinetuneTask:
         self,
         pixels: Tensor,
         labels: Tensor,
+        taught: Tensor | None,
         shares: Tensor,
         box: tuple[int, int, int, int] | None,
         masks: tuple[Tensor, ...],
@@ -226,7 +242,8 @@ class FinetuneTask:
             photos = mix(photos, partner, shares, box)
         with torch.autocast(device.type, self._dtype, enabled=self._dtype is not torch.float32):
             logits = self._model(photos, tuple(mask.to(device, non_blocking=True) for mask in masks))
-        return self._loss(logits, labels, labels[partner], shares)
+        soft = None if taught is None else mixed(taught.to(device, non_blocking=True), shares)
+        return self._loss(logits, labels, labels[partner], shares, soft)
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         # Pixels arrive with channels last and stay so: permute only renames the axes.

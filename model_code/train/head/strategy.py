@@ -1,21 +1,21 @@
 """`train --strategy head`: embeddings in, a fitted head out; the backbone is needed only for export."""
 
-import hashlib
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from model_code.data.shards import Split
-from model_code.embed.embeddings import NO_WEIGHTS, Embedder, EmbeddingsError, read_folder
+from model_code.embed.embeddings import NO_WEIGHTS, Embedder, EmbeddingsError
 from model_code.networks.backbone import attach_head, build_backbone
-from model_code.networks.classes import ClassRows, assign_rows, pretrained_rows
+from model_code.networks.classes import ClassRows
 from model_code.networks.head import Head
 from model_code.networks.weights import Weights, find_weights
 from model_code.train.checkpoints import fingerprint
-from model_code.train.features import Features, collect, join
+from model_code.train.features import Features, class_rows, digest, join, read_features
 from model_code.train.head.task import HeadRecipe, fit_head
+from model_code.train.head.teacher import Teacher
 from model_code.train.job import Job, Judged, Refit, Refitted
 
 
@@ -24,6 +24,9 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
     train, valid, embedder = _channels(job)
     recipe = HeadRecipe.of(job.values)
     rows = _rows(job, embedder, train) if recipe.prior and not recipe.hidden else None
+    teacher = Teacher.of(job) if recipe.distillation else None
+    if teacher:
+        train = replace(train, taught=teacher.answers(train.keys))
     named = (vars(recipe), *data_identity(job), job.classes)
     head, fit = fit_head(
         recipe,
@@ -40,9 +43,12 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
 
     def refit() -> Refitted:
         print(f"refitting on {len(train)} + {len(valid)} photos for {fit.epochs} epochs", flush=True)
+        both = join(train, valid)
+        if teacher:
+            both = replace(both, taught=teacher.answers(both.keys, valid=True))
         refitted, _ = fit_head(
             recipe,
-            join(train, valid),
+            both,
             None,
             job.classes,
             job.world,
@@ -63,9 +69,9 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
 
 
 def data_identity(job: Job) -> tuple[str, ...]:
-    """Return the embedder, the training photos and the validation photos. See `train.data_identity`."""
+    """Return embedder, training photos, validation photos and teacher. See `train.data_identity`."""
     train, valid, embedder = _channels(job)
-    return embedder.id, digest(train), digest(valid)
+    return embedder.id, digest(train), digest(valid), *Teacher.identity(job)
 
 
 def _channels(job: Job) -> tuple[Features, Features, Embedder]:
@@ -106,43 +112,6 @@ def _weights(embedder: Embedder, folder: Path | None) -> Weights | None:
             f"({folder or 'no --weights'}); give the same weights"
         )
     return weights
-
-
-@lru_cache(maxsize=4)
-def class_rows(weights: Weights, train: Features, classes: int) -> ClassRows | None:
-    """Mix the pretrained classifier's rows for the classes of `train`; None where the weights bring no rows.
-
-    Cached, because all trials of a packed search start from the same rows.
-    """
-    pretrained = pretrained_rows(weights.path, train.dim)
-    if pretrained is None:
-        return None
-    return assign_rows(pretrained, train.evaluation(), train.labels, classes)
-
-
-@lru_cache(maxsize=4)
-def read_features(folder: Path, classes: tuple[str, ...], split: Split) -> tuple[Features, Embedder]:
-    """Return the features of a channel and their embedder.
-
-    Cached, because all trials of a packed search read the same files.
-
-    Raises:
-        EmbeddingsError: No files, photos of another split, or files of different embedders.
-    """
-    batches = read_folder(folder)
-    if others := sorted({batch.split for batch in batches} - {split}):
-        raise EmbeddingsError(
-            f"{folder} holds photos of the {others[0]} split; give --{split} embeddings of the {split} split"
-        )
-    return collect(batches, classes), batches[0].embedder
-
-
-def digest(features: Features) -> str:
-    """Identifies the photos and labels, so that a checkpoint is never resumed on other data."""
-    names = hashlib.sha256("\n".join(features.keys).encode())
-    names.update(features.labels.numpy().tobytes())
-    names.update(features.views.numpy().tobytes())
-    return names.hexdigest()[:16]
 
 
 def _check(embedder: Embedder, architecture: str, folder: Path) -> None:

@@ -17,7 +17,7 @@ from model_code.train.distributed import World
 from model_code.train.features import Features
 from model_code.train.loop import Fit, Report, Schedule, run
 from model_code.train.metrics import Tally
-from model_code.train.mixing import Loss, balanced_weights, draw_shares, partners
+from model_code.train.mixing import Loss, balanced_weights, draw_shares, mixed, partners
 from model_code.train.optimizer import decayed
 
 # Up to this size all rows are kept as standardized float32; beyond it, each batch is converted on demand.
@@ -40,6 +40,8 @@ class HeadRecipe:
     warmup: float
     class_weighting: float
     prior: float
+    distillation: float
+    teacher_temperature: float
     seed: int
 
     @classmethod
@@ -53,7 +55,7 @@ class HeadTask:
 
     Args:
         recipe: The hyperparameters.
-        train: Training photos; each epoch draws one view of each.
+        train: Training photos; each epoch draws one view of each. What a teacher says of them joins the loss.
         valid: Validation photos, or None.
         classes: Number of classes.
         world: The ranks that share each batch. Every rank holds all features.
@@ -89,7 +91,15 @@ class HeadTask:
             decayed(self.head.parameters(), decay, recipe.learning_rate), lr=recipe.learning_rate, fused=True
         )
         weights = balanced_weights(train.labels, classes, recipe.class_weighting)
-        self._loss = Loss(recipe.label_smoothing, None if weights is None else weights.to(world.device))
+        self._loss = Loss(
+            recipe.label_smoothing,
+            None if weights is None else weights.to(world.device),
+            recipe.distillation,
+            recipe.teacher_temperature,
+        )
+        self._taught: Tensor | None = None
+        if train.taught is not None and recipe.distillation:
+            self._taught = self._loss.soft(train.taught).to(world.device)
         self._valid = valid
         if valid is not None:
             share = world.share(len(valid))
@@ -134,7 +144,8 @@ class HeadTask:
             photos, draws[mine].to(device), shares[mine].to(device)
         )
         logits = self._model(rows, tuple(mask[mine].to(device) for mask in masks), standardized=True)
-        losses = self._loss(logits, labels, partner_labels, share)
+        taught = None if self._taught is None else mixed(self._taught[photos], share)
+        losses = self._loss(logits, labels, partner_labels, share, taught)
         # DDP averages gradients over ranks: scale so that the result is the mean over the global batch.
         loss = losses.sum() * (self._world.size / len(batch))
         self.optimizer.zero_grad(set_to_none=True)

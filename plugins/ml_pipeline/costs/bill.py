@@ -28,6 +28,7 @@ def make(client: Client, prices: Prices, results: Results) -> Bill:
     lines: list[BillLine] = []
     for step, kind, key in (
         ("embed", JobKind.PROCESSING, "job_name"),
+        ("embed_teacher", JobKind.PROCESSING, "job_name"),
         ("check_data", JobKind.PROCESSING, "job_name"),
         ("train", JobKind.TRAINING, "training_job_name"),
         ("evaluate", JobKind.PROCESSING, "job_name"),

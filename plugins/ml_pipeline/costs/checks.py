@@ -157,5 +157,5 @@ def out_of_use(params: Params, defaults: Params) -> list[str]:
         for mode, value, names, effect in _OUT_OF_USE
         if params[mode] == value
         for name in names
-        if params[name] != defaults[name]
+        if params[name] != defaults[name] and not (params["teacher"] and name.startswith("embed_"))
     ]

@@ -12,6 +12,7 @@ from ml_pipeline.costs import machines, rates
 from ml_pipeline.costs.prices import PriceError, Prices, no_price
 from ml_pipeline.costs.rates import Rate
 from ml_pipeline.dataset.photos import count_photos
+from ml_pipeline.dataset.weights import teacher_of
 from ml_pipeline.requests import instance, processing
 from ml_pipeline.requests.job import LONGEST_HOURS
 from ml_pipeline.requests.recipe import Recipe
@@ -181,6 +182,9 @@ def estimate(params: Params, photos: int, prices: Prices, measured: Sequence[Rat
     if recipe.strategy == "head":
         work = seconds("embed", embedding, train * views + valid)
         steps.append(_step(prices, "embed", embedding, work, int(params["embed_instance_count"])))
+    if teacher := teacher_of(params["teacher"])[0]:
+        work = _speed(teacher, prices, measured)("embed", embedding, train + valid)
+        steps.append(_step(prices, "embed_teacher", embedding, work, int(params["embed_instance_count"])))
     trials = trials_of(params["tune_strategy"], params["trials"], recipe)
     work = seconds(recipe.strategy, tuning, trial)
     if params["tune_mode"] == "packed":
@@ -210,7 +214,7 @@ def check_time(steps: Sequence[Step], max_job_hours: float) -> None:
     for step in steps:
         most = _LONGEST_HOURS.get(step.step, LONGEST_HOURS)
         limit, hours = min(max_job_hours, most), step.job_seconds / 3600
-        if step.step != "embed" and hours > limit:
+        if not step.step.startswith("embed") and hours > limit:
             raise TooLong(
                 f"{step.step} on {step.instance_count} x {step.instance_type} needs about {hours:.1f} h in one job, "
                 f"which is stopped after {limit:g} h: raise max_job_hours (it is {max_job_hours:g}, AWS takes up to "

@@ -100,6 +100,13 @@ def model() -> Form:
             "`timm:tf_efficientnet_lite0`; `plan` refuses others.",
             pattern=r"^(timm:)?[a-z0-9_]+$",
         ),
+        teacher=text(
+            "",
+            "Teacher",
+            "A bigger network to learn from, as `<architecture>` or `<architecture>=<weights>`, like "
+            "`timm:tf_efficientnet_lite2`. Its answers join the loss (`distillation`). Empty: none.",
+            pattern=r"^((timm:)?[a-z0-9_]+(=.+)?)?$",
+        ),
         views=integer(
             1, (1, 64), "Views", "Embeddings per training photo: the photo itself, then random crops."
         ),

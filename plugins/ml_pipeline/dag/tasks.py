@@ -25,6 +25,7 @@ from ml_pipeline.requests.types import (
     Swept,
     Tabled,
     TakenDown,
+    Taught,
     Transformed,
     Uploaded,
 )
@@ -42,7 +43,7 @@ def plan(params: Params | None = None) -> Planned:
     from ml_pipeline.aws import s3 as objects
     from ml_pipeline.costs import checks, plan
     from ml_pipeline.dag import params as form
-    from ml_pipeline.dataset.weights import check_architecture
+    from ml_pipeline.dataset.weights import check_architecture, teacher_of
     from ml_pipeline.deployment import takeover
 
     params = {**(params or {})}
@@ -51,7 +52,8 @@ def plan(params: Params | None = None) -> Planned:
     settings = Settings.load()
     s3, sagemaker = client("s3"), client("sagemaker")
     checks.check_machines(params, sagemaker, client("ec2") if params["train_on"] == "ec2" else None)
-    check_architecture(params["architecture"])
+    for architecture in {params["architecture"], teacher_of(params["teacher"])[0]} - {""}:
+        check_architecture(architecture)
     objects.ensure_bucket(settings, s3)
     target = takeover.target(sagemaker, s3, settings, params)
     defaults = {name: param.value for name, param in form.train_and_deploy().items()}
@@ -127,6 +129,16 @@ def weights(weights: str, architecture: str) -> StoredWeights:
     )
 
 
+@task
+def teacher(teacher: str) -> Taught:
+    """Bring the weights of the network to learn from to S3, if the run has one."""
+    from ml_pipeline.dataset import weights as stored
+
+    architecture, source = stored.teacher_of(teacher)
+    bucket = Settings.load().bucket
+    return {**stored.store_weights(client("s3"), bucket, source, architecture), "architecture": architecture}
+
+
 @task.branch
 def choose(train_on: str) -> str:
     """Choose the branch that trains the final model."""
@@ -175,7 +187,16 @@ def bill(params: Params | None = None, ti: TaskInstance | None = None) -> Billed
     assert params is not None
     settings = Settings.load()
     prices, s3 = Prices.load(settings), client("s3")
-    steps = ("embed", "check_data", "tune", "train", "ec2.train", "ec2.terminate", "evaluate")
+    steps = (
+        "embed",
+        "embed_teacher",
+        "check_data",
+        "tune",
+        "train",
+        "ec2.train",
+        "ec2.terminate",
+        "evaluate",
+    )
     results = {step: ti.xcom_pull(task_ids=step) for step in steps}
     made = bill.make(client("sagemaker"), prices, results)
     for rate in bill.measured(client("logs"), settings, made["steps"], results, params):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.requests.job import Channel, DataType, Distribution
+from ml_pipeline.requests.types import Embedded
 from model_code.data.manifest import Manifest, ShardRow
 from model_code.data.shards import Split
 
@@ -86,6 +87,7 @@ def training_channels(
     embeddings_uri: str | None,
     weights_uri: str | None,
     final: bool,
+    teacher: Embedded | None = None,
 ) -> list[Channel]:
     """Return the channels of a trial, or of the final training job (docs/contracts.md, "Jobs").
 
@@ -96,6 +98,7 @@ def training_channels(
         weights_uri: The backbone's weights, whose classifier is the prior of a head; None for an untrained one.
         final: The final job also reads photos: to calibrate and evaluate what it exports, and, once the model is
             made, test photos for the reference that served photos are compared with.
+        teacher: Result of embed_teacher; None or one without embeddings: there is no teacher.
 
     Raises:
         ValueError: "head" without embeddings.
@@ -103,15 +106,16 @@ def training_channels(
     if strategy == "head":
         if not embeddings_uri:
             raise ValueError("strategy=head trains on embeddings: run the embed task first")
-        channels = [
-            Channel(split, f"{embeddings_uri.rstrip('/')}/{split}.manifest", DataType.MANIFEST)
-            for split in ("train", "valid")
-        ]
+        channels = _embedded("", embeddings_uri)
     else:
         channels = [dataset.photos_channel(split, split) for split in ("train", "valid")]
     channels.append(dataset.channel())
     if weights_uri:
         channels.append(Channel("weights", weights_uri))
+    if teacher and teacher["embeddings_uri"]:
+        channels += _embedded("teacher_", teacher["embeddings_uri"])
+        if teacher["weights_uri"]:
+            channels.append(Channel("teacher_weights", teacher["weights_uri"]))
     if final:
         channels += [
             dataset.calibration_channel(),
@@ -119,3 +123,10 @@ def training_channels(
             dataset.photos_channel("reference_photos", "test"),
         ]
     return channels
+
+
+def _embedded(prefix: str, embeddings_uri: str) -> list[Channel]:
+    return [
+        Channel(f"{prefix}{split}", f"{embeddings_uri.rstrip('/')}/{split}.manifest", DataType.MANIFEST)
+        for split in ("train", "valid")
+    ]

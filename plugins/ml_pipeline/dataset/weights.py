@@ -80,6 +80,12 @@ def _store_named(
     return stored
 
 
+def teacher_of(teacher: str | None) -> tuple[str, str]:
+    """Return architecture and weights of `<architecture>[=<weights>]`; "" and "none" without a teacher."""
+    architecture, _, weights = (teacher or "").strip().partition("=")
+    return architecture, weights or ("imagenet" if architecture else "none")
+
+
 def check_architecture(architecture: str) -> None:
     """Refuse an architecture that neither torchvision nor timm has.
 

@@ -153,7 +153,7 @@ class Ec2TrainingOperator(_Ec2Operator):
 
     Args:
         machine: Result of ec2.create.
-        dataset, weights, embeddings, tuning, recipe: As in `TrainingOperator`.
+        dataset, weights, embeddings, tuning, recipe, teacher: As in `TrainingOperator`.
     """
 
     template_fields = (
@@ -164,6 +164,7 @@ class Ec2TrainingOperator(_Ec2Operator):
         "embeddings",
         "tuning",
         "recipe",
+        "teacher",
     )
 
     def __init__(
@@ -175,6 +176,7 @@ class Ec2TrainingOperator(_Ec2Operator):
         embeddings: Templated,
         tuning: Templated,
         recipe: Templated,
+        teacher: Templated = None,
         **kwargs: Unpack[_Ec2Options],
     ) -> None:
         super().__init__(**kwargs)
@@ -184,6 +186,7 @@ class Ec2TrainingOperator(_Ec2Operator):
         self.embeddings = embeddings
         self.tuning = tuning
         self.recipe = recipe
+        self.teacher = teacher
         self._command_id: str | None = None
 
     def execute(self, context: Context) -> Trained:
@@ -205,6 +208,7 @@ class Ec2TrainingOperator(_Ec2Operator):
                     self.embeddings["embeddings_uri"],
                     self.weights["uri"],
                     final=True,
+                    teacher=self.teacher,
                 )
             ],
         }

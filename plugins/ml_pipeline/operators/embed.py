@@ -20,8 +20,9 @@ from model_code.data.manifest import ShardRow
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+TAUGHT_SPLITS = ("train", "valid")
 # The test split is embedded for the data check alone, which looks for copies across splits: nothing trains on it.
-EMBEDDED_SPLITS = ("train", "valid", "test")
+EMBEDDED_SPLITS = (*TAUGHT_SPLITS, "test")
 
 
 class EmbedOperator(SageMakerJobOperator[Embedded]):
@@ -36,6 +37,7 @@ class EmbedOperator(SageMakerJobOperator[Embedded]):
         force: Embed everything again.
         instance_type: "ml.g4dn.xlarge".
         instance_count: Instances that share the shards.
+        teacher: Embed for a teacher: with any strategy, if `architecture` is not empty, without the data check.
     """
 
     kind = JobKind.PROCESSING
@@ -62,6 +64,7 @@ class EmbedOperator(SageMakerJobOperator[Embedded]):
         force: Templated = False,
         instance_type: Templated = "ml.m5.xlarge",
         instance_count: Templated = 1,
+        teacher: bool = False,
         **kwargs: Unpack[JobOptions],
     ) -> None:
         super().__init__(**kwargs)
@@ -73,12 +76,21 @@ class EmbedOperator(SageMakerJobOperator[Embedded]):
         self.force = force
         self.instance_type = instance_type
         self.instance_count = instance_count
+        self.teacher = teacher
 
     def execute(self, context: Context) -> Embedded:
         """See `SageMakerJobOperator.execute`."""
-        if self.strategy != "head":
-            self.log.info("strategy=%s reads photos: nothing to embed", self.strategy)
-            return {"embedder_id": None, "embeddings_uri": None, "shards": 0, "embedded": 0, "job_name": None}
+        if not self.architecture or (self.strategy != "head" and not self.teacher):
+            why = f"strategy={self.strategy} reads photos" if self.architecture else "no teacher"
+            self.log.info("%s: nothing to embed", why)
+            return {
+                "embedder_id": None,
+                "embeddings_uri": None,
+                "weights_uri": None,
+                "shards": 0,
+                "embedded": 0,
+                "job_name": None,
+            }
         return super().execute(context)
 
     def request(self, settings: Settings) -> Request:
@@ -94,6 +106,7 @@ class EmbedOperator(SageMakerJobOperator[Embedded]):
             views=self.views,
             version=self._version(),
             compute=Compute(self.instance_type, int(self.instance_count), max_runtime_seconds=6 * 3600),
+            check=not self.teacher,
         )
 
     def without_job(self, settings: Settings) -> Embedded | None:
@@ -148,17 +161,21 @@ class EmbedOperator(SageMakerJobOperator[Embedded]):
 
     def _shards(self) -> list[ShardRow]:
         version = self._version()
-        return [shard for split in EMBEDDED_SPLITS for shard in version.of(split)]
+        return [shard for split in self._splits() for shard in version.of(split)]
+
+    def _splits(self) -> tuple[str, ...]:
+        return TAUGHT_SPLITS if self.teacher else EMBEDDED_SPLITS
 
     def _publish(self, settings: Settings, embedded: int, job_name: str | None) -> Embedded:
         s3, version, folder = self.client("s3"), self._version(), self._folder(settings)
         of_version = f"{folder}versions/{version.version}"
-        for split in EMBEDDED_SPLITS:
+        for split in self._splits():
             files = [f"{shard.sha256}.safetensors" for shard in version.of(split)]
             objects.write_manifest(s3, f"{of_version}/{split}.manifest", folder, files)
         return {
             "embedder_id": self._embedder_id(),
             "embeddings_uri": of_version,
+            "weights_uri": self.weights["uri"],
             "shards": len(self._shards()),
             "embedded": embedded,
             "job_name": job_name,
@@ -187,14 +204,15 @@ def embed_request(
     views: int,
     version: DatasetVersion,
     compute: Compute,
+    check: bool = True,
 ) -> Document:
-    """Build the CreateProcessingJob request of an embed job."""
+    """Build the CreateProcessingJob request of an embed job; `check`: that also checks the data, if it can."""
     channels = [
         Channel("shards", missing_manifest(settings, name), DataType.MANIFEST, Distribution.SHARDED),
     ]
     arguments = ["--architecture", architecture, "--views", str(views), "--shards", f"{INPUT}/shards"]
     outputs = [Output("embeddings", embeddings_uri, continuous=True)]
-    checks = compute.instance_count == 1
+    checks = check and compute.instance_count == 1
     if checks:
         # The job has photos and embeddings at hand: it checks the data too, if these are all of the version's.
         channels.append(version.channel(paths=True))

@@ -27,6 +27,7 @@ class FittingOptions(JobOptions, total=False):
     weights: Required[Templated]
     embeddings: Required[Templated]
     recipe: Required[Templated]
+    teacher: Templated
     instance_type: Templated
     instance_count: Templated
     spot: Templated
@@ -42,6 +43,7 @@ class FittingOperator(SageMakerJobOperator[Result], ABC):
         weights: Result of weights.
         embeddings: Result of embed.
         recipe: Fields of a `Recipe`.
+        teacher: Result of embed_teacher; None: there is no teacher.
         instance_type, instance_count: Instances; several fit one model together.
         spot: Managed spot with checkpoints.
         keep_alive: Seconds that the instances stay warm for the next job; billed.
@@ -53,6 +55,7 @@ class FittingOperator(SageMakerJobOperator[Result], ABC):
         "weights",
         "embeddings",
         "recipe",
+        "teacher",
         "instance_type",
         "instance_count",
         "spot",
@@ -67,6 +70,7 @@ class FittingOperator(SageMakerJobOperator[Result], ABC):
         weights: Templated,
         embeddings: Templated,
         recipe: Templated,
+        teacher: Templated = None,
         instance_type: Templated = "ml.m5.xlarge",
         instance_count: Templated = 1,
         spot: Templated = False,
@@ -79,6 +83,7 @@ class FittingOperator(SageMakerJobOperator[Result], ABC):
         self.weights = weights
         self.embeddings = embeddings
         self.recipe = recipe
+        self.teacher = teacher
         self.instance_type = instance_type
         self.instance_count = instance_count
         self.spot = spot
@@ -121,7 +126,7 @@ class FittingOperator(SageMakerJobOperator[Result], ABC):
             script=script,
             code_uri=settings.s3(archive.key),
             hyperparameters=values,
-            channels=dataset.training_channels(version, strategy, embeddings, weights, final=final),
+            channels=dataset.training_channels(version, strategy, embeddings, weights, final, self.teacher),
             compute=self.compute,
             outputs_uri=settings.s3("jobs/"),
             metrics=hyperparameters.metric_definitions(),

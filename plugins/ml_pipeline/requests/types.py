@@ -80,11 +80,18 @@ class StoredWeights(TypedDict):
     uploaded: int
 
 
+class Taught(StoredWeights):
+    """Result of teacher: the weights of the network to learn from; without one, its architecture is empty."""
+
+    architecture: str
+
+
 class Embedded(TypedDict):
-    """Result of embed; with strategy "finetune" there are no embeddings: None and 0."""
+    """Result of embed and embed_teacher; None and 0 where there was nothing to embed."""
 
     embedder_id: str | None
     embeddings_uri: str | None
+    weights_uri: str | None
     shards: int
     embedded: int
     job_name: str | None

@@ -16,6 +16,7 @@ PARAMS: dict[str, Any] = {
     "seed": 0,
     "hyperparameters": {},
     "ranges": None,
+    "teacher": "",
     "views": 1,
     "trials": 12,
     "tune_mode": "job",
@@ -42,6 +43,17 @@ def test_an_estimate_counts_start_up_and_packing_saves_it() -> None:
     assert packed_steps["tune"].usd < steps["tune"].usd / 5
     fine = {s.step for s in plan.estimate({**PARAMS, "strategy": "finetune"}, 12_000, prices)}
     assert fine == {"tune", "train", "evaluate"}
+
+
+def test_a_teacher_is_embedded_at_its_own_rate_with_any_strategy() -> None:
+    fast = Rate("embed", "resnet50", "ml.g4dn.xlarge", 1e9, rates.AWS, "embed-1")
+    for strategy in ("head", "finetune"):
+        params = {**PARAMS, "strategy": strategy, "teacher": "resnet50=w.pth"}
+        slow, quick = (
+            {s.step: s for s in plan.estimate(params, 12_000, Prices.load(), known)} for known in ([], [fast])
+        )
+        assert slow["embed_teacher"].job_seconds > quick["embed_teacher"].job_seconds
+        assert slow["tune"] == quick["tune"]
 
 
 def test_views_are_embedded_but_an_epoch_draws_one_of_each_photo() -> None:

@@ -13,7 +13,7 @@ import pytest
 from moto import mock_aws
 
 from ml_pipeline.dataset import weights
-from ml_pipeline.dataset.weights import WeightsError, file_name_checksum, store_weights
+from ml_pipeline.dataset.weights import WeightsError, file_name_checksum, store_weights, teacher_of
 from tests.web_server import sends, web_server
 
 BUCKET = "photos"
@@ -89,6 +89,19 @@ def test_a_web_page_is_no_weights_file(s3: Any) -> None:
 def test_mistakes_name_what_works(s3: Any, wanted: str) -> None:
     with pytest.raises(WeightsError, match="'imagenet', or 'none'"):
         store_weights(s3, BUCKET, wanted, "resnet18")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "expected"),
+    [
+        (None, ("", "none")),
+        ("", ("", "none")),
+        ("timm:resnet18", ("timm:resnet18", "imagenet")),
+        ("resnet50=s3://b/w=1.pth", ("resnet50", "s3://b/w=1.pth")),
+    ],
+)
+def test_a_teacher_is_an_architecture_and_its_weights(teacher: str | None, expected: tuple[str, str]) -> None:
+    assert teacher_of(teacher) == expected
 
 
 def test_torchvisions_weights_are_downloaded_once(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,26 @@ def test_training(job: Training) -> None:
     assert ("MaxWaitTimeInSeconds" in request["StoppingCondition"]) == job.compute.spot
 
 
+TEACHER: Any = {"embeddings_uri": "s3://bucket/t/versions/v", "weights_uri": "s3://bucket/weights/2"}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "names"),
+    [
+        (TEACHER, ["teacher_train", "teacher_valid", "teacher_weights"]),
+        ({**TEACHER, "weights_uri": None}, ["teacher_train", "teacher_valid"]),
+        ({"embeddings_uri": None, "weights_uri": None}, []),
+        (None, []),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["head", "finetune"])
+def test_a_teacher_comes_through_channels_of_its_own(teacher: Any, names: list[str], strategy: str) -> None:
+    channels = training_channels(VERSION, strategy, "s3://bucket/e", None, final=False, teacher=teacher)
+    assert [channel.name for channel in channels if channel.name.startswith("teacher_")] == names
+    request = training_job("train-1", training(channels=channels), TAGS)
+    assert problems("sagemaker", "CreateTrainingJob", request) == []
+
+
 def test_several_instance_types_are_preferences_with_one_count() -> None:
     resources = training_job("train-1", training(compute=Compute("ml.m5.xlarge, ml.m6i.xlarge", 2)))[
         "ResourceConfig"

@@ -281,7 +281,7 @@ def test_a_checkpoint_of_other_data_is_not_resumed(
     assert "resuming after epoch 4" in capsys.readouterr().out
     more = toys.embeddings(Split.TRAIN, 2, seed=9)
     write_embeddings(tmp_path / "data" / "train" / file_name(more.shard), more)
-    from model_code.train.head.strategy import read_features
+    from model_code.train.features import read_features
 
     read_features.cache_clear()
     assert train.main(argv, {}) == 0

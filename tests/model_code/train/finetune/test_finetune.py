@@ -3,6 +3,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from model_code.data.shards import ShardError, Split
 from model_code.data.transform import Transform
+from model_code.embed.__main__ import main as embed
 from model_code.hyperparameters import resolve
 from model_code.networks.backbone import Classifier, build_backbone
 from model_code.networks.head import Head
@@ -29,7 +31,7 @@ from model_code.train.finetune.loader import (
     stream_once,
 )
 from model_code.train.finetune.start import Start
-from model_code.train.finetune.strategy import choose, prepare
+from model_code.train.finetune.strategy import choose, data_identity, prepare
 from model_code.train.finetune.task import (
     FinetuneRecipe,
     FinetuneTask,
@@ -64,6 +66,36 @@ def task(
     head = Head(torch.zeros(backbone.dim), torch.full((backbone.dim,), 0.01), 3, dropout=recipe.dropout)
     world = World(device=torch.device(device))
     return FinetuneTask(recipe, Network(backbone, head), TRANSFORM, source, None, world)
+
+
+def test_a_network_learns_what_its_teacher_answers() -> None:
+    taught = task(blocks=1, ema=0, mixup=0, distillation=1.0, learning_rate=1e-2, accumulate=2)
+    wanted = torch.arange(8).flip(0) % 3
+    assert (wanted != torch.arange(8) % 3).any()
+    answers = 20 * torch.nn.functional.one_hot(wanted, 3).float()
+    taught._source = replace(taught._source, taught=lambda epoch, step: answers)
+    for step in range(60):
+        taught.train_step(0, step)
+    ((logits, _),) = taught.judge(taught._source.valid())  # type: ignore[misc]
+    assert torch.equal(logits.argmax(1), wanted)
+
+
+def test_photos_are_embedded_for_the_teacher_under_the_keys_that_finetuning_reads(tmp_path: Path) -> None:
+    channels = toys.photo_channels(tmp_path / "data", train=3, valid=1, shards=2)
+    for split in ("train", "valid"):
+        folder = channels[f"teacher_{split}"] = tmp_path / "teacher" / split
+        argv = ["--shards", str(channels[split]), "--output", str(folder), "--architecture", "squeezenet1_1"]
+        assert embed([*argv, "--runtime", "torch"]) == 0
+    argv = toys.arguments(
+        channels, strategy="finetune", architecture="squeezenet1_1", model_dir=tmp_path / "model", epochs=1,
+        batch_size=6, blocks=1,
+    )  # fmt: skip
+    parsed = arguments.parser({}).parse_args(argv)
+    taught = arguments.job_from(parsed, {}, World())
+    alone = replace(taught, folders=replace(taught.folders, teacher_train=None, teacher_valid=None))
+    losses = [prepare(job)[0].fit.metrics["train_loss"] for job in (taught, alone)]
+    assert losses[0] != losses[1]
+    assert data_identity(taught) != data_identity(alone)
 
 
 def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:

@@ -160,6 +160,18 @@ def test_the_loss_is_that_of_torch() -> None:
     torch.testing.assert_close(Loss(0.2)(logits, labels, other, share), expected)
 
 
+def test_the_loss_against_a_teacher_is_its_divergence_at_a_temperature() -> None:
+    logits, teacher = torch.randn(6, 4), torch.randn(6, 4)
+    labels, share = torch.tensor([0, 1, 2, 3, 0, 1]), torch.ones(6)
+    loss = Loss(distillation=0.25, temperature=2.0)
+    soft = loss.soft(teacher)
+    divergence = torch.nn.functional.kl_div((logits / 2).log_softmax(1), soft, reduction="none").sum(1)
+    entropy = -(soft * soft.log()).sum(1)  # of the teacher: the same for every student
+    hard = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    found = loss(logits, labels, labels, share, soft)
+    torch.testing.assert_close(found, 0.75 * hard + 0.25 * 4 * (divergence + entropy))
+
+
 def test_pairs_share_their_factor_and_the_odd_one_is_alone() -> None:
     assert partners(5).tolist() == [1, 0, 3, 2, 4]
     share = draw_shares(np.random.default_rng(0), 5, 0.4)
