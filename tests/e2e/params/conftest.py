@@ -44,7 +44,7 @@ def told(stage: Stage) -> Told:
 
 @pytest.fixture(scope="package")
 def first(stage: Stage, told: Told) -> str:
-    """The first run: two machines embed, two train, trials run in jobs of their own on machines kept warm."""
+    """The first run: a teacher, two machines embed, two train, trials run in jobs of their own on machines kept warm."""
     return stage.run(
         dataset_name="dogs",
         endpoint_name="dogs",
@@ -52,6 +52,7 @@ def first(stage: Stage, told: Told) -> str:
         trials=2,
         parallel_trials=1,
         keep_alive=300,
+        teacher="squeezenet1_0=none",
         embed_instance_count=2,
         train_instance_count=2,
         endpoint_max_count=3,

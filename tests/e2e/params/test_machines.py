@@ -27,6 +27,18 @@ def test_two_machines_share_the_shards_and_two_train_one_model(stage: Stage, fir
     assert smoke_test["agreed"] == smoke_test["photos"] > 0
 
 
+def test_a_teacher_is_embedded_once_and_asked_by_every_trial(stage: Stage, first: str) -> None:
+    embedded = stage.result(first, "embed_teacher")
+    assert embedded["embedded"] == embedded["shards"] >= 2
+    assert embedded["embedder_id"] != stage.result(first, "embed")["embedder_id"]
+    jobs = [trial["name"] for trial in stage.result(first, "tune")["trials"]]
+    for job in (*jobs, stage.result(first, "train")["training_job_name"]):
+        found = stage.client("logs").filter_log_events(
+            logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{job}/"
+        )["events"]
+        assert any("the teacher is right on" in event["message"] for event in found), job
+
+
 def test_machines_are_kept_warm_for_the_next_trial(stage: Stage, first: str) -> None:
     sagemaker = stage.client("sagemaker")
     trials = sorted(

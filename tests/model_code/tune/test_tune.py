@@ -15,7 +15,7 @@ from model_code.hyperparameters import WITHOUT_PRIOR, HyperparameterError, searc
 from model_code.process.files import sha256_of
 from model_code.train import run
 from model_code.train.finetune import start
-from model_code.train.head import strategy as train_head
+from model_code.train import features
 from model_code.train.job import Job, Judged
 from model_code.train.loop import Diverged
 from model_code.tune import __main__ as tune
@@ -191,13 +191,13 @@ def test_a_search_reads_the_data_once_before_its_trials(
     argv: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers: list[threading.Thread] = []
-    real = train_head.read_folder  # type: ignore[attr-defined]
+    real = features.read_folder  # type: ignore[attr-defined]
 
     def read(folder: Path) -> list[Embeddings]:
         readers.append(threading.current_thread())
         return real(folder)
 
-    monkeypatch.setattr(train_head, "read_folder", read)
+    monkeypatch.setattr(features, "read_folder", read)
     assert tune.main(argv, {}) == 0
     assert readers == [threading.main_thread()] * 2
 
@@ -209,7 +209,7 @@ def test_trials_on_other_data_are_not_taken_over(argv: list[str], tmp_path: Path
     (old,) = (tmp_path / "valid").iterdir()
     old.unlink()
     write_embeddings(tmp_path / "valid" / file_name(other.shard), other)
-    train_head.read_features.cache_clear()
+    features.read_features.cache_clear()
     assert tune.main(argv, {}) == 0
     assert len(list((tmp_path / "checkpoints").glob("trials-*.json"))) == 2
     assert (tmp_path / "model" / "trials.json").read_text() != first
