@@ -26,9 +26,10 @@ from model_code.hyperparameters.row import (
     Strategy,
     Value,
 )
-from model_code.hyperparameters.table import TABLE, WITHOUT_PRIOR
+from model_code.hyperparameters.table import FOLDS, TABLE, WITHOUT_PRIOR
 
 __all__ = [
+    "FOLDS",
     "OBJECTIVE",
     "TABLE",
     "WITHOUT_PRIOR",

@@ -7,6 +7,9 @@ from model_code.hyperparameters.row import FINETUNE, HEAD, Hyperparameter, Kind,
 WITHOUT_PRIOR: Final = {"prior": 0.0, "weight_decay": 5.0, "dropout": 0.5, "mixup": 0.4}
 """The best known recipe of a head that ignores the pretrained classifier; every search tries it."""
 
+FOLDS: Final = 4
+"""Heads of a teacher, each fitted without one part of the photos and asked about it: it knows the others by heart."""
+
 TABLE: Final[tuple[Hyperparameter, ...]] = (
     Hyperparameter(
         "mode",

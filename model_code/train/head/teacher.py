@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model_code.data.shards import Split
 from model_code.embed.embeddings import EmbeddingsError
-from model_code.hyperparameters import WITHOUT_PRIOR, Strategy, resolve
+from model_code.hyperparameters import FOLDS, WITHOUT_PRIOR, Strategy, resolve
 from model_code.networks.classes import ClassRows
 from model_code.networks.weights import find_weights
 from model_code.train.checkpoints import Checkpoints
@@ -22,8 +22,6 @@ from model_code.train.features import Features, class_rows, digest, join, read_f
 from model_code.train.head.task import HeadRecipe, fit_head
 from model_code.train.job import Job
 
-# A head knows its own training photos almost by heart, so each photo is judged by a head that was fitted without it.
-_FOLDS: Final = 4
 _ONE_AT_A_TIME: Final = Lock()
 
 
@@ -111,8 +109,8 @@ def _crossed(train: Features, valid: Features | None, rows: ClassRows | None, cl
     recipe = HeadRecipe.of(resolve({"strategy": Strategy.HEAD, **({} if rows else WITHOUT_PRIOR)}))
     print(f"asking the teacher about {len(known)} photos", flush=True)
     logits = torch.zeros(len(known), classes)
-    fold = torch.arange(len(known)) % _FOLDS
-    for number in range(_FOLDS):
+    fold = torch.arange(len(known)) % FOLDS
+    for number in range(FOLDS):
         others, own = ((fold != number).nonzero()[:, 0], (fold == number).nonzero()[:, 0])
         fitted, _ = fit_head(
             recipe,

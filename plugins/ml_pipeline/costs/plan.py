@@ -182,19 +182,23 @@ def estimate(params: Params, photos: int, prices: Prices, measured: Sequence[Rat
     if recipe.strategy == "head":
         work = seconds("embed", embedding, train * views + valid)
         steps.append(_step(prices, "embed", embedding, work, int(params["embed_instance_count"])))
-    if teacher := teacher_of(params["teacher"])[0]:
+    teacher = teacher_of(params["teacher"])[0]
+    if teacher:
         work = _speed(teacher, prices, measured)("embed", embedding, train + valid)
         steps.append(_step(prices, "embed_teacher", embedding, work, int(params["embed_instance_count"])))
     trials = trials_of(params["tune_strategy"], params["trials"], recipe)
-    work = seconds(recipe.strategy, tuning, trial)
+    work = trials * seconds(recipe.strategy, tuning, trial)
+    # A job asks its teacher once: several heads, each fitted without a part of the photos.
+    asking = (hyperparameters.FOLDS - 1) * int(hyperparameters.resolve({})["epochs"]) if teacher else 0
     if params["tune_mode"] == "packed":
-        steps.append(_step(prices, "tune", tuning, trials * work, spot=spot, idle=idle))
+        work += seconds("head", tuning, asking * train)
+        steps.append(_step(prices, "tune", tuning, work, spot=spot, idle=idle))
     else:
+        work += trials * seconds("head", tuning, asking * train)
         pools = min(trials, int(params["parallel_trials"]))
-        steps.append(
-            _step(prices, "tune", tuning, trials * work, spot=spot, idle=idle * pools, starts=trials)
-        )
+        steps.append(_step(prices, "tune", tuning, work, spot=spot, idle=idle * pools, starts=trials))
     work = seconds(recipe.strategy, training, final) + EXPORT_SECONDS
+    work += seconds("head", training, asking * (train + train + valid))
     if params["train_on"] == "ec2":
         steps.append(_step(prices, "ec2", training.removeprefix("ml."), work))
     else:

@@ -44,7 +44,7 @@ def told(stage: Stage) -> Told:
 
 @pytest.fixture(scope="package")
 def first(stage: Stage, told: Told) -> str:
-    """The first run: a teacher, two machines embed, two train, trials run in jobs of their own on machines kept warm."""
+    """The first run: a teacher, two machines embed, two train, a job for each trial on machines kept warm."""
     return stage.run(
         dataset_name="dogs",
         endpoint_name="dogs",

@@ -53,7 +53,10 @@ def test_a_teacher_is_embedded_at_its_own_rate_with_any_strategy() -> None:
             {s.step: s for s in plan.estimate(params, 12_000, Prices.load(), known)} for known in ([], [fast])
         )
         assert slow["embed_teacher"].job_seconds > quick["embed_teacher"].job_seconds
+        alone = {s.step: s for s in plan.estimate({**params, "teacher": ""}, 12_000, Prices.load())}
         assert slow["tune"] == quick["tune"]
+        assert slow["tune"].job_seconds > alone["tune"].job_seconds
+        assert slow["train"].job_seconds > alone["train"].job_seconds
 
 
 def test_views_are_embedded_but_an_epoch_draws_one_of_each_photo() -> None:

@@ -13,9 +13,8 @@ from model_code.data.transform import Transform
 from model_code.embed.embeddings import Embedder, Embeddings, file_name, write_embeddings
 from model_code.hyperparameters import WITHOUT_PRIOR, HyperparameterError, search_space
 from model_code.process.files import sha256_of
-from model_code.train import run
+from model_code.train import features, run
 from model_code.train.finetune import start
-from model_code.train import features
 from model_code.train.job import Job, Judged
 from model_code.train.loop import Diverged
 from model_code.tune import __main__ as tune
