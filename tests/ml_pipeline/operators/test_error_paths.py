@@ -187,8 +187,8 @@ def test_nothing_is_embedded_for_finetune_or_twice(world: World) -> None:
 
 
 def test_a_teacher_is_embedded_for_any_strategy_without_a_check_of_the_data(world: World) -> None:
-    nobody = EmbedOperator(**{**EMBED, "architecture": ""}, strategy="head", teacher=True)
-    assert nobody.execute(context(Instance()))["embeddings_uri"] is None
+    without = EmbedOperator(**{**EMBED, "architecture": ""}, strategy="head", teacher=True)
+    assert without.execute(context(Instance()))["embeddings_uri"] is None
     operator, instance = EmbedOperator(strategy="finetune", teacher=True, **EMBED), Instance("embed")
     name = deferred(operator, instance)["job_name"]
     arguments = world.jobs[name].request["AppSpecification"]["ContainerArguments"]
