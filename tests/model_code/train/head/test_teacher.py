@@ -87,7 +87,7 @@ def test_a_teacher_changes_the_head_unless_its_share_is_zero(
 
 def test_a_head_learns_what_its_teacher_answers_where_the_labels_say_otherwise(tmp_path: Path) -> None:
     # The teacher cannot tell blue from green. Taught by it alone, the head is as unsure between them.
-    recipe = {"epochs": 30, "batch_size": 8, "weight_decay": 0.1, "teacher_temperature": 0.2}
+    recipe: dict[str, Any] = {"epochs": 30, "batch_size": 8, "weight_decay": 0.1, "teacher_temperature": 0.2}
     taught = job_of(tmp_path, noise=0.2, distillation=1.0, **recipe)
     assert taught.folders.teacher_train is not None
     batch = toys.embeddings(Split.TRAIN, embedder=TEACHER, noise=0.2)
