@@ -8,8 +8,8 @@ from airflow.sdk import DAG, task
 
 from ml_pipeline.dag import watch_params as params
 from ml_pipeline.dag.defaults import dag_defaults, finish
+from ml_pipeline.dag.retrain import TrainingRunOperator
 from ml_pipeline.operators.approve import ApproveRetrainingOperator
-from ml_pipeline.operators.retrain import TrainingRunOperator
 
 with DAG(
     "retraining_proposal",

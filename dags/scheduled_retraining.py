@@ -6,8 +6,9 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from ml_pipeline.dag import assets, docs, params
 from ml_pipeline.dag.defaults import dag_defaults, finish
-from ml_pipeline.dag.tasks import decide, upload
-from ml_pipeline.operators.retrain import TrainingRunOperator
+from ml_pipeline.dag.retrain import TrainingRunOperator
+from ml_pipeline.dag.tasks import check_form, decide
+from ml_pipeline.operators.upload import UploadOperator
 
 with DAG(
     "scheduled_retraining",
@@ -25,7 +26,16 @@ with DAG(
 ) as dag:
     p = dag.param
 
-    dataset = upload(p("data"), p("dataset_name"), p("seed"), p("group_lookalikes"))
+    dataset = UploadOperator(
+        task_id="upload",
+        data=p("data"),
+        dataset_name=p("dataset_name"),
+        seed=p("seed"),
+        group_lookalikes=p("group_lookalikes"),
+        instance_type=p("prepare_instance_type"),
+        outlets=[assets.DATASETS],
+        pre_execute=check_form,
+    ).output
     train = TrainingRunOperator(
         task_id="train",
         trigger_dag_id="train_and_deploy",

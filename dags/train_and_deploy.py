@@ -16,7 +16,7 @@ from airflow.sdk import (
 from ml_pipeline.dag import assets, docs, params
 from ml_pipeline.dag.defaults import dag_defaults, finish
 from ml_pipeline.dag.notifier import PipelineNotifier
-from ml_pipeline.dag.tasks import bill, choose, plan, smoke_test, teacher, upload, weights
+from ml_pipeline.dag.tasks import bill, choose, plan, smoke_test, teacher, weights
 from ml_pipeline.operators.approve import COMMENT, ApproveModelOperator
 from ml_pipeline.operators.check import CheckDataOperator
 from ml_pipeline.operators.deploy import DeployEndpointOperator
@@ -28,6 +28,7 @@ from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.operators.register import RegisterModelOperator
 from ml_pipeline.operators.training import TrainingOperator
 from ml_pipeline.operators.tuning import HyperparameterTuningOperator
+from ml_pipeline.operators.upload import UploadOperator
 
 with DAG(
     "train_and_deploy",
@@ -50,7 +51,17 @@ with DAG(
     recipe = {name: p(name) for name in ("strategy", "architecture", "seed", "hyperparameters", "ranges")}
     with TaskGroup("prepare", group_display_name="Prepare", prefix_group_id=False):
         planned = plan()
-        dataset = upload(p("data"), p("dataset_name"), p("seed"), p("group_lookalikes"), p("force"))
+        upload = UploadOperator(
+            task_id="upload",
+            data=p("data"),
+            dataset_name=p("dataset_name"),
+            seed=p("seed"),
+            group_lookalikes=p("group_lookalikes"),
+            force=p("force"),
+            instance_type=docs.machine("prepare_instance_type"),
+            outlets=[assets.DATASETS],
+        )
+        dataset = upload.output
         pretrained = weights(p("weights"), p("architecture"))
         taught = teacher(p("teacher"))
     with TaskGroup("data", group_display_name="Data", prefix_group_id=False):
@@ -198,7 +209,7 @@ with DAG(
             task_id="stop_leftovers", endpoint_name=docs.ENDPOINT
         ).as_teardown()
 
-    planned >> [dataset, pretrained, taught]
+    planned >> [upload, pretrained, taught]
     check_data >> tune
     tune >> chosen >> [train, create]
     # The result of terminate is the bill of the instance.

@@ -15,7 +15,7 @@ from model_code.data.scan import local_source
 from model_code.data.source import DatasetError
 from model_code.data.versions.make import Options, make
 from model_code.data.versions.store import ConcurrentUpload, FolderStore
-from model_code.process.progress import Progress
+from model_code.process.progress import Bars
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,18 +56,6 @@ def _lay_out(store: FolderStore, version: str) -> Path:
     return folder
 
 
-class _Bars:
-    """A bar per unit, as `make` reports (done, total, unit)."""
-
-    def __init__(self) -> None:
-        self._bar: Progress | None = None
-
-    def __call__(self, done: int, total: int, unit: str) -> None:
-        if self._bar is None or self._bar.unit != unit:
-            self._bar = Progress(total, unit)
-        self._bar.advance(done - self._bar.done)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code. The last line printed is the summary as JSON."""
     arguments = _parser().parse_args(argv)
@@ -79,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             force=arguments.force,
         )
         store = FolderStore(arguments.output, arguments.name)
-        made = make(store, local_source(arguments.photos), options, progress=_Bars())
+        made = make(store, local_source(arguments.photos), options, progress=Bars())
         folder = _lay_out(store, made["version"])
     except (DatasetError, ManifestError, ConcurrentUpload, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

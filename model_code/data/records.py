@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from model_code.data.shards import Split, key_of
@@ -63,3 +64,8 @@ class Fractions:
         test = max(1, round(photos * self.test))
         valid = max(1 if photos >= 3 else 0, round(photos * self.valid)) if photos - test > 1 else 0
         return {Split.TEST: test, Split.VALID: valid}
+
+
+def hidden(sha256: str) -> str:
+    """Return the entry of a forgotten photo in the list of them: the SHA-256 of its SHA-256 in hex, which hides it."""
+    return hashlib.sha256(sha256.encode()).hexdigest()

@@ -120,7 +120,11 @@ def scan(
 
 
 def look(
-    source: Source, known: Findings, workers: int | None = None, progress: Progress | None = None
+    source: Source,
+    known: Findings,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    looked: Callable[[Findings, int], object] | None = None,
 ) -> Scan:
     """Decode and hash every file of a source that changed since the last look.
 
@@ -131,6 +135,7 @@ def look(
         known: Findings of the last look; new ones are added.
         workers: Threads that decode. Default: the cores of this machine.
         progress: Called with (done, total) now and then.
+        looked: Called with the findings and the row of each file that was read.
 
     Raises:
         DatasetError: No data set can be made of what is readable.
@@ -143,12 +148,20 @@ def look(
             layout.add(candidate.path)
         labels.add(candidate.label)
         row = find(candidate.path) if candidate.stamp else None
-        if row is None or not _unchanged(candidate, known, row):
+        if row is None or not unchanged(candidate, known, row):
             row = known.expect(candidate.path, candidate.stamp, candidate.label, candidate.bytes)
         rows.append(row)
     read = len(known) - first
     say = progress or (lambda done, total: None)
-    _read(source, known, first, workers or cores(), lambda done: say(len(rows) - read + done, len(rows)))
+    settled = looked or (lambda found, row: None)
+    _read(
+        source,
+        known,
+        first,
+        workers or cores(),
+        lambda done: say(len(rows) - read + done, len(rows)),
+        settled,
+    )
     everything = np.frombuffer(rows, np.int32) if rows else np.empty(0, np.int32)
     readable = Photos(known, everything[known.are_photos(everything)])
     rejected = [
@@ -164,7 +177,14 @@ def look(
     return Scan(unique, rejected + copies, known, rows, read)
 
 
-def _read(source: Source, found: Findings, first: int, decoders: int, say: Callable[[int], object]) -> None:
+def _read(
+    source: Source,
+    found: Findings,
+    first: int,
+    decoders: int,
+    say: Callable[[int], object],
+    settled: Callable[[Findings, int], object],
+) -> None:
     """Read the files of all rows from `first` on."""
     decoding = threading.Semaphore(decoders)
 
@@ -186,11 +206,12 @@ def _read(source: Source, found: Findings, first: int, decoders: int, say: Calla
     say(0)
     for done, result in enumerate(results, start=1):
         found.settle(first + done - 1, result)
+        settled(found, first + done - 1)
         if done % 50 == 0 or first + done == len(found):
             say(done)
 
 
-def _unchanged(candidate: Candidate, known: Findings, row: int) -> bool:
+def unchanged(candidate: Candidate, known: Findings, row: int) -> bool:
     """Tell whether a file is as it was at an earlier look, and under the same class."""
     return known.stamp(row) == candidate.stamp and (
         known.labels[row] == candidate.label or not known.is_photo(row)

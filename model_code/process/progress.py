@@ -60,3 +60,16 @@ class Progress:
             file=self._stream,
             flush=True,
         )
+
+
+class Bars:
+    """A bar per unit, from reports of (done, total, unit)."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+
+    def __call__(self, done: int, total: int, unit: str) -> None:
+        """Show how much of a unit is done."""
+        if self._bar is None or self._bar.unit != unit:
+            self._bar = Progress(total, unit)
+        self._bar.advance(done - self._bar.done)

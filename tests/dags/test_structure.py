@@ -183,7 +183,7 @@ def test_both_looks_at_the_photos_of_a_retraining_are_the_same(bag: DagBag) -> N
     decide = dag(bag, "scheduled_retraining").task_dict["decide"]
     upload = dag(bag, "scheduled_retraining").task_dict["upload"]
     names = ["data", "dataset_name", "seed", "group_lookalikes"]
-    assert [argument._name for argument in upload.op_args] == names
+    assert [getattr(upload, name)._name for name in names] == names
     assert [argument._name for argument in decide.op_args[1:4]] == [
         "data",
         "seed",

@@ -49,7 +49,7 @@ def test_bucket_is_private_encrypted_and_versioned(deployed: Outputs) -> None:
 def test_nothing_that_a_rollback_needs_ever_expires() -> None:
     rules = STORAGE.properties("AWS::S3::Bucket")["Bucket"]["LifecycleConfiguration"]["Rules"]
     expiring = {rule.get("Prefix") for rule in rules if "ExpirationInDays" in rule}
-    assert expiring == {"embeddings/", "captures/7d/", "captures/30d/", "captures/90d/"}
+    assert expiring == {"embeddings/", "jobs/prepare/", "captures/7d/", "captures/30d/", "captures/90d/"}
 
 
 def test_new_photos_and_nothing_else_are_announced() -> None:

@@ -18,6 +18,7 @@ from model_code.data.records import Fractions, Photo, Rejected
 from model_code.data.shards import Sample, Split, write_shard
 from model_code.data.source import DatasetError, Source
 from model_code.data.versions.columns import SPLITS, Findings, Photos, Splits
+from model_code.data.versions.journal import Journal
 from model_code.data.versions.plan import ShardPlan, Version, make_version, plan_shards, rows_of
 from model_code.data.versions.reviewed import for_training
 from model_code.data.versions.store import Store, check_name
@@ -106,6 +107,7 @@ def make(
     options: Options,
     correct: Correct = _uncorrected,
     progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> Made:
     """Make the version of a data set that holds the photos of a source, and store what is missing of it.
 
@@ -118,6 +120,7 @@ def make(
         options: Settings.
         correct: Applies the log of corrections.
         progress: Called with (done, total, unit) now and then.
+        journal: What earlier tries have done, and where this one notes what it does.
 
     Raises:
         DatasetError: No data set can be made of the source; the message names the fix.
@@ -128,11 +131,19 @@ def make(
     parent, tag = store.newest()
     known = Findings() if options.force else store.looks(parent)
     before = len(known)
-    looked = scan.look(source, known, options.workers, lambda done, total: say(done, total, "photos"))
+    if journal:
+        journal.recall(known)
+    recalled = len(known) - before
+    looked = scan.look(
+        source, known, options.workers, lambda done, total: say(done, total, "photos"),
+        journal.looked if journal else None,
+    )  # fmt: skip
+    if journal:
+        journal.flush(known)
     corrected = correct(looked.photos)
     with tempfile.TemporaryDirectory(prefix="ml-pipeline-shards-") as folder:
         decoders = threading.BoundedSemaphore(options.workers or cores())
-        making = _Making(store, source, Path(folder), parent, options, say, decoders)
+        making = _Making(store, source, Path(folder), parent, options, say, decoders, journal)
         kept, split_of, left_out = making.split(corrected.photos)
         plans = plan_shards(kept, split_of, options.seed, parent)
         del split_of
@@ -144,7 +155,7 @@ def make(
     )
     changed = parent is None or version.manifest.version != parent.manifest.version
     sent += store.publish(version, tag) if changed else 0
-    if changed or looked.read or before != len(looked.rows):
+    if changed or looked.read or recalled or before != len(looked.rows):
         store.keep_looks(version, looked.found, looked.rows)
     listed = parent.manifest if parent and not changed else version.manifest
     return _summary(store, listed, rejected, (new, sent, looked.read), changed)
@@ -162,6 +173,7 @@ class _Making:
     say: Progress
     # Bounds the photos that are decoded at once, each up to 270 MB.
     decoders: threading.BoundedSemaphore
+    journal: Journal | None
 
     @property
     def known(self) -> Splits:
@@ -208,6 +220,10 @@ class _Making:
         return shards, stored, new
 
     def _write(self, plan: ShardPlan) -> tuple[ShardRow, int]:
+        if self.journal and (there := self.journal.shard(plan)):
+            sha256, size = there
+            key = self.store.key(f"shards/{sha256}.tar")
+            return ShardRow(sha256, key, plan.split, len(plan.photos), size), 0
         path = self.folder / "shard.tar"
         workers = min(self.source.requests, _READERS)
         info = write_shard(path, plan.split, ordered_map(self._sample, plan.photos, workers, 2 * workers))
@@ -217,6 +233,8 @@ class _Making:
         if not self.store.exists(key):
             self.store.put_file(key, path)
             sent = info.bytes
+        if self.journal:
+            self.journal.wrote(plan, info.sha256)
         path.unlink(missing_ok=True)
         return row, sent
 

@@ -22,7 +22,15 @@ from model_code.data.versions.columns import Findings
 from model_code.data.versions.plan import Version
 from model_code.data.versions.rows import Rows
 
-_POINTER = "latest.json"
+POINTER = "latest.json"
+
+
+def channels_of(manifest: Manifest, bucket: str) -> dict[str, bytes]:
+    """Return SageMaker's ManifestFile of each split, by file name."""
+    return {
+        f"{split.value}.manifest": json.dumps(manifest.manifest_file(split, bucket)).encode()
+        for split in Split
+    }
 
 
 class ConcurrentUpload(RuntimeError):
@@ -76,7 +84,7 @@ class Store(ABC):
         Raises:
             ManifestError: It is damaged or from a newer release.
         """
-        found = self.read(_POINTER)
+        found = self.read(POINTER)
         if found is None:
             return None, None
         folder = f"versions/{json.loads(found[0])['version']}"
@@ -131,7 +139,7 @@ class Store(ABC):
         for name, body in files.items():
             self.put(f"{folder}/{name}", body)
         pointer = json.dumps({"version": version.manifest.version}).encode()
-        if not self.swap(_POINTER, pointer, tag):
+        if not self.swap(POINTER, pointer, tag):
             raise ConcurrentUpload(
                 f"another upload of data set {self.name!r} finished meanwhile; run this one again: it uploads only "
                 "what is missing"

@@ -15,7 +15,8 @@ from ml_pipeline.requests import preferences
 from ml_pipeline.requests.types import Bill, BillLine, Document, Params, Planned
 from ml_pipeline.settings import Settings
 
-# Lines of the bill for training, and the tasks whose metrics hold its rate.
+# Tasks whose line has another name; lines for training, and the tasks whose metrics hold its rate.
+_NAMES = {"upload": "prepare"}
 _TRAINING = {"train": "train", "ec2": "ec2.train"}
 
 
@@ -27,6 +28,7 @@ def make(client: Client, prices: Prices, results: Results) -> Bill:
     """Make the bill of a run from the results of its tasks."""
     lines: list[BillLine] = []
     for step, kind, key in (
+        ("upload", JobKind.PROCESSING, "job_name"),
         ("embed", JobKind.PROCESSING, "job_name"),
         ("embed_teacher", JobKind.PROCESSING, "job_name"),
         ("check_data", JobKind.PROCESSING, "job_name"),
@@ -36,7 +38,7 @@ def make(client: Client, prices: Prices, results: Results) -> Bill:
         name = (results.get(step) or {}).get(key)
         description = jobs.describe(client, kind, name) if name else None
         if description:
-            lines.append(job_line(step, kind, description, prices))
+            lines.append(job_line(_NAMES.get(step, step), kind, description, prices))
     for machine in (results.get("ec2.terminate") or {}).get("machines", []):
         kind, seconds = machine["instance_type"], machine["seconds"]
         lines.append(_line("ec2", machine["instance_id"], kind, 1, seconds, prices))
@@ -85,7 +87,7 @@ def measured(
         step, name = line["step"], line["job_name"]
         if step in _TRAINING:
             speed = (results.get(_TRAINING[step]) or {}).get("metrics", {}).get("photos_per_second")
-        elif step in ("embed", "evaluate"):
+        elif step in ("prepare", "embed", "evaluate"):
             speed = rates.in_log(
                 log_tail.last_lines(logs, str(JobKind.PROCESSING.calls.log_group), f"{name}/")
             )

@@ -34,6 +34,7 @@ _OUT_OF_USE = (
 
 # Instance types that AWS lists for the params of a run: (param, the shape of botocore's SageMaker model).
 _MACHINES = (
+    ("prepare_instance_type", "ProcessingInstanceType"),
     ("embed_instance_type", "ProcessingInstanceType"),
     ("tune_instance_type", "TrainingInstanceType"),
     ("evaluate_instance_type", "ProcessingInstanceType"),
@@ -83,7 +84,7 @@ def check_machines(params: Params, sagemaker: Client, ec2: Client = None) -> Non
 
 
 def _check_machine(name: str, machine: str, client: Client, shape: str) -> None:
-    if machine == machines.AUTO:
+    if machine in (machines.AUTO, machines.WORKER):
         return
     types = preferences.split(machine)
     if len(set(types)) < len(types) or len(types) > preferences.LIMIT:

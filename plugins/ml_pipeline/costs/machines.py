@@ -9,10 +9,18 @@ from ml_pipeline.requests.types import Params
 from model_code.hyperparameters import Strategy
 
 AUTO = "auto"
+# The Airflow worker makes the data set version itself.
+WORKER = "worker"
 CPU, GPU = "ml.m5.xlarge", "ml.g4dn.xlarge"
+# c5 has the cheapest cores of the machines that infra/ allows, and decoding uses them all. More cores do not make
+# SageMaker bring the photos faster: with 16, a million cost half as much again and take three quarters of the time.
+MANY_CORES = "ml.c5.2xlarge"
+MANY_PHOTOS = 50_000
+"""Unread photos from which a job makes the version: a worker with 4 cores is busy with them for several minutes."""
 _FITTING = ("tune_instance_type", "train_instance_type")
 _EMBEDDING = "embed_instance_type"
-NAMES = (_EMBEDDING, *_FITTING)
+PREPARING = "prepare_instance_type"
+NAMES = (PREPARING, _EMBEDDING, *_FITTING)
 """The params that accept "auto"."""
 
 
@@ -20,6 +28,18 @@ def of_strategy(params: Params) -> dict[str, str]:
     """Return the instance types that fit models: a CPU for a head, which trains in seconds, a GPU for fine-tuning."""
     fits = CPU if params["strategy"] == Strategy.HEAD else GPU
     return {name: fits if params[name] == AUTO else params[name] for name in _FITTING}
+
+
+def of_preparing(choice: str | None, unread: int) -> str:
+    """Return where to make the data set version of an s3:// prefix: an instance type, or WORKER.
+
+    Args:
+        choice: The param; None or empty: AUTO.
+        unread: Photos that no upload has read yet.
+    """
+    if (choice or AUTO) == AUTO:
+        return MANY_CORES if unread >= MANY_PHOTOS else WORKER
+    return str(choice) if unread else WORKER
 
 
 def of_embedding(

@@ -11,7 +11,9 @@ from ml_pipeline.costs import checks as combinations
 from ml_pipeline.costs import machines, rates
 from ml_pipeline.costs.prices import PriceError, Prices, no_price
 from ml_pipeline.costs.rates import Rate
+from ml_pipeline.dataset import sources
 from ml_pipeline.dataset.photos import count_photos
+from ml_pipeline.dataset.prepare import Preparation
 from ml_pipeline.dataset.weights import teacher_of
 from ml_pipeline.requests import instance, processing
 from ml_pipeline.requests.job import LONGEST_HOURS
@@ -25,6 +27,11 @@ from model_code import hyperparameters
 TRAIN_SHARE, VALID_SHARE, TEST_SHARE = 0.7, 0.15, 0.15
 # Exporting, quantizing and packing a model takes about this long on any instance.
 EXPORT_SECONDS = 60.0
+# Of 100 kB each.
+_PHOTOS_A_SHARD = 600
+_LISTED_AT_ONCE = 1000
+# Jobs that keep what they have done when they are stopped.
+_GO_ON = ("prepare", "embed", "embed_teacher")
 # A captured photo of 100 kB, which data capture writes as base64.
 _CAPTURED_GB = 100e3 * 4 / 3 / 1e9
 _DAYS_A_MONTH = 30
@@ -90,23 +97,29 @@ def make(
         raise ValueError(
             f"no photos at {params['data']!r}; give a folder with one folder of photos per class"
         )
+    unread = unread_photos(params, photos, settings, s3)
+    params[machines.PREPARING] = machines.WORKER
+    if sources.is_prefix(params["data"]):
+        params[machines.PREPARING] = machines.of_preparing(given[machines.PREPARING], unread)
     prices = Prices.load(settings)
     # Rates measured on this machine do not apply to the instances of the estimate.
     measured = [] if settings.local else rates.load(s3, settings)
     speed = _speed(params["architecture"], prices, measured)
     embedded = photos * (TRAIN_SHARE * int(params["views"]) + VALID_SHARE + TEST_SHARE)
     params.update(machines.of_embedding(params, embedded, prices, speed))
-    steps = estimate(params, photos, prices, measured)
+    steps = estimate(params, photos, prices, measured, unread)
     check_time(steps, float(params["max_job_hours"]))
     total = round(sum(step.usd or 0.0 for step in steps), 4)
     check_budget(total, params.get("budget_usd"), steps)
     serving = prices.usd(params["endpoint_instance_type"], 3600, int(params["endpoint_instance_count"]))
     hourly = None if serving is None else round(serving, 4)
+    requests = requests_usd(params, photos, unread, prices)
     return {
         "dataset_name": params["dataset_name"],
         "endpoint_name": params["endpoint_name"],
         "replaces": replaces,
         "estimate_usd": total,
+        "requests_usd": requests,
         "steps": [cast(PlannedStep, asdict(step)) for step in steps],
         "machines": {name: params[name] for name in machines.NAMES},
         "photos": photos,
@@ -155,7 +168,33 @@ def note(prices: Prices, steps: Sequence[Step], hourly: float | None, capture: s
     )
 
 
-def estimate(params: Params, photos: int, prices: Prices, measured: Sequence[Rate] = ()) -> list[Step]:
+def unread_photos(params: Params, photos: int, settings: Settings, s3: Client) -> int:
+    """Return the photos that `upload` will read: of few, all of them for want of a better answer."""
+    if photos < machines.MANY_PHOTOS or not sources.is_prefix(params["data"]):
+        return photos
+    from model_code.data.versions.make import Options
+
+    options = Options(force=bool(params["force"]))
+    return Preparation(s3, settings, params["dataset_name"], params["data"], options).unread()
+
+
+def requests_usd(params: Params, photos: int, unread: int, prices: Prices) -> float:
+    """Return the price of the requests with which S3 gives photos to `upload`, and takes shards and thumbnails.
+
+    A job has SageMaker bring every photo below the prefix, also those that were read before.
+    """
+    if not params["data"].startswith("s3://"):
+        reads = listings = 0
+    else:
+        reads = unread if params[machines.PREPARING] == machines.WORKER else photos
+        listings = -(-photos // _LISTED_AT_ONCE)
+    writes = unread + -(-unread // _PHOTOS_A_SHARD)
+    return round(reads * prices.s3_get + (listings + writes) * prices.s3_put, 4)
+
+
+def estimate(
+    params: Params, photos: int, prices: Prices, measured: Sequence[Rate] = (), unread: int = 0
+) -> list[Step]:
     """Estimate the paid steps of a run over `photos` photos: seconds = start-up + work / (rate x instances).
 
     Instances that are kept warm are counted as if no later job used them.
@@ -165,6 +204,7 @@ def estimate(params: Params, photos: int, prices: Prices, measured: Sequence[Rat
         photos: Number of photos in the data set.
         prices: Prices in USD, and the assumed rates.
         measured: Rates that jobs recorded; without one, the assumption of prices.toml counts.
+        unread: Photos of the data set that no upload has read.
     """
     seconds = _speed(params["architecture"], prices, measured)
     recipe = Recipe.of(params)
@@ -177,10 +217,14 @@ def estimate(params: Params, photos: int, prices: Prices, measured: Sequence[Rat
     spot, idle = bool(params["spot"]), float(params["keep_alive"])
     tuning, training = params["tune_instance_type"], params["train_instance_type"]
     embedding, judging = params["embed_instance_type"], params["evaluate_instance_type"]
-    machines = int(params["train_instance_count"])
+    count = int(params["train_instance_count"])
     steps = []
+    preparing = params.get(machines.PREPARING, machines.WORKER)
+    if preparing != machines.WORKER:
+        work = photos / float(prices.assumed["brought_per_second"]) + seconds("prepare", preparing, unread)
+        steps.append(_step(prices, "prepare", preparing, work))
     if recipe.strategy == "head":
-        work = seconds("embed", embedding, train * views + valid)
+        work = seconds("embed", embedding, train * views + valid + test)
         steps.append(_step(prices, "embed", embedding, work, int(params["embed_instance_count"])))
     teacher = teacher_of(params["teacher"])[0]
     if teacher:
@@ -202,7 +246,7 @@ def estimate(params: Params, photos: int, prices: Prices, measured: Sequence[Rat
     if params["train_on"] == "ec2":
         steps.append(_step(prices, "ec2", training.removeprefix("ml."), work))
     else:
-        steps.append(_step(prices, "train", training, work, machines, spot=spot, idle=idle))
+        steps.append(_step(prices, "train", training, work, count, spot=spot, idle=idle))
     steps.append(_step(prices, "evaluate", judging, seconds("evaluate", judging, test)))
     return steps
 
@@ -210,7 +254,7 @@ def estimate(params: Params, photos: int, prices: Prices, measured: Sequence[Rat
 def check_time(steps: Sequence[Step], max_job_hours: float) -> None:
     """Refuse a run whose jobs would be stopped before they are done.
 
-    Embed is exempt: it keeps every shard that it finished, and has a limit of its own.
+    Prepare and embed are exempt: they keep every shard that they finished, and have limits of their own.
 
     Raises:
         TooLong: A job's work takes longer than `max_job_hours`, or than AWS lets it.
@@ -218,7 +262,7 @@ def check_time(steps: Sequence[Step], max_job_hours: float) -> None:
     for step in steps:
         most = _LONGEST_HOURS.get(step.step, LONGEST_HOURS)
         limit, hours = min(max_job_hours, most), step.job_seconds / 3600
-        if not step.step.startswith("embed") and hours > limit:
+        if step.step not in _GO_ON and hours > limit:
             raise TooLong(
                 f"{step.step} on {step.instance_count} x {step.instance_type} needs about {hours:.1f} h in one job, "
                 f"which is stopped after {limit:g} h: raise max_job_hours (it is {max_job_hours:g}, AWS takes up to "

@@ -27,6 +27,7 @@ class Prices:
         as_of: Date of the list.
         sagemaker, ec2: USD per hour by instance type; the first with "ml." in front.
         s3_gb_month: USD per GB and month in S3.
+        s3_get, s3_put: USD per request of S3; PUT and LIST cost the same.
         assumed: Start-up seconds, spot discount, rates: see prices.toml.
     """
 
@@ -35,6 +36,8 @@ class Prices:
     sagemaker: Mapping[str, float]
     ec2: Mapping[str, float]
     s3_gb_month: float
+    s3_get: float
+    s3_put: float
     assumed: Mapping[str, Any]
 
     @classmethod
@@ -49,6 +52,8 @@ class Prices:
             sagemaker=document["sagemaker"],
             ec2=document["ec2"],
             s3_gb_month=float(document["s3"]["gb_month"]),
+            s3_get=float(document["s3"]["get_1000"]) / 1000,
+            s3_put=float(document["s3"]["put_1000"]) / 1000,
             assumed=document["assumed"],
         )
 
@@ -72,7 +77,9 @@ class Prices:
         return self.hourly(instance_type) * instance_count * seconds / 3600 * factor
 
     def assumed_rate(self, work: str, instance_type: str) -> float:
-        """Return the assumed photos per second of `work` (embed, head, finetune, evaluate) on one instance."""
+        """Return the assumed photos per second of `work` (prepare, embed, head, ...) on one instance."""
+        if work == "prepare":
+            return float(self.assumed["prepared_per_vcpu"]) * vcpus(instance_type)
         return float(self.assumed["rates"]["gpu" if has_gpu(instance_type) else "cpu"][work])
 
     def _known(self, instance_type: str) -> bool:
@@ -80,6 +87,12 @@ class Prices:
 
     def _list(self, instance_type: str) -> Mapping[str, float]:
         return self.sagemaker if instance_type.startswith("ml.") else self.ec2
+
+
+def vcpus(machine: str) -> int:
+    """Return the vCPUs of an instance type by the name of its size, as AWS names those of m5, c5, g4dn and others."""
+    size = machine.rpartition(".")[2]
+    return {"medium": 1, "large": 2}.get(size) or 4 * int(size.removesuffix("xlarge") or 1)
 
 
 def no_price(instance_type: str) -> str:

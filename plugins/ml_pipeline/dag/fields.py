@@ -47,11 +47,20 @@ def choice(default: StrEnum, title: str, use: str) -> Param:
 _MACHINE = r"ml\.[a-z0-9-]+\.[a-z0-9]+"
 
 
-def machine(default: str, title: str, use: str = "", *, several: bool = False) -> Param:
-    """Make a field for a type of SageMaker instance, or `several` in order of preference; AUTO if it is the default."""
+def machine(default: str, title: str, use: str = "", *, several: bool = False, other: str = "") -> Param:
+    """Make a field for a type of SageMaker instance.
+
+    Args:
+        default: Its value; with AUTO, AUTO may be chosen.
+        title: Its name in the form.
+        use: See `field`.
+        several: Take several types in order of preference, too.
+        other: A word that may be chosen instead.
+    """
     more = rf"(, ?{_MACHINE}){{0,{preferences.LIMIT - 1}}}" if several else ""
     auto = f"{AUTO}|" if default == AUTO else ""
-    return text(default, title, use, pattern=rf"^({auto}{_MACHINE}{more})$")
+    word = f"{other}|" if other else ""
+    return text(default, title, use, pattern=rf"^({auto}{word}{_MACHINE}{more})$")
 
 
 def _bounds(low: float, high: float | None) -> dict[str, float]:

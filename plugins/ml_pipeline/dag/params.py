@@ -122,6 +122,7 @@ def scheduled_retraining() -> dict[str, Param]:
         {
             **{name: param for name, param in sections.photos().items() if name != "weights"},
             "seed": sections.model()["seed"],
+            "prepare_instance_type": sections.instances()["prepare_instance_type"],
             "force": sections.run()["force"],
             "conf": field(
                 {},

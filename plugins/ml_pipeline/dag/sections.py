@@ -176,6 +176,14 @@ def instances() -> Form:
     """Return the params of the instances."""
     return _section(
         "Instances",
+        prepare_instance_type=machine(
+            machines.AUTO,
+            "Preparing instance type",
+            f"Where photos become a data set version. `auto`: the Airflow worker, or {machines.MANY_CORES} for "
+            f"{machines.MANY_PHOTOS:,} new photos or more below an `s3://` prefix; `worker`: always the worker, as for "
+            "local photos and tables.",
+            other=machines.WORKER,
+        ),
         embed_instance_type=machine(
             machines.AUTO,
             "Embedding instance type",

@@ -32,6 +32,7 @@ from ml_pipeline.requests.types import (
 from ml_pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol as TaskInstance
 
 log = logging.getLogger(__name__)
@@ -68,50 +69,18 @@ def plan(params: Params | None = None) -> Planned:
         )
     for line in [*planned["out_of_use"], *takeover.warnings(target, planned["endpoints"])]:
         log.warning("%s", line)
-    log.info("about $%.2f; %s", planned["estimate_usd"], planned["note"])
+    log.info(
+        "about $%.2f, and $%.2f for the requests of upload to S3; %s",
+        *(planned["estimate_usd"], planned["requests_usd"], planned["note"]),
+    )
     return planned
 
 
-@task(outlets=[assets.DATASETS])
-def upload(
-    data: str,
-    dataset_name: str,
-    seed: int,
-    group_lookalikes: bool = True,
-    force: bool = False,
-    params: Params | None = None,
-) -> Uploaded:
-    """Make and upload the data set version of the photos in `data`."""
-    from airflow.sdk import get_current_context
-
-    from ml_pipeline.aws import s3 as objects
+def check_form(context: Context) -> None:
+    """Refuse params that the DAG does not have: `pre_execute` of an operator that comes first."""
     from ml_pipeline.dag import params as form
-    from ml_pipeline.dataset import upload as uploads
-    from ml_pipeline.dataset.photos import dataset_name_of
 
-    form.check_names(get_current_context()["ti"].dag_id, params or {})
-    settings = Settings.load()
-    s3 = client("s3")
-    objects.ensure_bucket(settings, s3)  # scheduled_retraining uploads without a plan before it
-    data = data or ""  # the form sends null for an empty field
-    name = dataset_name or dataset_name_of(data)
-    result = uploads.upload(
-        s3,
-        settings.bucket,
-        name,
-        data,
-        seed=seed,
-        group_lookalikes=group_lookalikes,
-        force=force,
-        progress=_progress,
-    )
-    for change in result["changes"]:
-        log.warning("%s", change)
-    for example in result["rejected_examples"]:
-        log.warning("left out %(path)s: %(reason)s", example)
-    # The XCom stays small: the manifest lists the classes.
-    uploaded: Uploaded = {**result, "classes": len(result["classes"])}  # type: ignore[typeddict-item]
-    return uploaded
+    form.check_names(context["ti"].dag_id, context["params"])
 
 
 @task
@@ -188,6 +157,7 @@ def bill(params: Params | None = None, ti: TaskInstance | None = None) -> Billed
     settings = Settings.load()
     prices, s3 = Prices.load(settings), client("s3")
     steps = (
+        "upload",
         "embed",
         "embed_teacher",
         "check_data",
@@ -206,7 +176,7 @@ def bill(params: Params | None = None, ti: TaskInstance | None = None) -> Billed
         log.info("%s", line)
     log.info("about $%.4f; %s", made["usd"], made["note"])
     if settings.mlflow:
-        told = ("upload", "register", "smoke_test")
+        told = ("register", "smoke_test")
         known = {**results, **{step: ti.xcom_pull(task_ids=step) for step in told}}
         tracking.send(settings.mlflow, s3, f"{ti.dag_id}/{ti.run_id}", known)
     return {**made, "instances": table, "formula": rates.FORMULA}

@@ -18,8 +18,7 @@ from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
 
 if TYPE_CHECKING:
-    from model_code.data.records import Photo
-    from model_code.data.versions.make import Corrected
+    from model_code.data.versions.corrections import Decision
 
 SCHEMA_VERSION = 1
 _LOST_RACE = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
@@ -79,26 +78,16 @@ class Log:
         """Return the correction that counts, by SHA-256."""
         return {entry.sha256: entry for entry in self.entries}
 
-    def apply(self, photos: Sequence[Photo]) -> Corrected:
-        """Relabel and leave out photos. Entries that say what the source says do not count."""
-        from model_code.data.records import Rejected
-        from model_code.data.versions.columns import Photos
-        from model_code.data.versions.make import Corrected
+    def decisions(self) -> dict[str, Decision]:
+        """Return what the corrections that count say, by SHA-256."""
+        from model_code.data.versions.corrections import Decision
 
-        newest = self.newest()
-        table = Photos.of(photos)
-        labels: dict[int, str] = {}
-        rejected: dict[int, Rejected] = {}
-        for at in table.places(newest):
-            photo = table[at]
-            entry = newest[photo.sha256]
-            if entry.action is Action.REJECT:
-                reason = f"rejected by {entry.who}" + (f": {entry.why}" if entry.why else "")
-                rejected[at] = Rejected(photo.path, reason)
-            elif entry.label not in (None, photo.label):
-                labels[at] = str(entry.label)
-        corrected = table.relabeled(labels).without(rejected)
-        return Corrected(corrected, list(rejected.values()), len(labels) + len(rejected))
+        def decision(entry: Correction) -> Decision:
+            if entry.action is not Action.REJECT:
+                return Decision(entry.label)
+            return Decision(None, f"rejected by {entry.who}" + (f": {entry.why}" if entry.why else ""))
+
+        return {sha256: decision(entry) for sha256, entry in self.newest().items()}
 
 
 def to_line(entry: Correction) -> str:

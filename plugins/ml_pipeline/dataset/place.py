@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import BinaryIO
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
 from model_code.data.manifest import Manifest
-from model_code.data.shards import Split
-from model_code.data.versions.store import ConcurrentUpload, Store
+from model_code.data.versions.store import ConcurrentUpload, Store, channels_of
 
 __all__ = ["ConcurrentUpload", "Place"]
 
@@ -94,8 +92,5 @@ class Place(Store):
         self.s3.upload_file(str(path), self.bucket, self.key(key))
 
     def channels(self, manifest: Manifest) -> dict[str, bytes]:
-        """SageMaker's ManifestFile of each split."""
-        return {
-            f"{split.value}.manifest": json.dumps(manifest.manifest_file(split, self.bucket)).encode()
-            for split in Split
-        }
+        """See `channels_of`."""
+        return channels_of(manifest, self.bucket)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset import corrections
-from ml_pipeline.dataset.corrections import Action, Log
+from ml_pipeline.dataset.corrections import Action
 
 if TYPE_CHECKING:
-    from model_code.data.records import Photo, Rejected
     from model_code.data.source import Candidate, Source
-    from model_code.data.versions.columns import Photos
-    from model_code.data.versions.make import Correct, Corrected
 
 _FOLDER = "reviewed/"  # as `model_code.data.versions.reviewed` knows them
 
@@ -35,41 +30,19 @@ def reviewed(s3: Client, bucket: str, name: str) -> dict[str, str]:
 
 
 def denied(s3: Client, bucket: str, name: str) -> frozenset[str]:
-    """Return the list of forgotten photos, which must not come back: the SHA-256 of each photo's SHA-256 in hex."""
+    """Return the list of forgotten photos, which must not come back: see `model_code.data.versions.corrections`."""
     return frozenset(objects.keys(s3, f"s3://{bucket}/datasets/{name}/forgotten/"))
-
-
-def hidden(sha256: str) -> str:
-    """Return the entry of a photo in that list; no photo can be told from it."""
-    return hashlib.sha256(sha256.encode()).hexdigest()
-
-
-def without_denied(photos: Sequence[Photo], gone: frozenset[str]) -> tuple[Photos, list[Rejected]]:
-    """Return photos without those that were forgotten, and these as left out."""
-    from model_code.data.records import Rejected
-    from model_code.data.versions.columns import Photos, hex_of
-
-    table = Photos.of(photos)
-    out = [at for at, digest in enumerate(table.digests) if hidden(hex_of(digest)) in gone] if gone else []
-    reason = "forgotten on request; take it out of the source"
-    return table.without(out), [Rejected(table.path(at), reason) for at in out]
-
-
-def correct(log: Log, gone: frozenset[str]) -> Correct:
-    """Return the step that takes forgotten photos out and applies the log of corrections."""
-
-    def apply(photos: Photos) -> Corrected:
-        kept, forgotten = without_denied(photos, gone)
-        corrected = log.apply(kept)
-        return replace(corrected, rejected=forgotten + corrected.rejected)
-
-    return apply
 
 
 def with_reviewed(s3: Client, bucket: str, name: str, source: Source) -> Source:
     """Return a source with the reviewed photos added."""
     labels = reviewed(s3, bucket, name)
     return _WithReviewed(s3, _reviews(bucket, name), source, labels) if labels else source
+
+
+def photos_uri(bucket: str, name: str) -> str:
+    """Return the s3:// prefix of the reviewed photos, named by their SHA-256."""
+    return f"{_reviews(bucket, name)}photos/"
 
 
 class _WithReviewed:

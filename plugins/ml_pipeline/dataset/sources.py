@@ -246,11 +246,17 @@ class Spooled:
         self._places.close()
 
 
+def is_prefix(data: str) -> bool:
+    """Tell whether an address is an s3:// prefix with a folder of photos per class, and not a table."""
+    from model_code.data.tables import is_table
+
+    return data.startswith("s3://") and not is_table(data)
+
+
 def source_of(s3: Client, data: str) -> Source:
     """Return the source at an address: a folder or a table, on disk or in S3."""
     from model_code.data.scan import local_source
-    from model_code.data.tables import is_table
 
     if not data.startswith("s3://"):
         return local_source(data)
-    return S3Table(s3, data) if is_table(data) else S3Folder(s3, data)
+    return S3Folder(s3, data) if is_prefix(data) else S3Table(s3, data)

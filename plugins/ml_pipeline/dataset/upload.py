@@ -49,6 +49,7 @@ def upload(
     from ml_pipeline.dataset.place import Place
     from model_code.data.records import Fractions
     from model_code.data.source import DatasetError, Folder
+    from model_code.data.versions.corrections import correct
     from model_code.data.versions.make import Options, make
     from model_code.data.versions.store import check_name
 
@@ -60,10 +61,10 @@ def upload(
             "runs, in ML_PIPELINE_DEFAULTS"
         )
     options = Options(seed, fractions or Fractions(), group_lookalikes, force, workers)
-    correct = reviewed.correct(corrections.load(s3, bucket, name), reviewed.denied(s3, bucket, name))
+    apply = correct(corrections.load(s3, bucket, name).decisions(), reviewed.denied(s3, bucket, name))
     with tempfile.TemporaryDirectory(prefix="ml-pipeline-upload-") as folder:
         source = sources.source_of(s3, data)
         if not isinstance(source, Folder):
             source = sources.Spooled(source, Path(folder))
         source = reviewed.with_reviewed(s3, bucket, name, source)
-        return make(Place(s3, bucket, name), source, options, correct, progress)
+        return make(Place(s3, bucket, name), source, options, apply, progress)

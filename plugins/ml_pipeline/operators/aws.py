@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Required, TypedDict, Unpack
@@ -44,6 +44,7 @@ class TaskOptions(TypedDict, total=False):
     depends_on_past: bool
     inlets: Sequence[object]
     outlets: Sequence[object]
+    pre_execute: Callable[[Context], None]
     on_execute_callback: object
     on_failure_callback: object
     on_success_callback: object

@@ -49,7 +49,7 @@ class Uploaded(TypedDict):
     """Result of upload: `classes` is their number, `counts` are photos per split.
 
     `changes` are sentences about renamed and merged classes, `moved` photos that ever changed their split, `corrected`
-    labels from the log, `read` files that were read.
+    labels from the log, `read` files that were read, `job_name` the job that made it, None: the worker did.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Uploaded(TypedDict):
     uploaded_bytes: int
     total_bytes: int
     changed: bool
+    job_name: str | None
 
 
 class StoredWeights(TypedDict):
@@ -300,12 +301,16 @@ class BilledEndpoint(TypedDict):
 
 
 class Planned(TypedDict):
-    """Result of plan; `machines` are the instance types that embed, tune and train use, by the name of their param."""
+    """Result of plan; `machines` are the instance types that jobs use, by the name of their param.
+
+    `requests_usd` are S3's requests of upload, which `estimate_usd` leaves out: it estimates machines.
+    """
 
     dataset_name: str
     endpoint_name: str
     replaces: str | None
     estimate_usd: float
+    requests_usd: float
     steps: list[PlannedStep]
     machines: dict[str, str]
     photos: int

@@ -21,6 +21,7 @@ from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset import corrections, reviewed
 from ml_pipeline.dataset.corrections import Action, Correction
+from model_code.data.records import hidden
 
 SUSPECTS = 20
 """Suspected labels asked about per data check, at most."""
@@ -71,9 +72,7 @@ def enqueue(
     added = 0
     for entry in queue:
         sha256 = entry["sha256"]
-        if reviewed.hidden(sha256) in forgotten or objects.exists(
-            s3, _uri(bucket, name, f"queue/{sha256}.json")
-        ):
+        if hidden(sha256) in forgotten or objects.exists(s3, _uri(bucket, name, f"queue/{sha256}.json")):
             continue
         # The photo first: a question whose photo is missing could not be answered.
         for suffix in ("", ".jpg"):

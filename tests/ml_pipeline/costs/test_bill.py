@@ -81,3 +81,22 @@ def test_a_processing_job_is_billed_from_its_start_to_its_end() -> None:
 def test_the_metrics_of_a_command_are_the_last_of_its_log() -> None:
     log = ["valid_accuracy=0.5 epoch=1", "noise", "valid_accuracy=0.75 valid_loss=1e-3 epoch=2"]
     assert metrics_in(log) == {"valid_accuracy": 0.75, "valid_loss": 0.001, "epoch": 2.0}
+
+
+def test_the_job_that_made_the_version_is_a_line_of_the_bill() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    cluster = {"InstanceType": "ml.c5.2xlarge", "InstanceCount": 1}
+    described = {
+        "ProcessingJobName": "prepare-1",
+        "ProcessingResources": {"ClusterConfig": cluster},
+        "ProcessingStartTime": start,
+        "ProcessingEndTime": start + timedelta(hours=1),
+    }
+
+    class Client:
+        def describe_processing_job(self, **_: str) -> dict[str, Any]:
+            return described
+
+    bill = report.make(Client(), PRICES, {"upload": {"job_name": "prepare-1"}})
+    assert [(line["step"], line["usd"]) for line in bill["steps"]] == [("prepare", 0.408)]
+    assert report.make(Client(), PRICES, {"upload": {"job_name": None}})["steps"] == []

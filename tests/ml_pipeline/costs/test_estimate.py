@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from ml_pipeline.costs import plan, rates
+from ml_pipeline.costs import machines, plan, rates
 from ml_pipeline.costs.prices import Prices
 from ml_pipeline.costs.rates import Rate
 
+# Of a million photos: one to read and one to write for its thumbnail each, listings, shards.
+REQUESTS = 5.41
 PARAMS: dict[str, Any] = {
     "strategy": "head",
     "architecture": "mobilenet_v2",
@@ -97,3 +99,36 @@ def test_a_run_over_budget_is_refused_and_told_what_to_change() -> None:
     plan.check_budget(1.0, 1.0, steps)
     with pytest.raises(plan.OverBudget, match=r"most expensive step is tune.*packed"):
         plan.check_budget(1.0, 0.5, steps)
+
+
+def test_a_million_photos_are_prepared_and_embedded_for_half_a_dollar() -> None:
+    """By the prices and the assumptions of prices.toml, at one view; S3's requests are said apart."""
+    prices = Prices.load()
+    machine = machines.of_preparing("auto", 10**6)
+    params = {**PARAMS, "embed_instance_count": 1, "prepare_instance_type": machine}
+    steps = {step.step: step for step in plan.estimate(params, 10**6, prices, (), 10**6)}
+    assert steps["prepare"].instance_type == machine
+    # 180 s until it starts, 1000 photos/s to its disk, 100 photos/s of each of 8 vCPUs.
+    assert steps["prepare"].seconds == 180 + 1000 + 1250
+    assert (steps["prepare"].usd or 1) + (steps["embed"].usd or 1) <= 0.50
+    s3 = {"data": "s3://team/photos", "prepare_instance_type": machine}
+    assert plan.requests_usd(s3, 10**6, 10**6, prices) == pytest.approx(REQUESTS, abs=0.01)
+    assert plan.requests_usd({**s3, "data": "/photos"}, 10**6, 0, prices) == 0
+
+
+def test_a_version_is_made_where_it_costs_least_trouble() -> None:
+    assert machines.of_preparing("auto", 49_999) == machines.of_preparing(None, 0) == "worker"
+    assert machines.of_preparing("", 50_000) == "ml.c5.2xlarge"
+    assert machines.of_preparing("worker", 10**6) == "worker"
+    assert machines.of_preparing("ml.m5.4xlarge", 1) == "ml.m5.4xlarge"
+    assert machines.of_preparing("ml.m5.4xlarge", 0) == "worker"
+    small = plan.estimate({**PARAMS, "prepare_instance_type": "worker"}, 100, Prices.load(), (), 100)
+    assert "prepare" not in {step.step for step in small}
+
+
+@pytest.mark.parametrize(
+    ("machine", "vcpus"),
+    [("ml.m5.large", 2), ("ml.m5.xlarge", 4), ("ml.c5.9xlarge", 36), ("ml.t2.medium", 1)],
+)
+def test_the_size_of_a_machine_tells_its_vcpus(machine: str, vcpus: int) -> None:
+    assert Prices.load().assumed_rate("prepare", machine) == 100 * vcpus

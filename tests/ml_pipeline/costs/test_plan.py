@@ -14,10 +14,12 @@ from ml_pipeline.aws import s3 as objects
 from ml_pipeline.costs import machines, plan
 from ml_pipeline.costs.prices import PriceError, Prices
 from ml_pipeline.dag import params, tasks
+from ml_pipeline.dataset.upload import upload
 from ml_pipeline.deployment import takeover
 from ml_pipeline.operators.ec2 import Ec2TrainingOperator
 from ml_pipeline.requests.types import BilledEndpoint, Planned
 from ml_pipeline.settings import Settings
+from tests.ml_pipeline.dataset.stores import BUCKET, Store, bucket, shapes
 
 LOCAL = Settings.load({"LOCAL_AWS_URL": "http://127.0.0.1:1"})
 DEFAULTS: dict[str, Any] = {name: param.value for name, param in params.train_and_deploy().items()}
@@ -265,3 +267,28 @@ def test_plan_refuses_what_does_not_exist_before_anything_is_paid(
     monkeypatch.setattr(tasks, "client", service_client)
     with pytest.raises(ValueError, match=re.escape(message)):
         tasks.plan.function({**DEFAULTS, "data": photos, **changes})
+
+
+def test_many_new_photos_in_s3_are_prepared_by_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "MANY_PHOTOS", 10)
+    with bucket() as s3:
+        store = Store(s3)
+        settings = Settings(BUCKET, "arn:aws:iam::123456789012:role/jobs", "us-east-1")
+        names = {"dataset_name": "dogs", "endpoint_name": "dogs"}
+
+        def steps(files: dict[str, bytes], **changes: Any) -> tuple[Any, Planned]:
+            data = store.source("dogs", files)
+            made = plan.make({**DEFAULTS, **names, "data": data, **changes}, DEFAULTS, settings, s3)
+            return {step["step"]: step for step in made["steps"]}.get("prepare"), made
+
+        step, made = steps(shapes(8))
+        assert (step["instance_type"], step["instance_count"]) == (machines.MANY_CORES, 1)
+        assert made["machines"]["prepare_instance_type"] == machines.MANY_CORES
+        assert made["requests_usd"] > 0
+        assert steps(shapes(8), prepare_instance_type="worker")[0] is None
+        assert steps(shapes(4))[0] is None
+        upload(s3, BUCKET, "dogs", store.source("dogs", shapes(8)))
+        # Two more than an upload has read: the worker reads them.
+        step, made = steps(shapes(9))
+        assert (step, made["machines"]["prepare_instance_type"]) == (None, "worker")
+        assert steps(shapes(9), force=True)[0]["step"] == "prepare"

@@ -8,7 +8,7 @@ import pytest
 from airflow.sdk.exceptions import DagRunTriggerException, TaskDeferred
 
 from ml_pipeline.dag import tasks
-from ml_pipeline.operators.retrain import TrainingRunOperator
+from ml_pipeline.dag.retrain import TrainingRunOperator
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.registry import retraining
 from ml_pipeline.registry.packages import Package

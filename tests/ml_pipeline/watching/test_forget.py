@@ -21,6 +21,7 @@ from ml_pipeline.dataset.upload import upload
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.watching import reviews, truth
 from ml_pipeline.watching.forget.__main__ import main
+from ml_pipeline.watching.forget.traces import Traces, without
 from tests.infra.stacks import BUCKET, REGION
 from tests.local_aws.iam.enforced import Account, create_roles
 from tests.model_code.photo_files import folder_of_photos, photo
@@ -210,3 +211,14 @@ def test_the_pipeline_cannot_forget(account: Account) -> None:
 def test_what_is_no_photo_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nothing.jpg", "--yes"]) == 1
     assert capsys.readouterr().err.startswith("forget: ")
+
+
+def test_findings_of_looks_lose_the_lines_of_a_photo() -> None:
+    lines = [
+        f'{{"path": "{sha256[0]}.jpg", "sha256": "{sha256}"}}\n'.encode() for sha256 in ("1" * 64, "2" * 64)
+    ]
+    body = gzip.compress(b"".join(lines))
+    key = "jobs/prepare/0/looks-1.jsonl.gz"
+    assert gzip.decompress(without(key, body, Traces(frozenset(["1" * 64]))) or b"") == lines[1]
+    assert without(key, body, Traces(frozenset(["3" * 64]))) is body
+    assert without(key, b"not gzip", Traces(frozenset(["1" * 64]))) == b"not gzip"

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml_pipeline.dataset import corrections, reviewed
+from ml_pipeline.dataset import corrections
 from ml_pipeline.dataset.corrections import Action
 from ml_pipeline.dataset.upload import upload
 from ml_pipeline.watching import reviews, truth
 from ml_pipeline.watching.reviews import ReviewError
 from model_code.data.manifest import Manifest
+from model_code.data.records import hidden
 from model_code.data.shards import Split
 from model_code.data.versions.columns import Photos, Splits
 from model_code.data.versions.reviewed import for_training
@@ -131,7 +132,7 @@ def test_a_forgotten_photo_does_not_come_back_from_its_source(s3, tmp_path) -> N
     folder = folder_of_photos(tmp_path / "photos", {"a": 8, "b": 8})
     first = upload(s3, BUCKET, NAME, str(folder))
     sha256 = sorted(rows(s3, first))[0]
-    s3.put_object(Bucket=BUCKET, Key=f"datasets/{NAME}/forgotten/{reviewed.hidden(sha256)}", Body=b"")
+    s3.put_object(Bucket=BUCKET, Key=f"datasets/{NAME}/forgotten/{hidden(sha256)}", Body=b"")
     second = upload(s3, BUCKET, NAME, str(folder))
     assert sha256 not in rows(s3, second)
     manifest = Manifest.from_json(

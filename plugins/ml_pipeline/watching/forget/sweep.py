@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset.place import Place
-from ml_pipeline.dataset.reviewed import hidden
 from ml_pipeline.watching.forget.traces import Traces, names_of, reshard, without
 from model_code.data.manifest import Manifest, PhotoRow, ShardRow
+from model_code.data.records import hidden
 from model_code.data.shards import ShardInfo
 from model_code.data.versions.plan import Version, make_version
 from model_code.data.versions.rows import Rows
@@ -18,7 +18,7 @@ from model_code.data.versions.rows import Rows
 # Neither photos nor names of photos: pretrained weights, code, and the list that keeps photos out.
 _CLEAN = ("weights/", "code/")
 # Tensors, and shards without one of the photos: nothing to look for.
-_OPAQUE = (".safetensors", ".tar", ".onnx", ".jsonl.gz")
+_OPAQUE = (".safetensors", ".tar", ".onnx")
 
 
 @dataclass

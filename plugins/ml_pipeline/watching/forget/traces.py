@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import hashlib
 import io
 import json
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +59,13 @@ def without(key: str, body: bytes, traces: Traces) -> bytes | None:
         return None if traces.named_in(body.decode(errors="replace")) else body
     if name.endswith(".csv"):
         return _table(body, traces)
+    if name.endswith(".jsonl.gz"):
+        try:
+            unpacked = gzip.decompress(body)
+        except (OSError, EOFError, zlib.error):
+            return body  # not ours
+        rest = without(key.removesuffix(".gz"), unpacked, traces)
+        return body if rest == unpacked else gzip.compress(rest or b"", 1, mtime=0)
     if name.endswith(".jsonl"):
         keep = _asked if key.startswith("captures/") else _line
         lines = body.splitlines(keepends=True)
