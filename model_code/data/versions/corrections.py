@@ -11,7 +11,7 @@ from model_code.data.versions.make import Correct, Corrected
 
 
 class Decision(NamedTuple):
-    """What was decided about a photo: its class, or the reason why it is left out."""
+    """A decision about a photo: its class, or the reason why it is left out."""
 
     label: str | None
     reason: str | None = None

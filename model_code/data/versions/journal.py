@@ -1,4 +1,4 @@
-"""What a job has done so far, in small files that outlive it: the next job goes on where it was killed."""
+"""Notes of what a job has done, in small files that outlive it: the next job goes on where it was killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job is told that makes a version of photos in S3: settings, decisions, and the listing of the photos.
+"""The order to a job that makes a version of photos in S3: settings, decisions, and the listing of the photos.
 
 The job reads the photos from its disk. Their stamps come from the listing, so the next look at S3 knows them.
 """

@@ -35,7 +35,7 @@ class Incomplete(RuntimeError):
 
 @dataclass(frozen=True)
 class Begun:
-    """What a job was told, in short; kept at `jobs/<job>/begun.json`.
+    """An order to a job, in short; kept at `jobs/<job>/begun.json`.
 
     Attributes:
         name: The data set.

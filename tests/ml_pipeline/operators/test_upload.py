@@ -155,7 +155,7 @@ def test_what_a_job_refuses_fails_the_task_with_its_words(cloud: Cloud, photos: 
 
 
 def runs(process: psutil.Process, job: str) -> bool:
-    """Whether a process is the program of a job."""
+    """Tell whether a process is the program of a job."""
     with suppress(psutil.Error):
         program = "model_code.data.versions.prepare" in process.cmdline()
         return program and process.environ().get("PROCESSING_JOB_NAME") == job
