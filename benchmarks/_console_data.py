@@ -192,13 +192,17 @@ def _finding(size: Size, number: int) -> str:
 
 
 def _predictions(size: Size, half: int) -> bytes:
-    rest = ", ".join(["0.0"] * (size.classes - 1))
-    return "".join(
-        f'{{"key": "{_hash(number)[:20]}", "label": "class_{number % size.classes:05d}", '
-        f'"prediction": "class_{(number + (number % 5 == half)) % size.classes:05d}", '
-        f'"probabilities": [0.9, {rest}]}}\n'
-        for number in range(size.tested)
-    ).encode()
+    def line(number: int) -> str:
+        row = {
+            "key": _hash(number)[:20],
+            "label": f"class_{number % size.classes:05d}",
+            "prediction": f"class_{(number + (number % 5 == half)) % size.classes:05d}",
+            "probabilities": probabilities,
+        }
+        return json.dumps(row, separators=(",", ":")) + "\n"
+
+    probabilities = [0.9, *[0.0] * (size.classes - 1)]
+    return "".join(map(line, range(size.tested))).encode()
 
 
 def _correction(size: Size, number: int) -> Any:

@@ -29,6 +29,7 @@ from botocore.config import Config
 from PIL import Image
 
 from benchmarks._shared import need, shared
+from ml_pipeline.aws.clients import CONNECTIONS
 from ml_pipeline.dataset.sources import S3Folder
 from model_code.data import scan
 from model_code.data.source import Candidate
@@ -105,7 +106,7 @@ def measure(photos: Mapping[str, bytes], rounds: int) -> Rates:
     url = f"http://127.0.0.1:{here.recv()}"
     s3 = boto3.client(
         "s3", "us-east-1", endpoint_url=url, aws_access_key_id="x", aws_secret_access_key="x",
-        config=Config(s3={"addressing_style": "path"}),
+        config=Config(s3={"addressing_style": "path"}, max_pool_connections=CONNECTIONS),
     )  # fmt: skip
     candidates = [Candidate(key, key.split("/")[0], len(data)) for key, data in photos.items()]
 

@@ -10,6 +10,10 @@ from ml_pipeline.settings import Settings
 # A boto3 or aiobotocore client: botocore makes its methods from service models, at run time.
 Client: TypeAlias = Any
 
+# Requests that one client has in flight at most. With botocore's default of 10, any further request opens a connection
+# of its own and closes it afterwards, a TLS handshake per object.
+CONNECTIONS = 64
+
 
 class AccessFields(TypedDict, total=False):
     """The fields of `AwsAccess`, as a trigger is serialized with them."""
@@ -31,7 +35,10 @@ class AwsAccess:
 
     def client(self, service: str) -> Client:
         """Return a boto3 client of `service`."""
-        return self._hook(service).conn
+        from botocore.config import Config
+
+        hook = self._hook(service)
+        return hook.get_client_type(config=Config(max_pool_connections=CONNECTIONS).merge(hook.config))
 
     async def async_client(self, service: str) -> Client:
         """Return an aiobotocore client of `service`: an async context manager."""

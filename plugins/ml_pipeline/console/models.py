@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ _FLIPPED = 60
 _CLASSES, _MIXED, _MATRIX = 500, 60, 20
 _CHUNK = 2**20
 _LONG_LINE = 2**14
+_PROBABILITIES = re.compile(rb',\s*"probabilities"')
 # Files of the bundle that may be downloaded; labels and transform are parts of model.json.
 _MEMBERS = {
     "model.onnx": "model.onnx",
@@ -369,7 +371,7 @@ def answers(store: Store, uri: str) -> dict[str, Said]:
 
 def _said(line: bytes) -> tuple[str, Said]:
     # With 10,000 classes a line has 80 kB, nearly all of it probabilities, which come last.
-    start = line.find(b', "probabilities"') if len(line) > _LONG_LINE else -1
-    row = json.loads(line[:start] + b"}" if start > 0 else line)
+    last = _PROBABILITIES.search(line) if len(line) > _LONG_LINE else None
+    row = json.loads(line[: last.start()] + b"}" if last else line)
     probability = max(row["probabilities"], default=None) if row.get("probabilities") else None
     return row["key"], Said(sys.intern(row["label"]), sys.intern(row["prediction"]), probability)

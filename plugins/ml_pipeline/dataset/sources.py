@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import s3 as objects
-from ml_pipeline.aws.clients import Client
+from ml_pipeline.aws.clients import CONNECTIONS, Client
 
 if TYPE_CHECKING:
     from model_code.data.source import Candidate, Source
 
 # One request of 40 ms after the other reads 25 photos/s. S3 takes 5,500 GETs per second and prefix.
-REQUESTS = 64
+REQUESTS = CONNECTIONS
 _THROTTLES = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "503", "429"}
 _PATIENCE = 8
 _FIRST_PAUSE = 0.2
