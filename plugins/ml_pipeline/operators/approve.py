@@ -111,20 +111,21 @@ class ApproveModelOperator(ApprovalOperator):
 
     def execute_complete(self, context: Context, event: Event) -> Approved:
         """Write the decision into the registry, then proceed or skip."""
-        if "error" not in event:
-            approved = event["chosen_options"][0] == self.APPROVE
-            user = (event.get("responded_by_user") or {}).get("name") or "the default"
-            comment = str((event.get("params_input") or {}).get("comment") or "")
-            AwsAccess(Settings.load().aws_conn_id).client("sagemaker").update_model_package(
-                ModelPackageArn=self.package["model_package_arn"],
-                ModelApprovalStatus="Approved" if approved else "Rejected",
-                ApprovalDescription=description(approved, user, comment),
-            )
-            # A rejection skips by raising, so the result is left behind first.
-            result: Approved = {"approved": approved, "by": user}
-            context["ti"].xcom_push(key="return_value", value=result)
+        if "error" in event:
+            super().execute_complete(context, event)  # raises
+        approved = event["chosen_options"][0] == self.APPROVE
+        user = (event.get("responded_by_user") or {}).get("name") or "the default"
+        comment = str((event.get("params_input") or {}).get("comment") or "")
+        AwsAccess(Settings.load().aws_conn_id).client("sagemaker").update_model_package(
+            ModelPackageArn=self.package["model_package_arn"],
+            ModelApprovalStatus="Approved" if approved else "Rejected",
+            ApprovalDescription=description(approved, user, comment),
+        )
+        # A rejection skips by raising, so the result is left behind first.
+        result: Approved = {"approved": approved, "by": user}
+        context["ti"].xcom_push(key="return_value", value=result)
         super().execute_complete(context, event)
-        return {"approved": True, "by": user}
+        return result
 
 
 class ApproveRetrainingOperator(ApprovalOperator):

@@ -7,13 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, ErrorType, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 
-from ml_pipeline.aws.clients import AwsAccess
 from ml_pipeline.errors import FreeRetryPolicy, JobFailed, PaidWorkRetryPolicy, WaitFailed
 from ml_pipeline.operators import leftovers
-from ml_pipeline.operators.approve import ApproveModelOperator
 from ml_pipeline.operators.check import CheckDataOperator
 from ml_pipeline.operators.embed import EmbedOperator
 from ml_pipeline.operators.evaluate import EvaluateOperator
@@ -22,14 +20,12 @@ from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.operators.links import LINK_KEY
 from ml_pipeline.operators.register import RegisterModelOperator
 from ml_pipeline.requests import names
-from tests.ml_pipeline.manifests import manifest
+from tests.ml_pipeline.operators.conftest import KEY, SHARD
+from tests.ml_pipeline.operators.instance import Instance, context, deferred
 from tests.simulator import runs
-from tests.simulator.simulation import ENVIRONMENT
 from tests.simulator.work import Job
-from tests.simulator.world import Client, World
+from tests.simulator.world import World
 
-SHARD = "1" * 64
-KEY = "datasets/dogs/versions/abc/manifest.json"
 DATASET = {"name": "dogs", "version": "abc", "manifest_uri": f"s3://bucket/{KEY}"}
 EMBED: dict[str, Any] = {
     "task_id": "embed",
@@ -37,50 +33,6 @@ EMBED: dict[str, Any] = {
     "weights": {"uri": None, "sha256": "2" * 64},
     "architecture": "squeezenet1_1",
 }
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """AWS without faults, with a data set of one shard."""
-    made = World(0, faults=0.0)
-    made.disk_full = (0.0, 0.0)
-    made.objects[KEY] = manifest("dogs", [(SHARD, "train", 4)]).to_json().encode()
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("LOCAL_AWS_URL", raising=False)
-    monkeypatch.setattr(AwsAccess, "client", lambda self, service: Client(made, service))
-    return made
-
-
-class Instance:
-    """A task instance: what it pushes is kept."""
-
-    dag_id, run_id, map_index, try_number, max_tries = "dag", "run", -1, 1, 8
-
-    def __init__(self, task_id: str = "work", state: str = "running") -> None:
-        self.task_id, self.state, self.pushed = task_id, state, dict[str, Any]()
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
-
-    def xcom_pull(self, task_ids: str, key: str, map_indexes: Any = None) -> Any:
-        return self.pushed.get(key)
-
-    def get_task_states(self, **_: Any) -> Any:
-        return {self.run_id: {self.task_id: self.state}}
-
-
-def context(instance: Instance) -> Any:
-    run = SimpleNamespace(dag_id="dag", run_id="run")
-    return {"ti": instance, "dag_run": run, "params": {}, "task": SimpleNamespace()}
-
-
-def deferred(operator: Any, instance: Instance) -> dict[str, Any]:
-    """Execute until it waits; the arguments of its trigger."""
-    with pytest.raises(TaskDeferred) as raised:
-        operator.execute(context(instance))
-    arguments: dict[str, Any] = raised.value.trigger.serialize()[1]
-    return arguments
 
 
 # ------------------------------------------------------------------------------------------------- jobs
@@ -299,10 +251,3 @@ def test_a_package_is_created_once_and_found_again(world: World) -> None:
     result = operator.execute(context(instance))
     assert result == {"model_package_arn": "arn:package/7", "status": "Approved"}
     assert LINK_KEY in instance.pushed
-
-
-def test_a_gate_that_approves_by_itself_asks_no_one(world: World) -> None:
-    operator = ApproveModelOperator(
-        task_id="approve", subject="?", approval="auto", package={}, planned={}, evaluation={}, gate={}
-    )
-    assert operator.execute(context(Instance("approve"))) == {"approved": True, "by": "gate"}

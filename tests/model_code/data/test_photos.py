@@ -164,7 +164,7 @@ def test_heic_names_the_fix_where_nothing_reads_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_heic_is_read_and_stored_as_jpeg_where_its_package_is_installed() -> None:
-    pytest.importorskip("pi_heif", reason="the extra 'heic' is not installed")
+    pytest.importorskip("pi_heif", reason="pi-heif (the extra heif) is not installed")
     data = TWO_HALVES.read_bytes()
     pixels = photos.decode(data)
     assert pixels.shape == (64, 96, 3)
