@@ -135,6 +135,7 @@ with DAG(
             create = CreateInstanceOperator(
                 task_id="create",
                 instance_type=docs.machine("train_instance_type"),
+                dataset=dataset,
                 max_job_hours=p("max_job_hours"),
             ).as_setup()
             train_on_ec2 = Ec2TrainingOperator(

@@ -21,6 +21,7 @@ EDGES = {
         "check_data",
         "tune",
         "train",
+        "ec2.create",
         "ec2.train",
         "evaluate",
         "gate",

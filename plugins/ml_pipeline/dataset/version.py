@@ -47,6 +47,10 @@ class DatasetVersion:
         """Return the number of photos of one split."""
         return self.manifest.photos(Split(split))
 
+    def bytes(self, *splits: str) -> int:
+        """Return the size of the shards of some splits."""
+        return sum(shard.bytes for split in splits for shard in self.of(split))
+
     @property
     def folder(self) -> str:
         """URI of the version's folder, with a trailing slash."""
@@ -65,7 +69,8 @@ class DatasetVersion:
         self, name: str, split: str, distribution: Distribution = Distribution.FULL
     ) -> Channel:
         """Return the channel of the shards of a split."""
-        return Channel(name, f"{self.folder}{split}.manifest", DataType.MANIFEST, distribution)
+        uri = f"{self.folder}{split}.manifest"
+        return Channel(name, uri, DataType.MANIFEST, distribution, self.bytes(split))
 
     def calibration_channel(self) -> Channel:
         """Return the channel of one training shard, for the ranges of int8."""
@@ -106,14 +111,14 @@ def training_channels(
     if strategy == "head":
         if not embeddings_uri:
             raise ValueError("strategy=head trains on embeddings: run the embed task first")
-        channels = _embedded("", embeddings_uri)
+        channels = _embedded(dataset, "", embeddings_uri)
     else:
         channels = [dataset.photos_channel(split, split) for split in ("train", "valid")]
     channels.append(dataset.channel())
     if weights_uri:
         channels.append(Channel("weights", weights_uri))
     if teacher and teacher["embeddings_uri"]:
-        channels += _embedded("teacher_", teacher["embeddings_uri"])
+        channels += _embedded(dataset, "teacher_", teacher["embeddings_uri"])
         if teacher["weights_uri"]:
             channels.append(Channel("teacher_weights", teacher["weights_uri"]))
     if final:
@@ -125,8 +130,13 @@ def training_channels(
     return channels
 
 
-def _embedded(prefix: str, embeddings_uri: str) -> list[Channel]:
+def _embedded(dataset: DatasetVersion, prefix: str, embeddings_uri: str) -> list[Channel]:
     return [
-        Channel(f"{prefix}{split}", f"{embeddings_uri.rstrip('/')}/{split}.manifest", DataType.MANIFEST)
+        Channel(
+            f"{prefix}{split}",
+            f"{embeddings_uri.rstrip('/')}/{split}.manifest",
+            DataType.MANIFEST,
+            bytes=dataset.bytes(split),  # no embedding is larger than its photo
+        )
         for split in ("train", "valid")
     ]

@@ -166,8 +166,9 @@ def check_request(
     compute: Compute,
 ) -> Document:
     """Build the CreateProcessingJob request of a check job."""
+    photos = version.bytes(*EMBEDDED_SPLITS)  # no embedding is larger than its photo
     listed = [
-        Channel(kind, manifest_uri(settings, name, kind), DataType.MANIFEST)
+        Channel(kind, manifest_uri(settings, name, kind), DataType.MANIFEST, bytes=photos)
         for kind in ("shards", "embeddings")
     ]
     job = Processing(

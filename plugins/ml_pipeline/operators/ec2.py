@@ -19,7 +19,7 @@ from ml_pipeline.errors import JobFailed, JobInterrupted, WaitFailed
 from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of
 from ml_pipeline.requests import instance, names
 from ml_pipeline.requests.instance import Instance
-from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, DataType, seconds
+from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, DataType, disk_gb, seconds
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.types import Document, Machine, Templated, Terminated, Trained
 from ml_pipeline.settings import Settings
@@ -66,20 +66,23 @@ class CreateInstanceOperator(_Ec2Operator):
 
     Args:
         instance_type: "m5.xlarge"; a leading "ml." is dropped.
+        dataset: Result of upload: its photos have to fit on the disk.
         wait_timeout: Longest wait for an instance.
     """
 
-    template_fields = (*_Ec2Operator.template_fields, "instance_type")
+    template_fields = (*_Ec2Operator.template_fields, "instance_type", "dataset")
 
     def __init__(
         self,
         *,
         instance_type: Templated,
+        dataset: Templated = None,
         wait_timeout: timedelta = timedelta(hours=4),
         **kwargs: Unpack[_Ec2Options],
     ) -> None:
         super().__init__(**kwargs)
         self.instance_type = instance_type
+        self.dataset = dataset
         self.wait_timeout = wait_timeout
         self._instance_id: str | None = None
 
@@ -98,6 +101,7 @@ class CreateInstanceOperator(_Ec2Operator):
             security_group_id=instances.security_group(settings, ec2),
             subnet_id=settings.subnet_id,
             lifetime_minutes=math.ceil((self.longest_run() + _SPARE) / timedelta(minutes=1)),
+            volume_gb=disk_gb(Instance.volume_gb, (self.dataset or {}).get("total_bytes", 0)),
         )
         # The public parameter moves to newer images: with it in the hash, a retry would start a second instance.
         identity = {"instance_type": template.instance_type, "lifetime_minutes": template.lifetime_minutes}

@@ -208,7 +208,14 @@ def embed_request(
 ) -> Document:
     """Build the CreateProcessingJob request of an embed job; `check`: that also checks the data, if it can."""
     channels = [
-        Channel("shards", missing_manifest(settings, name), DataType.MANIFEST, Distribution.SHARDED),
+        # All shards, not the missing ones: a retry, which misses fewer, has to ask for the same job.
+        Channel(
+            "shards",
+            missing_manifest(settings, name),
+            DataType.MANIFEST,
+            Distribution.SHARDED,
+            version.bytes(*EMBEDDED_SPLITS),
+        ),
     ]
     arguments = ["--architecture", architecture, "--views", str(views), "--shards", f"{INPUT}/shards"]
     outputs = [Output("embeddings", embeddings_uri, continuous=True)]

@@ -21,6 +21,7 @@ class Instance:
         name: Name tag and ClientToken: the same name never starts a second instance.
         instance_type: "m5.xlarge", without "ml.".
         lifetime_minutes: The instance terminates itself after this, even if Airflow is gone.
+        volume_gb: Its disk.
         profile: Instance profile that may read and write the bucket and be managed by SSM.
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -13,6 +15,9 @@ _HOUR = 3600
 # SageMaker's default limit of a job, and its highest limit of a training job.
 DEFAULT_HOURS = 24
 LONGEST_HOURS = 28 * 24
+# Of a disk of the default size, what image, code, checkpoints and output leave to the inputs.
+_ROOM_GB = 10
+_LARGEST_DISK_GB = 16_384
 
 
 class DataType(StrEnum):
@@ -36,7 +41,7 @@ class Compute:
     Attributes:
         instance_type: "ml.m5.xlarge"; for training also several, see `preferences`.
         instance_count: Instances, 1-100.
-        volume_gb: Disk of each instance.
+        volume_gb: Disk of each instance, before room for large inputs; see `disk_of`.
         max_runtime_seconds: SageMaker stops the job after this, all attempts together.
         spot: Managed spot: cheaper, may be interrupted, resumes from its checkpoint.
         max_wait_seconds: With spot: limit of run time and waiting together; defaults to twice the run time.
@@ -98,12 +103,12 @@ class Compute:
         """Longest time from creation to end with spot."""
         return self.max_wait_seconds or 2 * self.max_runtime_seconds
 
-    def resource_config(self) -> Document:
-        """Return the ResourceConfig of a training job."""
+    def resource_config(self, channels: Sequence[Channel] = ()) -> Document:
+        """Return the ResourceConfig of a training job that reads `channels`."""
         config: Document = {
             **preferences.of_training(self.instance_type),
             "InstanceCount": self.instance_count,
-            "VolumeSizeInGB": self.volume_gb,
+            "VolumeSizeInGB": disk_of(self, channels),
         }
         if self.keep_alive_seconds:
             config["KeepAlivePeriodInSeconds"] = self.keep_alive_seconds
@@ -127,12 +132,17 @@ def seconds(hours: float | str) -> int:
 
 @dataclass(frozen=True)
 class Channel:
-    """One named input of a job: an object or prefix, or a ManifestFile that lists objects."""
+    """One named input of a job: an object or prefix, or a ManifestFile that lists objects.
+
+    Attributes:
+        bytes: Size of its objects together; 0 where they are small.
+    """
 
     name: str
     uri: str
     data_type: DataType = DataType.PREFIX
     distribution: Distribution = Distribution.FULL
+    bytes: int = 0
 
     def __post_init__(self) -> None:
         if not self.uri.startswith("s3://"):
@@ -165,3 +175,25 @@ class Channel:
                 "S3CompressionType": "None",
             },
         }
+
+
+def disk_of(compute: Compute, channels: Sequence[Channel]) -> int:
+    """Return the disk of each instance, in GB: SageMaker copies every channel to it before the job starts."""
+    parts = {Distribution.FULL: 1, Distribution.SHARDED: compute.instance_count}
+    inputs = sum(channel.bytes / parts[channel.distribution] for channel in channels)
+    return disk_gb(compute.volume_gb, inputs)
+
+
+def disk_gb(least_gb: int, inputs: float) -> int:
+    """Return the size of a disk, in GB, with room for `inputs` bytes.
+
+    Raises:
+        ValueError: No disk is large enough.
+    """
+    # A tenth more: files take whole blocks, and shards of different size spread unevenly.
+    size = least_gb + max(0, math.ceil(inputs * 11 / (10 * 2**30)) - _ROOM_GB)
+    if size > _LARGEST_DISK_GB:
+        raise ValueError(
+            f"each instance would need a disk of {size} GB, and the largest has {_LARGEST_DISK_GB}: take more instances"
+        )
+    return size

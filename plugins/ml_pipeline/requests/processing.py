@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ml_pipeline.requests.job import Channel, Compute
+from ml_pipeline.requests.job import Channel, Compute, disk_of
 from ml_pipeline.requests.network import OPEN, Network
 from ml_pipeline.requests.types import Document, Tags
 
@@ -83,7 +83,7 @@ def processing_job(name: str, job: Processing, tags: Tags = ()) -> Document:
             "ClusterConfig": {
                 "InstanceType": job.compute.instance_type,
                 "InstanceCount": job.compute.instance_count,
-                "VolumeSizeInGB": job.compute.volume_gb,
+                "VolumeSizeInGB": disk_of(job.compute, job.channels),
                 **job.network.volume(job.compute.instance_type),
             }
         },

@@ -82,7 +82,7 @@ def definition(job: Training) -> Document:
         "InputDataConfig": [channel.training_input() for channel in channels],
         "OutputDataConfig": {"S3OutputPath": job.outputs_uri},
         "ResourceConfig": {
-            **job.compute.resource_config(),
+            **job.compute.resource_config(channels),
             **job.network.volume(job.compute.instance_type),
         },
         "StoppingCondition": job.compute.stopping_condition(),
