@@ -1,4 +1,4 @@
-"""What a person answers reaches the registry, or the next try."""
+"""Answers of people: they reach the registry, or the next try."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ URI = "s3://bucket/jobs/evaluate/evaluation.json"
 
 
 def answer(option: str, **more: Any) -> dict[str, Any]:
-    """What Airflow hands over when a person has answered."""
+    """The event of an answered question."""
     return {
         "chosen_options": [option],
         "params_input": {},

@@ -1,4 +1,4 @@
-"""Which model predicts a folder of photos, and what is refused before a job is paid."""
+"""Batch transform: the model that predicts, and the refusals before a job is paid."""
 
 from __future__ import annotations
 

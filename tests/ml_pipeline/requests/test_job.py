@@ -1,4 +1,4 @@
-"""Disks that hold what SageMaker copies to them."""
+"""Disks that hold the inputs that SageMaker copies to them."""
 
 from __future__ import annotations
 
