@@ -26,7 +26,7 @@ _QUIET = 0.25
 """Seconds between checks for a listening thread on an idle server."""
 
 _COURTESY = 1e-4
-"""Seconds without the lock before an action that gives way to others."""
+"""Seconds between looks whether the threads that actions give way to have had the lock."""
 
 
 class Work(Protocol):
@@ -60,6 +60,8 @@ class Reactor:
         self._poller = poller or best_poller()
         self._deferred: deque[Callable[[], None]] = deque()
         self._later: list[Callable[[], None]] = []
+        self._coming: deque[None] = deque()
+        """An entry for each thread that waits for the lock."""
         self._sleeping: list[threading.Lock] = []
         """Locks that sleeping threads wait on; releasing one wakes its thread. The last to fall asleep, whose caches
         are the warmest, is the first to be woken. A `Condition` makes a new lock for every wait.
@@ -88,9 +90,12 @@ class Reactor:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock on a thread outside the reactor; the methods below may be called under it."""
-        with self._lock:
+        self._acquire()
+        try:
             yield
             self._run_deferred()
+        finally:
+            self._lock.release()
 
     # -- under the lock ----------------------------------------------------------------------------------------------
 
@@ -128,6 +133,8 @@ class Reactor:
             while True:
                 if self._later:
                     self._take_later()
+                    if not self._listeners:
+                        self._listen(0)
                 if work.waiting:
                     self._do(work)
                     if work.waiting and not self._listeners:
@@ -147,31 +154,39 @@ class Reactor:
         if successor is not None:
             successor.release()
         work.run(task)
-        self._lock.acquire()
+        self._acquire()
         work.finish(task)
         self._run_deferred()
 
     def _take_later(self) -> None:
         turn, self._later = self._later, []
         self._lock.release()
-        # Locks are not fair: without a pause this thread would take it again before a waiting one has woken.
+        # Locks are not fair: this thread would take it again before a waiting one has woken, on busy cores for minutes.
+        patience = time.monotonic() + _PATIENCE
         time.sleep(_COURTESY)
+        while self._coming and time.monotonic() < patience:
+            time.sleep(_COURTESY)
         self._lock.acquire()
         for action in turn:
             self._call(action)
         self._run_deferred()
 
+    def _acquire(self) -> None:
+        self._coming.append(None)
+        self._lock.acquire()
+        self._coming.pop()
+
     def _sleep(self, alarm: threading.Lock) -> None:
         self._sleeping.append(alarm)
         self._lock.release()
         alarm.acquire()
-        self._lock.acquire()
+        self._acquire()
 
     def _listen(self, seconds: float) -> None:
         self._listeners += 1
         self._lock.release()
         events = self._poller.poll(seconds)
-        self._lock.acquire()
+        self._acquire()
         self._listeners -= 1
         for file, flags in events:
             self._poller.dispatch(file, flags, self._call)
