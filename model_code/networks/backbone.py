@@ -15,7 +15,7 @@ from model_code.data.transform import for_architecture
 from model_code.hyperparameters.architectures import TIMM
 from model_code.networks import timm_models
 from model_code.networks.torchvision_compat import torchvision
-from model_code.networks.weights import ArchitectureError, load_state_dict
+from model_code.networks.weights import MODEL_HEAD, ArchitectureError, load_state_dict
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _SHOWN = 8
@@ -231,7 +231,7 @@ def _is_needed(name: str, head: tuple[str, ...]) -> bool:
 
 
 def _is_auxiliary(name: str) -> bool:
-    return name.startswith(("aux1.", "aux2.", "AuxLogits."))
+    return name.startswith(("aux1.", "aux2.", "AuxLogits.", f"{MODEL_HEAD}."))
 
 
 def _head_name(network: nn.Module) -> str:

@@ -17,6 +17,11 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "state_dict
 _PREFIXES = ("module", "_orig_mod", "_fsdp_wrapped_module")
 
 
+# How a model.safetensors of this project names the backbone, and what its linear head is called here.
+_MODEL_BACKBONE = "backbone.network."
+MODEL_HEAD = "head.model"
+
+
 class ArchitectureError(ValueError):
     """An unknown architecture, or weights that do not fit one."""
 
@@ -25,7 +30,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """Read tensors by name from a safetensors file or a torch state_dict file (`weights_only`: nothing is executed).
 
     A training checkpoint is unwrapped (`state_dict`, `model`, ...), and the prefixes that DataParallel (`module.`),
-    torch.compile (`_orig_mod.`) and averaging put before every name are removed.
+    torch.compile (`_orig_mod.`) and averaging put before every name are removed. Of a `model.safetensors` of this
+    project, the backbone is taken, and its head, where it is linear, as `MODEL_HEAD`.
 
     Raises:
         ArchitectureError: The file is neither.
@@ -52,7 +58,19 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} holds no state_dict; save it with torch.save(model.state_dict(), path)"
         )
     # torch's AveragedModel counts its averages next to the weights.
-    return {_bare(name): tensor for name, tensor in loaded.items() if name != "n_averaged"}
+    return _without_model({_bare(name): tensor for name, tensor in loaded.items() if name != "n_averaged"})
+
+
+def _without_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    bare = {
+        name.removeprefix(_MODEL_BACKBONE): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(_MODEL_BACKBONE)
+    }
+    if not bare:
+        return tensors
+    head = {part: tensors[f"head.{part}"] for part in ("weight", "bias") if f"head.{part}" in tensors}
+    return {**bare, **{f"{MODEL_HEAD}.{part}": tensor for part, tensor in head.items()}}
 
 
 def _bare(name: str) -> str:

@@ -104,8 +104,9 @@ def model() -> Form:
             "",
             "Teacher",
             "A bigger network to learn from, as `<architecture>` or `<architecture>=<weights>`, like "
-            "`timm:tf_efficientnet_lite2`. Its answers join the loss (`distillation`). Empty: none.",
-            pattern=r"^((timm:)?[a-z0-9_]+(=.+)?)?$",
+            "`timm:tf_efficientnet_lite2`, or the ARN of a registered model. Its answers join the loss "
+            "(`distillation`). Empty: none.",
+            pattern=r"^(arn:.+|(timm:)?[a-z0-9_]+(=.+)?)?$",
         ),
         views=integer(
             1, (1, 64), "Views", "Embeddings per training photo: the photo itself, then random crops."

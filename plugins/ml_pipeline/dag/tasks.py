@@ -46,6 +46,7 @@ def plan(params: Params | None = None) -> Planned:
     from ml_pipeline.dag import params as form
     from ml_pipeline.dataset.weights import check_architecture, teacher_of
     from ml_pipeline.deployment import takeover
+    from ml_pipeline.registry import packages
 
     params = {**(params or {})}
     form.check_names("train_and_deploy", params)
@@ -53,8 +54,12 @@ def plan(params: Params | None = None) -> Planned:
     settings = Settings.load()
     s3, sagemaker = client("s3"), client("sagemaker")
     checks.check_machines(params, sagemaker, client("ec2") if params["train_on"] == "ec2" else None)
-    for architecture in {params["architecture"], teacher_of(params["teacher"])[0]} - {""}:
-        check_architecture(architecture)
+    check_architecture(params["architecture"])
+    taught_by = teacher_of(params["teacher"])[0]
+    if taught_by.startswith("arn:"):
+        packages.describe(sagemaker, taught_by)
+    elif taught_by:
+        check_architecture(taught_by)
     objects.ensure_bucket(settings, s3)
     target = takeover.target(sagemaker, s3, settings, params)
     defaults = {name: param.value for name, param in form.train_and_deploy().items()}
@@ -100,11 +105,16 @@ def weights(weights: str, architecture: str) -> StoredWeights:
 
 @task
 def teacher(teacher: str) -> Taught:
-    """Bring the weights of the network to learn from to S3, if the run has one."""
+    """Bring the network to learn from to S3, if the run has one: a library's, or a registered model."""
     from ml_pipeline.dataset import weights as stored
+    from ml_pipeline.registry import packages
 
     architecture, source = stored.teacher_of(teacher)
     bucket = Settings.load().bucket
+    if architecture.startswith("arn:"):
+        package = packages.describe(client("sagemaker"), architecture)
+        packages.refuse_overwritten(client("s3"), package)
+        return stored.store_model(client("s3"), bucket, package.model_uri)
     return {**stored.store_weights(client("s3"), bucket, source, architecture), "architecture": architecture}
 
 

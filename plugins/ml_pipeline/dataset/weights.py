@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
-from ml_pipeline.requests.types import StoredWeights
+from ml_pipeline.requests.types import StoredWeights, Taught
 
 if TYPE_CHECKING:
     from model_code.data.download import Checksum
@@ -81,9 +81,30 @@ def _store_named(
 
 
 def teacher_of(teacher: str | None) -> tuple[str, str]:
-    """Return architecture and weights of `<architecture>[=<weights>]`; "" and "none" without a teacher."""
+    """Return architecture and weights of `<architecture>[=<weights>]`; "" and "none" without a teacher.
+
+    A registered model is named by its ARN, which then stands for its architecture.
+    """
     architecture, _, weights = (teacher or "").strip().partition("=")
     return architecture, weights or ("imagenet" if architecture else "none")
+
+
+def store_model(s3: Client, bucket: str, model_uri: str) -> Taught:
+    """Put the network of a `model.tar.gz` to `weights/<sha256>`, unless it is there already.
+
+    Raises:
+        WeightsError: The model cannot be fetched or read.
+    """
+    from model_code.bundle.archive import SAFETENSORS, Bundle, BundleError
+
+    with tempfile.TemporaryDirectory(prefix="ml-pipeline-weights-") as folder:
+        archive = _from_s3(s3, model_uri, Path(folder, "model.tar.gz"))
+        try:
+            with Bundle.open(archive) as bundle:
+                stored = _store(s3, bucket, bundle.file(SAFETENSORS), model_uri)
+                return {**stored, "architecture": bundle.card.architecture}
+        except BundleError as error:
+            raise WeightsError(f"model {model_uri}: {error}") from error
 
 
 def check_architecture(architecture: str) -> None:

@@ -129,7 +129,8 @@ def test_a_spot_machine_is_taken_away_and_finetuning_resumes(stage: Stage, first
 
 
 def test_sagemaker_and_ec2_make_the_same_model(stage: Stage, first: str) -> None:
-    conf: dict[str, Any] = {"dataset_name": "dogs", "seed": 7}
+    teacher = stage.result(first, "register")["model_package_arn"]
+    conf: dict[str, Any] = {"dataset_name": "dogs", "seed": 7, "teacher": teacher}
     runs = [
         stage.start(**conf, endpoint_name="sagemaker"),
         stage.start(**conf, endpoint_name="ec2", train_on="ec2", approval="human"),

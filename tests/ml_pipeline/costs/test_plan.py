@@ -248,6 +248,7 @@ def test_the_log_tells_the_plan(
             "train_instance_type=m5.huge: EC2 has no such instance type",
         ),
         ({"architecture": "resnet5"}, "did you mean resnet50 or"),
+        ({"teacher": "resnet5=w.pth"}, "did you mean resnet50 or"),
         (
             {"train_instance_type": "ml.m5.xlarge, ml.m5.xxlarge"},
             "train_instance_type=ml.m5.xxlarge: SageMaker has no such instance type (did you mean ml.m5.xlarge",

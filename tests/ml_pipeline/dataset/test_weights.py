@@ -13,7 +13,14 @@ import pytest
 from moto import mock_aws
 
 from ml_pipeline.dataset import weights
-from ml_pipeline.dataset.weights import WeightsError, file_name_checksum, store_weights, teacher_of
+from ml_pipeline.dataset.weights import (
+    WeightsError,
+    file_name_checksum,
+    store_model,
+    store_weights,
+    teacher_of,
+)
+from tests.model_code.serve.toy_bundle import write_toy_archive
 from tests.web_server import sends, web_server
 
 BUCKET = "photos"
@@ -96,12 +103,29 @@ def test_mistakes_name_what_works(s3: Any, wanted: str) -> None:
     [
         (None, ("", "none")),
         ("", ("", "none")),
+        (
+            "arn:aws:sagemaker:r:1:model-package/dogs/3",
+            ("arn:aws:sagemaker:r:1:model-package/dogs/3", "imagenet"),
+        ),
         ("timm:resnet18", ("timm:resnet18", "imagenet")),
         ("resnet50=s3://b/w=1.pth", ("resnet50", "s3://b/w=1.pth")),
     ],
 )
 def test_a_teacher_is_an_architecture_and_its_weights(teacher: str | None, expected: tuple[str, str]) -> None:
     assert teacher_of(teacher) == expected
+
+
+def test_the_network_of_a_registered_model_becomes_weights(s3: Any, tmp_path: Path) -> None:
+    archive = write_toy_archive(tmp_path)
+    s3.upload_file(str(archive), BUCKET, "jobs/train-1/output/model.tar.gz")
+    stored = store_model(s3, BUCKET, f"s3://{BUCKET}/jobs/train-1/output/model.tar.gz")
+    assert stored["architecture"] == "toy"
+    network = (tmp_path / "bundle/model.safetensors").read_bytes()
+    assert stored["sha256"] == hashlib.sha256(network).hexdigest()
+    assert s3.get_object(Bucket=BUCKET, Key=f"weights/{stored['sha256']}")["Body"].read() == network
+    s3.put_object(Bucket=BUCKET, Key="broken.tar.gz", Body=b"PK")
+    with pytest.raises(WeightsError, match=r"broken\.tar\.gz"):
+        store_model(s3, BUCKET, f"s3://{BUCKET}/broken.tar.gz")
 
 
 def test_torchvisions_weights_are_downloaded_once(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from model_code.networks.backbone import build_backbone
+from model_code.networks.backbone import build, build_backbone
 from model_code.networks.classes import ClassRows, assign_rows, pretrained_rows
 from model_code.networks.torchvision_compat import torchvision
 
@@ -17,6 +18,17 @@ def test_the_last_layer_of_a_weights_file_is_found(architecture: str, tmp_path: 
     *_, weight, bias = model.parameters()
     assert torch.equal(rows.weight, weight.flatten(1))
     assert torch.equal(rows.bias, bias)
+
+
+def test_a_model_of_this_project_is_a_weights_file_with_its_head_as_rows(tmp_path: Path) -> None:
+    model = build("squeezenet1_1", classes=3, seed=5)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    photos = torch.rand(2, 3, 64, 64)
+    backbone = build_backbone("squeezenet1_1", tmp_path / "model.safetensors")
+    rows = pretrained_rows(tmp_path / "model.safetensors", backbone.dim)
+    assert rows is not None
+    with torch.no_grad():
+        torch.testing.assert_close(rows(backbone(photos)), model(photos))
 
 
 def test_weights_without_a_classifier_bring_no_rows(tmp_path: Path) -> None:
