@@ -10,6 +10,7 @@ from model_code.embed.embeddings import EmbeddingsError, file_name, write_embedd
 from model_code.train import arguments, run
 from model_code.train.distributed import World
 from model_code.train.features import read_features
+from model_code.train.head import teacher
 from model_code.train.head.teacher import Teacher
 from model_code.train.job import Job
 from tests.model_code import toys
@@ -34,33 +35,52 @@ def job(argv: list[str]) -> Job:
 
 
 def teacher_of(job: Job) -> Teacher:
-    teacher = Teacher.of(job)
-    assert teacher is not None
-    return teacher
+    found = Teacher.of(job)
+    assert found is not None
+    return found
 
 
 def test_a_teacher_that_knows_nothing_is_not_sure_of_the_photos_it_was_fitted_on(tmp_path: Path) -> None:
     # More dimensions than photos: a head tells its own photos apart by heart.
-    teacher = teacher_of(job_of(tmp_path, dim=400, noise=100.0))
-    keys = teacher.train.keys
-    right = (teacher.answers(keys).argmax(1) == teacher.train.labels).double().mean()
+    asked = teacher_of(job_of(tmp_path, dim=400, noise=100.0))
+    keys = asked.train.keys
+    right = (asked.answers(keys).argmax(1) == asked.train.labels).double().mean()
     assert float(right) < 0.6
-    assert float((teacher.answers(keys).softmax(1).max(1).values > 0.99).double().mean()) < 0.9
+    assert float((asked.answers(keys).softmax(1).max(1).values > 0.99).double().mean()) < 0.9
 
 
 def test_answers_come_in_the_order_asked_also_about_validation_photos(tmp_path: Path) -> None:
-    teacher = teacher_of(job_of(tmp_path))
-    keys = (*teacher.valid.keys, *teacher.train.keys)
-    labels = torch.cat([teacher.valid.labels, teacher.train.labels])
-    answers = teacher.answers(keys, valid=True)
+    asked = teacher_of(job_of(tmp_path))
+    keys = (*asked.valid.keys, *asked.train.keys)
+    labels = torch.cat([asked.valid.labels, asked.train.labels])
+    answers = asked.answers(keys, valid=True)
     assert float((answers.argmax(1) == labels).double().mean()) > 0.9
-    assert torch.equal(teacher.answers(keys[::-1], valid=True), answers.flip(0))
+    assert torch.equal(asked.answers(keys[::-1], valid=True), answers.flip(0))
 
 
 def test_a_photo_that_the_teacher_lacks_is_named(tmp_path: Path) -> None:
     few = job_of(tmp_path, per_class=20)
     with pytest.raises(EmbeddingsError, match="the teacher lacks 30 photos"):
         run.judge(few)
+
+
+def test_answers_are_calibrated_on_the_photos_that_no_head_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = teacher_of(job_of(tmp_path))
+    answers, found = [], []
+    for temperature in (1.0, 2.0):
+
+        def fitted(logits: Any, labels: Any, temperature: float = temperature) -> float:
+            found.append((logits.argmax(1) == labels).mean())
+            return temperature
+
+        monkeypatch.setattr(teacher, "fit_temperature", fitted)
+        teacher._crossed.cache_clear()
+        answers.append(asked.answers(asked.train.keys))
+    torch.testing.assert_close(answers[0], 2 * answers[1])
+    assert min(found) > 0.8
+    teacher._crossed.cache_clear()
 
 
 def test_channels_of_different_teachers_are_refused(tmp_path: Path) -> None:
@@ -87,7 +107,7 @@ def test_a_teacher_changes_the_head_unless_its_share_is_zero(
 
 def test_a_head_learns_what_its_teacher_answers_where_the_labels_say_otherwise(tmp_path: Path) -> None:
     # The teacher cannot tell blue from green. Taught by it alone, the head is as unsure between them.
-    recipe: dict[str, Any] = {"epochs": 30, "batch_size": 8, "weight_decay": 0.1, "teacher_temperature": 0.2}
+    recipe: dict[str, Any] = {"epochs": 30, "batch_size": 8, "weight_decay": 0.1}
     taught = job_of(tmp_path, noise=0.2, distillation=1.0, **recipe)
     assert taught.folders.teacher_train is not None
     batch = toys.embeddings(Split.TRAIN, embedder=TEACHER, noise=0.2)
@@ -95,7 +115,7 @@ def test_a_head_learns_what_its_teacher_answers_where_the_labels_say_otherwise(t
     write_embeddings(taught.folders.teacher_train / file_name(batch.shard), batch)
     read_features.cache_clear()
     judged = run.judge(taught)
-    sure = (judged.logits / 0.2).softmax(1)
+    sure = judged.logits.softmax(1)
     mean = torch.stack([sure[judged.labels == number].mean(0) for number in range(3)])
     assert abs(float(mean[0, 0] - mean[0, 1])) < 0.2
     assert float(mean[2, 2]) > 0.55
