@@ -24,7 +24,7 @@ _PART = 1000
 def write(file: BinaryIO, found: Findings, rows: Iterable[int]) -> None:
     """Write gzipped lines of JSON: a header, then one line per file."""
     with gzip.GzipFile("", "wb", 1, file, mtime=0) as packed:
-        header = {"schema_version": SCHEMA_VERSION, "judge": _judge()}
+        header = {"schema_version": SCHEMA_VERSION, "judge": judge()}
         packed.write(f"{json.dumps(header)}\n".encode())
         lines = (_line(found, row) for row in rows)
         while part := "".join(islice(lines, _PART)):
@@ -53,7 +53,7 @@ def read(file: BinaryIO) -> Findings:
     found = Findings()
     try:
         with gzip.GzipFile(fileobj=file) as lines:
-            if json.loads(next(lines)) != {"schema_version": SCHEMA_VERSION, "judge": _judge()}:
+            if json.loads(next(lines)) != {"schema_version": SCHEMA_VERSION, "judge": judge()}:
                 return Findings()
             for fields in map(json.loads, lines):
                 found.add(fields["path"], fields["stamp"], _found(fields))
@@ -92,6 +92,6 @@ def _found(fields: dict[str, str]) -> Photo | Rejected:
     )
 
 
-def _judge() -> str:
+def judge() -> str:
     """Version of the rules that tell photos from other files; with a new decoder, rejected files are read again."""
     return f"{_CODE}{'+heif' if reads_heif() else ''}"

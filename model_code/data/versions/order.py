@@ -8,13 +8,14 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from model_code.data.records import Fractions
 from model_code.data.source import Candidate
 from model_code.data.versions.corrections import Decision
+from model_code.data.versions.looks import judge
 from model_code.data.versions.make import Options
 from model_code.data.versions.reviewed import FOLDER
 from model_code.process.cores import cores
@@ -36,6 +37,7 @@ class Order:
         decisions, forgotten: See `model_code.data.versions.corrections`.
         reviewed: SHA-256 of the photos of the listing that come from reviews.
         shards: Bytes of the shards that the data set has, by SHA-256.
+        judge: See `model_code.data.versions.looks.judge`: of the worker, whose later looks use the job's findings.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Order:
     forgotten: list[str]
     reviewed: list[str]
     shards: dict[str, int]
+    judge: str = field(default_factory=judge)
 
     def to_json(self) -> str:
         """Return the order as JSON."""

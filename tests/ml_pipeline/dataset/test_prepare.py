@@ -285,3 +285,12 @@ def test_photos_of_one_class_are_refused_by_name(
     uri = store.source("pets", {"cat/1.jpg": photo(1), "cat/2.jpg": photo(2)})
     assert prepare.main(Job(preparing(store, uri), "prepare-1", tmp_path).start()) == 1
     assert "error: " in capsys.readouterr().err
+
+
+def test_a_job_that_reads_other_kinds_of_photos_than_the_worker_refuses(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = Job(preparing(store, store.source("pets", shapes(4))), "prepare-1", tmp_path).start()
+    monkeypatch.setattr(prepare, "judge", lambda: "another")
+    assert prepare.main(arguments) == 1
+    assert "install pi-heif in both or in neither" in capsys.readouterr().err
