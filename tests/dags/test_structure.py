@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, TriggerRule
+from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 from ml_pipeline.dag import params
 
@@ -223,3 +225,15 @@ def test_a_proposal_is_a_run_of_its_own_that_the_next_look_does_not_wait_for(bag
     assert proposal.task_dict["conf"].downstream_task_ids == {"ask", "train"}
     assert proposal.task_dict["ask"].downstream_task_ids == {"train"}
     assert proposal.task_dict["train"].trigger_dag_id == "train_and_deploy"
+
+
+def test_a_value_of_a_result_is_taken_only_where_the_task_stores_it_by_itself(bag: DagBag) -> None:
+    taken = set()
+    for each in bag.dags.values():
+        for task in each.tasks:
+            for name in task.template_fields:
+                value = getattr(task, name, None)
+                if isinstance(value, PlainXComArg) and value.key != BaseXCom.XCOM_RETURN_KEY:
+                    taken.add(value.operator)
+    assert {task.task_id for task in taken} >= {"upload", "choose_version"}
+    assert {task.task_id for task in taken if not task.multiple_outputs} == set()

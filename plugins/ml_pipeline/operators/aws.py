@@ -51,6 +51,7 @@ class TaskOptions(TypedDict, total=False):
     on_retry_callback: object
     on_skipped_callback: object
     do_xcom_push: bool
+    multiple_outputs: bool
     map_index_template: str
     max_active_tis_per_dag: int
     max_active_tis_per_dagrun: int

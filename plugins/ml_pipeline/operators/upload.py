@@ -58,6 +58,8 @@ class UploadOperator(SageMakerJobOperator[Uploaded]):
         instance_type: Templated = machines.AUTO,
         **kwargs: Unpack[JobOptions],
     ) -> None:
+        # Tasks take single values of the result, such as its name.
+        kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
         self.data = data
         self.dataset_name = dataset_name
