@@ -147,7 +147,8 @@ def _install(patch: Any, world: World, scheduler: Scheduler) -> None:
     patch.setattr(lock, "run_is_over", lambda _, run_id: scheduler.is_over(run_id))
     patch.setattr(deploy, "run_is_over", lambda _, run_id: scheduler.is_over(run_id))
     patch.setattr(leftovers, "run_has_ended", lambda _, run_id: scheduler.has_ended(run_id))
-    patch.setattr(jobs.time, "sleep", world.clock.sleep)
+    # Not time.sleep itself: threads that other tests left behind would turn the clock.
+    patch.setattr(jobs, "time", SimpleNamespace(sleep=world.clock.sleep))
     patch.setattr(photo_queue, "time", SimpleNamespace(monotonic=lambda: world.now))
 
 
