@@ -17,6 +17,7 @@ RUN := $(BIN)/python -m launcher
 #@ DATASET=name             the data set of make deploy and rollback; default: the only one with a model
 #@ SERVICE=name             the service of make logs; default: all
 #@ ONLY=name                the program of make bench; default: all
+#@ ARGS="--rounds 1"           options of that program
 #@ AIRFLOW_PORT=8080        port of Airflow on 127.0.0.1
 #@ LOCAL_AWS_PORT=4566      port of local_aws on 127.0.0.1
 #@ NOTEBOOK_PORT=8888       port of JupyterLab on 127.0.0.1
@@ -95,7 +96,8 @@ docs: setup ## rewrite the generated tables of the docs
 	@$(BIN)/python -m tools.reference
 
 test: setup ## run the tests, under 12 minutes on 2 cores
-	@$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	@# Three on 2 cores: tests of services wait about as long as they compute.
+	@$(BIN)/python -m pytest tests -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## run the slow tests: crash matrix, containers, clean installs
 	@$(BIN)/python -m pytest tests -m slow -n 2 --dist loadfile --no-loadscope-reorder --timeout=1200
@@ -115,8 +117,8 @@ sbom: setup ## write dist/sbom.cdx.json: every package of the environment with v
 audit: setup ## look up known vulnerabilities of requirements.lock at pypi.org (pip-audit)
 	@$(BIN)/python -m tools.supply_chain audit
 
-bench: setup ## run every program in benchmarks/, or ONLY=<name>
-	@$(BIN)/python -m benchmarks $(ONLY)
+bench: setup ## run every program in benchmarks/, or ONLY=<name> with the options in ARGS=
+	@$(BIN)/python -m benchmarks $(ONLY) $(ARGS)
 
 lock: ## resolve requirements*.in into requirements*.lock
 	@$(PYTHON) -m tools.lock

@@ -1,4 +1,4 @@
-"""`make bench` runs every program here, `make bench ONLY=<name>` one of them.
+"""`make bench` runs every program here, `make bench ONLY=<name>` one of them, with the options in ARGS="--repeats 1".
 
 Each program ends with one line of JSON: {"name", "figure", "unit", "limit", "peers", "ratio", "conditions"},
 where `ratio` is the number that a bar speaks of.
@@ -23,11 +23,14 @@ def names() -> list[str]:
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="make bench", description=__doc__)
     arguments.add_argument("only", nargs="?", choices=names(), help="one program; all of them by default")
-    chosen = arguments.parse_args().only
+    parsed, options = arguments.parse_known_args()
+    chosen = parsed.only
+    if options and not chosen:
+        arguments.error(f"{' '.join(options)}: options belong to one program; name it")
     failed = []
     for name in [chosen] if chosen else names():
         print(f"\n== {name}", flush=True)
-        if subprocess.call([sys.executable, "-m", f"benchmarks.{name.replace('-', '_')}"]) != 0:
+        if subprocess.call([sys.executable, "-m", f"benchmarks.{name.replace('-', '_')}", *options]) != 0:
             failed.append(name)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

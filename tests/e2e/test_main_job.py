@@ -176,7 +176,7 @@ def _of_sessions(sessions):
     ("command", "environ"),
     [
         ("make test", {"PYTEST_ADDOPTS": "--collect-only -q -p no:cacheprovider"}),
-        ("make bench ONLY=dag-parse", {}),
+        ('make bench ONLY=dag-parse ARGS="--repeats 1"', {}),
         ("make help", {}),
     ],
 )
