@@ -176,7 +176,8 @@ def _of_sessions(sessions):
     ("command", "environ"),
     [
         ("make test", {"PYTEST_ADDOPTS": "--collect-only -q -p no:cacheprovider"}),
-        ('make bench ONLY=dag-parse ARGS="--repeats 1"', {}),
+        ("make bench ONLY=dag-parse ARGS=--help", {}),
+        pytest.param('make bench ONLY=dag-parse ARGS="--repeats 1"', {}, marks=pytest.mark.slow),
         ("make help", {}),
     ],
 )
