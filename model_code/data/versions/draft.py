@@ -20,7 +20,7 @@ class Draft(FolderStore):
         bucket: The bucket of the data set.
         parent: Its newest version; None: it has none.
         earlier: Folder with the files of that version.
-        shards: The shards that the data set has, by SHA-256.
+        shards: The shards that the data set has with their thumbnails, by SHA-256.
     """
 
     bucket: str
@@ -53,7 +53,8 @@ class Draft(FolderStore):
     def exists(self, key: str) -> bool:
         """Tell whether the data set has a shard, or will have a file."""
         folder, _, name = key.partition("/")
-        return (folder == "shards" and name.removesuffix(".tar") in self.shards) or self._place(key).exists()
+        there = folder in ("shards", "thumbnails") and name.partition(".")[0] in self.shards
+        return there or self._place(key).exists()
 
     def swap(self, key: str, body: bytes, tag: str | None) -> bool:
         """Leave the pointer alone: the caller of the job writes it."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from model_code.data.manifest import Manifest, ShardRow
 from model_code.data.records import Fractions, Photo, Rejected
 from model_code.data.shards import Sample, Split, write_shard
 from model_code.data.source import DatasetError, Source
+from model_code.data.versions import thumbnails
 from model_code.data.versions.columns import SPLITS, Findings, Photos, Splits
 from model_code.data.versions.journal import Journal
 from model_code.data.versions.plan import ShardPlan, Version, make_version, plan_shards, rows_of
@@ -26,7 +28,7 @@ from model_code.process.cores import cores
 from model_code.process.parallel import ordered_map
 
 _EXAMPLES = 20
-# Of the thumbnail of a photo: `thumbnails/<sha256>.jpg`, for reports and pages.
+# Of a thumbnail's shorter side.
 _SIDE = 192
 # Photos read at once while a shard is written: twice as many are in memory.
 _READERS = 16
@@ -224,21 +226,33 @@ class _Making:
             sha256, size = there
             key = self.store.key(f"shards/{sha256}.tar")
             return ShardRow(sha256, key, plan.split, len(plan.photos), size), 0
-        path = self.folder / "shard.tar"
-        workers = min(self.source.requests, _READERS)
-        info = write_shard(path, plan.split, ordered_map(self._sample, plan.photos, workers, 2 * workers))
+        path, pictures = self.folder / "shard.tar", self.folder / "thumbnails.zip"
+        with thumbnails.writing(pictures) as album:
+            info = write_shard(path, plan.split, self._samples(plan, album))
         key = f"shards/{info.sha256}.tar"
         row = ShardRow(info.sha256, self.store.key(key), plan.split, info.photos, info.bytes)
         sent = 0
-        if not self.store.exists(key):
-            self.store.put_file(key, path)
+        # The thumbnails first: a shard that is there has them, unless an earlier release wrote it.
+        files = {thumbnails.key(info.sha256): pictures, key: path}
+        if not all(map(self.store.exists, files)):
+            for place, file in files.items():
+                self.store.put_file(place, file)
             sent = info.bytes
         if self.journal:
             self.journal.wrote(plan, info.sha256)
-        path.unlink(missing_ok=True)
+        for file in files.values():
+            file.unlink(missing_ok=True)
         return row, sent
 
-    def _sample(self, photo: Photo) -> Sample:
+    def _samples(self, plan: ShardPlan, album: ZipFile) -> Iterator[Sample]:
+        """Yield the photos of a shard, each once its thumbnail is in `album`."""
+        workers = min(self.source.requests, _READERS)
+        for photo, sample, small in ordered_map(self._read, plan.photos, workers, 2 * workers):
+            if small:
+                thumbnails.add(album, photo.sha256, small)
+            yield sample
+
+    def _read(self, photo: Photo) -> tuple[Photo, Sample, bytes]:
         try:
             data = self.source.read(photo.path)
         except OSError:
@@ -249,19 +263,11 @@ class _Making:
             )
         with self.decoders:
             kept, suffix = photos.stored(data)
-        self._thumbnail(photo.sha256, data)
-        return Sample(photo.key, photo.label, kept, suffix)
-
-    def _thumbnail(self, sha256: str, data: bytes) -> None:
-        key = f"thumbnails/{sha256}.jpg"
-        if sha256 in self.known and self.store.exists(key):
-            return
-        try:
-            with self.decoders:
+            try:
                 small = photos.thumbnail(data, _SIDE)
-        except photos.PhotoError:
-            return  # pages show the photo without a picture
-        self.store.put(key, small)
+            except photos.PhotoError:
+                small = b""  # pages show the photo without a picture
+        return photo, Sample(photo.key, photo.label, kept, suffix), small
 
 
 def _without(found: Photos, pairs: duplicates.Pairs, out: Collection[int]) -> tuple[Photos, duplicates.Pairs]:

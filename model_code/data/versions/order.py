@@ -36,7 +36,7 @@ class Order:
         stray, folders: See `model_code.data.source`.
         decisions, forgotten: See `model_code.data.versions.corrections`.
         reviewed: SHA-256 of the photos of the listing that come from reviews.
-        shards: Bytes of the shards that the data set has, by SHA-256.
+        shards: Bytes of the shards that the data set has with their thumbnails, by SHA-256.
         judge: See `model_code.data.versions.looks.judge`: of the worker, whose later looks use the job's findings.
     """
 

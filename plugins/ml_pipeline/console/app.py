@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Depends, FastAPI, Header, HTTPException, Qu
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
-from ml_pipeline.console import data, endpoints, models, reviews, runs
+from ml_pipeline.console import data, endpoints, models, reviews, runs, thumbnails
 from ml_pipeline.console.access import ASK, CORRECT, SEE, same_origin
 from ml_pipeline.console.store import Absent, Store, store
 from ml_pipeline.dataset.corrections import Action, CorrectionError
@@ -241,12 +241,11 @@ def review_answer(found: StoreDep, user: GetUserDep, name: Name, given: Answer) 
 
 
 @router.get("/api/data/thumbnail", dependencies=[SEE])
-def data_thumbnail(
-    found: StoreDep, name: Name, sha256: Annotated[str, Query(pattern=r"^[0-9a-f]{64}$")]
-) -> Response:
+def data_thumbnail(found: StoreDep, name: Name, sha256: Sha256, shard: Sha256 | None = None) -> Response:
     """Return a photo's thumbnail: bytes that a job made of it, never the photo itself."""
     headers = {"Cache-Control": "private, max-age=86400"}
-    return Response(data.thumbnail(found, name, sha256), media_type="image/jpeg", headers=headers)
+    data = thumbnails.thumbnail(found, name, sha256, shard or "")
+    return Response(data, media_type="image/jpeg", headers=headers)
 
 
 @router.get("/api/endpoints", dependencies=[SEE])

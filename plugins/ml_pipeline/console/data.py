@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ml_pipeline.console import models
+from ml_pipeline.console import models, thumbnails
 from ml_pipeline.console.store import Absent, Store
 from ml_pipeline.requests.types import Document
 
@@ -31,6 +31,7 @@ class Photo(NamedTuple):
     label: str
     split: str
     path: str
+    shard: str
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def photos(store: Store, name: str, version: str, wanted: Filter, offset: int = 
         "total": len(chosen),
         "offset": offset,
         "page": PAGE,
-        "thumbnails": _has_thumbnails(store, name),
+        "thumbnails": thumbnails.has_any(store, name),
         "photos": [
             {
                 **photo._asdict(),
@@ -225,17 +226,6 @@ def photos(store: Store, name: str, version: str, wanted: Filter, offset: int = 
             for photo in shown
         ],
     }
-
-
-def _has_thumbnails(store: Store, name: str) -> bool:
-    """Return False for a data set of a release that made none, so that no page asks for each in turn."""
-    bucket, prefix = store.settings.bucket, f"datasets/{name}/thumbnails/"
-
-    def read() -> bool:
-        found = store.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
-        return bool(found.get("KeyCount"))
-
-    return store.brief(("thumbnails", name), read)
 
 
 def _passes(
@@ -274,13 +264,14 @@ def _photos(lines: Iterable[bytes], paths: Mapping[str, str]) -> Iterator[Photo]
     interned: dict[str, str] = {}
     for line in lines:
         row = json.loads(line)
-        label, split, sha256 = row["class"], row["split"], row["sha256"]
+        label, split, sha256, shard = row["class"], row["split"], row["sha256"], row["shard"]
         yield Photo(
             row["key"],
             sha256,
             interned.setdefault(label, label),
             interned.setdefault(split, split),
             paths.get(sha256, ""),
+            interned.setdefault(shard, shard),
         )
 
 
@@ -300,15 +291,18 @@ def _paths(store: Store, uri: str) -> dict[str, str]:
 
 
 def with_pictures(store: Store, name: str, version: str, photos: list[Document]) -> list[Document]:
-    """Return photos that are known by key alone with SHA-256 and path, where the version has them."""
+    """Return photos that are known by key alone with SHA-256, path and shard, where the version has them."""
     try:
         known = {row.key: row for row in rows(store, name, version)} if photos else {}
     except Absent:
         known = {}
-    found = ((photo, known.get(photo["key"])) for photo in photos)
+    nothing = {"sha256": None, "path": "", "shard": ""}
     return [
-        {**photo, "sha256": row.sha256 if row else None, "path": row.path if row else ""}
-        for photo, row in found
+        {
+            **photo,
+            **{field: getattr(known.get(photo["key"]), field, empty) for field, empty in nothing.items()},
+        }
+        for photo in photos
     ]
 
 
@@ -331,20 +325,3 @@ def _findings_or_none(store: Store, name: str, version: str) -> dict[str, list[D
         return findings(store, name, version)
     except Absent:
         return {}
-
-
-def thumbnail(store: Store, name: str, sha256: str) -> bytes:
-    """Return a photo's thumbnail, a JPEG that a job made.
-
-    Raises:
-        Absent: There is none: the version is of an older release.
-    """
-    uri = store.settings.s3(f"datasets/{name}/thumbnails/{sha256}.jpg")
-    try:
-        data = store.bytes_at(uri, limit=256 * 2**10)
-    except Absent:  # not of the source: a photo of the traffic that waits for a review
-        uri = store.settings.s3(f"datasets/{name}/reviews/photos/{sha256}.jpg")
-        data = store.bytes_at(uri, limit=256 * 2**10)
-    if not data.startswith(b"\xff\xd8\xff"):
-        raise Absent(f"{uri} is no JPEG")
-    return data

@@ -139,6 +139,7 @@ def _question(store: Store, name: str, sha256: str) -> Document:
             "probability": found.probability,
             "why": found.why,
             "origin": found.origin,
+            "shard": found.shard,
         }
 
     return store.lasting(("question", name, sha256), read)

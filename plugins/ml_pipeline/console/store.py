@@ -22,6 +22,8 @@ Item = TypeVar("Item")
 _LASTING = 4096
 # Photos, findings, answers and evaluations: with 100,000 photos and 10,000 classes some 10 MB each.
 _TABLES = 8
+# Photos in the indexes of ZIPs of thumbnails: 40 MB.
+_INDEXED = 100_000
 # Lists that other people change meanwhile.
 _BRIEF_SECONDS = 5.0
 _CLIENT_SECONDS = 900.0
@@ -42,6 +44,9 @@ class Store:
         self.settings = settings
         self._lasting: LRUCache[Hashable, Any] = LRUCache(_LASTING)
         self._tables: LRUCache[Hashable, Any] = LRUCache(_TABLES)
+        self._indexes: LRUCache[Hashable, Any] = LRUCache(
+            _INDEXED, lambda index: min(len(index[1]), _INDEXED)
+        )
         self._brief: TTLCache[Hashable, Any] = TTLCache(256, _BRIEF_SECONDS)
         self._clients: TTLCache[str, Any] = TTLCache(16, _CLIENT_SECONDS)
         self._lock = threading.Lock()
@@ -66,10 +71,15 @@ class Store:
         """Return what `read` gave within the last seconds."""
         return self._kept(self._brief, key, read)
 
+    def index(self, key: Hashable, read: Callable[[], Result]) -> Result:
+        """Like `lasting`, for a pair of a tag and a dictionary."""
+        return self._kept(self._indexes, key, read)
+
     def forget(self, key: Hashable) -> None:
-        """Drop what `brief` keeps under a key, because this process has just changed it."""
+        """Drop what `brief` or `index` keeps under a key, because it has changed."""
         with self._lock:
             self._brief.pop(key, None)
+            self._indexes.pop(key, None)
 
     def every(self, read: Callable[[Item], Result], items: Iterable[Item]) -> list[Result | None]:
         """Map `read` over `items` side by side; None for each that is absent."""
@@ -102,6 +112,24 @@ class Store:
             raise Absent(f"{uri} has {response['ContentLength']:,} bytes: too large to show")
         return response["Body"]
 
+    def part(self, uri: str, span: str, tag: str = "") -> tuple[bytes, int, str]:
+        """Read a part of an object.
+
+        Args:
+            uri: The object.
+            span: Of HTTP's Range: "0-99", or "-100" for the last bytes.
+            tag: ETag that the object must have.
+
+        Returns:
+            The bytes, the size of the object, and its ETag.
+
+        Raises:
+            Absent: There is none, it is shorter, or it has another ETag.
+        """
+        found = self._object(uri, Range=f"bytes={span}", **({"IfMatch": tag} if tag else {}))
+        size = found.get("ContentRange", "").rpartition("/")[2] or found["ContentLength"]
+        return found["Body"].read(), int(size), found["ETag"]
+
     def address(self, uri: str) -> str:
         """Return an address under which a browser shows a page, also in a frame: AWS's own pages refuse frames."""
         if self.settings.local:
@@ -127,14 +155,14 @@ class Store:
 
         return self.lasting(("size", uri), read)
 
-    def _object(self, uri: str) -> Any:
+    def _object(self, uri: str, **wanted: str) -> Any:
         from botocore.exceptions import ClientError
 
         bucket, key = objects.split_uri(uri)
         try:
-            return self.client("s3").get_object(Bucket=bucket, Key=key)
+            return self.client("s3").get_object(Bucket=bucket, Key=key, **wanted)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404, 412, 416):
                 raise Absent(f"{uri} is gone") from error
             raise
 

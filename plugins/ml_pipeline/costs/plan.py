@@ -181,14 +181,15 @@ def unread_photos(params: Params, photos: int, settings: Settings, s3: Client) -
 def requests_usd(params: Params, photos: int, unread: int, prices: Prices) -> float:
     """Return the price of the requests with which S3 gives photos to `upload`, and takes shards and thumbnails.
 
-    A job has SageMaker bring every photo below the prefix, also those that were read before.
+    One GET a photo, one LIST a thousand, and two PUTs a shard: the shard and the ZIP of its thumbnails. A job has
+    SageMaker bring every photo below the prefix, also those that were read before.
     """
     if not params["data"].startswith("s3://"):
         reads = listings = 0
     else:
         reads = unread if params[machines.PREPARING] == machines.WORKER else photos
         listings = -(-photos // _LISTED_AT_ONCE)
-    writes = unread + -(-unread // _PHOTOS_A_SHARD)
+    writes = 2 * -(-unread // _PHOTOS_A_SHARD)
     return round(reads * prices.s3_get + (listings + writes) * prices.s3_put, 4)
 
 

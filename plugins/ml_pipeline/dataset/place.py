@@ -10,6 +10,7 @@ from typing import BinaryIO
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
 from model_code.data.manifest import Manifest
+from model_code.data.shards import MAX_BYTES
 from model_code.data.versions.store import ConcurrentUpload, Store, channels_of
 
 __all__ = ["ConcurrentUpload", "Place"]
@@ -88,8 +89,11 @@ class Place(Store):
         return True
 
     def put_file(self, key: str, path: Path) -> None:
-        """Upload a file, in parts if it is large."""
-        self.s3.upload_file(str(path), self.bucket, self.key(key))
+        """Upload a file: a shard by one request, of which S3 charges each; what is larger in parts."""
+        from boto3.s3.transfer import TransferConfig
+
+        whole = TransferConfig(multipart_threshold=2 * MAX_BYTES)
+        self.s3.upload_file(str(path), self.bucket, self.key(key), Config=whole)
 
     def channels(self, manifest: Manifest) -> dict[str, bytes]:
         """See `channels_of`."""

@@ -186,7 +186,7 @@ class Preparation:
             stray=source.stray(), folders=source.folders(),  # type: ignore[attr-defined]
             decisions=corrections.load(self.s3, bucket, name).decisions(),
             forgotten=sorted(reviewed.denied(self.s3, bucket, name)), reviewed=sorted(labels),
-            shards=dict(self._shards()),
+            shards=self._with_thumbnails(),
         )  # fmt: skip
         (folder / orders.NAME).write_text(order.to_json())
         digest = hashlib.sha256((folder / orders.LISTING).read_bytes())
@@ -196,6 +196,12 @@ class Preparation:
     def _shards(self) -> Iterable[tuple[str, int]]:
         for key, size in objects.sizes(self.s3, self._place.uri("shards/")):
             yield key.removesuffix(".tar"), size
+
+    def _with_thumbnails(self) -> dict[str, int]:
+        """The shards whose thumbnails are stored too: of a job that was killed they may be missing."""
+        names = objects.keys(self.s3, self._place.uri("thumbnails/"))
+        stored = {name.removesuffix(".zip") for name in names if name.endswith(".zip")}
+        return {shard: size for shard, size in self._shards() if shard in stored}
 
     def _made(self, job: str) -> Made | None:
         uri = part_uri(self.settings, job, "version/made.json")

@@ -121,7 +121,10 @@ class CheckDataOperator(SageMakerJobOperator[Checked]):
         )
         self.log.info("%s", summary(checked))
         listed = found["suspects"]["listed"]
-        added = reviews.enqueue_suspects(self.client("s3"), settings.bucket, self._version().name, listed)
+        version = self._version()
+        added = reviews.enqueue_suspects(
+            self.client("s3"), settings.bucket, version.name, version.version, listed
+        )
         self.log.info("%d suspected labels added to the review queue", added)
         refuse_over(checked, self.max_suspect_share)
         return checked

@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ml_pipeline.aws import s3 as objects
@@ -22,9 +23,12 @@ from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset import corrections, reviewed
 from ml_pipeline.dataset.corrections import Action, Correction
 from model_code.data.records import hidden
+from model_code.data.versions import thumbnails
 
 SUSPECTS = 20
 """Suspected labels asked about per data check, at most."""
+# 100,000 lines of photos.jsonl have 25 MB.
+_CHUNK = 2**20
 _ANSWERS, _UNDONE = "answers/", "answers-undone/"
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
@@ -41,6 +45,8 @@ class Question:
         prediction, probability: The model's answer.
         why: "uncertain", "unknown" or "suspect".
         origin: Endpoint (or "data report") that it comes from.
+        photo_uri, thumbnail_uri: Its objects; of a photo of the data set, those that hold all photos of its shard.
+        shard: SHA-256 of the shard of a photo of the data set.
     """
 
     sha256: str
@@ -50,6 +56,7 @@ class Question:
     origin: str
     photo_uri: str
     thumbnail_uri: str
+    shard: str = ""
 
 
 def enqueue(
@@ -90,37 +97,55 @@ def enqueue(
     return added
 
 
-def enqueue_suspects(s3: Client, bucket: str, name: str, suspects: Sequence[Mapping[str, Any]]) -> int:
+def enqueue_suspects(
+    s3: Client, bucket: str, name: str, version: str, suspects: Sequence[Mapping[str, Any]]
+) -> int:
     """Ask about labels that the data check suspects; a photo of the data set is shown by its thumbnail.
 
     Args:
         s3: boto3 client of S3.
         bucket: Name of the project's bucket.
         name: Name of the data set.
+        version: The version that was checked.
         suspects: `suspects.listed` of check.json, the most suspicious first.
 
     Returns:
         Questions that are new.
     """
-    added = 0
     # A review never changes the split that compares with the champion.
-    for suspect in [found for found in suspects if found["split"] != "test"][:SUSPECTS]:
-        thumbnails = f"s3://{bucket}/datasets/{name}/thumbnails/{suspect['key']}"
-        rest = next(objects.keys(s3, thumbnails), None)
-        if rest is None:
+    chosen = {found["key"]: found for found in suspects if found["split"] != "test"}
+    chosen = dict(islice(chosen.items(), SUSPECTS))
+    added = 0
+    for row in _rows(s3, bucket, name, version, chosen) if chosen else ():
+        folder = f"s3://{bucket}/datasets/{name}/"
+        # Releases before made an object of each thumbnail, or none.
+        pictures = (folder + thumbnails.key(row["shard"]), f"{folder}thumbnails/{row['sha256']}.jpg")
+        shown = next((uri for uri in pictures if objects.exists(s3, uri)), None)
+        if shown is None:
             continue
+        suspect = chosen[row["key"]]
         question = Question(
-            sha256=suspect["key"] + rest.removesuffix(".jpg"),
+            sha256=row["sha256"],
             prediction=suspect["suggestion"],
             probability=1 / (1 + math.exp(-suspect["odds"])),
             why="suspect",
             origin="data report",
-            photo_uri=thumbnails + rest,
-            thumbnail_uri=thumbnails + rest,
+            photo_uri=f"{folder}shards/{row['shard']}.tar",
+            thumbnail_uri=shown,
+            shard=row["shard"],
         )
         key = f"datasets/{name}/reviews/queue/{question.sha256}.json"
         added += _write_once(s3, bucket, key, vars(question))
     return added
+
+
+def _rows(
+    s3: Client, bucket: str, name: str, version: str, keys: Collection[str]
+) -> Iterator[dict[str, str]]:
+    """Lines of a version's photos.jsonl."""
+    key = f"datasets/{name}/versions/{version}/photos.jsonl"
+    lines = s3.get_object(Bucket=bucket, Key=key)["Body"].iter_lines(_CHUNK)
+    return (row for row in map(json.loads, lines) if row["key"] in keys)
 
 
 def waiting(s3: Client, bucket: str, name: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,15 @@ from moto import mock_aws
 
 from model_code.data.photos import thumbnail
 from model_code.data.records import Photo, Rejected
+from model_code.data.versions import thumbnails
 from tests.model_code.data import looks_files
 from tests.model_code.photo_files import photo
 
 BUCKET = "ml-pipeline"
 EVIL = "<img src=x onerror=alert(1)>"
+SCRIPT = b"<script>alert(1)</script>"
 VERSION = "0123456789abcdef"
+SHARD = "5" * 64
 DAG_FILE = Path(__file__).parents[3] / "dags" / "deploy.py"
 
 
@@ -73,6 +78,15 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     yield manager
     purge_cached_app()
     patch.undo()
+
+
+def album(pictures: dict[int, bytes]) -> bytes:
+    """A ZIP of thumbnails."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as written:
+        for number, data in pictures.items():
+            thumbnails.add(written, f"{number:064x}", data)
+    return body.getvalue()
 
 
 def put(s3: Any, key: str, body: Any) -> None:
@@ -127,7 +141,7 @@ def fill(s3: Any, sagemaker: Any) -> None:
             "sha256": f"{n:064x}",
             "class": EVIL if n % 2 else "cat",
             "split": "test" if n > 1 else "train",
-            "shard": "s",
+            "shard": SHARD,
             "phash": None,
         }
         for n in range(4)
@@ -147,8 +161,7 @@ def fill(s3: Any, sagemaker: Any) -> None:
     put(s3, f"{folder}check/e1/check.json", check)
     found = {"key": rows[1]["key"], "findings": [{"kind": "suspect", "suggestion": "cat", "odds": 9.0}]}
     put(s3, f"{folder}check/e1/findings.jsonl", (json.dumps(found) + "\n").encode())
-    put(s3, f"datasets/dogs/thumbnails/{1:064x}.jpg", thumbnail(photo(1), 192))
-    put(s3, f"datasets/dogs/thumbnails/{2:064x}.jpg", b"<script>alert(1)</script>")
+    put(s3, f"datasets/dogs/thumbnails/{SHARD}.zip", album({1: thumbnail(photo(1), 192), 2: SCRIPT}))
     sagemaker.create_model_package_group(ModelPackageGroupName="dogs", ModelPackageGroupDescription="d")
     for number, accuracy in ((1, 0.5), (2, 0.75)):
         put(s3, f"jobs/e{number}/evaluation.json", evaluation(accuracy))

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from model_code.data.photos import thumbnail
 from model_code.data.records import Photo
-from tests.ml_pipeline.console.conftest import BUCKET, EVIL, VERSION, Console
+from model_code.data.versions import thumbnails
+from tests.ml_pipeline.console.conftest import BUCKET, EVIL, SHARD, VERSION, Console, album, put
 from tests.model_code.data import looks_files
+from tests.model_code.photo_files import photo
 
 
 def test_versions_with_their_figures_newest_first(console: Console) -> None:
@@ -138,19 +141,67 @@ def test_a_path_that_is_no_utf8_is_shown(console: Console) -> None:
 
 
 def test_a_thumbnail_is_a_jpeg_or_nothing(console: Console) -> None:
-    good = console.get("data/thumbnail", name="dogs", sha256=f"{1:064x}")
+    good = pictured(console, 1)
     assert good.headers["content-type"] == "image/jpeg"
-    assert good.content.startswith(b"\xff\xd8\xff")
-    assert console.get("data/thumbnail", name="dogs", sha256=f"{2:064x}").status_code == 404  # a script
-    assert console.get("data/thumbnail", name="dogs", sha256=f"{3:064x}").status_code == 404
+    assert good.content == thumbnail(photo(1), 192)
+    assert pictured(console, 2).status_code == 404  # a script
+    assert pictured(console, 3).status_code == 404
+    shards = {
+        row["shard"] for row in console.get("data/photos", name="dogs", version=VERSION).json()["photos"]
+    }
+    assert shards == {SHARD}
+
+
+def pictured(console: Console, number: int, shard: str | None = SHARD) -> Any:
+    wanted = {"name": "dogs", "sha256": f"{number:064x}", "shard": shard}
+    return console.get("data/thumbnail", **{name: value for name, value in wanted.items() if value})
+
+
+def test_a_thumbnail_takes_its_range_and_the_index_once(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thumbnails, "TAIL_BYTES", 200)  # does not hold the index
+    body = album({number: thumbnail(photo(number), 192) for number in range(100)})
+    put(console.store.client("s3"), f"datasets/dogs/thumbnails/{SHARD}.zip", body)
+    spans: list[str] = []
+    part = console.store.part
+    monkeypatch.setattr(
+        console.store, "part", lambda uri, span, tag="": spans.append(span) or part(uri, span, tag)
+    )
+    for number in (7, 99, 0):
+        assert pictured(console, number).content == thumbnail(photo(number), 192)
+    assert [span.startswith("-") for span in spans] == [True, True, False, False, False]
+    assert sum(int(stop) - int(start) + 1 for start, stop in (span.split("-") for span in spans[2:])) < 10_000
+
+
+@pytest.mark.parametrize("body", [None, b"", b"no ZIP" * 100, b"PK\5\6" + bytes(18)])
+def test_a_thumbnail_that_changed_is_read_again_and_a_damaged_one_is_absent(
+    console: Console, body: bytes | None
+) -> None:
+    s3, key = console.store.client("s3"), f"datasets/dogs/thumbnails/{SHARD}.zip"
+    assert pictured(console, 1).status_code == 200
+    put(s3, key, album({0: b"forgotten meanwhile", 1: thumbnail(photo(5), 192)}))
+    pictured(console, 1)
+    assert pictured(console, 1).content == thumbnail(photo(5), 192)
+    if body is None:
+        s3.delete_object(Bucket=BUCKET, Key=key)
+    else:
+        put(s3, key, body)
+    for _ in range(2):
+        assert pictured(console, 1).status_code == 404
+
+
+@pytest.mark.parametrize("shard", [None, SHARD, "0" * 64])
+def test_a_thumbnail_of_an_earlier_release_is_an_object_of_its_own(
+    console: Console, shard: str | None
+) -> None:
+    put(console.store.client("s3"), f"datasets/dogs/thumbnails/{3:064x}.jpg", thumbnail(photo(3), 192))
+    assert pictured(console, 3, shard).content == thumbnail(photo(3), 192)
 
 
 def test_a_page_knows_whether_there_are_thumbnails(console: Console) -> None:
     assert console.get("data/photos", name="dogs", version=VERSION).json()["thumbnails"] is True
-    for number in (1, 2):
-        console.store.client("s3").delete_object(
-            Bucket=BUCKET, Key=f"datasets/dogs/thumbnails/{number:064x}.jpg"
-        )
+    console.store.client("s3").delete_object(Bucket=BUCKET, Key=f"datasets/dogs/thumbnails/{SHARD}.zip")
     console.store._brief.clear()
     assert console.get("data/photos", name="dogs", version=VERSION).json()["thumbnails"] is False
 
@@ -161,6 +212,7 @@ def test_a_page_knows_whether_there_are_thumbnails(console: Console) -> None:
         ("data/version", {"name": "../../etc", "version": VERSION}),
         ("data/version", {"name": "dogs", "version": "../x"}),
         ("data/thumbnail", {"name": "dogs", "sha256": "../../secret"}),
+        ("data/thumbnail", {"name": "dogs", "sha256": SHARD, "shard": "../x"}),
         ("data/photos", {"name": "dogs", "version": VERSION, "offset": -1}),
         ("endpoints/one", {"name": "e", "hours": 0}),
     ],

@@ -11,11 +11,11 @@ import pytest
 from ml_pipeline.dataset import corrections
 from ml_pipeline.dataset.corrections import Action, Log
 from ml_pipeline.watching import reviews
-from tests.ml_pipeline.console.conftest import BUCKET, EVIL, VERSION, Console, put
+from tests.ml_pipeline.console.conftest import BUCKET, EVIL, SHARD, VERSION, Console, put
 from tests.model_code.photo_files import photo
 
 SUSPECT = f"{1:064x}"
-LISTED = {"key": f"{1:064x}"[:20], "split": "train", "suggestion": "cat", "odds": 2.0}
+LISTED = {"key": f"{1:020x}", "split": "train", "suggestion": "cat", "odds": 2.0}
 ORIGIN = {"Origin": "http://testserver"}
 
 
@@ -32,7 +32,7 @@ def queued(console: Console, seed: int) -> str:
 
 def suspected(console: Console) -> str:
     """A photo of the data set that the data check asks about; returns its SHA-256."""
-    assert reviews.enqueue_suspects(console.store.client("s3"), BUCKET, "dogs", [LISTED]) == 1
+    assert reviews.enqueue_suspects(console.store.client("s3"), BUCKET, "dogs", VERSION, [LISTED]) == 1
     return SUSPECT
 
 
@@ -52,7 +52,7 @@ def test_the_queue_holds_photos_of_the_traffic_and_suspects_of_the_check(console
     sent = {queued(console, 900): None, suspected(console): EVIL}
     found = console.get("review", name="dogs").json()
     assert {row["sha256"]: row["label"] for row in found["photos"]} == sent
-    assert {row["why"] for row in found["photos"]} == {"uncertain", "suspect"}
+    assert {(row["why"], row["shard"]) for row in found["photos"]} == {("uncertain", ""), ("suspect", SHARD)}
     assert (found["waiting"], found["missing"], found["classes"]) == (2, None, [EVIL, "cat"])
 
 

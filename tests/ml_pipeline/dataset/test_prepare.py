@@ -224,6 +224,21 @@ def test_a_killed_job_costs_one_shard_of_work(
     assert before <= set(whole) == {f"{shard.sha256}.tar" for shard in store.manifest(made).shards}
 
 
+def test_a_shard_whose_thumbnails_were_not_stored_is_packed_again(store: Store, tmp_path: Path) -> None:
+    uri = store.source("pets", shapes(20))
+    first = Job(preparing(store, uri), "prepare-1", tmp_path / "1")
+    assert prepare.main(first.start()) == 0
+    lost = min((tmp_path / "1/output/thumbnails").iterdir())
+    lost.rename(tmp_path / "lost")
+    first.stored(ended=False)  # killed before the version was stored
+    made = Job(preparing(store, uri), "prepare-2", tmp_path / "2").run()
+    assert (made["read"], made["new_shards"]) == (0, 3)
+    assert [path.name for path in (tmp_path / "2/output/thumbnails").iterdir()] == [lost.name]
+    stored = objects(store.s3, "datasets/pets/thumbnails/")
+    assert stored[lost.name] == (tmp_path / "lost").read_bytes()
+    assert {f"{shard.sha256}.zip" for shard in store.manifest(made).shards} == set(stored)
+
+
 def test_another_upload_that_was_faster_is_noticed_and_the_work_is_kept(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -221,50 +223,69 @@ def test_the_result_is_small_json(s3: Any, pets: Path) -> None:
     assert len(manifest_of(s3, result).rejected) == 40
 
 
-def thumbnails(s3: Any) -> dict[str, bytes]:
+def albums(s3: Any) -> dict[str, dict[str, bytes]]:
+    """The thumbnails by the SHA-256 of their shard, then by that of their photo."""
     prefix = "datasets/pets/thumbnails/"
-    return {
-        key.removeprefix(prefix): s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-        for key in keys(s3, prefix)
-    }
+    found = {}
+    for key in keys(s3, prefix):
+        body = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        with zipfile.ZipFile(io.BytesIO(body)) as album:
+            assert all(member.compress_type == zipfile.ZIP_STORED for member in album.infolist())
+            pictures = {name.removesuffix(".jpg"): album.read(name) for name in album.namelist()}
+        found[key.removeprefix(prefix).removesuffix(".zip")] = pictures
+    return found
 
 
-def test_every_new_photo_gets_a_thumbnail_and_no_other_one(
+def shards_of(s3: Any, result: Any) -> set[str]:
+    return {shard.sha256 for shard in manifest_of(s3, result).shards}
+
+
+def test_every_new_shard_gets_the_thumbnails_of_its_photos_by_one_request(
     s3: Any, pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = upload(s3, BUCKET, "pets", str(pets))
-    made = thumbnails(s3)
-    assert set(made) == {f"{sha256}.jpg" for sha256 in splits_of(s3, first)}
-    put: list[str] = []
-    store = Place.put
-
-    def noted(place: Place, key: str, body: bytes) -> None:
-        put.append(key)
-        store(place, key, body)
-
-    monkeypatch.setattr(Place, "put", noted)
+    made = albums(s3)
+    assert set(made) == shards_of(s3, first)
+    assert {photo for album in made.values() for photo in album} == set(splits_of(s3, first))
+    sent: list[str] = []
+    s3.meta.events.register(
+        "before-send.s3", lambda request, **_: sent.append(f"{request.method} {request.url}")
+    )
     next(pets.rglob("*.jpg")).unlink()  # its shard is written again
     (pets / "cat" / "new.jpg").write_bytes(photo(900))
     second = upload(s3, BUCKET, "pets", str(pets))
-    (new,) = splits_of(s3, second).keys() - splits_of(s3, first).keys()
-    assert [key for key in put if key.startswith("thumbnails/")] == [f"thumbnails/{new}.jpg"]
+    assert set(albums(s3)) - set(made) == shards_of(s3, second) - shards_of(s3, first)
+    assert second["new_shards"] == 2
+    for folder in ("thumbnails", "shards"):
+        assert len([line for line in sent if line.startswith("PUT ") and f"/{folder}/" in line]) == 2
+
+
+def test_the_same_photos_give_the_same_bytes_of_thumbnails(s3: Any, pets: Path, tmp_path: Path) -> None:
+    upload(s3, BUCKET, "pets", str(pets))
+    upload(s3, BUCKET, "others", str(shutil.copytree(pets, tmp_path / "copy")))
+    bodies = [
+        {
+            key.rpartition("/")[2]: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+            for key in keys(s3, prefix)
+        }
+        for prefix in ("datasets/pets/thumbnails/", "datasets/others/thumbnails/")
+    ]
+    assert bodies[0] == bodies[1]
 
 
 def test_a_data_set_of_an_earlier_release_gets_the_thumbnails_of_shards_that_are_written(
     s3: Any, pets: Path
 ) -> None:
     upload(s3, BUCKET, "pets", str(pets))
-    made = thumbnails(s3)
-    for name in made:
-        s3.delete_object(Bucket=BUCKET, Key=f"datasets/pets/thumbnails/{name}")
+    for shard in albums(s3):
+        s3.delete_object(Bucket=BUCKET, Key=f"datasets/pets/thumbnails/{shard}.zip")
     upload(s3, BUCKET, "pets", str(pets))
-    assert thumbnails(s3) == {}
+    assert albums(s3) == {}
     next(pets.rglob("*.jpg")).unlink()
     second = upload(s3, BUCKET, "pets", str(pets))
-    again = thumbnails(s3)
+    (shard,) = albums(s3)
     assert second["new_shards"] == 1
-    assert len(again) in {sum(count.values()) for count in manifest_of(s3, second).counts.values()}
-    assert again.items() <= made.items()  # the same photo gives the same bytes
+    assert shard in shards_of(s3, second)
 
 
 def test_a_photo_without_a_thumbnail_does_not_stop_the_upload(
@@ -276,27 +297,27 @@ def test_a_photo_without_a_thumbnail_does_not_stop_the_upload(
         raise photos.PhotoError(photos.PhotoReason.UNSUPPORTED)
 
     monkeypatch.setattr(photos, "thumbnail", refuses)
-    assert upload(s3, BUCKET, "pets", str(pets))["changed"]
-    assert thumbnails(s3) == {}
+    made = upload(s3, BUCKET, "pets", str(pets))
+    assert albums(s3) == {shard: {} for shard in shards_of(s3, made)}
 
 
-def test_an_upload_that_dies_among_thumbnails_goes_on(
+def test_an_upload_that_dies_between_shard_and_thumbnails_goes_on(
     s3: Any, pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = upload(s3, BUCKET, "whole", str(pets))
-    put = Place.put
-    left = iter(range(20))
+    put = Place.put_file
 
-    def dies(place: Place, key: str, body: bytes) -> None:
-        if key.startswith("thumbnails/") and next(left, None) is None:
+    def dies(place: Place, key: str, path: Path) -> None:
+        if key.startswith("shards/"):
             raise ConnectionError("cut off")
-        put(place, key, body)
+        put(place, key, path)
 
     with monkeypatch.context() as dying:
-        dying.setattr(Place, "put", dies)
+        dying.setattr(Place, "put_file", dies)
         with pytest.raises(ConnectionError):
             upload(s3, BUCKET, "pets", str(pets))
+    assert len(albums(s3)) == 1
     assert not any("/versions/" in key or "/shards/" in key for key in keys(s3, "datasets/pets/"))
     again = upload(s3, BUCKET, "pets", str(pets))
     assert again["version"] == whole["version"]
-    assert len(thumbnails(s3)) == 60
+    assert set(albums(s3)) == shards_of(s3, again)

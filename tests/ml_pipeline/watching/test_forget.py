@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ml_pipeline.registry import packages as registry
 from ml_pipeline.watching import reviews, truth
 from ml_pipeline.watching.forget.__main__ import main
 from ml_pipeline.watching.forget.traces import Traces, without
+from model_code.data.versions import thumbnails
 from tests.infra.stacks import BUCKET, REGION
 from tests.local_aws.iam.enforced import Account, create_roles
 from tests.model_code.photo_files import folder_of_photos, photo
@@ -43,6 +45,11 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 
 def put(account: Account, key: str, body: bytes | str) -> None:
     account.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+
+def read(account: Account, key: str) -> bytes:
+    body: bytes = account.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    return body
 
 
 def capture(data: bytes, event: str, inference_id: str) -> str:
@@ -178,7 +185,8 @@ def test_no_byte_of_a_forgotten_photo_is_left_and_nothing_else_is_lost(
     # The other photos are where they were, but for the pages of theirs and the old version of the data set.
     lost = kept - keys_with(account, stays.read_bytes())
     assert all(
-        f"versions/{made['version']}" in key or "/shards/" in key or "/versions/" in key for key in lost
+        any(part in key for part in (f"versions/{made['version']}", "/shards/", "/thumbnails/", "/versions/"))
+        for key in lost
     ), lost
     text = dict(versions(account))
     assert "batch/predict-1/answers/anns/gone.jpg.out" not in text
@@ -186,6 +194,12 @@ def test_no_byte_of_a_forgotten_photo_is_left_and_nothing_else_is_lost(
     assert text["captures/7d/dogs/main/2026/01/01/00/a.jsonl"].count(b"\n") == 1
     left = truth.load(account.s3, BUCKET, NAME)
     assert list(left) == [f"client {hashlib.sha256(stays.read_bytes()).hexdigest()[:4]}"]
+
+    newest = json.loads(read(account, f"datasets/{NAME}/latest.json"))["version"]
+    for shard in json.loads(read(account, f"datasets/{NAME}/versions/{newest}/manifest.json"))["shards"]:
+        packed = read(account, f"datasets/{NAME}/thumbnails/{shard['sha256']}.zip")
+        with zipfile.ZipFile(io.BytesIO(packed)) as album:
+            assert len(album.namelist()) == shard["photos"]
 
     # Its source has it still, and does not bring it back; what was reviewed is gone as well.
     again = upload(account.s3, BUCKET, NAME, str(source))
@@ -222,3 +236,20 @@ def test_findings_of_looks_lose_the_lines_of_a_photo() -> None:
     assert gzip.decompress(without(key, body, Traces(frozenset(["1" * 64]))) or b"") == lines[1]
     assert without(key, body, Traces(frozenset(["3" * 64]))) is body
     assert without(key, b"not gzip", Traces(frozenset(["1" * 64]))) == b"not gzip"
+
+
+def test_thumbnails_of_a_shard_lose_those_of_a_photo() -> None:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as album:
+        for digit in "123":
+            thumbnails.add(album, digit * 64, digit.encode())
+    key, gone = "datasets/dogs/thumbnails/0.zip", frozenset(["2" * 64])
+    left = without(key, body.getvalue(), Traces(gone))
+    assert left is not None
+    assert b"2222" not in left
+    with zipfile.ZipFile(io.BytesIO(left)) as album:
+        assert {name: album.read(name) for name in album.namelist()} == {
+            f"{digit * 64}.jpg": digit.encode() for digit in "13"
+        }
+    assert without(key, left, Traces(gone)) is left
+    assert without(key, b"no ZIP", Traces(gone)) == b"no ZIP"

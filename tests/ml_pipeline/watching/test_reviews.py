@@ -110,7 +110,8 @@ def test_a_photo_of_the_picture_of_a_test_photo_is_left_out() -> None:
 
 def test_suspects_of_the_data_report_are_asked_about_but_for_those_of_the_test_split(s3, tmp_path) -> None:
     folder = folder_of_photos(tmp_path / "photos", {"a": 8, "b": 8})
-    before = rows(s3, upload(s3, BUCKET, NAME, str(folder)))
+    made = upload(s3, BUCKET, NAME, str(folder))
+    before = rows(s3, made)
     suspects = [
         {"key": sha256[:20], "class": label, "split": split.value, "suggestion": "b", "odds": 7.0}
         for sha256, (label, split) in before.items()
@@ -118,14 +119,35 @@ def test_suspects_of_the_data_report_are_asked_about_but_for_those_of_the_test_s
     ]
     asked = [suspect for suspect in suspects if suspect["split"] != "test"]
     assert len(asked) < len(suspects)
-    assert reviews.enqueue_suspects(s3, BUCKET, NAME, suspects) == len(asked)
-    assert reviews.enqueue_suspects(s3, BUCKET, NAME, suspects) == 0
+    for added in (len(asked), 0):
+        assert reviews.enqueue_suspects(s3, BUCKET, NAME, made["version"], suspects) == added
     question = next(reviews.questions(s3, BUCKET, NAME))
     assert (question.why, question.prediction, round(question.probability, 3)) == ("suspect", "b", 0.999)
-    assert s3.head_object(Bucket=BUCKET, Key=question.photo_uri.removeprefix(f"s3://{BUCKET}/"))
+    for uri, names in (
+        (question.photo_uri, f"{question.sha256[:20]}.jpg"),
+        (question.thumbnail_uri, question.sha256),
+    ):
+        assert (
+            names.encode()
+            in s3.get_object(Bucket=BUCKET, Key=uri.removeprefix(f"s3://{BUCKET}/"))["Body"].read()
+        )
     reviews.answer(s3, BUCKET, NAME, question.sha256, Action.LABEL, "b", "ann")
     after = rows(s3, upload(s3, BUCKET, NAME, str(folder)))
     assert after == {**before, question.sha256: ("b", before[question.sha256][1])}
+
+
+def test_a_suspect_of_an_earlier_release_is_asked_about_if_it_can_be_shown(s3, tmp_path) -> None:
+    made = upload(s3, BUCKET, NAME, str(folder_of_photos(tmp_path, {"a": 8, "b": 8})))
+    for item in s3.list_objects_v2(Bucket=BUCKET, Prefix=f"datasets/{NAME}/thumbnails/")["Contents"]:
+        s3.delete_object(Bucket=BUCKET, Key=item["Key"])
+    shown, hidden_one = (sha256 for sha256, (_, split) in rows(s3, made).items() if split is Split.VALID)
+    s3.put_object(Bucket=BUCKET, Key=f"datasets/{NAME}/thumbnails/{shown}.jpg", Body=b"jpeg")
+    suspects = [
+        {"key": sha256[:20], "class": "a", "split": "valid", "suggestion": "b", "odds": 7.0}
+        for sha256 in (hidden_one, shown)
+    ]
+    assert reviews.enqueue_suspects(s3, BUCKET, NAME, made["version"], suspects) == 1
+    assert [question.sha256 for question in reviews.questions(s3, BUCKET, NAME)] == [shown]
 
 
 def test_a_forgotten_photo_does_not_come_back_from_its_source(s3, tmp_path) -> None:

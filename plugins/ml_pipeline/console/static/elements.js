@@ -160,10 +160,10 @@ export function pager(page, go) {
 }
 
 /** The thumbnail that a job made of a photo; a word where there is none. */
-export function picture(name, sha256, alt, pictured = true) {
+export function picture(name, {sha256, shard}, alt, pictured = true) {
   const none = () => h('div', {class: 'none'}, 'no thumbnail')
   if (!pictured) return none()
-  const image = h('img', {src: address('data/thumbnail', {name, sha256}), loading: 'lazy', alt,
+  const image = h('img', {src: address('data/thumbnail', {name, sha256, shard}), loading: 'lazy', alt,
     onerror: () => image.replaceWith(none())})
   return image
 }

@@ -106,7 +106,7 @@ function question(name, photo, found, answered, act) {
   const input = h('input', {list: 'review-classes', 'aria-label': 'Another class', maxlength: 200,
     autocomplete: 'off', placeholder: 'another class'})
   const left = Math.max(1, found.waiting - (answered - found.before)), total = left + answered
-  return [h('div', {class: 'shown'}, picture(name, photo.sha256, 'the photo to review'),
+  return [h('div', {class: 'shown'}, picture(name, photo, 'the photo to review'),
     h('code', {class: 'soft'}, photo.origin)),
     h('div', {}, h('p', {class: 'soft'}, `${number(answered)} answered, ${number(left)} to go`),
       h('progress', {max: total || 1, value: answered, 'aria-label': 'answered'}),

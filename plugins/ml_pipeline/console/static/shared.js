@@ -11,7 +11,7 @@ export const FINDINGS = {suspect: 'suspected label', near_duplicate: 'near-dupli
 /** A photo of a page; `open` shows it larger, with what is known about it. */
 export function photoCard(name, photo, pictured = true, open = null) {
   const alt = `labelled ${readable(photo.label)}`
-  const image = photo.sha256 ? picture(name, photo.sha256, alt, pictured)
+  const image = photo.sha256 ? picture(name, photo, alt, pictured)
     : h('div', {class: 'none'}, 'no thumbnail')
   const shown = open ? h('button',
     {class: 'picture', 'aria-label': `open the photo ${photo.path || photo.key}`, onclick: open}, image)
@@ -46,7 +46,7 @@ export function photoDetail(name, photo, labels, pictured, changed) {
   const dialog = h('dialog',
     {'aria-label': 'Photo', onclose: () => dialog.remove(),
       onclick: (event) => { if (event.target === dialog) dialog.close() }},
-    h('div', {class: 'detail'}, picture(name, photo.sha256, `labelled ${readable(photo.label)}`, pictured),
+    h('div', {class: 'detail'}, picture(name, photo, `labelled ${readable(photo.label)}`, pictured),
       h('div', {},
         h('h2', {}, wrong ? `${readable(photo.label)}, taken for ${readable(photo.prediction)}`
           : readable(photo.label)),

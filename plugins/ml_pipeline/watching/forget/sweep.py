@@ -12,6 +12,7 @@ from ml_pipeline.watching.forget.traces import Traces, names_of, reshard, withou
 from model_code.data.manifest import Manifest, PhotoRow, ShardRow
 from model_code.data.records import hidden
 from model_code.data.shards import ShardInfo
+from model_code.data.versions import thumbnails
 from model_code.data.versions.plan import Version, make_version
 from model_code.data.versions.rows import Rows
 
@@ -119,6 +120,8 @@ def _without(place: Place, row: ShardRow, traces: Traces) -> ShardRow | None:
         return None
 
     def store(info: ShardInfo, path: Path) -> None:
+        if pictures := place.read(thumbnails.key(row.sha256)):
+            place.put(thumbnails.key(info.sha256), thumbnails.without(pictures[0], traces.photos))
         place.put_file(f"shards/{info.sha256}.tar", path)
 
     info = reshard(found[0], traces, store)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from model_code.data.shards import ShardInfo, index_shard, key_of, read_shard, read_split, write_shard
+from model_code.data.versions import thumbnails
 from model_code.process.cells import cell
 from model_code.watch.captures import photos_in
 
@@ -55,6 +56,8 @@ def without(key: str, body: bytes, traces: Traces) -> bytes | None:
         return None
     if name.endswith(".tar.gz"):
         return _model(body, traces) if key.startswith("jobs/") else body
+    if name.endswith(".zip") and "/thumbnails/" in key:
+        return thumbnails.without(body, traces.photos)
     if name.endswith(".html"):
         return None if traces.named_in(body.decode(errors="replace")) else body
     if name.endswith(".csv"):
