@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher.preflight import free_port
+from ml_pipeline.dag.versions import SUPPORTED
 from tests.docker import compose
 from tests.docker.stack import wait_until
 from tests.local_aws.clients.test_pytest_plugin import write_project
@@ -23,6 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = wheels.ROOT
 PYTHONS = ("3.11", "3.12", "3.13")
 MATRIX = os.environ.get("MATRIX") == "1"
+# Airflow and provider: those of the lock, and the first that ml-pipeline declares.
+RELEASES = {"locked": (), "lowest": tuple(f"{name}=={first}" for name, (first, _) in SUPPORTED.items())}
 
 
 def interpreter(version: str) -> str:
@@ -61,10 +64,10 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def install(python: str, folder: Path, dist: Path, *names: str) -> Path:
+def install(python: str, folder: Path, dist: Path, *names: str, pinned: tuple[str, ...] = ()) -> Path:
     """A fresh environment with one of the wheels (and ours that it needs); its Python.
 
-    By path: on PyPI these names are not ours.
+    By path: on PyPI these names are not ours. pinned: requirements that take the place of the lock's.
     """
     wanted = []
     for name in names:
@@ -73,7 +76,7 @@ def install(python: str, folder: Path, dist: Path, *names: str) -> Path:
         wanted.append(f"{wheel}{bracket}{extra}")
     subprocess.run([python, "-m", "venv", str(folder)], check=True)
     argv = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    argv += ["--constraint", str(dist / "constraints.txt"), *wanted]
+    argv += [*pinned, *wanted] if pinned else ["--constraint", str(dist / "constraints.txt"), *wanted]
     environ = {
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PIP_CONSTRAINT")
     }
@@ -159,9 +162,13 @@ def _pings(url: str) -> bool:
         return False
 
 
+@pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("version", PYTHONS)
-def test_the_dags_of_ml_pipeline_import(version: str, dist: Path, tmp_path: Path) -> None:
-    python = install(interpreter(version), tmp_path / "venv", dist, "model-code", "ml-pipeline")
+def test_the_dags_of_ml_pipeline_import(version: str, release: str, dist: Path, tmp_path: Path) -> None:
+    if release != "locked" and not MATRIX:
+        pytest.skip("another Airflow: make test-matrix")
+    names, pinned = ("model-code", "ml-pipeline"), RELEASES[release]
+    python = install(interpreter(version), tmp_path / "venv", dist, *names, pinned=pinned)
     environ = clean(AIRFLOW_HOME=str(tmp_path / "airflow"), AIRFLOW__CORE__LOAD_EXAMPLES="False")
     environ["LOCAL_AWS_URL"] = "http://127.0.0.1:4566"
     found = subprocess.run(
