@@ -3,7 +3,8 @@
 Photos are embedded once, because an embedding does not depend on the split; every seed then has its own
 stratified split, its own search on its own validation photos, and one look at its own test photos. The peer is the
 same search without the pretrained classifier's rows, the recipe before 2026-12, on the same splits: the ratio is the
-difference of the two in points, with its paired 95 % interval over all test photos.
+difference of the two in points, with its paired 95 % interval over all test photos. Another peer is the classifier of
+the weights untrained: each class of the data set takes the row that its training photos choose.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ from model_code.data.source import Folder
 from model_code.data.splits import assign
 from model_code.embed import __main__ as embed
 from model_code.embed.embeddings import Embedder, Embeddings, file_name, read_folder, write_embeddings
-from model_code.evaluate.scores import paired_difference
+from model_code.evaluate.scores import Difference, paired_difference
+from model_code.networks.weights import find_weights
 from model_code.process.parallel import ordered_map
 from model_code.train import arguments as train
 from model_code.train.distributed import World
+from model_code.train.features import class_rows, read_features
 from model_code.train.head import strategy as train_head
 from model_code.tune import __main__ as tune
 
@@ -147,6 +150,7 @@ def measure(
         "before": float(before.mean()),
         "hits": tuned,
         "hits_before": before,
+        "hits_untrained": _untrained(files, parts[Split.TEST]),
         "seconds": time.monotonic() - started,
         "cpu_seconds": time.process_time() - cpu,
         "trial_seconds": statistics.median(trial["seconds"] for trial in trials["trials"]),
@@ -177,6 +181,33 @@ def _hits(files: Sequence[str], chosen: Mapping[str, Any], test: Embeddings) -> 
         logits = model.head(torch.from_numpy(test.embeddings).float())  # type: ignore[operator]
     hits: NDArray[np.bool_] = logits.argmax(1).numpy() == test.label
     return hits
+
+
+def _untrained(files: Sequence[str], test: Embeddings) -> NDArray[np.bool_]:
+    """Judge each test photo by the rows of the pretrained classifier, before any training."""
+    job = train.job_from(train.parser({}).parse_args([*files, "--mode", "final"]), {}, World())
+    features, _ = read_features(job.folders.train, job.manifest.classes, Split.TRAIN)
+    weights = find_weights(job.folders.weights)
+    rows = class_rows(weights, features, job.classes) if weights else None
+    if rows is None:
+        return np.zeros(len(test.label), bool)
+    logits = rows(torch.from_numpy(test.embeddings).float())
+    hits: NDArray[np.bool_] = logits.argmax(1).numpy() == test.label
+    return hits
+
+
+def _gain(rows: Sequence[Mapping[str, Any]], peer: str) -> Difference:
+    """The gain of the tuned head over a peer, over the test photos of all seeds."""
+    return paired_difference(*(np.concatenate([row[name] for row in rows]) for name in ("hits", peer)))
+
+
+def _ends(gain: Difference) -> tuple[float, float]:
+    return gain.interval.low, gain.interval.high
+
+
+def _points(gain: Difference) -> str:
+    low, high = _ends(gain)
+    return f"{100 * gain.mean:+.2f} points (paired 95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def main() -> int:
@@ -214,14 +245,11 @@ def main() -> int:
     figure = statistics.mean(row["test"] for row in rows)
     untuned = statistics.mean(row["untuned"] for row in rows)
     before = statistics.mean(row["before"] for row in rows)
-    gain = paired_difference(
-        *(np.concatenate([row[name] for row in rows]) for name in ("hits", "hits_before"))
-    )
     name = options.data.resolve().name
-    interval = f"{100 * gain.interval.low:+.2f} to {100 * gain.interval.high:+.2f}"
-    print(
-        f"against the search without a prior: {100 * gain.mean:+.2f} points (paired 95 % interval {interval})"
-    )
+    gain, gain_untrained = _gain(rows, "hits_before"), _gain(rows, "hits_untrained")
+    untrained = statistics.mean(float(row["hits_untrained"].mean()) for row in rows)
+    print(f"against the search without a prior: {_points(gain)}")
+    print(f"against the untrained classifier, {untrained:.4f}: {_points(gain_untrained)}")
     print(
         f"mean test accuracy {figure:.4f} tuned, {untuned:.4f} untuned, over {options.seeds} split seeds. Part of "
         "these photos were in ImageNet's training set, which flatters ImageNet weights."
@@ -235,7 +263,11 @@ def main() -> int:
                 "figure": round(figure, 4),
                 "unit": "fraction of test photos",
                 "limit": LIMITS.get(name),
-                "peers": {"untuned head": round(untuned, 4), "search without a prior": round(before, 4)},
+                "peers": {
+                    "untuned head": round(untuned, 4),
+                    "search without a prior": round(before, 4),
+                    "untrained classifier": round(untrained, 4),
+                },
                 "ratio": round(100 * gain.mean, 2),
                 "conditions": {
                     "data": name,
@@ -245,8 +277,9 @@ def main() -> int:
                     "trials": options.trials,
                     "views": options.views,
                     "ratio": "points above the search without a prior",
-                    "ratio_interval": [
-                        round(100 * end, 2) for end in (gain.interval.low, gain.interval.high)
+                    "ratio_interval": [round(100 * end, 2) for end in _ends(gain)],
+                    "points_above_untrained": [
+                        round(100 * end, 2) for end in (gain_untrained.mean, *_ends(gain_untrained))
                     ],
                     "deviation": round(statistics.pstdev(row["test"] for row in rows), 4),
                     "median_trial_seconds": round(statistics.median(row["trial_seconds"] for row in rows), 2),
