@@ -212,9 +212,9 @@ def wait_for_dag(client: AirflowClient, settings: Settings, console: Console) ->
     needed = ("scheduler", "triggerer", "dag_processor")
     with console.status(f"waiting for {DAG_ID}"):
         while True:
-            health = client.health()
+            health = patiently(client.health)
             unwell = [name for name in needed if health.get(name) != "healthy"]
-            if not unwell and client.dag_exists(DAG_ID):
+            if not unwell and patiently(lambda: client.dag_exists(DAG_ID)):
                 return
             if errors := client.import_errors():
                 raise RunError(f"a DAG file cannot be imported:\n{errors[0]}")

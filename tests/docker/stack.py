@@ -104,12 +104,12 @@ def _server(programs: Path, folder: Path, secret: Path, user: str | None) -> Ite
         log.close()
 
 
-def wait_until(condition: Any, seconds: float, what: str) -> None:
-    """Ask until `condition()` is true. Raises AssertionError naming `what` after `seconds`."""
+def wait_until(condition: Any, seconds: float, what: str, pause: float = 0.1) -> None:
+    """Ask until `condition()` is true, every `pause` seconds. Raises AssertionError naming `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 @dataclass
@@ -272,7 +272,9 @@ def end_well(client: AirflowClient, run_id: str) -> list[dict[str, Any]]:
 
     Raises AssertionError with the end of the log of the task that failed.
     """
-    wait_until(lambda: client.run_state(DAG_ID, run_id) in ("success", "failed"), RUN_SECONDS, "the run")
+    wait_until(
+        lambda: client.run_state(DAG_ID, run_id) in ("success", "failed"), RUN_SECONDS, "the run", pause=1
+    )
     tasks = client.task_instances(DAG_ID, run_id)
     for task in tasks:
         assert task["state"] != "failed", "\n".join(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.airflow_api import AirflowClient
 from launcher.preflight import free_port
+from tests.airflow_client import PatientClient
 from tests.docker.stack import PORTS, Stack, postgres_programs, run_to_success
 
 pytestmark = [
@@ -38,7 +38,7 @@ def stack(
 
 
 def test_dag_is_green_on_a_celery_worker(stack: Stack, environ: dict[str, str], tmp_path: Path) -> None:
-    client = AirflowClient(stack.url("airflow-apiserver"), "admin", environ["AIRFLOW_ADMIN_PASSWORD"])
+    client = PatientClient(stack.url("airflow-apiserver"), "admin", environ["AIRFLOW_ADMIN_PASSWORD"])
     tasks = run_to_success(client, tmp_path / "photos")
     # Celery logs the end of every task that its worker ran; nothing else of this stack could run one.
     done = stack.log("airflow-worker").read_text().count("succeeded in")

@@ -15,6 +15,7 @@ from launcher.airflow_api import AirflowClient
 from launcher.preflight import free_port
 from launcher.run import DAG_ID
 from model_code.data import sample_data
+from tests.airflow_client import PatientClient
 from tests.docker import base_images, compose, engine
 from tests.docker.containers import Containers, UnknownOptionError, active, arguments
 from tests.docker.stack import end_well, start_run, wait_until
@@ -74,7 +75,7 @@ def settings(environ: dict[str, str], profiles: str, photos: Path) -> dict[str, 
 
 def client_of(stack: Containers) -> AirflowClient:
     url = f"http://127.0.0.1:{stack.environ['AIRFLOW_PORT']}"
-    return AirflowClient(url, "admin", stack.environ["AIRFLOW_ADMIN_PASSWORD"])
+    return PatientClient(url, "admin", stack.environ["AIRFLOW_ADMIN_PASSWORD"])
 
 
 def aws(stack: Containers, service: str) -> Any:

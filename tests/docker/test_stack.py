@@ -12,6 +12,7 @@ import pytest
 from launcher.airflow_api import AirflowClient
 from launcher.preflight import free_port
 from launcher.run import DAG_ID
+from tests.airflow_client import PatientClient
 from tests.docker.stack import PORTS, Stack, postgres_programs, run_to_success, wait_until
 
 pytestmark = [
@@ -41,7 +42,7 @@ def stack(
 
 @pytest.fixture(scope="module")
 def client(stack: Stack, environ: dict[str, str]) -> AirflowClient:
-    return AirflowClient(stack.url("airflow-apiserver"), "admin", environ["AIRFLOW_ADMIN_PASSWORD"])
+    return PatientClient(stack.url("airflow-apiserver"), "admin", environ["AIRFLOW_ADMIN_PASSWORD"])
 
 
 def test_everything_is_healthy_on_postgresql(

@@ -19,9 +19,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from launcher.airflow_api import AirflowError
 from launcher.inputs import Inputs
-from launcher.run import DAG_ID, connect, run_conf
+from launcher.run import DAG_ID, run_conf
 from launcher.services import is_ready, services
 from launcher.settings import Settings
+from tests.airflow_client import connect
 from tests.e2e.conftest import Laptop
 
 # Airflow takes minutes to notice a dead component by default; here seconds must do. Shorter than this, a busy

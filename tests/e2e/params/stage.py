@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import requests
 
-from launcher.run import connect
 from launcher.settings import Settings
 from ml_pipeline.aws.s3 import split_uri
+from tests.airflow_client import connect
 from tests.e2e.conftest import Laptop
 
 T = TypeVar("T")
