@@ -151,7 +151,8 @@ def _predictions(console: Console, smoke_test: Mapping[str, Any]) -> None:
     for row in smoke_test["predictions"][:5]:
         ranked = ", ".join(f"{escape(name)} {probability:.0%}" for name, probability in row["top"][:3])
         right = row["top"][0][0] == row["label"]
-        table.add_row(escape(row["key"]), escape(row["label"]), ranked, style="" if right else "yellow")
+        photo = row.get("photo") or row["key"]  # a run of an older release has only the key
+        table.add_row(escape(photo), escape(row["label"]), ranked, style="" if right else "yellow")
     console.print(table)
 
 

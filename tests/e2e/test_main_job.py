@@ -32,6 +32,10 @@ def test_make_run_ends_with_an_endpoint_that_agrees(laptop, first_run):
     results = laptop.last_run()["results"]
     assert results["smoke_test"]["photos"] >= 20
     assert results["smoke_test"]["agreed"] == results["smoke_test"]["photos"]
+    drawn = {
+        str(photo.relative_to(laptop.folder / "photos")) for photo in (laptop.folder / "photos").glob("*/*")
+    }
+    assert {row["photo"] for row in results["smoke_test"]["predictions"]} <= drawn
     for part in (
         "Data set",
         "Trials of",

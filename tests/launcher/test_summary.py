@@ -39,7 +39,7 @@ RESULTS: dict[str, Any] = {
     "deploy": {"endpoint_name": "dogs-live"},
     "smoke_test": {
         "photos": 20, "agreed": 20, "latency_ms_p50": 4.2,
-        "predictions": [{"key": "0f", "label": "a", "top": [["a", 0.9], ["b", 0.1]]}],
+        "predictions": [{"photo": "a/0f.jpg", "label": "a", "top": [["a", 0.9], ["b", 0.1]]}],
     },
 }  # fmt: skip
 
@@ -108,7 +108,7 @@ def test_few_test_photos_are_a_note():
 def test_names_are_printed_as_they_are():
     # Case 24: rich takes brackets for markup.
     name = "[draft] cup"
-    row = {"key": "[red]0f", "label": name, "top": [[name, 0.9], ["[bold]x[bold]", 0.1]]}
+    row = {"photo": "[red]0f", "label": name, "top": [[name, 0.9], ["[bold]x[bold]", 0.1]]}
     smoke = {**RESULTS["smoke_test"], "predictions": [row]}
     text = printed({**RESULTS, "smoke_test": smoke, "gate": {"passed": False, "reason": "[bad]"}})
     for part in (name, "[red]0f", "[bold]x[bold]", "[bad]"):

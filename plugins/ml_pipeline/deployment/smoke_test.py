@@ -31,19 +31,24 @@ class SmokeTestFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Expected:
-    """A line of predictions.jsonl."""
+    """A line of predictions.jsonl; `path` in the source, or empty where no one knows it."""
 
     key: str
     label: str
     probabilities: tuple[float, ...]
+    path: str = ""
+
+    @property
+    def name(self) -> str:
+        """How a person finds the photo."""
+        return self.path or self.key
 
 
 @dataclass(frozen=True)
 class Answer:
     """The endpoint's answer about one photo; `agreed` if it is the evaluation's."""
 
-    key: str
-    label: str
+    expected: Expected
     probabilities: Mapping[str, float]
     seconds: float
     agreed: bool
@@ -78,7 +83,8 @@ def run(
         wrong = next(answer for answer in answers if not answer.agreed)
         raise SmokeTestFailed(
             f"endpoint {endpoint_name} agreed with the evaluation on {agreed} of {len(answers)} photos; "
-            f"first difference: photo {wrong.key}. Another model or runtime serves than the one that was evaluated"
+            f"first difference: photo {wrong.expected.name}. Another model or runtime serves than the one that "
+            "was evaluated"
         )
     return {
         "photos": len(answers),
@@ -102,7 +108,9 @@ def check_in_service(sagemaker: Client, deployment: Deployed) -> None:
 def read_predictions(body: bytes) -> list[Expected]:
     """Parse the lines of predictions.jsonl."""
     rows = [json.loads(line) for line in body.splitlines() if line.strip()]
-    return [Expected(row["key"], row["label"], tuple(row["probabilities"])) for row in rows]
+    return [
+        Expected(row["key"], row["label"], tuple(row["probabilities"]), row.get("path", "")) for row in rows
+    ]
 
 
 def spread(expected: list[Expected], count: int) -> dict[str, Expected]:
@@ -147,10 +155,10 @@ def ask(
         if is_transient(error):
             raise
         raise SmokeTestFailed(
-            f"endpoint {endpoint_name} answered photo {expected.key} with {type(error).__name__}: {error}"
+            f"endpoint {endpoint_name} answered photo {expected.name} with {type(error).__name__}: {error}"
         ) from error
     agreed = all(abs(probabilities.get(name, 0.0) - wanted[name]) <= TOLERANCE for name in classes)
-    return Answer(expected.key, expected.label, probabilities, seconds, agreed)
+    return Answer(expected, probabilities, seconds, agreed)
 
 
 def _invoke(runtime: Client, endpoint_name: str, photo: bytes) -> bytes:
@@ -168,4 +176,5 @@ def _invoke(runtime: Client, endpoint_name: str, photo: bytes) -> bytes:
 
 def _row(answer: Answer) -> TopClass:
     best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:_TOP]
-    return {"key": answer.key, "label": answer.label, "top": [[name, round(p, 6)] for name, p in best]}
+    photo = answer.expected
+    return {"photo": photo.name, "label": photo.label, "top": [[name, round(p, 6)] for name, p in best]}

@@ -212,9 +212,12 @@ class Deployed(TypedDict):
 
 
 class TopClass(TypedDict):
-    """An answer of the endpoint about one test photo; `top` are (class, probability) pairs, best first."""
+    """An answer of the endpoint about one test photo; `top` are (class, probability) pairs, best first.
 
-    key: str
+    photo: its path in the source, or its key where no one knows it.
+    """
+
+    photo: str
     label: str
     top: list[list[str | float]]
 

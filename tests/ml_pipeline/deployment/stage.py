@@ -81,8 +81,8 @@ class Stage:
     def status(self, package: dict[str, str]) -> str:
         return registry.describe(self.sagemaker, package["model_package_arn"]).status
 
-    def photo(self, content: bytes) -> tuple[dict[str, str], dict[str, str]]:
-        """A data set whose test split is one photo, and an evaluation that has judged it."""
+    def photo(self, content: bytes, **fields: str) -> tuple[dict[str, str], dict[str, str]]:
+        """A data set whose test split is one photo, and an evaluation that has judged it, with more `fields`."""
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             for name, body in (("k.jpg", content), ("k.cls", b"a")):
@@ -90,7 +90,7 @@ class Stage:
                 member.size = len(body)
                 archive.addfile(member, io.BytesIO(body))
         listed = manifest("toys", [("0" * 64, "test", 1)])
-        prediction = {"key": "k", "label": "a", "prediction": "a", "probabilities": [1.0, 0.0]}
+        prediction = {"key": "k", "label": "a", "prediction": "a", "probabilities": [1.0, 0.0], **fields}
         uris = [
             self._put(key, body)
             for key, body in (

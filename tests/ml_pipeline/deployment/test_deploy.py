@@ -75,8 +75,8 @@ def test_a_model_that_answers_with_errors_is_rolled_back_and_can_come_back(stage
     first = stage.deploy(stage.package("1"))
     package = stage.package("2")
     second = stage.deploy(package)
-    dataset, evaluation = stage.photo(b"fail")
-    with pytest.raises(smoke_test.SmokeTestFailed, match=r"photo k with ModelError(.|\n)*unwell"):
+    dataset, evaluation = stage.photo(b"fail", path="a/first.jpg")
+    with pytest.raises(smoke_test.SmokeTestFailed, match=r"photo a/first.jpg with ModelError(.|\n)*unwell"):
         tasks.smoke_test.function(dataset, evaluation, second)
     assert stage.status(package) == "Rejected"
     stage.made.settled()
@@ -124,7 +124,7 @@ def test_a_smoke_test_that_is_cleared_and_passes_approves_the_model_again(
     package = stage.package("1")
     deployment = stage.deploy(package)
     with pytest.raises(smoke_test.SmokeTestFailed):
-        tasks.smoke_test.function(*stage.photo(b"fail"), deployment)
+        tasks.smoke_test.function(*stage.photo(b"fail", path="a/first.jpg"), deployment)
     assert stage.status(package) == "Rejected"
     monkeypatch.setattr(smoke_test, "run", lambda *_: {"agreed": 1})
     tasks.smoke_test.function({}, {}, deployment)
