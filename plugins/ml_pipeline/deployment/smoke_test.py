@@ -40,7 +40,7 @@ class Expected:
 
     @property
     def name(self) -> str:
-        """How a person finds the photo."""
+        """Return the path, by which a person finds the photo, or else the key."""
         return self.path or self.key
 
 
