@@ -40,6 +40,11 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class Unread(Rejected):
+    """A file that could not be read this time: nothing is known of it, and the next look tries again."""
+
+
+@dataclass(frozen=True)
 class Fractions:
     """Fractions of each class for validation and test; the rest is for training."""
 

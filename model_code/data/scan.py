@@ -15,7 +15,7 @@ import numpy as np
 from model_code.data import photos
 from model_code.data.layout import Layout, check_classes
 from model_code.data.limits import MAX_FILE_BYTES, has_photo_ending
-from model_code.data.records import Photo, Rejected
+from model_code.data.records import Photo, Rejected, Unread
 from model_code.data.source import Candidate, Folder, Foldered, Source, _unreadable
 from model_code.data.tables import LocalTable, is_table
 from model_code.data.versions.columns import Findings, Photos
@@ -93,7 +93,7 @@ class Scan:
         photos: The different readable photos, in the order of their paths.
         rejected: The files left out: unreadable ones, copies, and photos that are in two classes.
         found: All findings, earlier ones included.
-        rows: The finding of every file of the source, for the next look.
+        rows: The finding of every file of the source that could be read, for the next look.
         read: Number of files that were read.
     """
 
@@ -135,7 +135,7 @@ def look(
         known: Findings of the last look; new ones are added.
         workers: Threads that decode. Default: the cores of this machine.
         progress: Called with (done, total) now and then.
-        looked: Called with the findings and the row of each file that was read.
+        looked: Called with the findings and the row of each file that could be read.
 
     Raises:
         DatasetError: No data set can be made of what is readable.
@@ -153,14 +153,13 @@ def look(
         rows.append(row)
     read = len(known) - first
     say = progress or (lambda done, total: None)
-    settled = looked or (lambda found, row: None)
-    _read(
+    unread = _read(
         source,
         known,
         first,
         workers or cores(),
         lambda done: say(len(rows) - read + done, len(rows)),
-        settled,
+        looked or (lambda found, row: None),
     )
     everything = np.frombuffer(rows, np.int32) if rows else np.empty(0, np.int32)
     readable = Photos(known, everything[known.are_photos(everything)])
@@ -174,6 +173,8 @@ def look(
     )
     counts = {label: usable.get(label, 0) for label in labels}
     check_classes(source, counts, layout, foldered.folders() if foldered is not None else (), rejected)
+    if unread:
+        rows = array("i", (row for row in rows if row not in unread))
     return Scan(unique, rejected + copies, known, rows, read)
 
 
@@ -183,10 +184,11 @@ def _read(
     first: int,
     decoders: int,
     say: Callable[[int], object],
-    settled: Callable[[Findings, int], object],
-) -> None:
-    """Read the files of all rows from `first` on."""
+    looked: Callable[[Findings, int], object],
+) -> set[int]:
+    """Read the files of all rows from `first` on; returns the rows of those that cannot be read."""
     decoding = threading.Semaphore(decoders)
+    unread: set[int] = set()
 
     def examined(candidate: Candidate) -> Photo | Rejected:
         try:
@@ -197,18 +199,23 @@ def _read(
             data = source.read(candidate.path)
             with decoding:
                 return examine(candidate, data)
-        except (photos.PhotoError, OSError) as error:
-            reason = _unreadable(error) if isinstance(error, OSError) else str(error)
-            return Rejected(candidate.path, reason)
+        except photos.PhotoError as error:
+            return Rejected(candidate.path, str(error))
+        except OSError as error:
+            return Unread(candidate.path, _unreadable(error))
 
     candidates = (found.candidate(row) for row in range(first, len(found)))
     results = ordered_map(examined, candidates, max(decoders, source.requests))
     say(0)
     for done, result in enumerate(results, start=1):
         found.settle(first + done - 1, result)
-        settled(found, first + done - 1)
+        if isinstance(result, Unread):
+            unread.add(first + done - 1)
+        else:
+            looked(found, first + done - 1)
         if done % 50 == 0 or first + done == len(found):
             say(done)
+    return unread
 
 
 def unchanged(candidate: Candidate, known: Findings, row: int) -> bool:

@@ -101,6 +101,8 @@ def make(
     params[machines.PREPARING] = machines.WORKER
     if sources.is_prefix(params["data"]):
         params[machines.PREPARING] = machines.of_preparing(given[machines.PREPARING], unread)
+        if params[machines.PREPARING] != machines.WORKER:
+            sources.check_region(s3, params["data"], settings.region)
     prices = Prices.load(settings)
     # Rates measured on this machine do not apply to the instances of the estimate.
     measured = [] if settings.local else rates.load(s3, settings)

@@ -179,9 +179,12 @@ def read_patiently(s3: Client, uri: str, limit: AdaptiveLimit) -> bytes:
 
     Raises:
         OSError: There is no such object.
+        DatasetError: The network fails for longer than a minute.
         ClientError: Any other refusal, or throttling that does not end.
     """
-    from botocore.exceptions import ClientError
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
+
+    from model_code.data.source import DatasetError
 
     pause = _FIRST_PAUSE
     for attempt in range(_PATIENCE + 1):
@@ -195,6 +198,10 @@ def read_patiently(s3: Client, uri: str, limit: AdaptiveLimit) -> bytes:
             if code not in _THROTTLES or attempt == _PATIENCE:
                 raise
             limit.throttled()
+        except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
+            # botocore tries again until the answer begins. Some of these are OSErrors: the photo would be left out.
+            if attempt == _PATIENCE:
+                raise DatasetError(f"{uri} cannot be read: {error}; run it again") from error
         time.sleep(pause)
         pause *= 2
     raise AssertionError("unreachable")
@@ -233,17 +240,42 @@ class Spooled:
         with self._lock:
             start, self._end = self._end, self._end + len(data)
         if start + len(data) <= self._room and data:
-            os.pwrite(self._file.fileno(), data, start)
-            with self._lock:
-                self._places.execute(
-                    "INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (key, start, len(data))
-                )
+            try:
+                os.pwrite(self._file.fileno(), data, start)
+                with self._lock:
+                    self._places.execute(
+                        "INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (key, start, len(data))
+                    )
+            except (OSError, sqlite3.OperationalError):
+                self._room = 0  # others have filled the disk: the rest is read again
         return data
 
     def close(self) -> None:
         """Give the space back."""
         self._file.close()
         self._places.close()
+
+
+def check_region(s3: Client, data: str, region: str) -> None:
+    """Check that a job of a region can read the photos below an s3:// prefix.
+
+    Raises:
+        DatasetError: Their bucket is in another region.
+    """
+    from botocore.exceptions import ClientError
+
+    from model_code.data.source import DatasetError
+
+    bucket, _ = objects.split_uri(data)
+    try:
+        found = s3.head_bucket(Bucket=bucket).get("BucketRegion", region)
+    except ClientError:
+        return  # reading it says why
+    if found != region:
+        raise DatasetError(
+            f"the bucket {bucket} is in {found}, and jobs in {region} cannot read it: copy the photos to a bucket of "
+            f"{region}, or set prepare_instance_type=worker"
+        )
 
 
 def is_prefix(data: str) -> bool:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from model_code.data.versions.make import Made
 
-# Photos, and shards, thumbnails and findings made of them; a HEIC photo grows when it is stored as JPEG.
-_DISK_PER_BYTE, _DISK_PER_FILE = 3.0, 20_000
-_SPARE_GB, _MOST_GB = 30, 16_384
+# On the disk, per byte and per file of the source: photos, and shards, thumbnails and findings made of them. A HEIC
+# photo grows when it is stored as JPEG.
+_PER_BYTE, _PER_FILE = 3, 20_000
 
 
 class UploadOperator(SageMakerJobOperator[Uploaded]):
@@ -152,7 +152,10 @@ class UploadOperator(SageMakerJobOperator[Uploaded]):
     def _choose(self, settings: Settings) -> str:
         if self.instance_type == machines.WORKER or not sources.is_prefix(str(self.data or "")):
             return machines.WORKER
-        return machines.of_preparing(self.instance_type, self._preparation(settings).unread())
+        chosen = machines.of_preparing(self.instance_type, self._preparation(settings).unread())
+        if chosen != machines.WORKER:
+            sources.check_region(self.client("s3"), str(self.data), settings.region)
+        return chosen
 
     def _machine(self) -> str:
         """The machine of a job, also of one after another that has ended: fewer photos may be unread by then."""
@@ -182,7 +185,7 @@ def prepare_request(
     """Build the CreateProcessingJob request of a job that makes a data set version."""
     channels = [
         Channel("order", part_uri(settings, name, "order/")),
-        Channel("photos", photos_uri),
+        Channel("photos", photos_uri, bytes=_PER_BYTE * begun.bytes + _PER_FILE * begun.files),
         Channel("journal", journal_uri),
     ]
     if begun.parent:
@@ -190,7 +193,6 @@ def prepare_request(
     if begun.reviewed:
         channels.append(Channel("reviewed", part_uri(settings, name, "reviewed.manifest"), DataType.MANIFEST))
     folder = settings.s3(f"datasets/{begun.name}/")
-    disk = (_DISK_PER_BYTE * begun.bytes + _DISK_PER_FILE * begun.files) / 1e9 + _SPARE_GB
     job = Processing(
         image=images.training_image(settings, instance_type),
         role_arn=settings.role_arn,
@@ -204,6 +206,6 @@ def prepare_request(
             Output("journal", journal_uri, continuous=True),
             Output("version", part_uri(settings, name, "version/")),
         ],
-        compute=Compute(instance_type, volume_gb=min(round(disk), _MOST_GB)),
+        compute=Compute(instance_type),
     )
     return processing_job(name, job, tags)

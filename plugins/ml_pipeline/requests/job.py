@@ -135,7 +135,7 @@ class Channel:
     """One named input of a job: an object or prefix, or a ManifestFile that lists objects.
 
     Attributes:
-        bytes: Size of its objects together; 0 where they are small.
+        bytes: Size of its objects together, and of what the job writes of them; 0 where that is small.
     """
 
     name: str
@@ -194,6 +194,7 @@ def disk_gb(least_gb: int, inputs: float) -> int:
     size = least_gb + max(0, math.ceil(inputs * 11 / (10 * 2**30)) - _ROOM_GB)
     if size > _LARGEST_DISK_GB:
         raise ValueError(
-            f"each instance would need a disk of {size} GB, and the largest has {_LARGEST_DISK_GB}: take more instances"
+            f"each instance would need a disk of {size} GB, and the largest has {_LARGEST_DISK_GB}: take more "
+            "instances, or fewer photos"
         )
     return size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,7 @@ def test_plan_refuses_what_does_not_exist_before_anything_is_paid(
 
 def test_many_new_photos_in_s3_are_prepared_by_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machines, "MANY_PHOTOS", 10)
+    monkeypatch.setattr(plan, "_PHOTOS_A_SHARD", 1)  # of 16 photos the requests cost nothing that is shown
     with bucket() as s3:
         store = Store(s3)
         settings = Settings(BUCKET, "arn:aws:iam::123456789012:role/jobs", "us-east-1")
@@ -287,6 +289,9 @@ def test_many_new_photos_in_s3_are_prepared_by_a_job(monkeypatch: pytest.MonkeyP
         assert made["machines"]["prepare_instance_type"] == machines.MANY_CORES
         assert made["requests_usd"] > 0
         assert steps(shapes(8), prepare_instance_type="worker")[0] is None
+        abroad = replace(settings, region="eu-west-1")
+        with pytest.raises(ValueError, match="cannot read it: copy the photos"):
+            plan.make({**DEFAULTS, **names, "data": f"s3://{BUCKET}/in/dogs/"}, DEFAULTS, abroad, s3)
         assert steps(shapes(4))[0] is None
         upload(s3, BUCKET, "dogs", store.source("dogs", shapes(8)))
         # Two more than an upload has read: the worker reads them.

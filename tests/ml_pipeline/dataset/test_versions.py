@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError, IncompleteReadError, ReadTimeoutError
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.dataset import sources
 from ml_pipeline.dataset.place import ConcurrentUpload, Place
 from ml_pipeline.dataset.upload import upload
+from model_code.data.manifest import ManifestError
 from model_code.data.shards import Split
-from model_code.data.source import Candidate, DatasetError
+from model_code.data.source import Candidate, DatasetError, Folder
 from model_code.data.versions.changes import ChangeKind
 from tests.ml_pipeline.dataset.stores import BUCKET, Store, bucket, sha, shapes
-from tests.model_code.photo_files import encoded, photo, picture
+from tests.model_code.photo_files import encoded, folder_of_photos, photo, picture
 
 
 @pytest.fixture
@@ -182,6 +186,27 @@ def test_an_object_that_vanishes_is_left_out_with_a_reason(
     assert result["rejected_examples"] == [
         {"path": "circle/3.jpg", "reason": f"{uri}circle/3.jpg vanished after it was listed"}
     ]
+    monkeypatch.undo()
+    again = make(store, shapes())  # with the same ETag
+    assert (again["read"], again["rejected"], sum(again["counts"].values())) == (1, 0, 16)
+
+
+def test_a_file_that_could_not_be_read_is_read_again(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, read = str(folder_of_photos(tmp_path, {"cat": 8, "dog": 8})), Folder.read
+
+    def denied(source: Folder, path: str) -> bytes:
+        if path == "cat/00003.jpg":
+            raise PermissionError(13, "Permission denied")
+        return read(source, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "read", denied)
+        first = upload(store.s3, BUCKET, "pets", folder)
+    assert first["rejected_examples"] == [{"path": "cat/00003.jpg", "reason": "cannot be read"}]
+    again = upload(store.s3, BUCKET, "pets", folder)
+    assert (again["read"], again["rejected"], sum(again["counts"].values())) == (1, 0, 16)
 
 
 def throttled(code: str = "SlowDown") -> ClientError:
@@ -208,6 +233,107 @@ def test_throttling_is_waited_out_with_fewer_requests(store: Store, monkeypatch:
     answers[:] = [throttled("AccessDenied")]
     with pytest.raises(ClientError):
         sources.read_patiently(store.s3, uri + "circle/1.jpg", limit)
+
+
+def broken() -> list[Exception]:
+    """Errors of botocore where a connection breaks; some are OSErrors, as a missing file is."""
+    at = {"endpoint_url": "https://s3.example", "error": "reset"}
+    return [
+        ReadTimeoutError(**at),
+        EndpointConnectionError(**at),
+        IncompleteReadError(actual_bytes=1, expected_bytes=2),
+    ]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_network_that_breaks_costs_no_photo(
+    store: Store, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    uri, plain, left = store.source("pets", shapes()), objects.read, broken()
+    monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=lambda seconds: None))
+
+    def read(s3: Any, address: str) -> bytes:
+        if address.endswith("circle/1.jpg") and left:
+            raise left.pop() if ends else left[0]
+        return plain(s3, address)
+
+    monkeypatch.setattr(objects, "read", read)
+    if ends:
+        made = upload(store.s3, BUCKET, "pets", uri)
+        assert (left, made["rejected"], sum(made["counts"].values())) == ([], 0, 16)
+    else:
+        with pytest.raises(DatasetError, match=r"circle/1\.jpg cannot be read: Read timeout.*; run it again"):
+            upload(store.s3, BUCKET, "pets", uri)
+        assert versions_of(store) == []
+
+
+def versions_of(store: Store) -> list[str]:
+    """The objects by which others see a version."""
+    found = store.s3.list_objects_v2(Bucket=BUCKET, Prefix="datasets/pets/").get("Contents", [])
+    return [
+        item["Key"] for item in found if "/shards/" not in item["Key"] and "/thumbnails/" not in item["Key"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "calls"), [(objects, "read", 5), (Place, "put_file", 3), (Place, "swap", 0)]
+)
+def test_a_token_that_expires_on_the_way_leaves_no_half_version(
+    store: Store, monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, calls: int
+) -> None:
+    uri = store.source("pets", shapes())
+    whole = upload(store.s3, BUCKET, "whole", uri)
+    plain, left = getattr(owner, method), iter(range(calls))
+
+    def until_it_expires(*given: Any) -> Any:
+        if next(left, None) is None:
+            raise throttled("ExpiredToken")
+        return plain(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, until_it_expires)
+        with pytest.raises(ClientError, match="ExpiredToken"):
+            upload(store.s3, BUCKET, "pets", uri)
+    assert not any(key.endswith("latest.json") for key in versions_of(store))
+    assert upload(store.s3, BUCKET, "pets", uri)["version"] == whole["version"]
+
+
+def test_a_version_of_a_newer_release_is_left_alone(store: Store) -> None:
+    first = make(store, shapes())
+    key = first["manifest_uri"].removeprefix(f"s3://{BUCKET}/")
+    newer = json.dumps({**json.loads(store.read(first["manifest_uri"])), "schema_version": 99})
+    store.s3.put_object(Bucket=BUCKET, Key=key, Body=newer.encode())
+    before = versions_of(store)
+    with pytest.raises(ManifestError, match=r"schema_version 99.*update"):
+        make(store, shapes(9))
+    assert versions_of(store) == before
+    assert store.read(first["manifest_uri"]) == newer.encode()
+
+
+def test_a_job_reads_photos_of_its_own_region_only(store: Store) -> None:
+    place = {"LocationConstraint": "eu-west-1"}
+    store.s3.create_bucket(Bucket="far", CreateBucketConfiguration=place)
+    sources.check_region(store.s3, "s3://far/photos", "eu-west-1")
+    sources.check_region(store.s3, "s3://missing/photos", "eu-west-1")
+    with pytest.raises(
+        DatasetError, match=r"far is in eu-west-1, and jobs in us-east-1.*prepare_instance_type=worker"
+    ):
+        sources.check_region(store.s3, "s3://far/photos", "us-east-1")
+
+
+def test_a_full_disk_of_the_worker_costs_no_photo(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooled = sources.Spooled(sources.S3Folder(store.s3, store.source("pets", shapes())), tmp_path)
+
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        assert spooled.read("circle/1.jpg") == shapes()["circle/1.jpg"]
+    assert spooled.read("circle/1.jpg") == shapes()["circle/1.jpg"]
+    spooled.close()
 
 
 def test_the_limit_holds_and_recovers() -> None:

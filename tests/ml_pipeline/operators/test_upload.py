@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ml_pipeline.dataset.prepare import Begun
 from ml_pipeline.errors import JobFailed
 from ml_pipeline.operators.upload import UploadOperator, prepare_request
 from ml_pipeline.settings import Settings
+from model_code.data.source import DatasetError
 from tests.local_aws.cloud import ENDED, Cloud, eventually
 from tests.ml_pipeline.dataset.stores import shapes
 from tests.ml_pipeline.operators.test_error_paths import Instance, context
@@ -31,12 +33,16 @@ SETTINGS = Settings("bucket", "arn:aws:iam::123456789012:role/jobs", "us-east-1"
 BEGUN = Begun("dogs", 10**6, 10**11, "abc", "tag", 1, "digest")
 
 
-def test_the_request_is_one_that_aws_takes() -> None:
+def requested(begun: Begun) -> Any:
     addresses = {"photos_uri": "s3://team/photos/", "journal_uri": "s3://bucket/jobs/prepare/1/"}
-    request = prepare_request(
-        "prepare-0123456789ab-1", [], settings=SETTINGS, code_uri="s3://bucket/code/1.tar.gz", begun=BEGUN,
+    return prepare_request(
+        "prepare-0123456789ab-1", [], settings=SETTINGS, code_uri="s3://bucket/code/1.tar.gz", begun=begun,
         instance_type="ml.c5.2xlarge", **addresses,
     )  # fmt: skip
+
+
+def test_the_request_is_one_that_aws_takes() -> None:
+    request = requested(BEGUN)
     assert problems("sagemaker", "CreateProcessingJob", request) == []
     inputs = {entry["InputName"]: entry["S3Input"]["S3Uri"] for entry in request["ProcessingInputs"]}
     assert set(inputs) == {"order", "photos", "journal", "parent", "reviewed", "code"}
@@ -51,7 +57,21 @@ def test_the_request_is_one_that_aws_takes() -> None:
         "version": ("s3://bucket/jobs/prepare-0123456789ab-1/version/", "EndOfJob"),
     }
     # 100 GB of photos, and room for what is made of them.
-    assert request["ProcessingResources"]["ClusterConfig"]["VolumeSizeInGB"] == 350
+    assert request["ProcessingResources"]["ClusterConfig"]["VolumeSizeInGB"] == 348
+
+
+def test_photos_that_fit_on_no_disk_are_refused() -> None:
+    with pytest.raises(ValueError, match="largest has 16384: take more instances, or fewer photos"):
+        requested(replace(BEGUN, bytes=6 * 10**12))
+
+
+def test_photos_of_another_region_are_refused_before_a_job_is_paid(cloud: Cloud, photos: str) -> None:
+    bucket = photos.removeprefix("s3://").partition("/")[0]
+    operator = UploadOperator(task_id="upload", data=photos, dataset_name="dogs")
+    with pytest.raises(
+        DatasetError, match=f"{bucket} is in us-east-1.*eu-west-1.*prepare_instance_type=worker"
+    ):
+        operator.without_job(Settings(bucket, SETTINGS.role_arn, "eu-west-1"))
 
 
 @pytest.fixture(scope="module")
