@@ -23,6 +23,7 @@ from ml_pipeline.registry import packages as registry
 from ml_pipeline.watching import reviews, truth
 from ml_pipeline.watching.forget.__main__ import main
 from ml_pipeline.watching.forget.traces import Traces, without
+from model_code.data.shards import Sample, Split, write_shard
 from model_code.data.versions import thumbnails
 from tests.infra.stacks import BUCKET, REGION
 from tests.local_aws.iam.enforced import Account, create_roles
@@ -117,6 +118,14 @@ def everywhere(account: Account, version: str, shards: list[str], gone: bytes, s
     put(account, f"embeddings/e/versions/{version}/train.manifest", "[]")
 
 
+def cut_off(account: Account, folder: Path, *photos: bytes) -> None:
+    """Leave the shards of an upload that was killed before any version listed them."""
+    for number, data in enumerate(photos):
+        key = hashlib.sha256(data).hexdigest()[:20]
+        write_shard(folder / "shard.tar", Split.TRAIN, [Sample(key, "a", data, "jpg")])
+        put(account, f"datasets/{NAME}/shards/{number:064}.tar", (folder / "shard.tar").read_bytes())
+
+
 def versions(account: Account) -> Iterator[tuple[str, bytes]]:
     """Every version of every object, key and bytes."""
     for page in account.s3.get_paginator("list_object_versions").paginate(Bucket=BUCKET):
@@ -171,6 +180,7 @@ def test_no_byte_of_a_forgotten_photo_is_left_and_nothing_else_is_lost(
         "ml.m5.large", "s3://b/e.json", {"dataset_version": made["version"]}, approved=True,
     )  # fmt: skip
     arn = account.sagemaker.create_model_package(**package)["ModelPackageArn"]
+    cut_off(account, tmp_path, gone.read_bytes(), stays.read_bytes())
     kept = keys_with(account, stays.read_bytes())
     assert len(keys_with(account, gone.read_bytes())) > 15
 
@@ -189,6 +199,7 @@ def test_no_byte_of_a_forgotten_photo_is_left_and_nothing_else_is_lost(
         for key in lost
     ), lost
     text = dict(versions(account))
+    assert f"datasets/{NAME}/shards/{1:064}.tar" in text
     assert "batch/predict-1/answers/anns/gone.jpg.out" not in text
     assert text["batch/predict-1/predictions.csv"] == b"photo,class\nstays.jpg,a\n"
     assert text["captures/7d/dogs/main/2026/01/01/00/a.jsonl"].count(b"\n") == 1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.dataset.place import Place
 from ml_pipeline.watching.forget.traces import Traces, names_of, reshard, without
-from model_code.data.manifest import Manifest, PhotoRow, ShardRow
+from model_code.data.manifest import Manifest, ShardRow
 from model_code.data.records import hidden
 from model_code.data.shards import ShardInfo
 from model_code.data.versions import thumbnails
@@ -18,8 +18,8 @@ from model_code.data.versions.rows import Rows
 
 # Neither photos nor names of photos: pretrained weights, code, and the list that keeps photos out.
 _CLEAN = ("weights/", "code/")
-# Tensors, and shards without one of the photos: nothing to look for.
-_OPAQUE = (".safetensors", ".tar", ".onnx")
+# Tensors: nothing to look for.
+_OPAQUE = (".safetensors", ".onnx")
 
 
 @dataclass
@@ -56,10 +56,13 @@ def forget(s3: Client, bucket: str, photos: frozenset[str]) -> Swept:
     """
     traces, swept = Traces(photos), Swept()
     doomed: set[str] = set()
+    clean: set[str] = set()
     for name in sorted(_datasets(s3, bucket)):
         for photo in photos:
             s3.put_object(Bucket=bucket, Key=f"datasets/{name}/forgotten/{hidden(photo)}", Body=b"")
-        doomed |= _make_again(Place(s3, bucket, name), traces, swept)
+        held, others = _make_again(Place(s3, bucket, name), traces, swept)
+        doomed |= held
+        clean |= {f"datasets/{name}/shards/{shard}.tar" for shard in others}
     # Twice: captures tell InferenceIds and staged photos their names, by which other objects know them.
     for _ in range(2):
         last: list[_Entry] = []
@@ -68,7 +71,7 @@ def forget(s3: Client, bucket: str, photos: frozenset[str]) -> Swept:
                 last.append(entry)
             elif any(shard in entry.key for shard in doomed):
                 _delete(s3, bucket, entry, swept)
-            elif not (entry.key.startswith(_CLEAN) or entry.key.endswith(_OPAQUE)):
+            elif not (entry.key in clean or entry.key.startswith(_CLEAN) or entry.key.endswith(_OPAQUE)):
                 _clean(s3, bucket, entry, traces, swept)
         traces.names |= names_of(swept.deleted)
     for entry in sorted(last, key=lambda entry: entry.key.endswith("/photos.jsonl")):
@@ -76,18 +79,25 @@ def forget(s3: Client, bucket: str, photos: frozenset[str]) -> Swept:
     return swept
 
 
-def _make_again(place: Place, traces: Traces, swept: Swept) -> set[str]:
-    """Make the newest version again without the photos; returns the shards of any version that hold one."""
+def _make_again(place: Place, traces: Traces, swept: Swept) -> tuple[set[str], set[str]]:
+    """Make the newest version again without the photos.
+
+    Returns:
+        The shards of any version that hold one, and those that hold none. An upload that was cut off may leave others.
+    """
     doomed: set[str] = set()
+    named: set[str] = set()
     newest, tag = place.newest()
     for version in _versions(place):
         found = place.open(f"versions/{version}/photos.jsonl")
-        rows: Sequence[PhotoRow] = Rows.read(found) if found else ()
+        rows = Rows.read(found or ())
         if held := {row.shard for row in rows if row.sha256 in traces.photos}:
             swept.versions.add(f"{place.name}/{version}")
             doomed |= held
+        named.update(rows.shard_names)
+    clean = named - doomed
     if newest is None or f"{place.name}/{newest.manifest.version}" not in swept.versions:
-        return doomed
+        return doomed, clean
     shards = {
         row.sha256: _without(place, row, traces) if row.sha256 in doomed else row
         for row in newest.manifest.shards
@@ -111,7 +121,7 @@ def _make_again(place: Place, traces: Traces, swept: Swept) -> set[str]:
         [row for row in range(len(known)) if getattr(known.found(row), "sha256", "") not in traces.photos],
     )
     place.publish(made, tag)
-    return doomed
+    return doomed, clean
 
 
 def _without(place: Place, row: ShardRow, traces: Traces) -> ShardRow | None:

@@ -56,8 +56,8 @@ def without(key: str, body: bytes, traces: Traces) -> bytes | None:
         return None
     if name.endswith(".tar.gz"):
         return _model(body, traces) if key.startswith("jobs/") else body
-    if name.endswith(".zip") and "/thumbnails/" in key:
-        return thumbnails.without(body, traces.photos)
+    if "/shards/" in key or "/thumbnails/" in key:
+        return _packed(name, body, traces)
     if name.endswith(".html"):
         return None if traces.named_in(body.decode(errors="replace")) else body
     if name.endswith(".csv"):
@@ -77,6 +77,13 @@ def without(key: str, body: bytes, traces: Traces) -> bytes | None:
     if name.endswith(".json"):
         return _document(body, traces)
     return body
+
+
+def _packed(name: str, body: bytes, traces: Traces) -> bytes | None:
+    """Return thumbnails without those of the photos; a shard of no version, which an upload left, goes as a whole."""
+    if name.endswith(".zip"):
+        return thumbnails.without(body, traces.photos)
+    return None if any(key_of(photo).encode() in body for photo in traces.photos) else body
 
 
 def reshard(body: bytes, traces: Traces, store: Callable[[ShardInfo, Path], None]) -> ShardInfo | None:
