@@ -18,7 +18,17 @@ from ml_pipeline.settings import Settings
 # Tasks whose line has another name; lines for training, and the tasks whose metrics hold its rate.
 _NAMES = {"upload": "prepare"}
 _TRAINING = {"train": "train", "ec2": "ec2.train"}
-
+# Tasks with a job of their own: its kind, and the key of its name in their results.
+_JOBS = {
+    "upload": (JobKind.PROCESSING, "job_name"),
+    "embed": (JobKind.PROCESSING, "job_name"),
+    "embed_teacher": (JobKind.PROCESSING, "job_name"),
+    "check_data": (JobKind.PROCESSING, "job_name"),
+    "train": (JobKind.TRAINING, "training_job_name"),
+    "evaluate": (JobKind.PROCESSING, "job_name"),
+}
+BILLED = (*_JOBS, "tune", "ec2.train", "ec2.terminate")
+"""Tasks whose results a bill is made of."""
 
 # Results of the tasks of a run by task id; None for a task that did not run.
 Results: TypeAlias = Mapping[str, Mapping[str, Any] | None]
@@ -27,14 +37,7 @@ Results: TypeAlias = Mapping[str, Mapping[str, Any] | None]
 def make(client: Client, prices: Prices, results: Results) -> Bill:
     """Make the bill of a run from the results of its tasks."""
     lines: list[BillLine] = []
-    for step, kind, key in (
-        ("upload", JobKind.PROCESSING, "job_name"),
-        ("embed", JobKind.PROCESSING, "job_name"),
-        ("embed_teacher", JobKind.PROCESSING, "job_name"),
-        ("check_data", JobKind.PROCESSING, "job_name"),
-        ("train", JobKind.TRAINING, "training_job_name"),
-        ("evaluate", JobKind.PROCESSING, "job_name"),
-    ):
+    for step, (kind, key) in _JOBS.items():
         name = (results.get(step) or {}).get(key)
         description = jobs.describe(client, kind, name) if name else None
         if description:

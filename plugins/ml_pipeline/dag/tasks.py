@@ -166,18 +166,9 @@ def bill(params: Params | None = None, ti: TaskInstance | None = None) -> Billed
     assert params is not None
     settings = Settings.load()
     prices, s3 = Prices.load(settings), client("s3")
-    steps = (
-        "upload",
-        "embed",
-        "embed_teacher",
-        "check_data",
-        "tune",
-        "train",
-        "ec2.train",
-        "ec2.terminate",
-        "evaluate",
-    )
-    results = {step: ti.xcom_pull(task_ids=step) for step in steps}
+    if settings.mlflow:
+        tracking.begin_import()
+    results = {step: ti.xcom_pull(task_ids=step) for step in bill.BILLED}
     made = bill.make(client("sagemaker"), prices, results)
     for rate in bill.measured(client("logs"), settings, made["steps"], results, params):
         rates.record(s3, settings, rate)

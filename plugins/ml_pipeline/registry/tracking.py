@@ -5,12 +5,15 @@ Nothing of a run depends on MLflow: a server that is down, slow or full costs a 
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import json
 import logging
 import os
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +117,23 @@ def mlmodel(record: Record, model_id: str) -> str:
     )
 
 
+def begin_import() -> None:
+    """Import MLflow in the background: it takes about as long as recording a run."""
+
+    def load() -> None:
+        with contextlib.suppress(ImportError):  # `send` says what is missing
+            importlib.import_module("mlflow")
+
+    _set_up()
+    threading.Thread(target=load, name="import mlflow", daemon=True).start()
+
+
+def _set_up() -> None:
+    """Set what MLflow's client reads; the user's own settings stay."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def send(uri: str, s3: Client, run: str, results: Mapping[str, Any]) -> None:
     """Record a run at the MLflow server `uri`, an address or the ARN of a SageMaker MLflow app. Never raises.
 
@@ -126,8 +146,7 @@ def send(uri: str, s3: Client, run: str, results: Mapping[str, Any]) -> None:
     if not results.get("upload"):
         return
     began = time.monotonic()
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    _set_up()
     try:
         from mlflow import MlflowClient
 
@@ -147,17 +166,32 @@ def send(uri: str, s3: Client, run: str, results: Mapping[str, Any]) -> None:
 
 
 def _send(client: Any, record: Record, deadline: float) -> None:
-    from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
-
-    dataset = record.results["upload"]
-    experiment = _experiment(client, dataset["name"])
+    experiment = _experiment(client, record.results["upload"]["name"])
     for earlier in client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{record.run}'", max_results=1000):
         client.delete_run(earlier.info.run_id)
     run = client.create_run(
         experiment, tags={RUN_TAG: record.run}, run_name=record.run.partition("/")[2]
     ).info.run_id
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # most of the time is the server's
+        parts = [pool.submit(part, client, run, record) for part in (_numbers, _dataset, _texts)]
+        if record.evaluation:
+            parts.append(pool.submit(_model, client, run, record, experiment))
+        trials = [
+            pool.submit(_trial, client, run, record, experiment, row, deadline) for row in _best_first(record)
+        ]
+        for part in parts:
+            part.result()
+        client.set_terminated(run, "FINISHED")  # whatever becomes of the trials
+        done = sum(trial.result() for trial in trials)
+    if done < len(trials):
+        log.warning("MLflow is slow: %d of %d trials are recorded there", done, len(trials))
+
+
+def _numbers(client: Any, run: str, record: Record) -> None:
+    """Log figures, curves and hyperparameters."""
+    from mlflow.entities import Metric, Param, RunTag
+
     now = int(time.time() * 1000)
-    tuned = record.results.get("tune") or {}
     judged = figures(record.evaluation) if record.evaluation else {}
     metrics = [Metric(name, value, now, 0) for name, value in judged.items()]
     for epoch in ((record.model or {}).get("metrics") or {}).get("history") or []:
@@ -166,23 +200,31 @@ def _send(client: Any, record: Record, deadline: float) -> None:
             for name, value in epoch.items()
             if name != "epoch" and isinstance(value, int | float)
         ]
+    tuned = record.results.get("tune") or {}
     chosen = (record.model or {}).get("hyperparameters") or tuned.get("best_hyperparameters") or {}
     client.log_batch(
         run,
         metrics=metrics[:1000],
         params=[Param(name, str(value)) for name, value in chosen.items()][:100],
-        tags=[RunTag("dataset_version", dataset["version"])],
+        tags=[RunTag("dataset_version", record.results["upload"]["version"])],
     )
+
+
+def _dataset(client: Any, run: str, record: Record) -> None:
+    """Log the data set version as the run's input."""
+    from mlflow.entities import Dataset, DatasetInput
+
+    dataset = record.results["upload"]
     source = json.dumps({"uri": dataset["manifest_uri"]})
-    made = Dataset(dataset["name"], record.digest[:36], "s3", source)
-    client.log_inputs(run, [DatasetInput(made)])
+    client.log_inputs(run, [DatasetInput(Dataset(dataset["name"], record.digest[:36], "s3", source))])
+
+
+def _texts(client: Any, run: str, record: Record) -> None:
+    """Log evaluation.json and the report."""
     if record.evaluation:
         client.log_text(run, json.dumps(record.evaluation), "evaluation.json")
-        _model(client, experiment, run, record)
     if record.report:
         client.log_text(run, record.report, "report.html")
-    client.set_terminated(run, "FINISHED")
-    _trials(client, experiment, run, record, deadline)
 
 
 def _experiment(client: Any, name: str) -> str:
@@ -190,7 +232,7 @@ def _experiment(client: Any, name: str) -> str:
     return str(found.experiment_id if found else client.create_experiment(name))
 
 
-def _model(client: Any, experiment: str, run: str, record: Record) -> None:
+def _model(client: Any, run: str, record: Record, experiment: str) -> None:
     """Log the model, and give it the alias `champion` in MLflow's registry if it serves."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
@@ -218,25 +260,26 @@ def _model(client: Any, experiment: str, run: str, record: Record) -> None:
     client.set_registered_model_alias(name, CHAMPION, version.version)
 
 
-def _trials(client: Any, experiment: str, run: str, record: Record, deadline: float) -> None:
-    """Record the trials as nested runs, best first, while there is time and the server takes them."""
+def _best_first(record: Record) -> list[dict[str, Any]]:
+    """Return the trials, those without a value last."""
+    return sorted(record.trials, key=lambda row: -(row["value"] if row["value"] is not None else -1))
+
+
+def _trial(
+    client: Any, run: str, record: Record, experiment: str, row: Mapping[str, Any], deadline: float
+) -> bool:
+    """Record a trial as a nested run; return False when there is no time left or the server does not take it."""
     from mlflow.entities import Metric, Param
     from mlflow.exceptions import MlflowException
 
+    if time.monotonic() > deadline:
+        return False
     objective = ((record.results.get("tune") or {}).get("objective") or {}).get("name", "objective")
-    rows = sorted(record.trials, key=lambda row: -(row["value"] if row["value"] is not None else -1))
-
-    def record_one(row: dict[str, Any]) -> bool:
-        try:
-            return time.monotonic() <= deadline and send_one(row)
-        except MlflowException:  # the run itself is recorded
-            return False
-
-    def send_one(row: dict[str, Any]) -> bool:
-        tags = {RUN_TAG: record.run, "mlflow.parentRunId": run}
+    values = {objective: row["value"], "seconds": row["seconds"]}
+    now = int(time.time() * 1000)
+    tags = {RUN_TAG: record.run, "mlflow.parentRunId": run}
+    try:
         trial = client.create_run(experiment, tags=tags, run_name=row["name"]).info.run_id
-        values = {objective: row["value"], "seconds": row["seconds"]}
-        now = int(time.time() * 1000)
         client.log_batch(
             trial,
             metrics=[
@@ -245,9 +288,6 @@ def _trials(client: Any, experiment: str, run: str, record: Record, deadline: fl
             params=[Param(name, str(value)) for name, value in row["hyperparameters"].items()],
         )
         client.set_terminated(trial, "FINISHED" if row["status"] == "Completed" else "FAILED")
-        return True
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        done = sum(pool.map(record_one, rows))
-    if done < len(rows):
-        log.warning("MLflow is slow: %d of %d trials are recorded there", done, len(rows))
+    except MlflowException:  # the run itself is recorded
+        return False
+    return True
