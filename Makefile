@@ -17,7 +17,7 @@ RUN := $(BIN)/python -m launcher
 #@ DATASET=name             the data set of make deploy and rollback; default: the only one with a model
 #@ SERVICE=name             the service of make logs; default: all
 #@ ONLY=name                the program of make bench; default: all
-#@ ARGS="--rounds 1"           options of that program
+#@ ARGS=--rounds=1           options of that program; several in quotes
 #@ AIRFLOW_PORT=8080        port of Airflow on 127.0.0.1
 #@ LOCAL_AWS_PORT=4566      port of local_aws on 127.0.0.1
 #@ NOTEBOOK_PORT=8888       port of JupyterLab on 127.0.0.1

@@ -36,16 +36,16 @@ def print_findings(settings: Settings, console: Console) -> int:
     for title, checks in (("local use", local(settings)), ("AWS", aws(os.environ))):
         console.print(f"[bold]{title}[/]")
         for finding in checks:
-            mark = (
-                "[red]missing[/]"
-                if finding.fix and finding.required
-                else "[yellow]optional[/]"
-                if finding.fix
-                else "[green]ok[/]"
+            mark, colour = ("ok", "green") if not finding.fix else ("optional", "yellow")
+            if finding.fix and finding.required:
+                mark, colour = "missing", "red"
+            console.print(
+                f"  [{colour}]{mark:8}[/] {finding.subject:18} {escape(finding.found)}",
+                highlight=False,
+                soft_wrap=True,
             )
-            console.print(f"  {mark:8} {finding.subject}: {escape(finding.found)}", highlight=False)
             if finding.fix:
-                console.print(f"           {escape(finding.fix)}", highlight=False, soft_wrap=True)
+                console.print(f"{'':30}{escape(finding.fix)}", highlight=False, soft_wrap=True)
             failed |= bool(finding.fix) and finding.required
     return int(failed)
 

@@ -52,8 +52,12 @@ DESCRIPTIONS: Mapping[str, str] = {
 }
 
 
-def presented(params: dict[str, Param], first: Sequence[str] = ()) -> dict[str, Param]:
+def presented(
+    params: dict[str, Param], first: Sequence[str] = (), *, sections: bool = False
+) -> dict[str, Param]:
     """Return the params as the form shows them: `first` first, pick lists, and no empty field that is an error.
+
+    The others keep their `sections` in a form that has all of each.
 
     Airflow's form calls an empty text invalid before anyone has typed, unless its type allows null; the value null
     that it then sends means the same as an empty text.
@@ -71,7 +75,7 @@ def presented(params: dict[str, Param], first: Sequence[str] = ()) -> dict[str, 
     rest = [name for name in params if name not in first]
     for name in first:
         params[name].schema["section"] = "Start here"
-    if first != ESSENTIALS:  # sections of train_and_deploy, of which a smaller form has only parts
+    if not sections:
         for name in rest:
             params[name].schema.pop("section", None)
             if first:

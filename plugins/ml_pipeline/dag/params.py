@@ -25,7 +25,7 @@ def train_and_deploy() -> dict[str, Param]:
     )
     params = {name: param for section in made for name, param in section().items()}
     _check_defaults(params)
-    return _with_defaults(params, ESSENTIALS)
+    return _with_defaults(params, ESSENTIALS, sections=True)
 
 
 def batch_predict() -> dict[str, Param]:
@@ -178,10 +178,12 @@ def _check_defaults(params: dict[str, Param]) -> None:
         refuse_unknown(chosen, known, "ML_PIPELINE_DEFAULTS: the project")
 
 
-def _with_defaults(params: dict[str, Param], first: Sequence[str] = ()) -> dict[str, Param]:
+def _with_defaults(
+    params: dict[str, Param], first: Sequence[str] = (), *, sections: bool = False
+) -> dict[str, Param]:
     """Return the params with the team's own defaults; a value that its schema refuses is an error at parse time."""
     chosen = param_defaults()
     for name in params.keys() & chosen.keys():
         params[name] = Param(chosen[name], **params[name].schema)
         params[name].resolve()
-    return presented(params, first)
+    return presented(params, first, sections=sections)
