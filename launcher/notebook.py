@@ -64,8 +64,7 @@ def command(settings: Settings, folder: Path) -> list[str]:
         "--ServerApp.port_retries=0",
         "--ServerApp.allow_root=True",  # who runs it in a container; without it root gets no server
         f"--ServerApp.root_dir={folder}",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--LabApp.news_url=",
+        f"--LabApp.app_settings_dir={folder / '.lab'}",  # asks for no news and no updates
     ]  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import urllib.error
 import urllib.request
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -85,11 +87,20 @@ def connect(where: str = LOCAL) -> Aws:
     Raises:
         NotReady: It cannot be reached, or its credentials are refused.
     """
+    _keep_cells_short()
     if where == LOCAL:
         return _local()
     if where == ACCOUNT:
         return _account()
     raise NotReady(f'connect({where!r}) is unknown: give "local" or "account"')
+
+
+def _keep_cells_short() -> None:
+    """Show warnings of the SDK and of botocore, and not each of their steps."""
+    shown = logging.StreamHandler()
+    shown.setLevel(logging.WARNING)
+    logging.basicConfig(handlers=[shown])  # before the SDK's own, which would show everything
+    warnings.filterwarnings("ignore", message='install "ipywidgets"')
 
 
 def _local() -> Aws:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -44,6 +45,14 @@ def test_it_listens_on_loopback_and_the_token_is_not_on_the_command_line(setting
     assert "--ServerApp.port=18888" in command
     assert "--ServerApp.allow_root=True" in command
     assert not [word for word in command if "token" in word.lower()]
+
+
+def test_jupyterlab_finds_the_settings_that_ask_for_no_news(settings: Settings) -> None:
+    labapp = pytest.importorskip("jupyterlab.labapp", reason="needs the extra notebook")
+    app = labapp.LabApp()
+    app.parse_command_line(notebook.command(settings, notebook.NOTEBOOKS)[3:])
+    overrides = json.loads((Path(app.app_settings_dir) / "overrides.json").read_text())
+    assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
 
 
 def test_a_port_in_use_is_refused_with_the_fix() -> None:

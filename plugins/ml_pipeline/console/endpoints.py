@@ -175,7 +175,7 @@ def ask(store: Store, name: str, photo: bytes, content_type: str, heat_map: bool
         )
     except ClientError as error:
         if error.response["Error"]["Code"] == "ModelError":
-            raise PhotoRefused(error.response.get("OriginalMessage") or str(error)) from error
+            raise PhotoRefused(reason(str(error.response.get("OriginalMessage") or error))) from error
         raise
     body: bytes = response["Body"].read()
     if heat_map:
@@ -184,6 +184,14 @@ def ask(store: Store, name: str, photo: bytes, content_type: str, heat_map: bool
         return body
     answer: Any = json.loads(body)
     return {"answer": answer, "milliseconds": round(1000 * (time.monotonic() - started), 1)}
+
+
+def reason(answer: str) -> str:
+    """Return the words of a model server's refusal, without the JSON around them."""
+    try:
+        return str(json.loads(answer)["error"]["message"])
+    except (ValueError, TypeError, KeyError):
+        return answer
 
 
 def _describe(store: Store, name: str) -> Document:

@@ -122,6 +122,19 @@ def reach(page: Any, target: Any) -> None:
     pytest.fail("the element cannot be reached with the Tab key")
 
 
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_cells_of_the_confusion_matrix_stay_in_their_columns(
+    console: Console, address: str, browser: Any, width: int
+) -> None:
+    with opened(browser, console.viewer, viewport={"width": width, "height": 844}) as page:
+        visit(page, address, "models/dogs/classes/1")
+        table = page.locator(".confusion table")
+        left = "cells => cells.map(cell => Math.round(cell.getBoundingClientRect().left))"
+        columns = table.locator("thead th, thead td").evaluate_all(left)
+        for row in table.locator("tbody tr").all():
+            assert row.locator("th, td").evaluate_all(left) == columns
+
+
 def test_from_a_confusion_cell_to_its_photos(console: Console, address: str, browser: Any) -> None:
     with opened(browser, console.viewer) as page:
         visit(page, address, "models/dogs/classes/1")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from ml_pipeline.console import endpoints
 from model_code.data.photos import thumbnail
 from model_code.data.records import Photo
 from model_code.data.versions import thumbnails
@@ -239,3 +240,15 @@ def test_a_photo_is_bounded_before_it_is_sent(console: Console) -> None:
             "/ml-pipeline/api/endpoints/ask", params={"name": "e"}, content=body, headers=headers
         )
         assert answer.status_code in (413, 422)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ('{"error": {"reason": "photo_not_a_photo", "message": "not a photo"}}', "not a photo"),
+        ("plain text of another server", "plain text of another server"),
+        ("[1]", "[1]"),
+    ],
+)
+def test_a_refused_photo_is_explained_in_words(answer: str, words: str) -> None:
+    assert endpoints.reason(answer) == words

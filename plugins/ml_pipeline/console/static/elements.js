@@ -180,18 +180,20 @@ const WIDTH = 560, HEIGHT = 200, LEFT = 58, BOTTOM = 26
 export function lines(title, series, format = (value) => number(value), place = null) {
   const points = series.flatMap((one) => one.points)
   const xs = points.map(([x]) => x), ys = points.map(([, y]) => y)
-  if (new Set(xs).size < 2) return h('p', {class: 'soft small'}, 'Nothing to draw yet.')
+  if (!points.length) return h('p', {class: 'soft small'}, 'Nothing to draw yet.')
   const low = Math.min(...ys), high = Math.max(...ys)
   // An axis from 0, unless the differences would then not be seen.
-  const floor = low > 0 && low > high / 2 ? low - (high - low) * .15 : Math.min(0, low)
+  const floor = high > low && low > high / 2 ? low - (high - low) * .15 : Math.min(0, low)
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), floor, high === floor ? floor + 1 : high]
-  const at = ([x, y]) => [LEFT + (x - x0) / ((x1 - x0) || 1) * (WIDTH - LEFT - 10),
+  const along = (x) => LEFT + (x1 > x0 ? (x - x0) / (x1 - x0) : .5) * (WIDTH - LEFT - 10)
+  const at = ([x, y]) => [along(x),
     10 + (1 - (y - y0) / (y1 - y0)) * (HEIGHT - BOTTOM - 10)]
   const rule = (y) => [
     h('line', {class: 'grid', x1: LEFT, x2: WIDTH - 10, y1: at([x0, y])[1], y2: at([x0, y])[1]}),
     h('text', {x: LEFT - 8, y: at([x0, y])[1] + 4, 'text-anchor': 'end'}, format(y))]
-  const ends = place ? [h('text', {x: LEFT, y: HEIGHT - 6}, place(x0)),
-    h('text', {x: WIDTH - 10, y: HEIGHT - 6, 'text-anchor': 'end'}, place(x1))] : []
+  const anchors = x1 > x0 ? [[x0, 'start'], [x1, 'end']] : [[x0, 'middle']]
+  const ends = place ? anchors.map(([x, anchor]) =>
+    h('text', {x: along(x), y: HEIGHT - 6, 'text-anchor': anchor}, place(x))) : []
   const path = (one) => h('polyline', {class: `line ${one.style ?? ''}`,
     points: one.points.map((point) => at(point).map((value) => value.toFixed(1)).join(',')).join(' ')})
   const dots = (one) => one.points.length > 40 ? [] : one.points.map((point) =>

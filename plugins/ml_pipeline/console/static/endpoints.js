@@ -93,7 +93,8 @@ async function drift(name) {
       [time(look), look[key]])})
   const day = (at) => new Date(1000 * at).toLocaleDateString('en-GB', {dateStyle: 'medium'})
   return [h('p', {class: 'soft'},
-    `${looks.length} looks at the traffic, ${proposals} proposals to train again.`), h('div', {class: 'pair'},
+    `Looks at the traffic: ${looks.length}. Proposals to train again: ${proposals}.`),
+    h('div', {class: 'pair'},
       card('Accuracy on the traffic',
         lines('Accuracy on the traffic',
           [series('accuracy', 'estimated', 'first'),
@@ -125,7 +126,8 @@ export async function tryPage([name]) {
       {src: url, alt: 'the photo that is asked about', onload: () => URL.revokeObjectURL(url)}))
     result.replaceChildren(h('p', {class: 'soft'}, 'Asking'))
     const options = {method: 'POST', body: file,
-      headers: {'Content-Type': 'application/octet-stream', 'Photo-Type': file.type || 'image/jpeg'}}
+      headers: {'Content-Type': 'application/octet-stream',
+        'Photo-Type': file.type.startsWith('image/') ? file.type : 'image/jpeg'}}
     try {
       const found = await ask('endpoints/ask', {name: chosen}, options)
       result.replaceChildren(...answer(found, chosen), part(() => heatMap(chosen, options)))

@@ -11,6 +11,8 @@ const STATES = {success: ['done', 'good'], failed: ['failed', 'bad'], running: [
   awaiting_input: ['waits for approval', 'warn'],
   removed: ['removed', 'plain']}
 const state = (name) => badge(...(STATES[name] ?? [name ?? 'to come', 'plain']))
+// <job>-002-<hash> of a job per trial, <job>/trial-002 of a packed search.
+const NUMBERED = /-0*(\d+)(?:-[0-9a-f]{8})?$/
 const ALIVE = ['running', 'queued']
 
 export async function runsPage([run]) {
@@ -113,8 +115,9 @@ async function drawTrials(run, place) {
   try { found = await ask('runs/trials', {run_id: run.run_id}) } catch (error) { gone = error.message }
   if (!found.trials.length) return place.replaceChildren()
   const trials = found.trials.map((trial, at) =>
-    ({name: trial.name ?? `trial ${at + 1}`, status: trial.status ?? 'Completed',
-      value: trial.value ?? trial.metrics?.valid_accuracy ?? null, seconds: trial.seconds ?? null,
+    ({name: trial.name?.match(NUMBERED)?.[1] ?? trial.name ?? `${at + 1}`,
+      status: trial.status ?? 'Completed', value: trial.value ?? trial.metrics?.valid_accuracy ?? null,
+      seconds: trial.seconds ?? null,
       chosen: trial.hyperparameters ?? trial.searched ?? {}}))
   const names = [...new Set(trials.flatMap((trial) => Object.keys(trial.chosen)))].slice(0, 8)
   const best = Math.max(...trials.map((trial) => trial.value ?? -Infinity))
@@ -125,7 +128,7 @@ async function drawTrials(run, place) {
     parallel(trials, found.objective?.name) ?? '',
     table('Trials', ['trial', '#value', '#took', ...names.map((name) => `#${readable(name)}`)],
       [...trials].sort((one, other) => (other.value ?? -1) - (one.value ?? -1)).map((trial) =>
-        [trial.name.slice(-24), trial.value === null ? trial.status
+        [trial.name, trial.value === null ? trial.status
           : trial.value === best ? h('strong', {class: 'good'}, number(trial.value, 4))
           : number(trial.value, 4), span(trial.seconds), ...names.map((name) => short(trial.chosen[name]))])))
 }
