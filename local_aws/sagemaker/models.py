@@ -20,6 +20,8 @@ RECORDS = Records(
 )
 ROLE = "_RoleArn"
 """The member of a resolved container that holds its model's role, or ""."""
+NAME = "_Name"
+"""The member of a resolved container of several that holds its name."""
 
 
 @operation("CreateModel")
@@ -31,6 +33,7 @@ def create_model(call: Call) -> Document:
         raise validation_error(
             "CreateModel needs either PrimaryContainer or Containers, and not both of them."
         )
+    _names(params)
     for container in containers or [primary]:
         _check_container(call, container)
     isolated = params.get("EnableNetworkIsolation", False)
@@ -58,22 +61,41 @@ RECORDS.describes_and_lists("Models")
 RECORDS.deletes()  # endpoints that serve it keep running
 
 
-def container_of(call: Call, name: str) -> Document:
-    """Resolve the one container of a model, its package and its role.
+def containers_of(call: Call, name: str) -> list[Document]:
+    """Resolve the containers of a model, in the order in which they answer: their packages, names and role.
 
     Raises:
-        AwsError: ValidationException for an unknown model or one of several containers.
+        AwsError: ValidationException for an unknown model, or one whose containers are invoked directly.
     """
     model = RECORDS.get(call.context, call.region, name).document
-    parts = [model["PrimaryContainer"]] if "PrimaryContainer" in model else model["Containers"]
-    if len(parts) != 1:
+    names, role = _names(model), model.get("ExecutionRoleArn", "")
+    found: list[Document] = []
+    for number, part in enumerate(model.get("Containers") or [model["PrimaryContainer"]]):
+        inner = [part]
+        if "ModelPackageName" in part:
+            inner = package_containers(call.context, call.region, part["ModelPackageName"])
+        for position, container in enumerate(inner, 1):
+            environment = {**container.get("Environment", {}), **part.get("Environment", {})}
+            place = [names[number]] if names else []
+            place += [f"container-{position}"] if len(inner) > 1 else []
+            called = {NAME: "-".join(place)} if place else {}
+            found.append({**container, "Environment": environment, ROLE: role, **called})
+    return found
+
+
+def _names(model: Document) -> list[str]:
+    """Name the containers of an inference pipeline as AWS's logs do; none for a model of one.
+
+    Raises:
+        AwsError: ValidationException for a name given twice, or containers that are invoked directly.
+    """
+    containers = model.get("Containers", [])
+    if model.get("InferenceExecutionConfig", {}).get("Mode") == "Direct":
         raise validation_error(
-            f"Model {name} is an inference pipeline of {len(parts)} containers; local_aws runs models of one "
-            "container."
+            "local_aws runs the containers of a model in series: leave InferenceExecutionConfig out, or set Mode to "
+            "Serial. For a container of its own, create a model of its own."
         )
-    container: Document = {**parts[0], ROLE: model.get("ExecutionRoleArn", "")}
-    if "ModelPackageName" not in container:
-        return container
-    inner = package_containers(call.context, call.region, container["ModelPackageName"])[0]
-    environment = {**inner.get("Environment", {}), **container.get("Environment", {})}
-    return {**inner, "Environment": environment, ROLE: container[ROLE]}
+    names = [part.get("ContainerHostname", f"container-{at}") for at, part in enumerate(containers, 1)]
+    if len(set(names)) < len(names):
+        raise validation_error(f"ContainerHostname must be unique within a model: {', '.join(names)}.")
+    return names if len(names) > 1 else []

@@ -46,17 +46,17 @@ RECORDS.describes_and_lists("EndpointConfigs")
 RECORDS.deletes()  # endpoints that use it keep running
 
 
-def containers(call: Call, config: Document) -> dict[str, Document]:
-    """Resolve the container of every variant's model.
+def containers(call: Call, config: Document) -> dict[str, list[Document]]:
+    """Resolve the containers of every variant's model.
 
     Returns:
-        Model name -> container.
+        Model name -> containers.
 
     Raises:
-        AwsError: ValidationException for a model of more than one container.
+        AwsError: ValidationException for a model that `models.containers_of` refuses.
     """
     names = {variant["ModelName"] for variant in config["ProductionVariants"]}
-    return {name: models.container_of(call, name) for name in names}
+    return {name: models.containers_of(call, name) for name in names}
 
 
 def _check_variants(call: Call, variants: list[Document]) -> None:

@@ -357,7 +357,7 @@ def _changing(members: Mapping[str, object]) -> Callable[[Document], None]:
 
 def new_plan(
     config: Document,
-    containers: Mapping[str, Document],
+    containers: Mapping[str, list[Document]],
     counts: Mapping[str, int] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> Plan:

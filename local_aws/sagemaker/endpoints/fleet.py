@@ -17,7 +17,7 @@ from local_aws.sagemaker.models import ROLE
 from local_aws.state.beneath import remove_tree
 
 Plan = dict[str, Any]
-"""The stored form of a fleet: {"id", "created", "config" (its document), "containers" {model name: container},
+"""The stored form of a fleet: {"id", "created", "config" (its document), "containers" {model name: its containers},
 "weights" and "counts" {variant: changed value}}.
 """
 
@@ -48,7 +48,9 @@ class Fleet:
         self.folder = folder_of(context, region, endpoint) / plan["id"]
         self.variants: dict[str, Variant] = {}
         for document in self.config["ProductionVariants"]:
-            spec = VariantSpec.from_document(document, plan["containers"][document["ModelName"]])
+            found = plan["containers"][document["ModelName"]]
+            # Endpoints of 0.1.0 hold the one container.
+            spec = VariantSpec.from_document(document, [found] if isinstance(found, dict) else found)
             variant = Variant(context, region, endpoint, spec, self.folder / spec.name)
             variant.weight = plan.get("weights", {}).get(spec.name, spec.weight)
             variant.desired = plan.get("counts", {}).get(spec.name, spec.count)
@@ -57,8 +59,8 @@ class Fleet:
     @property
     def role(self) -> str:
         """The role of its models, with whose rights their data are read and written."""
-        container: Document = next(iter(self.plan["containers"].values()))
-        return container.get(ROLE) or NO_ROLE
+        variant = next(iter(self.variants.values()))
+        return variant.spec.containers[0].get(ROLE) or NO_ROLE
 
     @property
     def config_name(self) -> str:
@@ -119,11 +121,12 @@ class Fleet:
 
     def _variant_summary(self, document: Document) -> Document:
         variant = self.variants[document["VariantName"]]
-        image = variant.spec.container["Image"]
+        images = [container["Image"] for container in variant.spec.containers]
         summary: Document = {
             "VariantName": variant.spec.name,
             "DeployedImages": [
                 {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": self.plan["created"]}
+                for image in images
             ],
             "CurrentWeight": variant.weight,
             "DesiredWeight": variant.weight,

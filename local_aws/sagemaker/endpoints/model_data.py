@@ -13,7 +13,7 @@ from local_aws.sagemaker import s3_data
 from local_aws.sagemaker.archive import unpack
 from local_aws.sagemaker.endpoints import toolkit
 from local_aws.sagemaker.jobs.requirements import Installer, InstallFailed
-from local_aws.sagemaker.models import ROLE
+from local_aws.sagemaker.models import NAME, ROLE
 from local_aws.sagemaker.s3_data import DataError
 from local_aws.state.beneath import remove_tree
 
@@ -43,7 +43,7 @@ def prepare(context: Context, region: str, container: Document, opt_ml: Path) ->
         if source and source.get("CompressionType") == "None":
             s3_data.download(s3, s3_data.list_prefix(s3, s3_data.model_uri(url)), model)
         else:
-            _download_archive(s3, url, opt_ml / "model.tar.gz", model)
+            _download_archive(s3, url, opt_ml, container.get(NAME, "container_1"))
     _install_requirements(context, container["Image"], opt_ml)
     marker.touch()
 
@@ -76,15 +76,16 @@ def _install_requirements(context: Context, uri: str, opt_ml: Path) -> None:
         raise DataError(f"The model's code/requirements.txt cannot be installed: {error}") from error
 
 
-def _download_archive(s3: object, url: str, archive: Path, model: Path) -> None:
+def _download_archive(s3: object, url: str, opt_ml: Path, name: str) -> None:
+    archive = opt_ml / "model.tar.gz"
     bucket, key = s3_data.parse_uri(s3_data.model_uri(url))
     try:
         s3_data.download(s3, [s3_data.S3Object(bucket, key, archive.name)], archive.parent)
     except DataError as error:
         raise DataError(
-            f'Failed to download model data for container "container_1" from URL: "{url}". Please ensure that there '
+            f'Failed to download model data for container "{name}" from URL: "{url}". Please ensure that there '
             "is an object located at the URL and that the role passed to CreateModel has permissions to download "
             f"the object. ({error})"
         ) from error
-    unpack(archive, model)
+    unpack(archive, opt_ml / "model")
     archive.unlink()

@@ -22,6 +22,7 @@ from local_aws.sagemaker.endpoints.asynchronous import AsyncQueue
 from local_aws.sagemaker.endpoints.capture import Capture, captured
 from local_aws.sagemaker.endpoints.endpoint import Cancelled, Endpoint, Endpoints
 from local_aws.sagemaker.endpoints.metrics import InvocationMetrics
+from local_aws.sagemaker.endpoints.pipeline import Pipeline, Unanswered
 from local_aws.sagemaker.endpoints.server import ModelServer
 from local_aws.sagemaker.endpoints.variant import Replaced, Unavailable, Variant
 from local_aws.settings import ACCOUNT_ID
@@ -51,6 +52,7 @@ class Answer:
     """A container's answer. The body of `response` is not read yet."""
 
     variant: Variant
+    row: Pipeline
     server: ModelServer
     response: urllib3.BaseHTTPResponse
     began: float
@@ -59,7 +61,7 @@ class Answer:
     def close(self) -> None:
         """Release the connection and the server's slot."""
         self.response.release_conn()
-        self.server.count(-1)
+        self.row.count(-1)
         self.variant.release()
 
 
@@ -211,7 +213,7 @@ class Runtime:
         while True:
             try:
                 variant = endpoint.route(params.get("TargetVariant"))
-                server = variant.pick()
+                row = variant.pick()
             except Replaced:
                 continue
             except Cancelled:
@@ -221,18 +223,18 @@ class Runtime:
             try:
                 variant.admit()
             except AwsError:
-                server.count(-1)
+                row.count(-1)
                 raise
             sent = time.monotonic()
             try:
-                response = server.request("POST", "/invocations", body, _forwarded(params), timeout)
-                return Answer(variant, server, response, began, sent)
-            except urllib3.exceptions.HTTPError as error:
-                server.count(-1)
+                server, response = row.request(body, _forwarded(params), timeout)
+                return Answer(variant, row, server, response, began, sent)
+            except Unanswered as error:
+                row.count(-1)
                 variant.release()
-                if not isinstance(error, urllib3.exceptions.NewConnectionError):
-                    raise self._unanswered(endpoint, variant, server, error) from error
-                server.suspect()  # it saw nothing of the request: another server may have it
+                if error.reached:
+                    raise self._unanswered(endpoint, variant, error.server, error.error) from error
+                error.server.suspect()  # it saw nothing of the request: another server may have it
 
     def _finish(self, endpoint: Endpoint, answer: Answer, content: bytes) -> None:
         status = answer.response.status
@@ -243,7 +245,7 @@ class Runtime:
         text = content.decode("utf-8", "replace")[:2048]
         group = f"/aws/sagemaker/Endpoints/{endpoint.name}"
         message = (
-            f'Received {kind} error ({status}) from primary with message "{text}". See https://{endpoint.region}.'
+            f'Received {kind} error ({status}) from {answer.server.container} with message "{text}". See https://{endpoint.region}.'
             f"console.aws.amazon.com/cloudwatch/home?region={endpoint.region}#logEventViewer:group={group} in account "
             f"{ACCOUNT_ID} for more information."
         )
@@ -257,10 +259,12 @@ class Runtime:
             endpoint.region, endpoint.name, name, 500, variant.count, INVOKE_SECONDS * 1e6, 0.0
         )
         if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-            message = "Your invocation timed out while waiting for a response from container primary."
+            message = (
+                f"Your invocation timed out while waiting for a response from container {server.container}."
+            )
         else:
             server.suspect()
-            message = f"The container primary closed the connection without an answer ({error})."
+            message = f"The container {server.container} closed the connection without an answer ({error})."
         return _model_error(endpoint, server, message, 0, "")
 
     def _record(self, endpoint: Endpoint, answer: Answer, status: int) -> None:

@@ -115,13 +115,15 @@ class ServerSpec:
 class ModelServer:
     """A server that is restarted until `stop`. Thread-safe.
 
-    `log` receives each line of its output; `log_stream` names the stream in error messages.
+    `log` receives each line of its output; `log_stream` and `container` name it in error messages.
     """
 
-    def __init__(self, spec: ServerSpec, log: Callable[[bytes], None], log_stream: str) -> None:
+    def __init__(
+        self, spec: ServerSpec, log: Callable[[bytes], None], log_stream: str, container: str
+    ) -> None:
         self.spec = spec
         self.log_stream = log_stream
-        self.outstanding = 0
+        self.container = container
         self._log = log
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._changed = threading.Condition()
@@ -178,11 +180,6 @@ class ModelServer:
             retries=False,
             preload_content=False,
         )
-
-    def count(self, difference: int) -> None:
-        """Count a request in (1) or out (-1), for routing and graceful stops."""
-        with self._changed:
-            self.outstanding += difference
 
     def suspect(self) -> None:
         """Stop sending requests until it answers a ping again."""
@@ -267,12 +264,12 @@ class ModelServer:
             if status is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     group.wait(5)
-                return f"The container ended with exit status {status}. {self._tail_text()}"
+                return f"The {self.container} container ended with exit status {status}. {self._tail_text()}"
             if _answers_ping(pool):
                 return None
             if time.monotonic() > deadline:
                 waited = f"{self.spec.startup_seconds:.0f} s"
-                return f"The container did not answer GET /ping in {waited}. {self._tail_text()}"
+                return f"The {self.container} container did not answer GET /ping in {waited}. {self._tail_text()}"
             time.sleep(PING_SECONDS)
         return "stopped"
 

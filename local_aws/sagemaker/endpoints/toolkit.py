@@ -17,13 +17,14 @@ import pickle
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 DEFAULT_TYPE = "application/json"
+CSV = "text/csv"
 NPY = "application/x-npy"
 TORCHSCRIPT = "model.pt"
 BOOSTER = "xgboost-model"
@@ -41,21 +42,28 @@ class UnsupportedType(Exception):
 class Handlers:
     """The functions of a model's script, with the toolkit's defaults where it defines none."""
 
-    def __init__(self, model_dir: Path, script: ModuleType | None) -> None:
+    def __init__(
+        self, model_dir: Path, script: ModuleType | None, text: Collection[str] = (DEFAULT_TYPE, CSV)
+    ) -> None:
+        self._text = text
         self._script = script
         self.model = self._call("model_fn", load, str(model_dir))
 
     def answer(self, body: bytes, content_type: str, accept: str) -> tuple[bytes, str]:
-        """Return the answer to a request and its content type."""
+        """Return the answer to a request and its content type.
+
+        As in AWS's images but XGBoost's, the script is given JSON and CSV as text.
+        """
+        content: Any = body.decode() if content_type in self._text else body
         transform = getattr(self._script, "transform_fn", None)
         if transform is not None:
-            result = _with_context(transform, self.model, body, content_type, accept)
+            result = _with_context(transform, self.model, content, content_type, accept)
         else:
-            data = self._call("input_fn", decode, body, content_type)
+            data = self._call("input_fn", decode, content, content_type)
             prediction = self._call("predict_fn", predict, data, self.model)
             result = self._call("output_fn", encode, prediction, accept)
-        content, kind = result if isinstance(result, tuple) else (result, accept)
-        return content.encode() if isinstance(content, str) else bytes(content), str(kind)
+        answer, kind = result if isinstance(result, tuple) else (result, accept)
+        return answer.encode() if isinstance(answer, str) else bytes(answer), str(kind)
 
     def _call(self, name: str, default: Callable[..., Any], *arguments: Any) -> Any:
         return _with_context(getattr(self._script, name, default), *arguments)
@@ -108,14 +116,15 @@ def load(model_dir: str) -> Any:
     return torch.jit.load(str(path), map_location="cpu").eval()
 
 
-def decode(body: bytes, content_type: str) -> Any:
+def decode(body: str | bytes, content_type: str) -> Any:
     """Read a JSON, CSV or NumPy body as an array."""
     import numpy as np
 
     kind = content_type.partition(";")[0].strip().lower()
+    body = body.encode() if isinstance(body, str) else body
     if kind == DEFAULT_TYPE:
         return np.array(json.loads(body), dtype=np.float32)
-    if kind == "text/csv":
+    if kind == CSV:
         return np.genfromtxt(io.BytesIO(body), dtype=np.float32, delimiter=",", ndmin=2)
     if kind == NPY:
         return np.load(io.BytesIO(body), allow_pickle=False)
@@ -140,10 +149,8 @@ def encode(prediction: Any, accept: str) -> tuple[bytes, str]:
     if kind in ("", "*/*", DEFAULT_TYPE):
         return json.dumps(array.tolist()).encode(), DEFAULT_TYPE
     target = io.BytesIO()
-    if kind == "text/csv":
-        # A batch transform takes one line for each record.
-        rows = array if os.environ.get("SAGEMAKER_BATCH") == "true" else np.atleast_2d(array)
-        np.savetxt(target, rows, delimiter=",", fmt="%.9g")
+    if kind == CSV:
+        np.savetxt(target, np.atleast_1d(array), delimiter=",", fmt="%.9g")
     elif kind == NPY:
         np.save(target, array)
     else:
@@ -211,7 +218,8 @@ def handler_of(handlers: Handlers) -> type[BaseHTTPRequestHandler]:
 def main() -> None:
     """Load the model and serve it on SAGEMAKER_BIND_TO_PORT (8080)."""
     model_dir = Path(os.environ.get("SM_MODEL_DIR", "/opt/ml/model"))
-    handlers = Handlers(model_dir, script_of(model_dir))
+    text = () if "--bytes" in sys.argv else (DEFAULT_TYPE, CSV)
+    handlers = Handlers(model_dir, script_of(model_dir), text)
     port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
     ThreadingHTTPServer(("127.0.0.1", port), handler_of(handlers)).serve_forever()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from local_aws.context import Context
 from local_aws.errors import AwsError
 from local_aws.execution.capacity import instance_cores
 from local_aws.gateway.json_service import Document
-from local_aws.sagemaker.endpoints import model_data
-from local_aws.sagemaker.endpoints.server import ModelServer, ServerFailed, ServerSpec
-from local_aws.state.logs import LogWriter
+from local_aws.sagemaker.endpoints import pipeline
+from local_aws.sagemaker.endpoints.pipeline import Pipeline
+from local_aws.sagemaker.endpoints.server import ServerFailed
 
 DEFAULT_STARTUP_SECONDS = 480
 """SageMaker's default limit for a container's first healthy ping."""
@@ -32,7 +32,7 @@ class Replaced(Exception):
 
 @dataclass(frozen=True)
 class VariantSpec:
-    """One entry of ProductionVariants with its container.
+    """One entry of ProductionVariants with the containers of its model.
 
     Attributes:
         count: Number of servers.
@@ -40,7 +40,7 @@ class VariantSpec:
     """
 
     name: str
-    container: Document
+    containers: Sequence[Document]
     instance_type: str
     count: int
     weight: float
@@ -48,12 +48,12 @@ class VariantSpec:
     serverless_concurrency: int = 0
 
     @classmethod
-    def from_document(cls, document: Document, container: Document) -> VariantSpec:
+    def from_document(cls, document: Document, containers: Sequence[Document]) -> VariantSpec:
         """Build from an entry of an endpoint configuration."""
         serverless = document.get("ServerlessConfig")
         return cls(
             name=document["VariantName"],
-            container=container,
+            containers=containers,
             instance_type=instance_type_of(document) or "ml.m5.xlarge",
             count=1 if serverless else document.get("InitialInstanceCount", 1),
             weight=document.get("InitialVariantWeight", 1.0),
@@ -80,8 +80,7 @@ class Variant:
         self._context, self._region, self._endpoint = context, region, endpoint
         self._folder = folder
         self._lock = threading.Lock()
-        self._servers: list[ModelServer] = []
-        self._logs: dict[ModelServer, LogWriter] = {}
+        self._servers: list[Pipeline] = []
         self._made = 0
         self._next = 0
         self._admitted = 0
@@ -93,7 +92,7 @@ class Variant:
         return len(self._servers)
 
     @property
-    def servers(self) -> list[ModelServer]:
+    def servers(self) -> list[Pipeline]:
         """Its current servers."""
         with self._lock:
             return list(self._servers)
@@ -104,7 +103,7 @@ class Variant:
         Raises:
             DataError: The model data cannot be downloaded or unpacked.
         """
-        model_data.prepare(self._context, self._region, self.spec.container, self._folder)
+        pipeline.prepare(self._context, self._region, self.spec.containers, self._folder)
         self.scale(self.desired)
 
     def wait_healthy(self, cancelled: Callable[[], bool]) -> None:
@@ -113,13 +112,13 @@ class Variant:
         Raises:
             ServerFailed: A server did not become healthy.
         """
-        for server in self.servers:
+        for server in (server for row in self.servers for server in row.servers):
             try:
                 server.wait_healthy(cancelled)
             except ServerFailed as error:
                 raise ServerFailed(
-                    f"The primary container for production variant {self.spec.name} did not pass the ping health "
-                    f"check. Please check CloudWatch logs for this endpoint. {error}"
+                    f"The {server.container} container for production variant {self.spec.name} did not pass the ping "
+                    f"health check. Please check CloudWatch logs for this endpoint. {error}"
                 ) from error
 
     def scale(self, count: int) -> None:
@@ -132,7 +131,7 @@ class Variant:
         for server in surplus:
             self._end(server)
 
-    def pick(self) -> ModelServer:
+    def pick(self) -> Pipeline:
         """Wait for a healthy server and return the one with the fewest outstanding requests.
 
         The request is counted under the lock that removes servers, so no server stops under a request.
@@ -188,31 +187,25 @@ class Variant:
         for thread in threads:
             thread.join()
 
-    def _end(self, server: ModelServer) -> None:
+    def _end(self, server: Pipeline) -> None:
         deadline = time.monotonic() + PICK_SECONDS
         while server.outstanding and time.monotonic() < deadline and not self._context.stopping.is_set():
             time.sleep(0.02)
         server.stop()
-        writer = self._logs.pop(server, None)
-        if writer is not None:
-            writer.close()
 
-    def _new_server(self, count: int) -> ModelServer:
+    def _new_server(self, count: int) -> Pipeline:
         self._made += 1
         cores = max(
             1, min(instance_cores(self.spec.instance_type), self._context.settings.cores // max(1, count))
         )
-        spec = ServerSpec.of(
+        return Pipeline(
             self._context,
             self._region,
-            self.spec.container,
+            self.spec.containers,
             name=f"endpoint {self._region} {self._endpoint} {self.spec.name}-{self._made}-{self._folder.parent.name}",
-            opt_ml=self._folder,
+            folder=self._folder,
             cores=cores,
             startup_seconds=self.spec.startup_seconds,
+            log_group=f"/aws/sagemaker/Endpoints/{self._endpoint}",
+            stream=f"{self.spec.name}/i-{secrets.token_hex(9)[:17]}",
         )
-        stream = f"{self.spec.name}/i-{secrets.token_hex(9)[:17]}"
-        log = self._context.logs.writer(self._region, f"/aws/sagemaker/Endpoints/{self._endpoint}", stream)
-        server = ModelServer(spec, log, stream)
-        self._logs[server] = log
-        return server

@@ -11,8 +11,9 @@ import urllib3
 
 from local_aws.context import Context
 from local_aws.sagemaker import s3_data
-from local_aws.sagemaker.endpoints import model_data
-from local_aws.sagemaker.endpoints.server import ModelServer, ServerFailed, ServerSpec
+from local_aws.sagemaker.endpoints import pipeline
+from local_aws.sagemaker.endpoints.pipeline import Pipeline, Unanswered
+from local_aws.sagemaker.endpoints.server import ServerFailed
 from local_aws.sagemaker.jobs.job import Job, JobFailed, cut
 from local_aws.sagemaker.models import ROLE
 from local_aws.sagemaker.s3_data import DataError, S3Object
@@ -25,7 +26,6 @@ from local_aws.sagemaker.transform.batches import (
     body,
     records,
 )
-from local_aws.state.logs import LogWriter
 from local_aws.state.resources import Document, Resource
 
 KIND = "transform-job"
@@ -36,19 +36,18 @@ RETRIES = 3
 
 
 class TransformJob(Job):
-    """A transform job. `container` is the model's, its package resolved."""
+    """A transform job. `containers` are the model's, their packages resolved."""
 
     kind = KIND
 
-    def __init__(self, context: Context, resource: Resource, container: Document) -> None:
+    def __init__(self, context: Context, resource: Resource, containers: list[Document]) -> None:
         super().__init__(context, resource)
-        self._container = container
+        self._containers = containers
         self._plan = BatchPlan.of(self.request)
-        self._s3 = context.client("s3", self.region, container[ROLE])
+        self._s3 = context.client("s3", self.region, containers[0][ROLE])
         resources = self.request["TransformResources"]
         self._instances, self._instance_type = resources["InstanceCount"], resources["InstanceType"]
-        self._servers: list[ModelServer] = []
-        self._logs: list[LogWriter] = []
+        self._servers: list[Pipeline] = []
 
     def execute(self) -> None:
         """Run from capacity to the last output."""
@@ -64,8 +63,6 @@ class TransformJob(Job):
             finally:
                 for server in self._servers:
                     server.stop()
-                for log in self._logs:
-                    log.flush()
         self.mark("Completed")
 
     def _transform(self, cores: int) -> None:
@@ -73,9 +70,9 @@ class TransformJob(Job):
         objects = s3_data.list_source(self._s3, source["S3Uri"], source["S3DataType"])
         for number in range(self._instances):
             folder = self.folder / f"instance-{number}"
-            model_data.prepare(self.context, self.region, self._container, folder)
+            pipeline.prepare(self.context, self.region, self._containers, folder)
             self._servers.append(self._server(number, cores))
-        for server in self._servers:
+        for server in (server for row in self._servers for server in row.servers):
             server.wait_healthy(self.should_end)
         parallel = max(1, self.request.get("MaxConcurrentTransforms", 1))
         with ThreadPoolExecutor(self._instances) as pool:
@@ -87,14 +84,14 @@ class TransformJob(Job):
                 task.result()
         self.check_running()
 
-    def _run_instance(self, server: ModelServer, objects: list[S3Object], parallel: int) -> None:
+    def _run_instance(self, server: Pipeline, objects: list[S3Object], parallel: int) -> None:
         with ThreadPoolExecutor(parallel) as pool:
             for entry in objects:
                 if self.should_end():
                     return
                 self._run_object(server, entry, pool)
 
-    def _run_object(self, server: ModelServer, entry: S3Object, pool: ThreadPoolExecutor) -> None:
+    def _run_object(self, server: Pipeline, entry: S3Object, pool: ThreadPoolExecutor) -> None:
         content = s3_data.read_object(self._s3, f"s3://{entry.bucket}/{entry.key}")
         if self.request["TransformInput"].get("CompressionType") == "Gzip":
             content = gzip.decompress(content)
@@ -104,7 +101,7 @@ class TransformJob(Job):
         key = s3_data.join(prefix, f"{entry.relative}.out")
         self._s3.put_object(Bucket=bucket, Key=key, Body=assemble(self._plan, answers))
 
-    def _invoke(self, server: ModelServer, entry: S3Object, batch: list[bytes]) -> bytes:
+    def _invoke(self, server: Pipeline, entry: S3Object, batch: list[bytes]) -> bytes:
         client = self.request.get("ModelClientConfig", {})
         headers = {"X-Amzn-SageMaker-Transform-Job": self.name}
         if self._plan.content_type:
@@ -115,32 +112,31 @@ class TransformJob(Job):
         for attempt in range(client.get("InvocationsMaxRetries", RETRIES) + 1):
             self.check_running()
             try:
-                response = server.request(
-                    "POST",
-                    "/invocations",
+                answering, response = server.request(
                     body(self._plan, batch),
                     headers,
                     client.get("InvocationsTimeoutInSeconds", INVOCATION_SECONDS),
                 )
                 data = response.read()
-            except urllib3.exceptions.HTTPError as error:
+            except (Unanswered, urllib3.exceptions.HTTPError) as error:
                 failure = f"{error}"
                 time.sleep(min(0.1 * 2**attempt, 2.0))
                 continue
             if response.status == 200:
                 return answer(self._plan, batch, data)
-            failure = f"status {response.status}: {data[:300].decode('utf-8', 'replace')}"
+            text = data[:300].decode("utf-8", "replace")
+            failure = f"the {answering.container} container answered status {response.status}: {text}"
             if response.status < 500:
                 break
-        raise JobFailed(cut(f"AlgorithmError: {entry.key}: the container answered {failure}"))
+        raise JobFailed(cut(f"AlgorithmError: {entry.key}: {failure}"))
 
-    def _server(self, number: int, cores: int) -> ModelServer:
-        spec = ServerSpec.of(
+    def _server(self, number: int, cores: int) -> Pipeline:
+        return Pipeline(
             self.context,
             self.region,
-            self._container,
+            self._containers,
             name=f"transform {self.region} {self.name} {number}",
-            opt_ml=self.folder / f"instance-{number}",
+            folder=self.folder / f"instance-{number}",
             cores=cores,
             startup_seconds=STARTUP_SECONDS,
             env={
@@ -150,8 +146,6 @@ class TransformJob(Job):
                 "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": str(self.request.get("MaxConcurrentTransforms", 1)),
                 **self.request.get("Environment", {}),
             },
+            log_group=LOG_GROUP,
+            stream=f"{self.name}/i-{secrets.token_hex(9)[:17]}",
         )
-        stream = f"{self.name}/i-{secrets.token_hex(9)[:17]}"
-        log = self.context.logs.writer(self.region, LOG_GROUP, stream)
-        self._logs.append(log)
-        return ModelServer(spec, log, stream)

@@ -26,24 +26,24 @@ RECORDS = Records(
 def create_transform_job(call: Call) -> Document:
     """Check the request, store the record, start the job."""
     params = call.params
-    container = _container(call, params["ModelName"])
-    _check(call, container[models.ROLE])
+    containers = _containers(call, params["ModelName"])
+    _check(call, containers[0][models.ROLE])
     quotas.check(call.context, call.region, KIND, params, _instances)
     resource = RECORDS.create_from(call, TransformJobStatus="InProgress")
-    call.context.part(Jobs).begin(TransformJob(call.context, resource, container))
+    call.context.part(Jobs).begin(TransformJob(call.context, resource, containers))
     return RECORDS.answer(resource)
 
 
-def _container(call: Call, name: str) -> Document:
-    """Return the model's container.
+def _containers(call: Call, name: str) -> list[Document]:
+    """Return the model's containers.
 
     Raises:
         AwsError: ValidationException for a model that a transform job cannot run.
     """
-    container = models.container_of(call, name)
-    if container.get("ModelDataSource"):
+    containers = models.containers_of(call, name)
+    if any(container.get("ModelDataSource") for container in containers):
         raise validation_error("ModelDataSource is not supported by batch transform: give ModelDataUrl.")
-    return container
+    return containers
 
 
 def _check(call: Call, role: str) -> None:

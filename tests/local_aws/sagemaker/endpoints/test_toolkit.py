@@ -89,3 +89,24 @@ def test_a_hugging_face_model_without_a_script_is_refused_with_the_script_to_wri
         FileNotFoundError, match=r"Hugging Face image: put .*inference.py .*model_fn.*pipeline"
     ):
         toolkit.Handlers(tmp_path, toolkit.script_of(tmp_path))
+
+
+def test_a_script_is_given_json_and_csv_as_text_but_in_the_xgboost_image(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/inference.py").write_text(
+        "def model_fn(model_dir): return None\n"
+        "def transform_fn(model, data, content_type, accept): return type(data).__name__, 'text/plain'\n"
+    )
+    script = toolkit.script_of(tmp_path)
+    for content_type, known, expected in (
+        ("text/csv", None, b"str"),
+        ("application/json", None, b"str"),
+        ("image/jpeg", None, b"bytes"),
+        ("text/csv", (), b"bytes"),
+    ):
+        made = toolkit.Handlers(tmp_path, script, *([] if known is None else [known]))
+        assert made.answer(b"1", content_type, "text/plain") == (expected, "text/plain")
+
+
+def test_predictions_in_csv_are_one_line_each(handlers: toolkit.Handlers) -> None:
+    assert handlers.answer(b"[1, 2]", "application/json", "text/csv") == (b"2\n4\n", "text/csv")

@@ -86,7 +86,7 @@ def test_json_lines_are_joined_under_sagemaker_output(cloud: Cloud, model: str) 
 def test_a_refused_record_fails_the_job_with_the_reason(cloud: Cloud, model: str) -> None:
     job, _ = run(cloud, model, {"a.csv": "bad"}, {"ContentType": "text/csv"}, {})
     assert job["TransformJobStatus"] == "Failed"
-    assert "the container answered status 400: bad line" in job["FailureReason"]
+    assert "the primary container answered status 400: bad line" in job["FailureReason"]
 
 
 def test_unknown_models_and_filters_are_refused(cloud: Cloud, model: str) -> None:
