@@ -27,13 +27,13 @@ from model_code.networks.backbone import build_backbone
 from model_code.networks.head import Head
 from model_code.process.parallel import ordered_map
 from model_code.train.distributed import World, pick_device
+from model_code.train.finetune.index import index_shards
 from model_code.train.finetune.loader import (
     Batch,
     Photos,
     Plan,
     TrainingStream,
     decoders_for_gpu,
-    index_shards,
 )
 from model_code.train.finetune.task import FinetuneRecipe, FinetuneTask, Network, PhotoSource, pick_precision
 

@@ -1,6 +1,8 @@
 """The command line of `train`, which `tune` extends, and the job that it describes."""
 
 import argparse
+import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -76,6 +78,13 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="folder to resume an interrupted run from; absent: no checkpoints (default: %(default)s)",
     )
     group.add_argument(
+        "--staging",
+        type=Path,
+        default=_staging_folder(environment),
+        help="local folder for copies of the shards to be read next, where train and valid are mounts of S3; absent: "
+        "they are on a disk (default: %(default)s)",
+    )
+    group.add_argument(
         "--checkpoint_seconds",
         type=float,
         default=30.0,
@@ -88,6 +97,12 @@ def _checkpoint_folder(environment: Mapping[str, str]) -> Path | None:
     # SageMaker creates it next to the model folder, and only where the job has a CheckpointConfig.
     folder = Path(environment.get("SM_MODEL_DIR", "/opt/ml/model")).parent / "checkpoints"
     return folder if folder.is_dir() else None
+
+
+def _staging_folder(environment: Mapping[str, str]) -> Path | None:
+    channels = json.loads(environment.get("SM_INPUT_DATA_CONFIG") or "{}")
+    mounted = any(channel.get("TrainingInputMode") == "FastFile" for channel in channels.values())
+    return Path(tempfile.gettempdir(), "shards") if mounted else None
 
 
 def job_from(arguments: argparse.Namespace, environment: Mapping[str, str], world: World) -> Job:

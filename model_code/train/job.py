@@ -18,7 +18,10 @@ from model_code.train.metrics import log_metrics
 
 @dataclass(frozen=True)
 class Folders:
-    """Folders that a run reads and writes; each defaults to SageMaker's path for it. None: not given."""
+    """Folders that a run reads and writes; each defaults to SageMaker's path for it. None: not given.
+
+    Shards are copied to `staging` shortly before they are read; None: they are on a disk.
+    """
 
     train: Path
     valid: Path
@@ -32,6 +35,7 @@ class Folders:
     teacher_weights: Path | None
     model_dir: Path
     checkpoints: Path | None
+    staging: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,13 @@
 """Photos of shards in training order: the order of photos, and processes that decode ahead of the trainer.
 
-A shard is read through an index of its tar, so any batch can be fetched without reading the photos before it: an
-interrupted run resumes at a step, and several ranks take exact parts of one batch. Photos are shuffled within a window
-of the shard order, so that reads stay close together on disk.
+Any batch can be fetched without reading the photos before it: an interrupted run resumes at a step, and several ranks
+take exact parts of one batch. Photos are shuffled within a window of the shard order, so that reads stay close.
 """
 
-import hashlib
 import os
 import random
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
 
 import numpy as np
@@ -23,108 +18,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model_code.data import photos
-from model_code.data.shards import ShardError, index_shard, shards_in
+from model_code.data.shards import ShardError
 from model_code.data.transform import Transform
 from model_code.networks.torchvision_compat import torchvision  # noqa: F401  (before torchvision.transforms)
 from model_code.process.cores import cores
 from model_code.train.distributed import World
+from model_code.train.finetune.index import PhotoIndex
+from model_code.train.finetune.staging import Batches, follow
 
 # Photos move by up to this many places: 4,096 photos of 224 pixels are about 60 MB of reads.
 WINDOW: Final = 4096
-# A process may often have no more than 1,024 files open, and each decoder holds its own.
-_OPEN_SHARDS: Final = 64
 _PREFETCH: Final = 4
 _WORKER_LIMIT: Final = 32
 
 Position = tuple[int, int]
 Batch = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class PhotoIndex:
-    """The position of every photo in a set of shards.
-
-    Args:
-        shards: The tar files.
-        shard: Of each photo, the number of its shard, [photos].
-        offset: Where in the file its bytes begin, [photos].
-        size: How many they are, [photos].
-        labels: Its class, [photos].
-        keys: Its key.
-    """
-
-    shards: tuple[Path, ...]
-    shard: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    size: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    keys: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, photo: int) -> bytes:
-        """Return the bytes of one photo's file."""
-        shard = _opened(self.shards[self.shard[photo]])
-        return os.pread(shard.descriptor, int(self.size[photo]), int(self.offset[photo]))
-
-    def digest(self) -> str:
-        """Identifies the photos and labels, so that a checkpoint is never resumed on other data."""
-        names = hashlib.sha256("\n".join(self.keys).encode())
-        names.update(self.labels.tobytes())
-        return names.hexdigest()[:16]
-
-
-class _Opened:
-    """An open shard; closed with its last reference, so never while a thread reads from it."""
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
-@lru_cache(maxsize=_OPEN_SHARDS)
-def _opened(path: Path) -> _Opened:
-    # A shard is read from again and again while its photos are in the window. pread needs no position, so forked
-    # workers can share it.
-    return _Opened(path)
-
-
-@lru_cache(maxsize=4)
-def index_shards(folders: tuple[Path, ...], classes: tuple[str, ...]) -> PhotoIndex:
-    """Index every shard below `folders` by its headers; no photo is read.
-
-    Cached, because all trials of a packed search read the same files.
-
-    Raises:
-        ShardError: No shards, a damaged one, or a class that is not one of `classes`.
-    """
-    numbers = {name: number for number, name in enumerate(classes)}
-    paths = [path for folder in folders for path in shards_in(folder)]
-    if not paths:
-        raise ShardError(f"no .tar shard in {', '.join(map(str, folders))}; give folders that upload wrote")
-    shard: list[int] = []
-    rows: list[tuple[int, int, int]] = []
-    keys: list[str] = []
-    for number, path in enumerate(paths):
-        for entry in index_shard(path):
-            if entry.label not in numbers:
-                raise ShardError(f"{path} holds photos of {entry.label!r}, which the manifest does not list")
-            shard.append(number)
-            rows.append((entry.offset, entry.size, numbers[entry.label]))
-            keys.append(entry.key)
-    columns = np.asarray(rows, np.int64).reshape(-1, 3)
-    return PhotoIndex(
-        shards=tuple(paths),
-        shard=np.asarray(shard, np.int32),
-        offset=columns[:, 0],
-        size=columns[:, 1],
-        labels=columns[:, 2],
-        keys=tuple(keys),
-    )
 
 
 class Plan:
@@ -160,10 +68,14 @@ class Plan:
     def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
         """This rank's photos, as numbers in its index."""
         if self._cached[0] != epoch:
-            # Even cuts: no batch has only a photo or two, whose gradient would be noise.
-            self._cached = (epoch, np.array_split(self._order(epoch), self.steps))
+            self._cached = (epoch, self.batches(epoch))
         batch = self._cached[1][step]
         return batch[self._world.share(len(batch))] if self.replicated else batch
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Return the photos of each step, of all ranks that share a batch."""
+        # Even cuts: no batch has only a photo or two, whose gradient would be noise.
+        return np.array_split(self._order(epoch), self.steps)
 
     def batch_photos(self, step: int) -> int:
         """Return photos in the global batch of a step."""
@@ -202,14 +114,14 @@ class Photos(Dataset[Any]):
     def __init__(
         self, index: PhotoIndex, transform: Transform, augmentation: str = "none", seed: int = 0
     ) -> None:
-        self._index = index
+        self.index = index
         self._transform = transform
         self._augmentation = augmentation
         self._seed = seed
         self._policy = _policy(augmentation)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.index)
 
     def __getitems__(self, positions: Sequence[Position]) -> Batch:
         """Return the batch of (epoch, photo) pairs: pixels and labels [n]."""
@@ -218,13 +130,13 @@ class Photos(Dataset[Any]):
         filled = pixels.numpy()
         for row, (epoch, photo) in enumerate(positions):
             filled[row] = self._one(epoch, photo)
-        return pixels, torch.from_numpy(self._index.labels[[photo for _, photo in positions]])
+        return pixels, torch.from_numpy(self.index.labels[[photo for _, photo in positions]])
 
     def _one(self, epoch: int, photo: int) -> photos.Pixels:
-        data = self._index.read(photo)
+        data = self.index.read(photo)
         if self._augmentation == "none":
             return self._transform.pixels(data)
-        draw = random.Random(f"{self._seed}:{epoch}:{self._index.keys[photo]}")
+        draw = random.Random(f"{self._seed}:{epoch}:{self.index.keys[photo]}")
         if self._augmentation == "flip":
             pixels = self._transform.pixels(data)
             return np.ascontiguousarray(pixels[:, ::-1]) if draw.random() < 0.5 else pixels
@@ -272,7 +184,9 @@ class _Positions:
                 yield [(epoch, int(photo)) for photo in self._plan.batch(epoch, step)]
 
 
-def _load(dataset: Photos, batches: Any, workers: int, pinned: bool) -> Iterator[Batch]:
+def _load(
+    dataset: Photos, batches: Any, passes: Iterable[Batches], workers: int, pinned: bool
+) -> Iterator[Batch]:
     loader = DataLoader(
         dataset,
         batch_sampler=cast(Any, batches),
@@ -285,7 +199,7 @@ def _load(dataset: Photos, batches: Any, workers: int, pinned: bool) -> Iterator
         # touches a GPU.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
-    return iter(loader)
+    return follow(iter(loader), dataset.index, passes)
 
 
 class TrainingStream:
@@ -308,11 +222,18 @@ class TrainingStream:
     def batch(self, epoch: int, step: int) -> Batch:
         """This rank's part of a batch: pixels uint8 [n, h, w, 3], labels [n]. Fast if called in order."""
         if self._next != (epoch, step):
-            self._batches = _load(
-                self._dataset, _Positions(self._plan, epoch, step, self._epochs), self._workers, self._pinned
+            positions = _Positions(self._plan, epoch, step, self._epochs)
+            passes = (
+                self._plan.batches(later)[step if later == epoch else 0 :]
+                for later in range(epoch, self._epochs)
             )
+            self._batches = _load(self._dataset, positions, passes, self._workers, self._pinned)
         self._next = (epoch, step + 1) if step + 1 < self._plan.steps else (epoch + 1, 0)
         return next(self._batches)
+
+    def close(self) -> None:
+        """End the decoders, and delete copies of shards."""
+        self._next, self._batches = None, iter(())
 
 
 def stream_once(
@@ -320,4 +241,5 @@ def stream_once(
 ) -> Iterator[Batch]:
     """Return the photos with these numbers, once, in this order."""
     parts = [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
-    return _load(dataset, [[(0, int(photo)) for photo in part] for part in parts], workers, pinned)
+    positions = [[(0, int(photo)) for photo in part] for part in parts]
+    return _load(dataset, positions, [parts], workers, pinned)

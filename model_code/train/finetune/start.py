@@ -22,7 +22,9 @@ from model_code.process.parallel import ordered_map
 from model_code.train.checkpoints import Checkpoints, fingerprint
 from model_code.train.distributed import World
 from model_code.train.features import Features, class_rows, join
-from model_code.train.finetune.loader import PhotoIndex, Photos, Plan, decoders_for_gpu
+from model_code.train.finetune.index import PhotoIndex
+from model_code.train.finetune.loader import Photos, Plan, decoders_for_gpu
+from model_code.train.finetune.staging import follow
 from model_code.train.finetune.task import FinetuneRecipe, Network
 from model_code.train.head.task import HeadRecipe, fit_head
 from model_code.train.job import Job
@@ -199,7 +201,7 @@ def _features(world: World, index: PhotoIndex, origin: Origin) -> Features:
     try:
         # A rank without photos contributes an empty part of the right width.
         batches = np.array_split(mine, max(1, -(-len(mine) // forward.batch_size)))
-        parts = list(ordered_map(embed, batches, forward.callers))
+        parts = list(follow(ordered_map(embed, batches, forward.callers), index, [batches]))
     finally:
         torch.set_num_threads(threads)  # a forward pass of torch takes one thread per call, training all
     gathered = [part for parts_of_rank in world.gather(parts) for part in parts_of_rank]

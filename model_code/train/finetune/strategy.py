@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,15 +13,8 @@ from torch.nn import functional
 
 from model_code.networks.backbone import attach_head
 from model_code.train.checkpoints import fingerprint
-from model_code.train.finetune.loader import (
-    Batch,
-    PhotoIndex,
-    Photos,
-    Plan,
-    TrainingStream,
-    index_shards,
-    stream_once,
-)
+from model_code.train.finetune.index import PhotoIndex, index_shards
+from model_code.train.finetune.loader import Batch, Photos, Plan, TrainingStream, stream_once
 from model_code.train.finetune.start import Origin, Start
 from model_code.train.finetune.task import FinetuneTask, Network, PhotoSource
 from model_code.train.head.teacher import Teacher
@@ -35,8 +29,7 @@ _SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def prepare(job: Job) -> tuple[Judged, Refit]:
     """Fine-tune on the training shards; the returned call refits on training and validation shards."""
-    train = index_shards((job.folders.train,), job.manifest.classes)
-    valid = index_shards((job.folders.valid,), job.manifest.classes)
+    train, valid = _index(job, job.folders.train), _index(job, job.folders.valid)
     tuning = FineTuning(Start.of(job, train, valid), Teacher.of(job))
     task, fit = tuning.fit("fit", train, valid)
     share, judged = tuning.settle(task, fit, valid, len(train))
@@ -55,7 +48,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
         if not share:
             print("refitting the head on training and validation photos", flush=True)
             return tuning.start.refitted(train, valid)
-        both = index_shards((job.folders.train, job.folders.valid), job.manifest.classes)
+        both = _index(job, job.folders.train, job.folders.valid)
         print(f"refitting on {len(both)} photos for {fit.epochs} epochs", flush=True)
         refitted, again = tuning.fit("refit", both, None, fit.epochs)
         refitted.move(again.weights, share)
@@ -66,9 +59,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
 
 def data_identity(job: Job) -> tuple[str, ...]:
     """Return weights, training photos, validation photos and teacher. See `train.run.data_identity`."""
-    train, valid = (
-        index_shards((folder,), job.manifest.classes) for folder in (job.folders.train, job.folders.valid)
-    )
+    train, valid = _index(job, job.folders.train), _index(job, job.folders.valid)
     return str(Origin.of(job).id[1]), train.digest(), valid.digest(), *Teacher.identity(job)
 
 
@@ -124,6 +115,7 @@ class FineTuning:
             job.world,
             job.reporter(stop_after or recipe.epochs),
         )
+        stream.close()
         task.settle(fit.weights)
         return task, fit
 
@@ -198,6 +190,10 @@ def choose(candidates: Sequence[tuple[float, Tensor, Tensor]]) -> tuple[float, T
     right = best[1].argmax(1) == best[2]
     gained, lost = int((right & ~own).sum()), int((own & ~right).sum())
     return best if gained - lost > 0 and (gained - lost) ** 2 >= gained + lost else first
+
+
+def _index(job: Job, *folders: Path) -> PhotoIndex:
+    return index_shards(folders, job.manifest.classes, job.folders.staging)
 
 
 def _whole(network: Network) -> torch.nn.Module:

@@ -1,6 +1,7 @@
 import json
 import re
 import sys
+import tempfile
 import types
 from collections.abc import Callable
 from dataclasses import replace
@@ -67,6 +68,21 @@ def test_finetuning_killed_and_restarted_ends_with_the_same_weights(tmp_path: Pa
     )  # fmt: skip
     whole = run_until_killed(argv, tmp_path / "whole", [])
     assert_identical(whole, run_until_killed(argv, tmp_path / "killed", [1, 4]))
+    # The same from FastFile channels: shards are read in place, or from copies.
+    staged = [*argv, "--staging", str(tmp_path / "staging")]
+    assert_identical(whole, run_until_killed(staged, tmp_path / "staged", [1, 4]))
+    assert list((tmp_path / "staging").glob("*.tar")) == []
+
+
+def test_shards_of_a_fastfile_channel_are_staged() -> None:
+    def staging(mode: str) -> Path | None:
+        channels = {"dataset": {"TrainingInputMode": "File"}, "train": {"TrainingInputMode": mode}}
+        parsed = arguments.parser({"SM_INPUT_DATA_CONFIG": json.dumps(channels)}).parse_args([])
+        return parsed.staging  # type: ignore[no-any-return]
+
+    assert staging("FastFile") == Path(tempfile.gettempdir(), "shards")
+    assert staging("File") is None
+    assert arguments.parser({}).parse_args([]).staging is None
 
 
 @pytest.fixture

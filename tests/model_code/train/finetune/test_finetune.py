@@ -22,12 +22,12 @@ from model_code.train.checkpoints import read, write
 from model_code.train.distributed import World
 from model_code.train.finetune import start
 from model_code.train.finetune.average import Average
+from model_code.train.finetune.index import index_shards
 from model_code.train.finetune.loader import (
     Photos,
     Plan,
     TrainingStream,
     decoders_for_gpu,
-    index_shards,
     stream_once,
 )
 from model_code.train.finetune.start import Start
