@@ -16,12 +16,13 @@ from ml_pipeline.dataset.photos import count_photos
 from ml_pipeline.dataset.prepare import Preparation
 from ml_pipeline.dataset.weights import teacher_of
 from ml_pipeline.requests import instance, processing
-from ml_pipeline.requests.job import LONGEST_HOURS
+from ml_pipeline.requests.job import LONGEST_HOURS, Channel, Compute, Mode, in_place
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.search import trials_of
 from ml_pipeline.requests.types import BilledEndpoint, Params, Planned, PlannedStep
 from ml_pipeline.settings import Settings
 from model_code import hyperparameters
+from model_code.hyperparameters import Strategy
 
 # Shares of the splits that upload makes, close enough for an estimate.
 TRAIN_SHARE, VALID_SHARE, TEST_SHARE = 0.7, 0.15, 0.15
@@ -92,7 +93,7 @@ def make(
     """
     given, params = params, {**params, **machines.of_strategy(params)}
     combinations.check(params, settings)
-    photos = count_photos(params["data"], s3)
+    photos, size = count_photos(params["data"], s3)
     if not photos:
         raise ValueError(
             f"no photos at {params['data']!r}; give a folder with one folder of photos per class"
@@ -128,7 +129,7 @@ def make(
         "endpoint_usd_per_hour": hourly,
         "endpoints": [priced(endpoint, prices) for endpoint in endpoints],
         "out_of_use": combinations.out_of_use(given, defaults),
-        "note": note(prices, steps, hourly, captured(params, prices)),
+        "note": note(prices, steps, hourly, captured(params, prices), streamed(params, size)),
     }
 
 
@@ -151,7 +152,40 @@ def captured(params: Params, prices: Prices) -> str | None:
     )
 
 
-def note(prices: Prices, steps: Sequence[Step], hourly: float | None, capture: str | None = None) -> str:
+def streamed(params: Params, size: int) -> str | None:
+    """Say which fine-tuning reads its photos from S3 as it goes; None where the disks of its instances hold them.
+
+    Args:
+        params: Params of the run.
+        size: Bytes of the photos.
+    """
+    if params["strategy"] != Strategy.FINETUNE:
+        return None
+    train, test = (TRAIN_SHARE + VALID_SHARE) * size, (VALID_SHARE + TEST_SHARE) * size
+    jobs = [(params["tune_instance_type"], train)]
+    if params["train_on"] == "sagemaker":
+        jobs.append((params["train_instance_type"], train + test))
+    names = [
+        machine
+        for machine, inputs in jobs
+        if in_place(Compute(machine), [Channel("photos", "s3://", bytes=round(inputs), shards=True)])[0].mode
+        is Mode.FAST_FILE
+    ]
+    return (
+        f"the photos do not fit on the disk of {' and '.join(dict.fromkeys(names))}: fine-tuning reads them from S3 as "
+        "it goes (FastFile)"
+        if names
+        else None
+    )
+
+
+def note(
+    prices: Prices,
+    steps: Sequence[Step],
+    hourly: float | None,
+    capture: str | None = None,
+    streaming: str | None = None,
+) -> str:
     """State the sources of the figures, and what they leave out.
 
     Args:
@@ -159,6 +193,7 @@ def note(prices: Prices, steps: Sequence[Step], hourly: float | None, capture: s
         steps: The steps that were estimated.
         hourly: USD per hour of the endpoint; None if unknown.
         capture: See `captured`.
+        streaming: See `streamed`.
     """
     unpriced = ", ".join(sorted({step.instance_type for step in steps if step.usd is None}))
     endpoint = "an unknown price" if hourly is None else f"${hourly:.3f}"
@@ -167,6 +202,7 @@ def note(prices: Prices, steps: Sequence[Step], hourly: float | None, capture: s
         + (f"; without {unpriced}, whose price is unknown" if unpriced else "")
         + f"; the endpoint then costs {endpoint} per hour until it is taken down"
         + (f"; {capture}" if capture else "")
+        + (f"; {streaming}" if streaming else "")
     )
 
 

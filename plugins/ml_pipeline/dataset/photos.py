@@ -31,15 +31,19 @@ def dataset_name_of(data: str) -> str:
     return re.sub("[^a-z0-9]+", "-", last).strip("-")[:_LONGEST_NAME].rstrip("-") or "photos"
 
 
-def count_photos(data: str, s3: Client) -> int:
-    """Count the files below the class folders that may be photos by their names; nothing is opened."""
+def count_photos(data: str, s3: Client) -> tuple[int, int]:
+    """Return the number of files below the class folders that may be photos by their names, and their bytes.
+
+    Nothing is opened.
+    """
     from model_code.data.limits import has_no_ending, has_photo_ending
     from model_code.data.tables import is_table
 
-    paths = (candidate.path for candidate in source_of(s3, data).candidates())
-    if is_table(data):
-        return sum(1 for _ in paths)
-    return sum(has_photo_ending(path) or has_no_ending(path) for path in paths)
+    every, count, size = is_table(data), 0, 0
+    for candidate in source_of(s3, data).candidates():
+        if every or has_photo_ending(candidate.path) or has_no_ending(candidate.path):
+            count, size = count + 1, size + candidate.bytes
+    return count, size
 
 
 def classes_at(data: str, s3: Client, samples: int) -> dict[str, list[str]]:

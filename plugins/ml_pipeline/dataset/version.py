@@ -70,7 +70,7 @@ class DatasetVersion:
     ) -> Channel:
         """Return the channel of the shards of a split."""
         uri = f"{self.folder}{split}.manifest"
-        return Channel(name, uri, DataType.MANIFEST, distribution, self.bytes(split))
+        return Channel(name, uri, DataType.MANIFEST, distribution, self.bytes(split), shards=True)
 
     def calibration_channel(self) -> Channel:
         """Return the channel of one training shard, for the ranges of int8."""

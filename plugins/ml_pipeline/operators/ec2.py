@@ -18,8 +18,9 @@ from ml_pipeline.dataset import version as dataset
 from ml_pipeline.errors import JobFailed, JobInterrupted, WaitFailed
 from ml_pipeline.operators.aws import AwsOperator, AwsOptions, origin_of
 from ml_pipeline.requests import instance, names
+from ml_pipeline.requests.disks import disk_gb
 from ml_pipeline.requests.instance import Instance
-from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, DataType, disk_gb, seconds
+from ml_pipeline.requests.job import DEFAULT_HOURS, Channel, DataType, seconds
 from ml_pipeline.requests.recipe import Recipe
 from ml_pipeline.requests.types import Document, Machine, Templated, Terminated, Trained
 from ml_pipeline.settings import Settings

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
 
-from ml_pipeline.requests import preferences
+from ml_pipeline.requests import disks, preferences
 from ml_pipeline.requests.types import Document
 
 _HOUR = 3600
 # SageMaker's default limit of a job, and its highest limit of a training job.
 DEFAULT_HOURS = 24
 LONGEST_HOURS = 28 * 24
-# Of a disk of the default size, what image, code, checkpoints and output leave to the inputs.
-_ROOM_GB = 10
-_LARGEST_DISK_GB = 16_384
+# `MOST_BYTES` of model_code.train.finetune.staging, which needs torch.
+_STAGED_BYTES = 64 * 2**30
 
 
 class DataType(StrEnum):
@@ -32,6 +30,13 @@ class Distribution(StrEnum):
 
     FULL = "FullyReplicated"
     SHARDED = "ShardedByS3Key"
+
+
+class Mode(StrEnum):
+    """The way the files of a training job's channel come to it: to the disk before it starts, or as they are read."""
+
+    FILE = "File"
+    FAST_FILE = "FastFile"
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,8 @@ class Channel:
 
     Attributes:
         bytes: Size of its objects together, and of what the job writes of them; 0 where that is small.
+        shards: Whether it brings shards of photos; see `in_place`.
+        mode: See `Mode`.
     """
 
     name: str
@@ -143,6 +150,8 @@ class Channel:
     data_type: DataType = DataType.PREFIX
     distribution: Distribution = Distribution.FULL
     bytes: int = 0
+    shards: bool = False
+    mode: Mode = Mode.FILE
 
     def __post_init__(self) -> None:
         if not self.uri.startswith("s3://"):
@@ -159,7 +168,7 @@ class Channel:
                     "S3DataDistributionType": self.distribution.value,
                 }
             },
-            "InputMode": "File",
+            "InputMode": self.mode.value,
         }
 
     def processing_input(self) -> Document:
@@ -177,24 +186,35 @@ class Channel:
         }
 
 
+def in_place(compute: Compute, channels: Sequence[Channel]) -> list[Channel]:
+    """Leave the photos of a training job in S3 where the disk of its instances cannot hold all channels.
+
+    Only training jobs have FastFile mode.
+    """
+    needed = disks.needed_gb(compute.volume_gb, _bytes(compute, channels, Mode.FILE))
+    if needed <= disks.largest_gb(compute.instance_type):
+        return list(channels)
+    return [replace(channel, mode=Mode.FAST_FILE) if channel.shards else channel for channel in channels]
+
+
 def disk_of(compute: Compute, channels: Sequence[Channel]) -> int:
-    """Return the disk of each instance, in GB: SageMaker copies every channel to it before the job starts."""
-    parts = {Distribution.FULL: 1, Distribution.SHARDED: compute.instance_count}
-    inputs = sum(channel.bytes / parts[channel.distribution] for channel in channels)
-    return disk_gb(compute.volume_gb, inputs)
+    """Return the disk of each instance, in GB: SageMaker copies the channels in File mode to it before the job starts.
 
-
-def disk_gb(least_gb: int, inputs: float) -> int:
-    """Return the size of a disk, in GB, with room for `inputs` bytes.
+    Of those in FastFile mode, training keeps copies of the shards that it reads next. An instance with a disk of its
+    own has that one, and the sizes of embeddings are upper bounds: it is never asked for more, and never refused.
 
     Raises:
         ValueError: No disk is large enough.
     """
-    # A tenth more: files take whole blocks, and shards of different size spread unevenly.
-    size = least_gb + max(0, math.ceil(inputs * 11 / (10 * 2**30)) - _ROOM_GB)
-    if size > _LARGEST_DISK_GB:
-        raise ValueError(
-            f"each instance would need a disk of {size} GB, and the largest has {_LARGEST_DISK_GB}: take more "
-            "instances, or fewer photos"
-        )
-    return size
+    inputs = _bytes(compute, channels, Mode.FILE)
+    inputs += min(_bytes(compute, channels, Mode.FAST_FILE), _STAGED_BYTES)
+    own = disks.own_gb(compute.instance_type)
+    if own is None:
+        return disks.disk_gb(compute.volume_gb, inputs)
+    return min(own, disks.needed_gb(compute.volume_gb, inputs))
+
+
+def _bytes(compute: Compute, channels: Sequence[Channel], mode: Mode) -> float:
+    """Return the bytes of the channels in one mode that come to each instance."""
+    parts = {Distribution.FULL: 1, Distribution.SHARDED: compute.instance_count}
+    return sum(channel.bytes / parts[channel.distribution] for channel in channels if channel.mode is mode)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ml_pipeline.requests import preferences
+from ml_pipeline.requests.disks import has_own
 from ml_pipeline.requests.types import Document
-
-# Instance types with instance store volumes encrypt those in hardware, and SageMaker refuses a volume key for them: the
-# families with a "d" behind their number, and these.
-_OWN_DISKS = re.compile(r"^ml\.([a-z]+\d+[a-z]*d[a-z]*|g5|g6e?|gr6|p5e?n?|p6.*|trn\d.*|inf2)\.")
 
 
 @dataclass(frozen=True)
@@ -62,10 +58,12 @@ class Network:
     def volume(self, instance_type: str, name: str = "VolumeKmsKeyId") -> dict[str, str]:
         """Return the key of the disks of `instance_type`, under its `name` in the request.
 
+        SageMaker refuses one for instances with disks of their own, which encrypt themselves.
+
         Raises:
             ValueError: Only some of several instance types take a key.
         """
-        own = [bool(_OWN_DISKS.match(each)) for each in preferences.split(instance_type)]
+        own = [has_own(each) for each in preferences.split(instance_type)]
         if self.volume_key is None or all(own):
             return {}
         if any(own):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ml_pipeline.requests.job import Channel, Compute
+from ml_pipeline.requests.job import Channel, Compute, in_place
 from ml_pipeline.requests.network import OPEN, Network
 from ml_pipeline.requests.types import Document, Tags
 
@@ -71,7 +71,7 @@ def training_job(name: str, job: Training, tags: Tags = ()) -> Document:
 def definition(job: Training) -> Document:
     """Return what CreateTrainingJob and the TrainingJobDefinition of a tuning job share."""
     # The code is a channel: an isolated container cannot fetch it.
-    channels = [*job.channels, Channel(_CODE, job.code_uri)]
+    channels = in_place(job.compute, [*job.channels, Channel(_CODE, job.code_uri)])
     return {
         "AlgorithmSpecification": {
             "TrainingImage": job.image,

@@ -65,6 +65,17 @@ def test_the_defaults_make_a_plan_that_leaves_nothing_out(photos: str) -> None:
     assert "unknown" not in made["note"]
 
 
+def test_photos_that_do_not_fit_on_the_disk_are_said_to_be_read_from_s3(photos: str) -> None:
+    with (Path(photos) / "dogs" / "a.jpg").open("wb") as file:
+        file.truncate(105 * 2**30)
+    line = "the photos do not fit on the disk of ml.g4dn.xlarge: fine-tuning reads them from S3 as it goes"
+    assert line in planned(photos, strategy="finetune")["note"]
+    assert "FastFile" not in planned(photos, strategy="finetune", train_on="ec2")["note"]
+    assert "FastFile" not in planned(photos)["note"]
+    big = dict.fromkeys(("tune_instance_type", "train_instance_type"), "ml.g4dn.8xlarge")
+    assert "FastFile" not in planned(photos, strategy="finetune", **big)["note"]
+
+
 @pytest.mark.parametrize(
     ("changes", "step"),
     [

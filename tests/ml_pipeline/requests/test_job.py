@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import boto3
 import pytest
 
 from ml_pipeline.dataset.version import DatasetVersion, training_channels
-from ml_pipeline.requests.job import Channel, Compute, DataType, Distribution, disk_gb, disk_of
+from ml_pipeline.requests.disks import disk_gb, has_own, own_gb
+from ml_pipeline.requests.job import Channel, Compute, DataType, Distribution, Mode, disk_of, in_place
 from model_code.data.manifest import Manifest
 from tests.ml_pipeline.manifests import manifest
 
@@ -34,6 +38,53 @@ def test_photos_that_fit_on_no_disk_are_refused_with_the_fix() -> None:
     with pytest.raises(ValueError, match="disk of 22548 GB, and the largest has 16384: take more instances"):
         disk_of(Compute("ml.m5.xlarge"), [channel(20_480)])
     assert disk_gb(60, 20_480 * GB / 2) < 16_384
+
+
+def of_shards(gigabytes: float) -> Channel:
+    return replace(channel(gigabytes), shards=True)
+
+
+@pytest.mark.parametrize(
+    ("machine", "gigabytes", "mode", "disk"),
+    [
+        ("ml.m5.xlarge", 10_000, Mode.FILE, 11_020),
+        ("ml.m5.xlarge", 20_000, Mode.FAST_FILE, 91),
+        ("ml.g4dn.xlarge", 95, Mode.FILE, 125),
+        ("ml.g4dn.xlarge", 96, Mode.FAST_FILE, 91),
+        ("ml.m5.xlarge, ml.g4dn.xlarge", 96, Mode.FAST_FILE, 91),
+        ("ml.p5.48xlarge", 20_000, Mode.FILE, 22_020),
+        ("ml.r5d.large", 1000, Mode.FAST_FILE, 75),
+    ],
+)
+def test_photos_that_fit_on_no_disk_are_read_in_place_by_training(
+    machine: str, gigabytes: float, mode: Mode, disk: int
+) -> None:
+    compute, others = Compute(machine), Channel("dataset", "s3://b/m")
+    photos, dataset = in_place(compute, [of_shards(gigabytes), others])
+    assert (photos.mode, dataset) == (mode, others)
+    assert disk_of(compute, [photos, dataset]) == disk
+    assert photos.training_input()["InputMode"] == mode.value
+
+
+def test_instances_that_share_shards_hold_more_of_them() -> None:
+    shared = replace(of_shards(200), distribution=Distribution.SHARDED)
+    modes = [in_place(Compute("ml.g4dn.xlarge", count), [shared])[0].mode for count in (2, 4)]
+    assert modes == [Mode.FAST_FILE, Mode.FILE]
+
+
+def test_sizes_of_embeddings_are_bounds_and_refuse_no_disk_of_an_instance() -> None:
+    assert in_place(Compute("ml.g4dn.xlarge"), [channel(1000)]) == [channel(1000)]
+    assert disk_of(Compute("ml.g4dn.xlarge"), [channel(1000)]) == 125
+
+
+def test_every_machine_with_disks_of_its_own_that_trains_has_a_size_or_counts_as_ebs() -> None:
+    types = boto3.client("sagemaker", "us-east-1").meta.service_model.shape_for("TrainingInstanceType").enum
+    own = {name for name in types if has_own(name)}
+    unknown = {name for name in own if own_gb(name) is None}
+    assert {name.partition(".")[2].partition(".")[0] for name in unknown} <= {
+        "trn1", "trn1n", "trn2", "p6-b200", "p6-b300", "p6e-gb200",
+    }  # fmt: skip
+    assert all(own_gb(name) is None for name in set(types) - own)
 
 
 @pytest.mark.parametrize("strategy", ["head", "finetune"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,14 +27,24 @@ from tests.ml_pipeline.service_model import problems
             channels=training_channels(VERSION, "finetune", None, "s3://bucket/weights/1", final=False),
             environment={"A": "b"},
         ),
+        training(
+            channels=[
+                replace(one, bytes=one.bytes << 40)
+                for one in training_channels(VERSION, "finetune", None, None, final=True)
+            ],
+        ),
         training(network=PRIVATE),
         training(compute=Compute("ml.m5.xlarge, ml.m6i.xlarge", 2)),
     ],
-    ids=["plain", "spot", "warm", "finetune", "private", "preferences"],
+    ids=["plain", "spot", "warm", "finetune", "fastfile", "private", "preferences"],
 )
 def test_training(job: Training) -> None:
     request = training_job("train-0123456789ab-1", job, TAGS)
     assert problems("sagemaker", "CreateTrainingJob", request) == []
+    modes = {channel["ChannelName"]: channel["InputMode"] for channel in request["InputDataConfig"]}
+    streamed = sum(channel.bytes for channel in job.channels) > 2**44
+    assert (modes.pop("train", "File") == "FastFile") == streamed
+    assert modes["code"] == "File"
     assert ("MaxWaitTimeInSeconds" in request["StoppingCondition"]) == job.compute.spot
 
 
