@@ -244,8 +244,8 @@ def review_answer(found: StoreDep, user: GetUserDep, name: Name, given: Answer) 
 def data_thumbnail(found: StoreDep, name: Name, sha256: Sha256, shard: Sha256 | None = None) -> Response:
     """Return a photo's thumbnail: bytes that a job made of it, never the photo itself."""
     headers = {"Cache-Control": "private, max-age=86400"}
-    data = thumbnails.thumbnail(found, name, sha256, shard or "")
-    return Response(data, media_type="image/jpeg", headers=headers)
+    picture = thumbnails.thumbnail(found, name, sha256, shard or "")
+    return Response(picture, media_type="image/jpeg", headers=headers)
 
 
 @router.get("/api/endpoints", dependencies=[SEE])
