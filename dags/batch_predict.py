@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from ml_pipeline.dag import docs, params
-from ml_pipeline.dag.defaults import dag_defaults, finish
+from ml_pipeline.dag.defaults import dag_defaults, finish, params_of
 from ml_pipeline.dag.tasks import stage, table
 from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.operators.transform import TransformOperator
@@ -19,7 +19,7 @@ with DAG(
     params=params.batch_predict(),
     **dag_defaults(),
 ) as dag:
-    p = dag.param
+    p = params_of(dag)
 
     predict = TransformOperator(
         task_id="predict",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from ml_pipeline.dag import assets, docs, params
-from ml_pipeline.dag.defaults import dag_defaults, finish
+from ml_pipeline.dag.defaults import dag_defaults, finish, params_of
 from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.dag.tasks import choose_version, keep_champion, smoke_test
 from ml_pipeline.operators.deploy import DeployEndpointOperator
@@ -20,7 +20,7 @@ with DAG(
     params=params.deploy(),
     **dag_defaults(),
 ) as dag:
-    p = dag.param
+    p = params_of(dag)
 
     chosen = choose_version()
     deploy = DeployEndpointOperator(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from ml_pipeline.dag import docs, params
-from ml_pipeline.dag.defaults import dag_defaults, finish
+from ml_pipeline.dag.defaults import dag_defaults, finish, params_of
 from ml_pipeline.dag.tasks import sweep
 
 with DAG(
@@ -18,7 +18,7 @@ with DAG(
     max_active_runs=1,
     **dag_defaults(),
 ) as dag:
-    p = dag.param
+    p = params_of(dag)
 
     sweep(p("days"), p("instance_hours"), p("dry_run"))
 

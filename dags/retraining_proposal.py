@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import DAG, task
 
 from ml_pipeline.dag import watch_params as params
-from ml_pipeline.dag.defaults import dag_defaults, finish
+from ml_pipeline.dag.defaults import dag_defaults, finish, params_of
 from ml_pipeline.dag.retrain import TrainingRunOperator
 from ml_pipeline.operators.approve import ApproveRetrainingOperator
 
@@ -20,7 +20,7 @@ with DAG(
     params=params.retraining_proposal(),
     **dag_defaults(),
 ) as dag:
-    p = dag.param
+    p = params_of(dag)
 
     @task
     def conf(

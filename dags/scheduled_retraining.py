@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from ml_pipeline.dag import assets, docs, params
-from ml_pipeline.dag.defaults import dag_defaults, finish
+from ml_pipeline.dag.defaults import dag_defaults, finish, params_of
 from ml_pipeline.dag.retrain import TrainingRunOperator
 from ml_pipeline.dag.tasks import check_form, decide
 from ml_pipeline.operators.upload import UploadOperator
@@ -24,7 +24,7 @@ with DAG(
     params=params.scheduled_retraining(),
     **dag_defaults(scheduled=True),
 ) as dag:
-    p = dag.param
+    p = params_of(dag)
 
     dataset = UploadOperator(
         task_id="upload",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 
 from ml_pipeline.dag import docs, params
-from ml_pipeline.dag.defaults import dag_defaults, finish
+from ml_pipeline.dag.defaults import dag_defaults, finish, params_of
 from ml_pipeline.dag.tasks import take_down
 
 with DAG(
@@ -18,6 +18,6 @@ with DAG(
     max_active_runs=1,
     **dag_defaults(),
 ) as dag:
-    take_down(dag.param("endpoint_name"))
+    take_down(params_of(dag)("endpoint_name"))
 
     finish(dag)

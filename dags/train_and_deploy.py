@@ -14,7 +14,7 @@ from airflow.sdk import (
 )
 
 from ml_pipeline.dag import assets, docs, params
-from ml_pipeline.dag.defaults import dag_defaults, finish
+from ml_pipeline.dag.defaults import dag_defaults, finish, params_of
 from ml_pipeline.dag.notifier import PipelineNotifier
 from ml_pipeline.dag.tasks import bill, choose, plan, smoke_test, teacher, weights
 from ml_pipeline.operators.approve import COMMENT, ApproveModelOperator
@@ -46,7 +46,7 @@ with DAG(
     ),
     **dag_defaults(),
 ) as dag:
-    p = dag.param
+    p = params_of(dag)
 
     recipe = {name: p(name) for name in ("strategy", "architecture", "seed", "hyperparameters", "ranges")}
     with TaskGroup("prepare", group_display_name="Prepare", prefix_group_id=False):

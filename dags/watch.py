@@ -9,7 +9,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, TriggerRule, task
 
 from ml_pipeline.dag import assets
 from ml_pipeline.dag import watch_params as params
-from ml_pipeline.dag.defaults import dag_defaults, finish
+from ml_pipeline.dag.defaults import dag_defaults, finish, params_of
 from ml_pipeline.operators.leftovers import StopLeftoversOperator
 from ml_pipeline.operators.watch import WatchOperator
 
@@ -25,7 +25,7 @@ with DAG(
     params=params.watch(),
     **dag_defaults(scheduled=True),
 ) as dag:
-    p = dag.param
+    p = params_of(dag)
 
     @task
     def begin(endpoint_name: str, params: Any = None) -> list[dict[str, Any]]:

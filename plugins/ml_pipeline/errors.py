@@ -6,11 +6,17 @@ import builtins
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from airflow.sdk import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError, ErrorType
+
+try:
+    from airflow.sdk import RetryDecision, RetryPolicy
+except ImportError:  # Airflow 3.2 asks no policy: `ml_pipeline.dag.retries` does
+    RetryPolicy = object  # type: ignore[assignment, misc]
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
+
+HAS_POLICIES = RetryPolicy is not object
 
 # Codes of botocore's ClientError that pass by themselves.
 TRANSIENT_CODES = frozenset(
@@ -71,6 +77,7 @@ _TRANSIENT_REASONS = ("CapacityError", "InternalServerError", "InternalError", "
 # Retries of a task while AWS or Airflow's own server does not answer: pauses double from 10 s to 10 minutes, half an
 # hour in all.
 RETRIES = 8
+LONGEST_PAUSE = timedelta(minutes=10)
 # Retries of paid work that ended for want of machines, each of which is paid, and of a full disk.
 _COSTLY_RETRIES = 2
 # A path that is wrong stays wrong.
@@ -173,13 +180,22 @@ class PaidWorkRetryPolicy(RetryPolicy):
     ) -> RetryDecision:
         """Decide for Airflow."""
         kind = type(exception).__name__
+        pause = self.pause(exception, try_number, max_tries)
+        if pause is not None:
+            return RetryDecision.retry(pause, reason=f"{kind} may pass")
+        lasts = "did not pass in time" if is_transient(exception) else "would only happen again"
+        return RetryDecision.fail(reason=f"{kind} {lasts}")
+
+    def pause(self, exception: BaseException, try_number: int, max_tries: int) -> timedelta | None:
+        """Return how long to wait for the next try; None: no further try is of use."""
         if not is_transient(exception):
-            return RetryDecision.fail(reason=f"{kind} would only happen again")
+            return None
         left = _retries_left(exception, try_number, max_tries) if self.sparing else max_tries + 1 - try_number
         if left <= 0:
-            return RetryDecision.fail(reason=f"{kind} did not pass in time")
-        pause = timedelta(seconds=min(10 * 2 ** (_round(try_number, max_tries) - 1), 600))
-        return RetryDecision.retry(pause, reason=f"{kind} may pass")
+            return None
+        return timedelta(
+            seconds=min(10 * 2 ** (_round(try_number, max_tries) - 1), LONGEST_PAUSE.total_seconds())
+        )
 
 
 class FreeRetryPolicy(PaidWorkRetryPolicy):

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
 
 from ml_pipeline.aws.clients import AwsAccess
-from ml_pipeline.triggers.photo_queue import PhotoQueue
+from ml_pipeline.triggers.photo_stream import PhotoQueue
 from tests.simulator.storage import Message
 from tests.simulator.world import World
 

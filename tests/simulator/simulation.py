@@ -127,7 +127,7 @@ def _install(patch: Any, world: World, scheduler: Scheduler) -> None:
     from ml_pipeline.aws import jobs
     from ml_pipeline.aws.clients import AwsAccess
     from ml_pipeline.operators import deploy, leftovers
-    from ml_pipeline.triggers import base, lock, photo_queue
+    from ml_pipeline.triggers import base, lock, photo_stream
     from tests.simulator.world import AsyncClient, Client
 
     async def async_client(self: AwsAccess, service: str) -> AsyncClient:
@@ -149,7 +149,7 @@ def _install(patch: Any, world: World, scheduler: Scheduler) -> None:
     patch.setattr(leftovers, "run_has_ended", lambda _, run_id: scheduler.has_ended(run_id))
     # Not time.sleep itself: threads that other tests left behind would turn the clock.
     patch.setattr(jobs, "time", SimpleNamespace(sleep=world.clock.sleep))
-    patch.setattr(photo_queue, "time", SimpleNamespace(monotonic=lambda: world.now))
+    patch.setattr(photo_stream, "time", SimpleNamespace(monotonic=lambda: world.now))
 
 
 class _Watch:

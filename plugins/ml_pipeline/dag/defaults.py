@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from airflow.sdk import DAG
+from airflow.sdk.definitions.param import DagParam
 
-from ml_pipeline.dag import notes
+from ml_pipeline.dag import notes, retries
 from ml_pipeline.dag.console_link import ConsoleLink
 from ml_pipeline.dag.notifier import PipelineNotifier
-from ml_pipeline.errors import RETRIES, PaidWorkRetryPolicy
+from ml_pipeline.errors import HAS_POLICIES, RETRIES
 
 
 def dag_defaults(*, scheduled: bool = False) -> dict[str, Any]:
@@ -29,10 +31,21 @@ def dag_defaults(*, scheduled: bool = False) -> dict[str, Any]:
             "on_failure_callback": PipelineNotifier("failed"),
             "post_execute": notes.attach,
             "retries": RETRIES,
-            "retry_delay": timedelta(seconds=10),
-            "retry_policy": PaidWorkRetryPolicy(),
+            **retries.options(),
         },
     }
+
+
+def params_of(dag: DAG) -> Callable[[str], DagParam]:
+    """Return `dag.param`."""
+    return dag.param if HAS_POLICIES else functools.partial(_SentParam, dag)
+
+
+class _SentParam(DagParam):
+    """A param as Airflow 3.2 can send it: its DAG processor cannot encode that there is no default."""
+
+    def serialize(self) -> dict[str, Any]:
+        return {**super().serialize(), "default": None}
 
 
 def finish(dag: DAG) -> None:
@@ -42,3 +55,5 @@ def finish(dag: DAG) -> None:
             # The constructor's argument; Airflow has no setter, and a name per task would repeat its id.
             task._task_display_name = task.task_id.rpartition(".")[2].replace("_", " ").capitalize()
             task.operator_extra_links = (*task.operator_extra_links, ConsoleLink())
+            if not HAS_POLICIES:
+                retries.obey(task)

@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import TaskDeferred
 
 from ml_pipeline.aws.clients import AwsAccess, Client
-from ml_pipeline.errors import RETRIES, PaidWorkRetryPolicy, WaitFailed
+from ml_pipeline.errors import HAS_POLICIES, RETRIES, PaidWorkRetryPolicy, WaitFailed
 from ml_pipeline.requests import names
 from ml_pipeline.settings import Settings
 from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE, PollingTrigger
@@ -93,8 +93,12 @@ class AwsOperator(BaseOperator):
         **kwargs: Unpack[TaskOptions],
     ) -> None:
         kwargs.setdefault("retries", RETRIES)
-        kwargs.setdefault("retry_policy", PaidWorkRetryPolicy())
+        policy = kwargs.pop("retry_policy", None) or PaidWorkRetryPolicy()
+        if HAS_POLICIES:
+            kwargs["retry_policy"] = policy
         super().__init__(**kwargs)
+        if not HAS_POLICIES:
+            self.policy = policy
         self.aws_conn_id = aws_conn_id
         self.region_name = region_name
         self.verify = verify

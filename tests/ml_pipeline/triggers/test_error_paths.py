@@ -16,7 +16,8 @@ from ml_pipeline.triggers import ownership
 from ml_pipeline.triggers.base import FAILURE
 from ml_pipeline.triggers.instance import InstanceTrigger
 from ml_pipeline.triggers.job import JobTrigger
-from ml_pipeline.triggers.photo_queue import PhotoQueue, PhotoQueueTrigger
+from ml_pipeline.triggers.photo_queue import PhotoQueueTrigger
+from ml_pipeline.triggers.photo_stream import PhotoQueue
 from tests.ml_pipeline.fake_sagemaker import client_error
 from tests.ml_pipeline.triggers.test_photo_queue import message
 from tests.ml_pipeline.triggers.test_triggers import ACCESS, Scripted, first_event, use

@@ -10,8 +10,9 @@ import pytest
 from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
 
 from ml_pipeline.aws.clients import AwsAccess
-from ml_pipeline.triggers import photo_queue
-from ml_pipeline.triggers.photo_queue import PhotoQueue, PhotoQueueTrigger, summary
+from ml_pipeline.triggers import photo_stream
+from ml_pipeline.triggers.photo_queue import PhotoQueueTrigger, summary
+from ml_pipeline.triggers.photo_stream import PhotoQueue
 from tests.ml_pipeline.fake_sagemaker import client_error
 from tests.ml_pipeline.triggers.test_triggers import ACCESS, Scripted, use
 
@@ -50,7 +51,7 @@ def test_a_queue_that_is_missing_for_a_while_is_waited_for(monkeypatch: pytest.M
     missing = client_error("AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist.")
     sqs = Scripted(receive_message=[missing, {"Messages": [message(1)]}, {}])
     use(monkeypatch, sqs=sqs)
-    monkeypatch.setattr(photo_queue, "_PAUSE_AFTER_ERROR_SECONDS", 0.0)
+    monkeypatch.setattr(photo_stream, "_PAUSE_AFTER_ERROR_SECONDS", 0.0)
 
     async def first() -> Any:
         async for burst, _ in PhotoQueue("url", 1, AwsAccess()).open_stream():
