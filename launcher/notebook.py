@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import secrets
-import shlex
 import shutil
 import socket
 import subprocess
@@ -19,6 +19,7 @@ from launcher.settings import REPOSITORY, Secrets, Settings, airflow_environment
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 LOOPBACK = REPOSITORY / "local_aws/clients/loopback"
+PYTHON = ".venv/bin/python"
 
 
 def notebook(settings: Settings, console: Console) -> int:
@@ -40,19 +41,13 @@ def notebook(settings: Settings, console: Console) -> int:
 
 
 def strip_outputs_on_commit(repository: Path) -> None:
-    """Define the filter that .gitattributes names: git stores notebooks without the outputs that the files keep."""
+    """Define the filter that .gitattributes names: git stores notebooks without the outputs that the files keep.
+
+    Work trees share the definition, and git runs it at the top of each: the path is relative, to the .venv there.
+    """
     if shutil.which("git") and (repository / ".git").exists():
-        clean = [
-            sys.executable,
-            "-m",
-            "nbconvert",
-            "--log-level=ERROR",
-            "--clear-output",
-            "--stdin",
-            "--stdout",
-        ]
-        define = ["git", "config", "filter.notebook.clean", shlex.join(clean)]
-        subprocess.run(define, cwd=repository, check=False)
+        clean = f"{PYTHON} -m nbconvert --log-level=ERROR --clear-output --stdin --stdout"
+        subprocess.run(["git", "config", "filter.notebook.clean", clean], cwd=repository, check=False)
 
 
 def command(settings: Settings, folder: Path) -> list[str]:
@@ -75,11 +70,18 @@ def environment(settings: Settings, token: str) -> dict[str, str]:
     """
     clients = airflow_environment(settings, Secrets.load_or_create(settings.home))
     kept = {name: value for name, value in clients.items() if name.startswith(("AWS_", "LOCAL_AWS_"))}
+    kept["AWS_REGION"] = kept["AWS_DEFAULT_REGION"]
+    sides = {"local": kept, "account": os.environ}  # between which notebooks/ready.py changes
     own = settings.home / "jupyter"
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
         **kept,
-        "AWS_REGION": kept["AWS_DEFAULT_REGION"],
+        "ML_PIPELINE_NOTEBOOK_AWS": json.dumps(
+            {
+                side: {name: value for name, value in values.items() if name.startswith("AWS_")}
+                for side, values in sides.items()
+            }
+        ),
         # Keeps the SageMaker SDK, which names an address of STS itself, on loopback.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(LOOPBACK), os.environ.get("PYTHONPATH", "")])),
         "JUPYTER_TOKEN": token,

@@ -1,7 +1,8 @@
-"""The AWS of the notebooks: local_aws under `make notebook`, or your own account with one setting."""
+"""The AWS of the notebooks: local_aws, or your own account with one setting, both under `make notebook`."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import urllib.error
@@ -88,6 +89,7 @@ def connect(where: str = LOCAL) -> Aws:
         NotReady: It cannot be reached, or its credentials are refused.
     """
     _keep_cells_short()
+    _enter(where)
     if where == LOCAL:
         return _local()
     if where == ACCOUNT:
@@ -101,6 +103,18 @@ def _keep_cells_short() -> None:
     shown.setLevel(logging.WARNING)
     logging.basicConfig(handlers=[shown])  # before the SDK's own, which would show everything
     warnings.filterwarnings("ignore", message='install "ipywidgets"')
+
+
+def _enter(where: str) -> None:
+    """Give this kernel the AWS variables of one side, which `make notebook` passes on: its own, or yours."""
+    sides = json.loads(os.environ.get("ML_PIPELINE_NOTEBOOK_AWS", "{}"))
+    if where in sides:
+        import boto3
+
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]
+        os.environ.update(sides[where])
+        boto3.DEFAULT_SESSION = None  # it keeps the credentials of the other side
 
 
 def _local() -> Aws:
@@ -122,17 +136,39 @@ def _account() -> Aws:
         raise NotReady(
             "AWS_ENDPOINT_URL is set, so every call would reach local_aws: start Jupyter without it"
         )
-    role, bucket = os.environ.get("ML_PIPELINE_ROLE_ARN"), os.environ.get("ML_PIPELINE_BUCKET")
-    if not role or not bucket:
-        raise NotReady("set ML_PIPELINE_ROLE_ARN and ML_PIPELINE_BUCKET to the pipeline's role and bucket")
     import boto3
 
     region = boto3.Session().region_name
     if not region:
         raise NotReady("no region: set AWS_DEFAULT_REGION, for example to eu-west-1")
+    bucket = os.environ.get("ML_PIPELINE_BUCKET") or _output(region, "storage", "Bucket")
+    role = os.environ.get("ML_PIPELINE_ROLE_ARN") or _output(region, "jobs", "JobRole")
     aws = Aws(ACCOUNT, region, bucket, role)
     _check(aws)
     return aws
+
+
+def _output(region: str, stack: str, key: str) -> str:
+    """Return an output of a stack of infra/.
+
+    Raises:
+        NotReady: There is no such stack in the region, or it cannot be read.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    name = f"{os.environ.get('PROJECT', 'ml-pipeline')}-{stack}"
+    try:
+        found = boto3.client("cloudformation", region_name=region).describe_stacks(StackName=name)["Stacks"]
+        return next(str(o["OutputValue"]) for o in found[0].get("Outputs", []) if o["OutputKey"] == key)
+    except BotoCoreError as error:
+        raise NotReady(f"AWS cannot be reached: {error}; check AWS_PROFILE or your login") from None
+    except (ClientError, IndexError, StopIteration) as error:
+        why = error.response["Error"]["Message"] if isinstance(error, ClientError) else f"it has no {key}"
+        raise NotReady(
+            f"stack {name} in {region} cannot be read ({why}): deploy it with infra/deploy.sh, name its PROJECT, or "
+            "set ML_PIPELINE_ROLE_ARN and ML_PIPELINE_BUCKET to the pipeline's role and bucket"
+        ) from None
 
 
 def _check(aws: Aws) -> None:

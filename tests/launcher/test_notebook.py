@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -26,10 +27,16 @@ def test_kernels_reach_local_aws_and_get_none_of_airflows_keys(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AIRFLOW_HOME", raising=False)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_PROFILE", "team")
     environment = notebook.environment(settings, "secret-token")
     assert environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:14999"
     assert environment["AWS_REGION"] == environment["AWS_DEFAULT_REGION"] == "us-east-1"
     assert environment["JUPYTER_TOKEN"] == "secret-token"
+    sides = json.loads(environment["ML_PIPELINE_NOTEBOOK_AWS"])  # between which connect() changes
+    assert sides["local"]["AWS_ENDPOINT_URL"] == environment["AWS_ENDPOINT_URL"]
+    assert sides["account"]["AWS_PROFILE"] == "team"
+    assert "AWS_ENDPOINT_URL" not in sides["account"]
     assert (Path(environment["PYTHONPATH"].partition(":")[0]) / "sitecustomize.py").is_file()
     assert not [name for name in environment if name.startswith(("AIRFLOW__", "AIRFLOW_CONN"))]
     own = [
@@ -63,18 +70,33 @@ def test_a_port_in_use_is_refused_with_the_fix() -> None:
             notebook.check_port(taken.getsockname()[1])
 
 
-def test_git_stores_notebooks_without_outputs_and_the_file_keeps_them(tmp_path: Path) -> None:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("where", ["clone", "second"])
+def test_git_stores_notebooks_without_outputs_and_the_file_keeps_them(tmp_path: Path, where: str) -> None:
+    clone = tmp_path / "clone"
+    folder = tmp_path / where
+
+    def git(*arguments: str, cwd: Path = folder) -> str:
+        done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=True)
+        assert "error" not in done.stderr
         return done.stdout
 
-    git("init", "-q")
-    shutil.copy(REPOSITORY / ".gitattributes", tmp_path)
-    notebook.strip_outputs_on_commit(tmp_path)
-    shutil.copytree(notebook.NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns("__pycache__"))
+    clone.mkdir()
+    git("init", "-q", cwd=clone)
+    notebook.strip_outputs_on_commit(clone)
+    if folder != clone:  # the clone's own .venv is of no use here
+        person = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        git(*person, "commit", "-q", "--allow-empty", "-m", "empty", cwd=clone)
+        git("worktree", "add", "-q", str(folder), cwd=clone)
+    python = folder / notebook.PYTHON
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (folder / ".gitignore").write_text(".venv\n")
+    shutil.copy(REPOSITORY / ".gitattributes", folder)
+    shutil.copytree(notebook.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns("__pycache__"))
     seen = new_output("stream", text="seen")
     cell = new_code_cell("print('seen')", execution_count=3, outputs=[seen])
-    own = tmp_path / "notebooks/mine.ipynb"
+    own = folder / "notebooks/mine.ipynb"
     nbformat.write(new_notebook(cells=[cell]), own)
     git("add", ".")
     (stored,) = nbformat.reads(git("show", ":notebooks/mine.ipynb"), as_version=4).cells

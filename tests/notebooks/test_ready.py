@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from launcher.preflight import free_port
 from launcher.settings import REPOSITORY
 from local_aws.clients.pytest_plugin import LocalAws
+from tests.infra import stacks
 
 sys.path.insert(0, str(REPOSITORY / "notebooks"))
 import ready
@@ -48,8 +51,51 @@ def test_wrong_credentials_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         running.stop()
 
 
-def test_an_account_needs_its_role_and_bucket() -> None:
-    with pytest.raises(ready.NotReady, match="ML_PIPELINE_ROLE_ARN and ML_PIPELINE_BUCKET"):
+@pytest.fixture
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A local_aws that stands for an account, to which only the services named here lead."""
+    running = LocalAws(tmp_path / "account", ("--auth", "required"))
+    running.start()
+    url = running.environment["AWS_ENDPOINT_URL"]
+    own = {name: value for name, value in running.environment.items() if name != "AWS_ENDPOINT_URL"}
+    services = {f"AWS_ENDPOINT_URL_{service}": url for service in ("CLOUDFORMATION", "S3")}
+    own |= services | {"AWS_DEFAULT_REGION": stacks.REGION, "AWS_REGION": stacks.REGION}
+    local = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}", "AWS_ACCESS_KEY_ID": "local"}
+    for name, value in local.items():  # as `make notebook` starts it
+        monkeypatch.setenv(name, value)
+    for name in own:  # put back after the test
+        monkeypatch.setenv(name, local.get(name, ""))
+    monkeypatch.setenv("ML_PIPELINE_NOTEBOOK_AWS", json.dumps({"local": local, "account": own}))
+    yield
+    running.stop()
+
+
+def test_one_setting_points_the_notebooks_at_an_account(account: None) -> None:
+    with pytest.raises(ready.NotReady, match=r"stack ml-pipeline-storage in eu-west-1 .*infra/deploy.sh"):
+        ready.connect("account")
+    outputs = {name: stacks.create(name) for name in ("storage", "jobs")}
+    aws = ready.connect("account")
+    assert (aws.where, aws.region) == ("account", stacks.REGION)
+    assert (aws.bucket, aws.role) == (outputs["storage"]["Bucket"], outputs["jobs"]["JobRole"])
+    with pytest.raises(ready.NotReady, match="does not answer at"):  # and back, in the same kernel
+        ready.connect("local")
+
+
+def test_the_settings_of_airflow_come_before_the_stacks(
+    account: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_PIPELINE_ROLE_ARN", "arn:aws:iam::123456789012:role/mine")
+    monkeypatch.setenv("ML_PIPELINE_BUCKET", "mine")
+    with pytest.raises(ready.NotReady, match="there is no bucket mine"):
+        ready.connect("account")
+
+
+def test_an_account_without_credentials_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(ready.NotReady, match="credentials; check AWS_PROFILE or your login"):
         ready.connect("account")
 
 
