@@ -13,7 +13,7 @@ from tests.packages.test_wheels import MATRIX, PYTHONS, RELEASES, find_python
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(3000),
     pytest.mark.skipif(not MATRIX, reason="the main job on other interpreters: make test-matrix"),
 ]
 
