@@ -147,10 +147,13 @@ def latest(store: Store, name: str) -> str:
     """Return the newest version of a data set.
 
     Raises:
-        Absent: There is none.
+        Absent: There is none, or its name is not where this release keeps it.
     """
     uri = store.settings.s3(f"datasets/{name}/latest.json")
-    return store.brief(("latest", name), lambda: str(store.json_at(uri)["version"]))
+    try:
+        return store.brief(("latest", name), lambda: str(store.json_at(uri)["version"]))
+    except (KeyError, TypeError) as error:
+        raise Absent(f"{uri} is of another release ({error})") from error
 
 
 def details(store: Store, name: str, version: str) -> Document:
@@ -248,14 +251,17 @@ def rows(store: Store, name: str, version: str) -> list[Photo]:
     """Return the photos of a version.
 
     Raises:
-        Absent: photos.jsonl is gone, or too large to show.
+        Absent: photos.jsonl is gone, too large to show, damaged, or of another release.
     """
     folder = store.settings.s3(f"datasets/{name}/versions/{version}/")
 
     def read() -> list[Photo]:
         paths = _paths(store, f"{folder}looks.jsonl.gz")
         lines = store.stream(f"{folder}photos.jsonl", _MOST_BYTES).iter_lines(_CHUNK)
-        return list(_photos(lines, paths))
+        try:
+            return list(_photos(lines, paths))
+        except (ValueError, KeyError, TypeError) as error:
+            raise Absent(f"{folder}photos.jsonl is damaged or of another release: {error}") from error
 
     return store.table(("photos", folder), read)
 

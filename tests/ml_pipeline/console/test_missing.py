@@ -1,0 +1,60 @@
+"""Every route of every page, where S3 is out of reach, objects are gone, damaged or of an older release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from tests.ml_pipeline.console.conftest import BUCKET, VERSION, Console
+from tests.ml_pipeline.console.test_access import QUERIES, routes
+
+ASKED = {**QUERIES, "sha256": f"{1:064x}", "file": "model.tar.gz"}
+
+
+def unreachable(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No service answers."""
+
+    def refuse(*_: Any) -> Any:
+        raise EndpointConnectionError(endpoint_url="https://s3.example")
+
+    monkeypatch.setattr(console.store, "client", refuse)
+
+
+def rewrite(body: bytes | None) -> Callable[[Console, pytest.MonkeyPatch], None]:
+    """Delete every object, or give each another body."""
+
+    def change(console: Console, _: pytest.MonkeyPatch) -> None:
+        s3 = console.store.client("s3")
+        for entry in s3.list_objects_v2(Bucket=BUCKET)["Contents"]:
+            if body is None:
+                s3.delete_object(Bucket=BUCKET, Key=entry["Key"])
+            else:
+                s3.put_object(Bucket=BUCKET, Key=entry["Key"], Body=body)
+
+    return change
+
+
+STATES = {
+    "S3 unreachable": unreachable,
+    "objects gone": rewrite(None),
+    "objects damaged": rewrite(b"{"),
+    "an older release": rewrite(b"{}"),
+}
+
+
+@pytest.mark.parametrize("path", [path for method, path in routes() if method == "GET" and "/api/" in path])
+@pytest.mark.parametrize("state", STATES)
+def test_every_route_says_what_is_missing(
+    console: Console, monkeypatch: pytest.MonkeyPatch, path: str, state: str
+) -> None:
+    STATES[state](console, monkeypatch)
+    query = ASKED | ({"version": VERSION} if "/data/" in path else {})
+    answer = console.get(path.removeprefix("/api/"), **query)
+    assert answer.status_code in ((200, 404, 502) if state == "S3 unreachable" else (200, 404)), answer.text
+    if answer.status_code != 200:
+        assert len(answer.json()["detail"]) > 10
+    if answer.status_code == 502:
+        assert "https://s3.example" in answer.json()["detail"]
