@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,12 @@ def test_the_machine_is_ended_by_its_own_teardown(bag: DagBag) -> None:
     tasks = dag(bag, "train_and_deploy").task_dict
     assert tasks["ec2.create"].is_setup
     assert tasks["ec2.create"].task_id in tasks["ec2.terminate"].upstream_task_ids
+
+
+def test_a_task_whose_worker_died_starts_again_soon(bag: DagBag) -> None:
+    # No policy is asked about a worker that left no exception, and Airflow's own pause is five minutes.
+    pauses = {task.retry_delay for dag in bag.dags.values() for task in dag.tasks if task.retries}
+    assert pauses == {timedelta(seconds=10)}
 
 
 def test_every_dag_says_what_it_is_for(bag: DagBag) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG
@@ -31,6 +32,8 @@ def dag_defaults(*, scheduled: bool = False) -> dict[str, Any]:
             "on_failure_callback": PipelineNotifier("failed"),
             "post_execute": notes.attach,
             "retries": RETRIES,
+            # Also after a worker that died, about which no policy is asked.
+            "retry_delay": timedelta(seconds=10),
             **retries.options(),
         },
     }

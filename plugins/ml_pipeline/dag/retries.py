@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -33,20 +32,16 @@ _SIGNALS = (
 
 
 def options() -> dict[str, object]:
-    """Return the arguments of a task that decide over its retries, next to their number."""
+    """Return the arguments of a task that decide over its retries, next to their number and first pause."""
     if HAS_POLICIES:
         return {"retry_policy": PaidWorkRetryPolicy()}
-    return {
-        "retry_delay": timedelta(seconds=10),
-        "retry_exponential_backoff": 2.0,
-        "max_retry_delay": LONGEST_PAUSE,
-    }
+    return {"retry_exponential_backoff": 2.0, "max_retry_delay": LONGEST_PAUSE}
 
 
-def obey(task: BaseOperator, policy: PaidWorkRetryPolicy | None = None) -> None:
+def obey(task: BaseOperator) -> None:
     """Let a task fail at once where the policy sees no use in another try; Airflow 3.3 does so by itself."""
     task.__class__ = _obeying(type(task))  # type: ignore[arg-type]
-    task.__dict__.setdefault("policy", policy or PaidWorkRetryPolicy())
+    task.__dict__.setdefault("policy", PaidWorkRetryPolicy())
 
 
 @functools.cache
