@@ -206,10 +206,11 @@ def test_after_a_kill_the_next_job_reads_only_what_was_not_noted(cloud: Cloud, p
     eventually(lambda: list(cloud.state.rglob("output/journal/looks-*")), 120)
     program = next(process for process in psutil.process_iter() if runs(process, name))
     program.suspend()
-    jobs = f"s3://{Settings.load().bucket}/jobs/prepare/"
+    outputs = cloud.sagemaker.describe_processing_job(ProcessingJobName=name)["ProcessingOutputConfig"]
+    (journal,) = (one["S3Output"]["S3Uri"] for one in outputs["Outputs"] if one["OutputName"] == "journal")
 
     def notes() -> list[str]:
-        return [jobs + key for key in objects.keys(cloud.s3, jobs) if "looks-" in key]
+        return [journal + key for key in objects.keys(cloud.s3, journal) if "looks-" in key]
 
     eventually(notes)
     program.kill()
