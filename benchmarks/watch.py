@@ -112,24 +112,24 @@ def _with_bursts(model: Draw, bursts: data.Embedded, generator: np.random.Genera
     clean = {name: row for row, name in enumerate(model.world.shifts["none"].files.tolist())}
     firsts = np.arange(0, len(bursts.rows), data.BURST_VIEWS)
     usable = [first for first in firsts.tolist() if clean[bursts.files[first]] in mine]
-    singles, rest, left = [], [], 200
-    while left > 0:
+    alone: list[int] = []
+    moments: list[int] = []
+    is_moment: list[bool] = []
+    while (left := 200 - len(is_moment)) > 0:
+        more = 0
         if generator.random() < 0.8:
-            singles.append(generator.choice(model.traffic))
-            left -= 1
+            alone.append(int(generator.choice(model.traffic)))
         else:
             first = usable[generator.integers(len(usable))]
-            size = min(int(generator.integers(5, 21)), data.BURST_VIEWS, left)
-            rest += range(first, first + size)
-            left -= size
-    one = model.photos(np.array(singles, np.int64))
-    other = model.seen(bursts, np.array(rest, np.int64))
-    return Photos(
-        *(
-            np.concatenate([getattr(one, name), getattr(other, name)])
-            for name in ("embeddings", "probabilities", "looks", "files")
-        )
-    )
+            more = min(int(generator.integers(5, 21)), data.BURST_VIEWS + 1, left) - 1
+            alone.append(clean[bursts.files[first]])
+            moments += range(first, first + more)
+        is_moment += [False, *[True] * more]
+    one, other = model.photos(np.array(alone)), model.seen(bursts, np.array(moments, np.int64))
+    later = np.array(is_moment)
+    order = np.where(later, len(one) + later.cumsum() - 1, (~later).cumsum() - 1)
+    names = ("embeddings", "probabilities", "looks", "files")
+    return Photos(*(np.concatenate([getattr(one, name), getattr(other, name)])[order] for name in names))
 
 
 def shifted(world: World, seed: int, draws: int) -> dict[str, list[bool]]:

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 _ALONE: Final = 0.99
 """Share of reference photos that must not be taken for the burst of another one."""
-_UNRELATED: Final = 0.9
-"""The same share of a window's photos, for photos far apart: sources may come back."""
 _LONGEST: Final = 25
 """Photos of one burst, about."""
+_RETURNS: Final = 3
+"""Bursts of one source in a window; more similar photos are those of a camera that fails."""
+_SPREAD: Final = 0.8
+"""Share of the stretches that similar photos would reach by chance; from it on they count as spread."""
 _BLOCK: Final = 512
 
 
@@ -33,18 +35,19 @@ class Bursts:
     def first_of_each(self, embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
         """Return rows of the photos that count: the first of each burst, in order.
 
-        A camera that fails makes all photos similar, and they are no burst. Photos far apart in the window do not
-        belong together, so only a similarity that hardly any two of those reach counts as near.
+        A camera that fails makes many photos similar, and they are no burst: they are spread over the window, where those
+        of one source are next to each other, also when it comes back.
 
         Args:
             embeddings: In the order of time, [n, dim].
         """
         rows = self._directions(embeddings)
-        similarity = rows @ rows.T
-        near = max(self.similarity, _far_apart(similarity))
+        near = rows @ rows.T >= self.similarity
+        np.fill_diagonal(near, False)
+        faulty = _spread(near) | (near.sum(axis=1) > _RETURNS * _LONGEST)
         kept: list[int] = []
-        for number, to_others in enumerate(similarity):
-            if not kept or float(to_others[kept].max()) < near:
+        for number, to_others in enumerate(near):
+            if faulty[number] or not to_others[kept].any():
                 kept.append(number)
         return np.array(kept, np.int64)
 
@@ -54,13 +57,21 @@ class Bursts:
         return np.asarray(rows / np.where(length > 0, length, 1), np.float32)
 
 
-def _far_apart(similarity: NDArray[np.float32]) -> float:
-    """The similarity that hardly any photo has with one far from it in the order of time; -1 in a short window."""
-    if len(similarity) <= 2 * _LONGEST:
-        return -1.0
-    place = np.arange(len(similarity))
-    far = np.abs(place[:, None] - place) >= _LONGEST
-    return float(np.quantile(similarity.max(axis=1, where=far, initial=-1.0), _UNRELATED))
+def _spread(near: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell for each photo whether those near it lie all over the window; of a short window, that none do.
+
+    k photos at random places reach B (1 - (1 - 1/B)^k) of B stretches on average.
+    """
+    count = len(near)
+    if count <= 2 * _LONGEST:  # a burst may be all of it
+        return np.zeros(count, np.bool_)
+    stretches = max(4, count // _LONGEST)
+    starts = np.arange(stretches) * count // stretches
+    reached = (np.add.reduceat(near, starts, axis=1, dtype=np.int32) > 0).sum(axis=1)
+    others = near.sum(axis=1)
+    by_chance = stretches * (1 - (1 - 1 / stretches) ** others)
+    # Four of a burst reach two stretches at most, fewer photos as many by chance.
+    return np.asarray((others >= 4) & (reached >= _SPREAD * by_chance))
 
 
 def _nearest(rows: NDArray[np.float32], start: int) -> NDArray[np.float32]:

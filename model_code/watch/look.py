@@ -85,11 +85,7 @@ def look(
     progress = Progress(len(drawn), "photos")
     seen = model.see([photo.data for photo in drawn], advance=progress.advance)
     served = [drawn[number] for number in seen.readable.tolist()]
-    counted = (
-        Bursts(reference.photos.embeddings).first_of_each(seen.photos.embeddings)
-        if served
-        else np.empty(0, np.int64)
-    )
+    counted = _counted(reference, served, seen)
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "number": task.number,
@@ -119,6 +115,16 @@ def look(
         document |= _compared(task, model, reference, seen, counted)
     queued, why = _worth_reviewing(task, model, seen, counted, served, truth)
     return Found(document, served, seen, counted, queued, why)
+
+
+def _counted(reference: Reference, served: Sequence[Served], seen: Seen) -> NDArray[np.int64]:
+    """Return the rows that count: a burst once, and a file that a probe sends again and again once."""
+    if not served:
+        return np.empty(0, np.int64)
+    _, first = np.unique([photo.sha256 for photo in served], return_index=True)
+    first.sort()
+    kept = Bursts(reference.photos.embeddings).first_of_each(seen.photos.embeddings[first])
+    return np.asarray(first[kept], np.int64)
 
 
 def _sample(captured: Sequence[Served], most: int) -> list[Served]:

@@ -78,6 +78,25 @@ def test_a_burst_counts_once(drift) -> None:
     assert kept.tolist() == list(range(20))
 
 
+def test_a_source_that_comes_back_counts_once() -> None:
+    generator = np.random.default_rng(0)
+    reference, window = generator.normal(size=(300, 16)), generator.normal(size=(200, 16))
+    for start in (20, 90, 150):  # three bursts of one source, in half of the window's stretches
+        window[start : start + 14] = window[20] + 0.02 * generator.normal(size=(14, 16))
+    kept = Bursts(reference).first_of_each(window)
+    assert [row for row in kept.tolist() if 20 <= row < 34 or 90 <= row < 104 or 150 <= row < 164] == [20]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_photos_of_a_camera_that_fails_now_and_then_all_count(share: float) -> None:
+    generator = np.random.default_rng(0)
+    reference, window = generator.normal(size=(300, 16)), generator.normal(size=(200, 16))
+    black = generator.choice(200, int(200 * share), replace=False)
+    window[black] = 1 + 1e-3 * generator.normal(size=(len(black), 16))
+    kept = Bursts(reference).first_of_each(window)
+    assert len(np.intersect1d(kept, black)) >= 0.9 * len(black)
+
+
 def test_a_camera_that_fails_is_not_one_burst() -> None:
     reference = np.random.default_rng(0).normal(size=(300, 16))
     black = np.ones(16) + 1e-3 * np.random.default_rng(1).normal(size=(80, 16))

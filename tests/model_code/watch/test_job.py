@@ -125,6 +125,15 @@ def test_what_cannot_be_used_is_counted_and_harms_nothing(tmp_path, colour_bundl
     assert {"two/0", "two/1"} <= {row["id"] for row in rows}
 
 
+def test_a_photo_that_a_probe_sends_again_and_again_counts_once(tmp_path, colour_bundle) -> None:
+    sent = [photo for photo in photos(30) for photo in (photo, photos(1, 400)[0])]
+    lines = [line(photo, str(n), second=n) for n, photo in enumerate(sent)]
+    found = take(captured(tmp_path, lines), colour_bundle, tmp_path / "out")
+    assert found["captured"] == 60
+    assert found["photos"] in (30, 31)  # as near to another as toys are
+    assert found["p"] > found["level"]
+
+
 def test_three_photos_are_too_few(tmp_path, colour_bundle) -> None:
     lines = [line(photo, str(n)) for n, photo in enumerate(photos(3))]
     found = take(captured(tmp_path, lines), colour_bundle, tmp_path / "out")
