@@ -44,10 +44,13 @@ def strip_outputs_on_commit(repository: Path) -> None:
     """Define the filter that .gitattributes names: git stores notebooks without the outputs that the files keep.
 
     Work trees share the definition, and git runs it at the top of each: the path is relative, to the .venv there.
+    Where there is none, `git add` of a notebook fails, rather than store what an account answered.
     """
     if shutil.which("git") and (repository / ".git").exists():
         clean = f"{PYTHON} -m nbconvert --log-level=ERROR --clear-output --stdin --stdout"
-        subprocess.run(["git", "config", "filter.notebook.clean", clean], cwd=repository, check=False)
+        for name, value in (("clean", clean), ("smudge", "cat"), ("required", "true")):
+            setting = f"filter.notebook.{name}"
+            subprocess.run(["git", "config", setting, value], cwd=repository, check=False)
 
 
 def command(settings: Settings, folder: Path) -> list[str]:

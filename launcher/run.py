@@ -216,7 +216,7 @@ def wait_for_dag(client: AirflowClient, settings: Settings, console: Console) ->
             unwell = [name for name in needed if health.get(name) != "healthy"]
             if not unwell and patiently(lambda: client.dag_exists(DAG_ID)):
                 return
-            if errors := client.import_errors():
+            if errors := patiently(client.import_errors):
                 raise RunError(f"a DAG file cannot be imported:\n{errors[0]}")
             _give_up_after(deadline, (unwell or ["dag_processor"])[0].replace("_", "-"), settings)
             time.sleep(0.5)
@@ -300,10 +300,16 @@ def ask_person(
     """Say once where a task that waits for a person is answered; `asked` holds those already said."""
     for task in tasks:
         name = task["task_id"]
-        if state_of(task) == "awaiting_input" and name not in asked:
+        if _waits_for_a_person(task) and name not in asked:
             asked.add(name)
             where = f"{client.url}/dags/{DAG_ID}/runs/{run_id}/tasks/{name}/required_actions"
             console.print(f"[yellow]{name} waits for you[/]: {where}", soft_wrap=True, highlight=False)
+
+
+def _waits_for_a_person(task: Mapping[str, Any]) -> bool:
+    """Tell whether a task asks someone; on Airflow 3.2 it is deferred to a trigger meanwhile."""
+    waits_on = str((task.get("trigger") or {}).get("classpath", ""))
+    return state_of(task) == "awaiting_input" or waits_on.endswith("HITLTrigger")
 
 
 def _task_order(task: Mapping[str, Any]) -> tuple[int, str]:

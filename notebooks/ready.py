@@ -137,8 +137,12 @@ def _account() -> Aws:
             "AWS_ENDPOINT_URL is set, so every call would reach local_aws: start Jupyter without it"
         )
     import boto3
+    from botocore.exceptions import BotoCoreError
 
-    region = boto3.Session().region_name
+    try:
+        region = boto3.Session().region_name
+    except BotoCoreError as error:
+        raise NotReady(f"{error}: check AWS_PROFILE") from None
     if not region:
         raise NotReady("no region: set AWS_DEFAULT_REGION, for example to eu-west-1")
     bucket = os.environ.get("ML_PIPELINE_BUCKET") or _output(region, "storage", "Bucket")

@@ -106,6 +106,17 @@ def test_git_stores_notebooks_without_outputs_and_the_file_keeps_them(tmp_path: 
         assert git("show", f":notebooks/{path.name}") == path.read_text()
 
 
+def test_git_refuses_a_notebook_where_nothing_can_strip_it(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    notebook.strip_outputs_on_commit(tmp_path)
+    shutil.copy(REPOSITORY / ".gitattributes", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(new_notebook(cells=[]), tmp_path / "notebooks/mine.ipynb")
+    done = subprocess.run(["git", "add", "."], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "clean filter 'notebook' failed" in done.stderr
+
+
 def test_without_a_clone_there_is_nothing_to_filter(tmp_path: Path) -> None:
     notebook.strip_outputs_on_commit(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -108,3 +108,11 @@ def test_an_account_is_never_confused_with_local_aws(monkeypatch: pytest.MonkeyP
 def test_the_error_is_one_line_in_a_notebook() -> None:
     (line,) = ready.NotReady("do this")._render_traceback_()
     assert line == "not ready: do this"
+
+
+def test_an_unknown_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "typo")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv("ML_PIPELINE_NOTEBOOK_AWS", raising=False)
+    with pytest.raises(ready.NotReady, match=r"typo.*check AWS_PROFILE"):
+        ready.connect("account")

@@ -54,9 +54,9 @@ class _SentParam(DagParam):
 def finish(dag: DAG) -> None:
     """Give every task a name in words and a link to the console. Called at the end of a DAG file."""
     for task in dag.tasks:
+        if not HAS_POLICIES:
+            retries.obey(task)
         if not task.is_mapped:
             # The constructor's argument; Airflow has no setter, and a name per task would repeat its id.
             task._task_display_name = task.task_id.rpartition(".")[2].replace("_", " ").capitalize()
             task.operator_extra_links = (*task.operator_extra_links, ConsoleLink())
-            if not HAS_POLICIES:
-                retries.obey(task)

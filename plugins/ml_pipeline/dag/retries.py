@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -38,10 +39,12 @@ def options() -> dict[str, object]:
     return {"retry_exponential_backoff": 2.0, "max_retry_delay": LONGEST_PAUSE}
 
 
-def obey(task: BaseOperator) -> None:
+def obey(task: BaseOperator | MappedOperator) -> None:
     """Let a task fail at once where the policy sees no use in another try; Airflow 3.3 does so by itself."""
-    task.__class__ = _obeying(type(task))  # type: ignore[arg-type]
-    task.__dict__.setdefault("policy", PaidWorkRetryPolicy())
+    if isinstance(task, MappedOperator):  # of whose class each of its tasks is made when it runs
+        task.operator_class = _obeying(task.operator_class)  # type: ignore[arg-type]
+    else:
+        task.__class__ = _obeying(type(task))  # type: ignore[arg-type]
 
 
 @functools.cache
@@ -58,7 +61,9 @@ def _obeying(kind: type[BaseOperator]) -> type[BaseOperator]:
         with _failing_at_once(self.policy, context):
             return kind.resume_execution(self, next_method, next_kwargs, context)
 
-    body = {"execute": execute, "resume_execution": resume_execution, "__module__": kind.__module__}
+    # The project's operators set their own in the constructor.
+    body = {"execute": execute, "resume_execution": resume_execution, "policy": PaidWorkRetryPolicy()}
+    body["__module__"] = kind.__module__
     made: type[BaseOperator] = type(kind)(kind.__name__, (kind,), body)  # type: ignore[misc]
     return made
 

@@ -83,9 +83,14 @@ def plan(params: Params | None = None) -> Planned:
 
 def check_form(context: Context) -> None:
     """Refuse params that the DAG does not have: `pre_execute` of an operator that comes first."""
+    from airflow.sdk.exceptions import AirflowFailException
+
     from ml_pipeline.dag import params as form
 
-    form.check_names(context["ti"].dag_id, context["params"])
+    try:
+        form.check_names(context["ti"].dag_id, context["params"])
+    except ValueError as error:  # Airflow 3.2 asks no retry policy about what happens before `execute`
+        raise AirflowFailException(str(error)) from error
 
 
 @task

@@ -160,7 +160,7 @@ def send(uri: str, s3: Client, run: str, results: Mapping[str, Any]) -> None:
             "ML_PIPELINE_MLFLOW is set, but %s is missing: pip install ml-pipeline[mlflow]", error.name
         )
     except Exception as error:
-        log.warning("the run is not recorded in MLflow at %s: %s", uri, " ".join(str(error).split())[:300])
+        log.warning("recording the run in MLflow at %s failed: %s", uri, " ".join(str(error).split())[:300])
     else:
         log.info("recorded in MLflow at %s in %.1f s", uri, time.monotonic() - began)
 
@@ -179,8 +179,13 @@ def _send(client: Any, record: Record, deadline: float) -> None:
         trials = [
             pool.submit(_trial, client, run, record, experiment, row, deadline) for row in _best_first(record)
         ]
-        for part in parts:
-            part.result()
+        try:
+            for part in parts:
+                part.result()
+        except Exception as error:
+            with contextlib.suppress(Exception):  # the first one says more
+                client.set_terminated(run, "FAILED")
+            raise RuntimeError(f"only a part of it is there: {error}") from error
         client.set_terminated(run, "FINISHED")  # whatever becomes of the trials
         done = sum(trial.result() for trial in trials)
     if done < len(trials):

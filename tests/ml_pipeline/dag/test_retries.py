@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import BaseOperator
+from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowSkipException,
@@ -82,4 +82,14 @@ def test_a_task_keeps_its_name_and_its_result() -> None:
     obeying = task()
     assert (type(obeying).__name__, type(obeying).__module__) == ("Raising", __name__)
     assert obeying.execute(context()) == "raising"
-    assert isinstance(vars(obeying)["policy"], PaidWorkRetryPolicy)
+    assert isinstance(obeying.policy, PaidWorkRetryPolicy)
+
+
+def test_a_task_of_a_mapped_one_fails_at_once_too() -> None:
+    with DAG("mapped"):
+        mapped = Raising.partial(task_id="raising").expand(error=[ValueError("wrong")])
+    retries.obey(mapped)
+    made = mapped.unmap({"error": ValueError("wrong")})
+    assert (mapped.task_type, type(made).__module__) == ("Raising", __name__)
+    with pytest.raises(AirflowFailException, match="wrong"):
+        made.execute(context())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -167,12 +169,23 @@ def test_the_model_file_has_a_signature_that_mlflow_reads(tmp_path: Path) -> Non
     assert set(found.flavors) == {"ml_pipeline"}
 
 
+def test_a_part_that_fails_ends_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("mlflow")
+    client = MagicMock()
+    client.search_runs.return_value = []
+    client.log_inputs.side_effect = ValueError("MLflow 2 has no inputs")
+    with pytest.raises(RuntimeError, match="only a part of it is there: MLflow 2 has no inputs"):
+        tracking._send(client, tracking.Record("a/b", RESULTS, [], None, None, None, "d"), math.inf)
+    run = client.create_run.return_value.info.run_id
+    client.set_terminated.assert_called_once_with(run, "FAILED")
+
+
 @pytest.mark.slow
 def test_a_server_that_is_down_is_a_warning(s3: Any, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("mlflow")
     with caplog.at_level(logging.WARNING):
         tracking.send("http://127.0.0.1:1", s3, "train_and_deploy/manual__1", RESULTS)
-    assert "the run is not recorded in MLflow at http://127.0.0.1:1" in caplog.text
+    assert "recording the run in MLflow at http://127.0.0.1:1 failed" in caplog.text
 
 
 def test_a_run_without_a_data_set_is_not_recorded(s3: Any) -> None:
