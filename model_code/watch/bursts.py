@@ -35,8 +35,8 @@ class Bursts:
     def first_of_each(self, embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
         """Return rows of the photos that count: the first of each burst, in order.
 
-        A camera that fails makes many photos similar, and they are no burst: they are spread over the window, where those
-        of one source are next to each other, also when it comes back.
+        A camera that fails makes many photos similar, and they are no burst: they are spread over the window, where
+        those of one source are next to each other, also when it comes back.
 
         Args:
             embeddings: In the order of time, [n, dim].

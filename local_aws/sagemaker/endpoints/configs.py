@@ -75,6 +75,12 @@ def _check_variants(call: Call, variants: list[Document]) -> None:
                 f"Variant {variant['VariantName']} needs either InstanceType or InstancePools with "
                 "InitialInstanceCount, or ServerlessConfig."
             )
+        # The limits of serverless endpoints: no inference pipelines.
+        if serverless and len(models.containers_of(call, variant["ModelName"])) > 1:
+            raise validation_error(
+                f"Model {variant['ModelName']} of variant {variant['VariantName']} has several containers; "
+                "serverless variants serve one."
+            )
         for member in ("InstanceType", "Priority"):
             values = [pool[member] for pool in variant.get("InstancePools", [])]
             if len(set(values)) < len(values):

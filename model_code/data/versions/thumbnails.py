@@ -52,8 +52,11 @@ def add(album: zipfile.ZipFile, sha256: str, thumbnail: bytes) -> None:
     album.writestr(zipfile.ZipInfo(sha256 + SUFFIX, _FIRST_DAY), thumbnail)
 
 
-def without(body: bytes, gone: Collection[str]) -> bytes:
-    """Return a ZIP without the photos `gone`, by SHA-256; `body` itself where it has none of them, or is no ZIP."""
+def without(body: bytes, gone: Collection[str]) -> bytes | None:
+    """Return a ZIP without the photos `gone`, by SHA-256: `body` itself where it has none of them.
+
+    None where it is damaged and has one: the header next to a picture names it, whatever the index says.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as album:
             names = [name.removesuffix(SUFFIX) for name in album.namelist()]
@@ -65,8 +68,8 @@ def without(body: bytes, gone: Collection[str]) -> bytes:
                     if name not in gone:
                         add(kept, name, album.read(name + SUFFIX))
             return left.getvalue()
-    except zipfile.BadZipFile:
-        return body
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return None if any((sha256 + SUFFIX).encode() in body for sha256 in gone) else body
 
 
 def missing(tail: bytes) -> int:

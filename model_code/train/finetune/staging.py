@@ -8,6 +8,7 @@ has none is read in place, so the numbers are those of File mode whatever this t
 All ranks of an instance use one folder: the first one to need a shard copies it.
 """
 
+import fcntl
 import os
 import shutil
 import threading
@@ -154,14 +155,21 @@ def _copy(shard: Path, copy: Path) -> None:
     try:
         if copy.exists():
             return
-        with shard.open("rb") as source, part.open("xb") as target:
+        with shard.open("rb") as source, part.open("ab") as target:
+            # A lock ends with its process: what a killed one left is overwritten.
+            fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(part.stat(), os.fstat(target.fileno())):
+                return  # another rank had it first
             try:
+                target.truncate(0)
                 shutil.copyfileobj(source, target, _CHUNK)
                 target.flush()
-                if target.tell() == os.fstat(source.fileno()).st_size:
-                    part.replace(copy)
-            finally:
+                if os.fstat(target.fileno()).st_size < os.fstat(source.fileno()).st_size:
+                    raise OSError(f"{shard} ended early")
+                part.rename(copy)
+            except OSError:
                 part.unlink(missing_ok=True)
+                raise
     except OSError:
         # Another rank is copying it, the disk is full, S3 failed: the photos are read in place, which reports errors.
         return

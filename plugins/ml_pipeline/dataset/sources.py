@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -241,7 +242,8 @@ class Spooled:
             start, self._end = self._end, self._end + len(data)
         if start + len(data) <= self._room and data:
             try:
-                os.pwrite(self._file.fileno(), data, start)
+                if os.pwrite(self._file.fileno(), data, start) < len(data):
+                    raise OSError(errno.ENOSPC, "only a part of the photo fits")
                 with self._lock:
                     self._places.execute(
                         "INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (key, start, len(data))

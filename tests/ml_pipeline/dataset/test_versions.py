@@ -321,12 +321,15 @@ def test_a_job_reads_photos_of_its_own_region_only(store: Store) -> None:
         sources.check_region(store.s3, "s3://far/photos", "us-east-1")
 
 
+@pytest.mark.parametrize("fits", [None, 10])
 def test_a_full_disk_of_the_worker_costs_no_photo(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int | None
 ) -> None:
     spooled = sources.Spooled(sources.S3Folder(store.s3, store.source("pets", shapes())), tmp_path)
 
     def full(*_: Any) -> int:
+        if fits:
+            return fits
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

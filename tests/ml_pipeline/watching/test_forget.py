@@ -264,3 +264,27 @@ def test_thumbnails_of_a_shard_lose_those_of_a_photo() -> None:
         }
     assert without(key, left, Traces(gone)) is left
     assert without(key, b"no ZIP", Traces(gone)) == b"no ZIP"
+
+
+@pytest.mark.parametrize("damage", ["end", "other picture"])
+def test_damaged_thumbnails_with_a_forgotten_photo_go_as_a_whole(damage: str) -> None:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as album:
+        for digit in "12":
+            thumbnails.add(album, digit * 64, digit.encode() * 50)
+    damaged = body.getvalue()
+    damaged = damaged[:-4] if damage == "end" else damaged.replace(b"1" * 50, b"x" * 50)
+    key = "datasets/dogs/thumbnails/0.zip"
+    assert without(key, damaged, Traces(frozenset(["2" * 64]))) is None
+    assert without(key, damaged, Traces(frozenset(["3" * 64]))) == damaged
+
+
+def test_a_data_set_may_be_called_thumbnails() -> None:
+    gone = Traces(frozenset([hashlib.sha256(b"photo").hexdigest()]))
+    sent = {
+        "captureData": {"endpointInput": {"data": base64.b64encode(b"photo").decode(), "encoding": "BASE64"}}
+    }
+    line = json.dumps({**sent, "eventMetadata": {"eventId": "1"}}).encode() + b"\n"
+    assert without("captures/30d/thumbnails/AllTraffic/00/a.jsonl", line, gone) == b""
+    lines = [json.dumps({"photo": photo}).encode() + b"\n" for photo in (*gone.photos, "5" * 64)]
+    assert without("datasets/shards/corrections/1.jsonl", b"".join(lines), gone) == lines[1]

@@ -130,8 +130,10 @@ def _without(place: Place, row: ShardRow, traces: Traces) -> ShardRow | None:
         return None
 
     def store(info: ShardInfo, path: Path) -> None:
-        if pictures := place.read(thumbnails.key(row.sha256)):
-            place.put(thumbnails.key(info.sha256), thumbnails.without(pictures[0], traces.photos))
+        pictures = place.read(thumbnails.key(row.sha256))
+        left = thumbnails.without(pictures[0], traces.photos) if pictures else None
+        if left is not None:
+            place.put(thumbnails.key(info.sha256), left)
         place.put_file(f"shards/{info.sha256}.tar", path)
 
     info = reshard(found[0], traces, store)

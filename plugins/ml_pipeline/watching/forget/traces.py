@@ -56,7 +56,8 @@ def without(key: str, body: bytes, traces: Traces) -> bytes | None:
         return None
     if name.endswith(".tar.gz"):
         return _model(body, traces) if key.startswith("jobs/") else body
-    if "/shards/" in key or "/thumbnails/" in key:
+    parts = key.split("/")
+    if parts[0] == "datasets" and parts[2:3] in (["shards"], ["thumbnails"]):
         return _packed(name, body, traces)
     if name.endswith(".html"):
         return None if traces.named_in(body.decode(errors="replace")) else body

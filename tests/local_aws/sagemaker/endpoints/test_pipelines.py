@@ -186,3 +186,13 @@ def test_models_that_are_refused(deployment: Deployment) -> None:
     parts[0]["ContainerHostname"] = "container-2"
     with pytest.raises(ClientError, match="ContainerHostname must be unique"):
         create_model(deployment.cloud, parts)
+
+
+def test_serverless_variants_serve_one_container(deployment: Deployment) -> None:
+    model = create_model(deployment.cloud, containers(deployment, "first", "second"))
+    serverless = {"MemorySizeInMB": 1024, "MaxConcurrency": 1}
+    variant = {"VariantName": "v", "ModelName": model, "ServerlessConfig": serverless}
+    with pytest.raises(ClientError, match=r"ValidationException.*several containers"):
+        deployment.cloud.sagemaker.create_endpoint_config(
+            EndpointConfigName=model, ProductionVariants=[variant]
+        )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -158,12 +160,13 @@ def test_without_copies_photos_are_read_in_place(
 ) -> None:
     expected = epochs(index_shards((mount,), toys.CLASSES), 0)
     folder = index.copies[0].parent
+    others = ExitStack()
     if fault == "full":
         monkeypatch.setattr(staging, "_SPARE_BYTES", shutil.disk_usage(mount).total)
     elif fault == "another rank":
         folder.mkdir()
         for copy in index.copies:
-            copy.with_suffix(".part").touch()
+            fcntl.flock(others.enter_context(copy.with_suffix(".part").open("ab")), fcntl.LOCK_EX)
     elif fault == "cut short":
         monkeypatch.setattr(
             shutil, "copyfileobj", lambda source, target, size: target.write(source.read(100))
@@ -181,7 +184,17 @@ def test_without_copies_photos_are_read_in_place(
     assert_same(expected, found)
     assert seen == set()
     stream.close()
+    others.close()
     assert ("read in place" in capsys.readouterr().out) == (fault == "no folder")
+
+
+def test_what_a_killed_copy_left_is_overwritten(index: PhotoIndex) -> None:
+    shard, copy = index.shards[0], index.copies[0]
+    copy.parent.mkdir()
+    copy.with_suffix(".part").write_bytes(b"x" * 100)
+    staging._copy(shard, copy)
+    assert copy.read_bytes() == shard.read_bytes()
+    assert not copy.with_suffix(".part").exists()
 
 
 def test_validation_photos_are_staged_too_and_none_are_no_fault(index: PhotoIndex) -> None:
