@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from model_code.data.manifest import Manifest
+from model_code.data.shards import Split, shards_in
 from model_code.data.transform import Transform
 from model_code.hyperparameters import Mode, Value
 from model_code.process.progress import Progress
@@ -47,6 +48,15 @@ class Job:
     manifest: Manifest
     world: World
     checkpoint_seconds: float = 30.0
+
+    def shards(self, folder: Path | None, split: Split) -> list[Path]:
+        """Return the shards of a split in the folder of its channel; none without one.
+
+        In FastFile mode the folder has those of all splits and versions of the data set.
+        """
+        there = shards_in(folder) if folder else []
+        named = {row.sha256 for row in self.manifest.of(split)}
+        return [path for path in there if path.stem in named] or there
 
     @property
     def classes(self) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from model_code.bundle.card import finite
-from model_code.data.shards import shards_in
+from model_code.data.shards import Split, shards_in
 from model_code.hyperparameters import Strategy
 from model_code.predict.calibration import calibrate
 from model_code.process.code_version import code_version
@@ -104,12 +103,8 @@ def _export(job: Job, judged: Judged, refitted: Refitted) -> None:
             "weights_sha256": refitted.weights_sha256,
             "code_version": code_version(),
         },
-        calibration_shards=_shards(job.folders.calibration),
-        valid_shards=_shards(job.folders.valid_photos),
-        reference_shards=_shards(job.folders.reference_photos),
+        calibration_shards=shards_in(job.folders.calibration) if job.folders.calibration else [],
+        valid_shards=job.shards(job.folders.valid_photos, Split.VALID),
+        reference_shards=job.shards(job.folders.reference_photos, Split.TEST),
         held_out=(judged.logits.numpy(), judged.labels.numpy()),
     )
-
-
-def _shards(folder: Path | None) -> list[Path]:
-    return shards_in(folder) if folder is not None else []

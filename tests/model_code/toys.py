@@ -3,13 +3,14 @@
 import hashlib
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from model_code.data.manifest import Manifest
+from model_code.data.manifest import Manifest, ShardRow
 from model_code.data.records import Fractions
 from model_code.data.shards import Sample, Split, write_shard
 from model_code.data.transform import Transform
@@ -75,6 +76,17 @@ def manifest(folder: Path) -> Path:
         ).to_json()
     )
     return path
+
+
+def list_shards(channels: Mapping[str, Path]) -> None:
+    """Name the shards of `photo_channels` in their manifest."""
+    rows = [
+        ShardRow(path.stem, f"datasets/toy/shards/{path.name}", split, 0, path.stat().st_size)
+        for split in (Split.TRAIN, Split.VALID)
+        for path in sorted(channels[split].glob("*.tar"))
+    ]
+    listed = Manifest.from_json(channels["dataset"].read_bytes())
+    channels["dataset"].write_text(replace(listed, shards=tuple(rows)).to_json())
 
 
 def head_channels(folder: Path, per_class: int = 30, **settings: float) -> dict[str, Path]:

@@ -163,6 +163,11 @@ def check_channels(channels: list[Document], default_mode: str) -> None:
             raise validation_error(
                 f"Pipe input mode is not supported by the training image of {where}: use File or FastFile."
             )
+        if channel.get("InputMode", default_mode) == "FastFile" and source["S3DataType"] != "S3Prefix":
+            # "Setting up training jobs to access datasets": fast file mode supports S3 prefixes only.
+            raise validation_error(
+                f"FastFile input mode reads S3Prefix only, and {where} is a {source['S3DataType']}."
+            )
         if source["S3DataType"] == "AugmentedManifestFile":
             raise validation_error(f"AugmentedManifestFile needs Pipe input mode, which {where} cannot have.")
         if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):

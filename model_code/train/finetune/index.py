@@ -85,14 +85,14 @@ def _opened(path: Path) -> _Opened:
 
 @lru_cache(maxsize=4)
 def index_shards(
-    folders: tuple[Path, ...], classes: tuple[str, ...], staging: Path | None = None
+    places: tuple[Path, ...], classes: tuple[str, ...], staging: Path | None = None
 ) -> PhotoIndex:
-    """Index every shard below `folders` by its headers; no photo is read.
+    """Index shards by their headers; no photo is read.
 
     Cached, because all trials of a packed search read the same files.
 
     Args:
-        folders: Folders with shards.
+        places: Shards, and folders with shards.
         classes: Classes by number.
         staging: Folder for copies, where reading the shards means requests to S3.
 
@@ -100,9 +100,9 @@ def index_shards(
         ShardError: No shards, a damaged one, or a class that is not one of `classes`.
     """
     numbers = {name: number for number, name in enumerate(classes)}
-    paths = [path for folder in folders for path in shards_in(folder)]
+    paths = [path for place in places for path in ([place] if place.is_file() else shards_in(place))]
     if not paths:
-        raise ShardError(f"no .tar shard in {', '.join(map(str, folders))}; give folders that upload wrote")
+        raise ShardError(f"no .tar shard in {', '.join(map(str, places))}; give folders that upload wrote")
     shard: list[int] = []
     rows: list[tuple[int, int, int]] = []
     keys: list[str] = []

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model_code.data.shards import Split
 from model_code.networks.backbone import attach_head
 from model_code.train.checkpoints import fingerprint
 from model_code.train.finetune.index import PhotoIndex, index_shards
@@ -29,7 +29,7 @@ _SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def prepare(job: Job) -> tuple[Judged, Refit]:
     """Fine-tune on the training shards; the returned call refits on training and validation shards."""
-    train, valid = _index(job, job.folders.train), _index(job, job.folders.valid)
+    train, valid = _index(job, Split.TRAIN), _index(job, Split.VALID)
     tuning = FineTuning(Start.of(job, train, valid), Teacher.of(job))
     task, fit = tuning.fit("fit", train, valid)
     share, judged = tuning.settle(task, fit, valid, len(train))
@@ -48,7 +48,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
         if not share:
             print("refitting the head on training and validation photos", flush=True)
             return tuning.start.refitted(train, valid)
-        both = _index(job, job.folders.train, job.folders.valid)
+        both = _index(job, Split.TRAIN, Split.VALID)
         print(f"refitting on {len(both)} photos for {fit.epochs} epochs", flush=True)
         refitted, again = tuning.fit("refit", both, None, fit.epochs)
         refitted.move(again.weights, share)
@@ -59,7 +59,7 @@ def prepare(job: Job) -> tuple[Judged, Refit]:
 
 def data_identity(job: Job) -> tuple[str, ...]:
     """Return weights, training photos, validation photos and teacher. See `train.run.data_identity`."""
-    train, valid = _index(job, job.folders.train), _index(job, job.folders.valid)
+    train, valid = _index(job, Split.TRAIN), _index(job, Split.VALID)
     return str(Origin.of(job).id[1]), train.digest(), valid.digest(), *Teacher.identity(job)
 
 
@@ -192,8 +192,11 @@ def choose(candidates: Sequence[tuple[float, Tensor, Tensor]]) -> tuple[float, T
     return best if gained - lost > 0 and (gained - lost) ** 2 >= gained + lost else first
 
 
-def _index(job: Job, *folders: Path) -> PhotoIndex:
-    return index_shards(folders, job.manifest.classes, job.folders.staging)
+def _index(job: Job, *splits: Split) -> PhotoIndex:
+    folders = {Split.TRAIN: job.folders.train, Split.VALID: job.folders.valid}
+    # Without a shard the error names the folder.
+    places = [place for split in splits for place in job.shards(folders[split], split) or [folders[split]]]
+    return index_shards(tuple(places), job.manifest.classes, job.folders.staging)
 
 
 def _whole(network: Network) -> torch.nn.Module:

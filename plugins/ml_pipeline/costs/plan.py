@@ -168,7 +168,9 @@ def streamed(params: Params, size: int) -> str | None:
     names = [
         machine
         for machine, inputs in jobs
-        if in_place(Compute(machine), [Channel("photos", "s3://", bytes=round(inputs), shards=True)])[0].mode
+        if in_place(Compute(machine), [Channel("photos", "s3://", bytes=round(inputs), prefix="s3://")])[
+            0
+        ].mode
         is Mode.FAST_FILE
     ]
     return (

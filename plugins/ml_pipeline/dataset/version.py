@@ -70,7 +70,7 @@ class DatasetVersion:
     ) -> Channel:
         """Return the channel of the shards of a split."""
         uri = f"{self.folder}{split}.manifest"
-        return Channel(name, uri, DataType.MANIFEST, distribution, self.bytes(split), shards=True)
+        return Channel(name, uri, DataType.MANIFEST, distribution, self.bytes(split), self.shards_uri)
 
     def calibration_channel(self) -> Channel:
         """Return the channel of one training shard, for the ranges of int8."""
@@ -130,13 +130,17 @@ def training_channels(
     return channels
 
 
+# Of a photo: 8 views of 2,048 numbers in float32.
+_EMBEDDED_BYTES = 2**16
+
+
 def _embedded(dataset: DatasetVersion, prefix: str, embeddings_uri: str) -> list[Channel]:
     return [
         Channel(
             f"{prefix}{split}",
             f"{embeddings_uri.rstrip('/')}/{split}.manifest",
             DataType.MANIFEST,
-            bytes=dataset.bytes(split),  # no embedding is larger than its photo
+            bytes=min(dataset.bytes(split), dataset.photos(split) * _EMBEDDED_BYTES),
         )
         for split in ("train", "valid")
     ]

@@ -141,7 +141,8 @@ class Channel:
 
     Attributes:
         bytes: Size of its objects together, and of what the job writes of them; 0 where that is small.
-        shards: Whether it brings shards of photos; see `in_place`.
+        prefix: What FastFile mode mounts for it, since it takes no manifests: a prefix under which its objects are
+            among others. Empty: it needs to be on the disk.
         mode: See `Mode`.
     """
 
@@ -150,7 +151,7 @@ class Channel:
     data_type: DataType = DataType.PREFIX
     distribution: Distribution = Distribution.FULL
     bytes: int = 0
-    shards: bool = False
+    prefix: str = ""
     mode: Mode = Mode.FILE
 
     def __post_init__(self) -> None:
@@ -189,12 +190,18 @@ class Channel:
 def in_place(compute: Compute, channels: Sequence[Channel]) -> list[Channel]:
     """Leave the photos of a training job in S3 where the disk of its instances cannot hold all channels.
 
-    Only training jobs have FastFile mode.
+    Only training jobs have FastFile mode. It mounts prefixes, not manifests, so the job sees all shards of the data set
+    and reads those that manifest.json lists.
     """
     needed = disks.needed_gb(compute.volume_gb, _bytes(compute, channels, Mode.FILE))
     if needed <= disks.largest_gb(compute.instance_type):
         return list(channels)
-    return [replace(channel, mode=Mode.FAST_FILE) if channel.shards else channel for channel in channels]
+    return [
+        replace(channel, uri=channel.prefix, data_type=DataType.PREFIX, mode=Mode.FAST_FILE)
+        if channel.prefix
+        else channel
+        for channel in channels
+    ]
 
 
 def disk_of(compute: Compute, channels: Sequence[Channel]) -> int:

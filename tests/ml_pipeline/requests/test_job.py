@@ -41,7 +41,7 @@ def test_photos_that_fit_on_no_disk_are_refused_with_the_fix() -> None:
 
 
 def of_shards(gigabytes: float) -> Channel:
-    return replace(channel(gigabytes), shards=True)
+    return replace(channel(gigabytes), prefix="s3://b/shards/")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,12 @@ def test_photos_that_fit_on_no_disk_are_read_in_place_by_training(
     photos, dataset = in_place(compute, [of_shards(gigabytes), others])
     assert (photos.mode, dataset) == (mode, others)
     assert disk_of(compute, [photos, dataset]) == disk
-    assert photos.training_input()["InputMode"] == mode.value
+    given = photos.training_input()
+    assert given["InputMode"] == mode.value
+    # AWS mounts prefixes, and no manifests.
+    source = given["DataSource"]["S3DataSource"]
+    found = ("S3Prefix", "s3://b/shards/") if mode is Mode.FAST_FILE else ("ManifestFile", "s3://b/photos")
+    assert (source["S3DataType"], source["S3Uri"]) == found
 
 
 def test_instances_that_share_shards_hold_more_of_them() -> None:

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import sys
 import tempfile
 import types
@@ -62,14 +63,26 @@ def test_a_head_killed_and_restarted_ends_with_the_same_weights(tmp_path: Path, 
 
 def test_finetuning_killed_and_restarted_ends_with_the_same_weights(tmp_path: Path) -> None:
     channels = toys.photo_channels(tmp_path / "data", train=3, valid=1, shards=2)
-    argv = toys.arguments(
-        channels, strategy="finetune", architecture="squeezenet1_1", model_dir=tmp_path / "model", epochs=3,
-        batch_size=6, blocks=1, patience=0,
-    )  # fmt: skip
+    toys.list_shards(channels)
+    values = {
+        "strategy": "finetune",
+        "architecture": "squeezenet1_1",
+        "epochs": 3,
+        "batch_size": 6,
+        "blocks": 1,
+    }
+    values |= {"patience": 0, "model_dir": tmp_path / "model"}
+    argv = toys.arguments(channels, **values)
     whole = run_until_killed(argv, tmp_path / "whole", [])
     assert_identical(whole, run_until_killed(argv, tmp_path / "killed", [1, 4]))
-    # The same from FastFile channels: shards are read in place, or from copies.
-    staged = [*argv, "--staging", str(tmp_path / "staging")]
+    # The same from FastFile channels: shards are read in place, or from copies, and others are mounted with them.
+    mount = tmp_path / "mount"
+    for name in ("train", "valid"):
+        shutil.copytree(channels[name], mount, dirs_exist_ok=True)
+        toys.shard(mount, Split(name), 2, first=90)
+    staged = toys.arguments(
+        {**channels, "train": mount, "valid": mount}, **values, staging=tmp_path / "staging"
+    )
     assert_identical(whole, run_until_killed(staged, tmp_path / "staged", [1, 4]))
     assert list((tmp_path / "staging").glob("*.tar")) == []
 

@@ -23,6 +23,12 @@ def _pipe(request: dict[str, Any]) -> None:
     request["InputDataConfig"] = [{**channel("train", "s3://b/p"), "InputMode": "Pipe"}]
 
 
+def _fast_manifest(request: dict[str, Any]) -> None:
+    fast = {**channel("train", "s3://b/p"), "InputMode": "FastFile"}
+    fast["DataSource"]["S3DataSource"]["S3DataType"] = "ManifestFile"
+    request["InputDataConfig"] = [fast]
+
+
 def _unknown_image(request: dict[str, Any]) -> None:
     request["AlgorithmSpecification"]["TrainingImage"] = (
         "123456789012.dkr.ecr.us-east-1.amazonaws.com/unknown:1"
@@ -66,6 +72,7 @@ def _spot_preferences(request: dict[str, Any]) -> None:
         (_preferences(1, 1, InstanceCount=1), "ValidationException", "Give InstanceCount for every one"),
         (_spot_preferences, "ValidationException", "together with EnableManagedSpotTraining"),
         (_pipe, "ValidationException", "Pipe input mode is not supported"),
+        (_fast_manifest, "ValidationException", "FastFile input mode reads S3Prefix only"),
         (_unknown_image, "ValidationException", "local_aws does not know the image"),
         (_bad_regex, "ValidationException", "Invalid regex"),
         (_over_quota, "ResourceLimitExceeded",
