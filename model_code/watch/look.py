@@ -86,6 +86,8 @@ def look(
     seen = model.see([photo.data for photo in drawn], advance=progress.advance)
     served = [drawn[number] for number in seen.readable.tolist()]
     counted = _counted(reference, served, seen)
+    if copies := len(served) - len({photo.sha256 for photo in served}):
+        left_out = left_out + Counter(copies=copies)
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "number": task.number,

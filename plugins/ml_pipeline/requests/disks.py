@@ -12,9 +12,9 @@ from ml_pipeline.requests import preferences
 _ROOM_GB = 10
 _LARGEST_GB = 16_384
 # Instance types with instance store volumes: the families with a "d" behind their number, and these.
-_OWN = re.compile(r"^ml\.([a-z]+\d+[a-z]*d[a-z]*|g5|g6e?|gr6|p5e?n?|p6.*|trn\d.*|inf2)\.")
-# Their GB, by family and size: those that SageMaker trains on (botocore 1.43), from the pages of EC2's instance types,
-# as of 2026-11. They cannot be chosen.
+_OWN = re.compile(r"^ml\.([a-z]+\d+[a-z]*d[a-z]*|g5|g6e?|gr6|g7e?|p5e?n?|p6.*|trn\d.*|inf2)\.")
+# Their GB, by family and size, from the pages of EC2's instance types, as of 2026-11. They cannot be chosen. Those of
+# other families that SageMaker trains on (botocore 1.43: g7, g7e, p6-b300, p6e-gb200, trn2) are not known here.
 _OWN_GB: Final = {
     "g4dn": {
         "xlarge": 125, "2xlarge": 225, "4xlarge": 225, "8xlarge": 900, "12xlarge": 900, "16xlarge": 900,
@@ -37,10 +37,13 @@ _OWN_GB: Final = {
     "p5": {"4xlarge": 3840, "48xlarge": 30_720},
     "p5e": {"48xlarge": 30_720},
     "p5en": {"48xlarge": 30_720},
+    "p6-b200": {"48xlarge": 30_720},
     "r5d": {
         "large": 75, "xlarge": 150, "2xlarge": 300, "4xlarge": 600, "8xlarge": 1200, "12xlarge": 1800,
         "16xlarge": 2400, "24xlarge": 3600,
     },
+    "trn1": {"2xlarge": 474, "32xlarge": 7600},
+    "trn1n": {"32xlarge": 7600},
 }  # fmt: skip
 
 

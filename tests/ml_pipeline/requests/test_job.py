@@ -87,7 +87,7 @@ def test_every_machine_with_disks_of_its_own_that_trains_has_a_size_or_counts_as
     own = {name for name in types if has_own(name)}
     unknown = {name for name in own if own_gb(name) is None}
     assert {name.partition(".")[2].partition(".")[0] for name in unknown} <= {
-        "trn1", "trn1n", "trn2", "p6-b200", "p6-b300", "p6e-gb200",
+        "g7", "g7e", "p6-b300", "p6e-gb200", "trn2",
     }  # fmt: skip
     assert all(own_gb(name) is None for name in set(types) - own)
 
