@@ -34,13 +34,17 @@ def same_origin(request: Request) -> None:
         if request.headers.get("authorization", "").lower().startswith("bearer "):
             return
         raise HTTPException(status.HTTP_403_FORBIDDEN, "send an Origin header, or a bearer token")
-    if origin not in _own_origins(request):
-        raise HTTPException(status.HTTP_403_FORBIDDEN, f"requests from {origin[:200]!r} are refused")
+    own = _own_address(request)
+    parts = urlsplit(own)
+    if origin != f"{parts.scheme}://{parts.netloc}":
+        refusal = f"requests from {origin[:200]!r} are refused: open {own}"
+        raise HTTPException(status.HTTP_403_FORBIDDEN, refusal)
 
 
-def _own_origins(request: Request) -> set[str]:
+def _own_address(request: Request) -> str:
     # Behind a proxy that ends TLS, only [api] base_url knows the scheme that a browser sees.
-    configured = urlsplit(conf.get("api", "base_url", fallback="") or "")
-    if configured.scheme and configured.netloc:
-        return {f"{configured.scheme}://{configured.netloc}"}
-    return {f"{request.url.scheme}://{request.headers.get('host', '')}"}
+    configured: str = conf.get("api", "base_url", fallback="") or ""
+    parts = urlsplit(configured)
+    if parts.scheme and parts.netloc:
+        return configured
+    return f"{request.url.scheme}://{request.headers.get('host', '')}"

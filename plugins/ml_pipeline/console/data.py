@@ -18,6 +18,8 @@ from ml_pipeline.requests.types import Document
 PAGE = 60
 # Classes that a page lists, and names in "what changed".
 _CLASSES, _NAMED = 2000, 20
+# What a page shows of check.json, next to the classes that cannot be told apart.
+_CHECKED = {"suspects": ("count", "share"), "near_duplicates": ("pairs", "across_classes", "across_splits")}
 # 100,000 lines of photos.jsonl have 25 MB.
 _CHUNK = 2**20
 _MOST_BYTES = 512 * 2**20
@@ -183,15 +185,26 @@ def details(store: Store, name: str, version: str) -> Document:
 
 
 def check(store: Store, name: str, version: str) -> Document:
-    """Return check.json of a version.
+    """Return what a page shows of a version's check.json.
 
     Raises:
-        Absent: Nothing checked it yet.
+        Absent: Nothing checked it yet, or the file is damaged or of another release.
     """
-    document: Document = store.lasting(
-        ("check", name, version), lambda: store.json_at(f"{_check_folder(store, name, version)}check.json")
-    )
-    return document
+
+    def read() -> Document:
+        uri = f"{_check_folder(store, name, version)}check.json"
+        found = store.json_at(uri)
+        try:
+            shown = {
+                part: {field: found[part][field] for field in fields} for part, fields in _CHECKED.items()
+            }
+            pairs = found["cannot_be_told_apart"]
+            unclear = [{"classes": pair["classes"], "accuracy": pair["accuracy"]} for pair in pairs]
+            return {**shown, "cannot_be_told_apart": unclear}
+        except (KeyError, TypeError) as error:
+            raise Absent(f"{uri} is damaged or of another release: {error}") from error
+
+    return store.lasting(("check", name, version), read)
 
 
 def _check_folder(store: Store, name: str, version: str) -> str:
@@ -316,12 +329,16 @@ def findings(store: Store, name: str, version: str) -> dict[str, list[Document]]
     """Return what the data check found, by the photo's key.
 
     Raises:
-        Absent: Nothing checked the version yet.
+        Absent: Nothing checked the version yet, or the file is damaged or of another release.
     """
 
     def read() -> dict[str, list[Document]]:
-        text = store.bytes_at(f"{_check_folder(store, name, version)}findings.jsonl")
-        return {row["key"]: row["findings"] for row in map(json.loads, text.splitlines())}
+        uri = f"{_check_folder(store, name, version)}findings.jsonl"
+        text = store.bytes_at(uri)
+        try:
+            return {row["key"]: row["findings"] for row in map(json.loads, text.splitlines())}
+        except (ValueError, KeyError, TypeError) as error:
+            raise Absent(f"{uri} is damaged or of another release: {error}") from error
 
     return store.table(("findings", name, version), read)
 

@@ -125,7 +125,12 @@ def looks(store: Store, name: str) -> Document:
 
 
 def _capture(store: Store, name: str, config: Document) -> Document | None:
-    """Return the share of requests that is kept, where, and how many files came since yesterday; None: nothing is."""
+    """Return the share of requests that is kept, where, and how many files came since yesterday; None: nothing is.
+
+    The number is None where they cannot be listed, in a bucket that the pipeline may not read.
+    """
+    from botocore.exceptions import ClientError
+
     found = config.get("DataCaptureConfig", {})
     if not found.get("EnableCapture"):
         return None
@@ -134,11 +139,13 @@ def _capture(store: Store, name: str, config: Document) -> Document | None:
     since = datetime.now(UTC) - timedelta(days=1)
     bucket, prefix = objects.split_uri(uri)
 
-    def read() -> int:
-        page = store.client("s3").list_objects_v2(
-            Bucket=bucket, Prefix=prefix, StartAfter=f"{prefix}{since:%Y/%m/%d/%H}"
-        )
-        return int(page.get("KeyCount", 0))
+    def read() -> int | None:
+        pages = store.client("s3").get_paginator("list_objects_v2")
+        found = pages.paginate(Bucket=bucket, Prefix=prefix, StartAfter=f"{prefix}{since:%Y/%m/%d/%H}")
+        try:
+            return sum(page.get("KeyCount", 0) for page in found)
+        except ClientError:
+            return None
 
     files = store.brief(("captures", uri), read)
     return {"percent": found.get("InitialSamplingPercentage"), "uri": uri, "files": files}

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -121,12 +121,20 @@ def _summaries(store: Store, group: str) -> list[Document]:
 
 
 def _package(store: Store, summary: Document) -> Document:
-    """Return a package; its description is asked for again only when its approval changed."""
+    """Return a package; its description is asked for again only when its approval changed.
+
+    Raises:
+        Absent: It has no model.tar.gz: the pipeline did not make it.
+    """
     arn, status = summary["ModelPackageArn"], summary["ModelApprovalStatus"]
 
     def read() -> Document:
         found = store.client("sagemaker").describe_model_package(ModelPackageName=arn)
-        inference = found["InferenceSpecification"]
+        try:
+            inference = found["InferenceSpecification"]
+            uri = inference["Containers"][0]["ModelDataUrl"]
+        except (KeyError, IndexError) as error:
+            raise Absent(f"{arn} has no model.tar.gz") from error
         by = found.get("LastModifiedBy") or found.get("CreatedBy") or {}
         return {
             "arn": arn,
@@ -135,7 +143,7 @@ def _package(store: Store, summary: Document) -> Document:
             "created": found["CreationTime"].isoformat(),
             "note": found.get("ApprovalDescription"),
             "approver": by.get("UserProfileName"),
-            "model_uri": inference["Containers"][0]["ModelDataUrl"],
+            "model_uri": uri,
             "machine": next(iter(inference.get("SupportedRealtimeInferenceInstanceTypes", [])), None),
             "metadata": found.get("CustomerMetadataProperties", {}),
         }
@@ -225,10 +233,23 @@ def serves(store: Store) -> dict[str, list[str]]:
 
 
 def _served(sagemaker: Client, config: str) -> list[str]:
-    variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
+    kept = _if_there(partial(sagemaker.describe_endpoint_config, EndpointConfigName=config))
+    variants = kept.get("ProductionVariants", [])
     models = [variant["ModelName"] for variant in variants if "ModelName" in variant]
-    found = [sagemaker.describe_model(ModelName=model) for model in models]
+    found = [_if_there(partial(sagemaker.describe_model, ModelName=model)) for model in models]
     return [model.get("PrimaryContainer", {}).get("ModelDataUrl", "") for model in found]
+
+
+def _if_there(describe: Callable[[], Document]) -> Document:
+    """Return what a Describe call gives; {} where it was deleted: an endpoint outlives its config and its model."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return describe()
+    except ClientError as error:
+        if is_missing(error):
+            return {}
+        raise
 
 
 def version_of(store: Store, group: str, number: int) -> Document:

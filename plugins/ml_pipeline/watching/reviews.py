@@ -155,14 +155,10 @@ def waiting(s3: Client, bucket: str, name: str) -> list[str]:
     return sorted(sha256 for sha256 in names if sha256 not in answered)
 
 
-def question(s3: Client, bucket: str, name: str, sha256: str) -> Question:
-    """One photo of the queue."""
-    return Question(**objects.read_json(s3, _uri(bucket, name, f"queue/{sha256}.json")))
-
-
 def questions(s3: Client, bucket: str, name: str) -> Iterator[Question]:
     """Photos without an answer, in the order of their hash."""
-    return (question(s3, bucket, name, sha256) for sha256 in waiting(s3, bucket, name))
+    for sha256 in waiting(s3, bucket, name):
+        yield Question(**objects.read_json(s3, _uri(bucket, name, f"queue/{sha256}.json")))
 
 
 def rounds(s3: Client, bucket: str, name: str, sha256: str = "") -> Counter[str]:

@@ -95,12 +95,25 @@ def test_behind_a_proxy_the_configured_origin_counts(
     console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example/team/")
-    for origin, status in (("https://airflow.example", 404), ("http://testserver", 403)):
+    for origin, status, said in (
+        ("https://airflow.example", 404, "there is no endpoint e"),
+        (
+            "http://testserver",
+            403,
+            "requests from 'http://testserver' are refused: open https://airflow.example/team/",
+        ),
+    ):
         headers = {**console.admin, "Origin": origin, "Content-Type": "application/octet-stream"}
         answer = console.client.post(
             "/ml-pipeline/api/endpoints/ask", params={"name": "e"}, content=b"x", headers=headers
         )
-        assert answer.status_code == status
+        assert (answer.status_code, answer.json()["detail"]) == (status, said)
+
+
+def test_without_a_configured_origin_the_address_of_the_request_is_named(console: Console) -> None:
+    headers = {**console.admin, "Origin": "http://evil.example"}
+    answer = console.client.post("/ml-pipeline/api/review", headers=headers)
+    assert answer.json()["detail"].endswith("are refused: open http://testserver")
 
 
 def test_every_answer_carries_the_policy_and_is_never_sniffed(console: Console) -> None:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from ml_pipeline.dataset import corrections
 from tests.browser import chromium, drawn, opened, serious, visit
 from tests.ml_pipeline.console.conftest import BUCKET, EVIL, VERSION, Console, serve
+from tests.ml_pipeline.console.test_foreign import captured
 from tests.ml_pipeline.console.test_reviewing import queued, suspected
 
 pytestmark = pytest.mark.slow
@@ -185,6 +186,52 @@ def test_a_viewer_is_told_that_answers_need_a_permission(
     page.get_by_text("You may look, but not change anything").wait_for()
     assert not corrections.load(console.store.client("s3"), BUCKET, "dogs").entries
     page.close()
+
+
+def test_who_opens_another_address_is_told_the_right_one(
+    console: Console, address: str, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow.example")
+    queued(console, 900)
+    page = browser.new_page(extra_http_headers=console.admin)
+    visit(page, address, "review/dogs")
+    page.keyboard.press("1")
+    page.get_by_text("are refused: open http://airflow.example").wait_for()
+    page.close()
+
+
+def test_captures_out_of_reach_are_said_to_be(console: Console, address: str, browser: Any) -> None:
+    captured(console, "someone-elses")
+    with opened(browser, console.viewer) as page:
+        visit(page, address, "endpoints/kept")
+        assert "kept; their files cannot be read: s3://someone-elses/c/kept/v/" in page.inner_text("main")
+
+
+@pytest.mark.parametrize("state", ["awaiting_input", "deferred"], ids=["Airflow 3.3", "Airflow 3.2"])
+def test_a_run_that_waits_for_a_person_says_so(
+    console: Console, address: str, browser: Any, state: str
+) -> None:
+    begin({"train": "deferred", "approve": state})
+    with opened(browser, console.viewer) as page:
+        visit(page, address, "runs/r1")
+        page.get_by_text("Tasks and their logs").click()
+        shown = page.get_by_role("region", name="Tasks", exact=True).locator(".badge").all_inner_texts()
+        assert shown == ["waits for approval", "waits for AWS"]
+
+
+def begin(states: dict[str, str]) -> None:
+    """Put a run of train_and_deploy with these states of tasks into Airflow's database."""
+    from airflow.models import DagRun, TaskInstance
+    from airflow.providers.standard.operators.empty import EmptyOperator
+    from airflow.sdk import DAG
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunType
+
+    with DAG("train_and_deploy", schedule=None) as dag, create_session() as session:
+        session.add(DagRun(dag.dag_id, "r1", run_type=DagRunType.MANUAL))
+        session.flush()
+        for name, state in states.items():
+            session.add(TaskInstance(EmptyOperator(task_id=name), None, "r1", state))
 
 
 @pytest.mark.parametrize(

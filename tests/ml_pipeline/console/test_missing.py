@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from tests.ml_pipeline.console.conftest import BUCKET, VERSION, Console
+from tests.ml_pipeline.console.conftest import BUCKET, VERSION, Console, put
 from tests.ml_pipeline.console.test_access import QUERIES, routes
 
 ASKED = {**QUERIES, "sha256": f"{1:064x}", "file": "model.tar.gz"}
@@ -60,3 +60,31 @@ def test_every_route_says_what_is_missing(
         if answer.status_code not in allowed or not explained or not named:
             wrong[path] = (answer.status_code, answer.text)
     assert not wrong
+
+
+def rewrite_check(console: Console, name: str, body: bytes) -> None:
+    """Give one file of the data check another body."""
+    put(console.store.client("s3"), f"datasets/dogs/versions/{VERSION}/check/e1/{name}", body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"{}", b"[1]", b'{"key": "k"}'], ids=["cut off", "empty", "no document", "a field short"]
+)
+def test_damaged_findings_hide_no_photo(console: Console, body: bytes) -> None:
+    rewrite_check(console, "findings.jsonl", body)
+    assert console.get("data/photos", name="dogs", version=VERSION).json()["total"] == 4
+    answer = console.get("data/photos", name="dogs", version=VERSION, finding="suspect")
+    assert answer.status_code == 404
+    assert "findings.jsonl is damaged or of another release" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"{}", b"[1]", b'{"suspects": null}', b'{"suspects": {"count": 1}}'],
+    ids=["cut off", "empty", "no document", "nothing", "a field short"],
+)
+def test_a_damaged_check_is_named_and_the_rest_is_shown(console: Console, body: bytes) -> None:
+    rewrite_check(console, "check.json", body)
+    found = console.get("data/version", name="dogs", version=VERSION).json()
+    assert (found["photos"], found["check"]) == (4, None)
+    assert "check.json is damaged" in found["check_missing"]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ml_pipeline.dataset import corrections
 from ml_pipeline.dataset.corrections import Action, Log
+from ml_pipeline.dataset.upload import upload
 from ml_pipeline.watching import reviews
+from ml_pipeline.watching.forget.sweep import forget
 from tests.ml_pipeline.console.conftest import BUCKET, EVIL, SHARD, VERSION, Console, put
-from tests.model_code.photo_files import photo
+from tests.model_code.photo_files import folder_of_photos, photo
 
 SUSPECT = f"{1:064x}"
 LISTED = {"key": f"{1:020x}", "split": "train", "suggestion": "cat", "odds": 2.0}
@@ -62,6 +66,52 @@ def test_a_data_set_without_a_version_still_has_a_queue(console: Console) -> Non
     found = console.get("review", name="dogs").json()
     assert [row["sha256"] for row in found["photos"]] == [sha256]
     assert "is gone" in found["missing"]
+
+
+def test_a_suspect_keeps_its_picture_when_another_photo_is_forgotten(
+    console: Console, tmp_path: Path
+) -> None:
+    s3 = console.store.client("s3")
+    # Of no real upload: forget would refuse it.
+    s3.delete_object(Bucket=BUCKET, Key="datasets/dogs/latest.json")
+    made = upload(s3, BUCKET, "cats", str(folder_of_photos(tmp_path, {"a": 6, "b": 6})))
+    rows = s3.get_object(Bucket=BUCKET, Key=f"datasets/cats/versions/{made['version']}/photos.jsonl")["Body"]
+    suspect, gone = [row for row in map(json.loads, rows.iter_lines()) if row["split"] == "train"][:2]
+    assert suspect["shard"] == gone["shard"]
+    found = {**LISTED, "key": suspect["key"]}
+    assert reviews.enqueue_suspects(s3, BUCKET, "cats", made["version"], [found]) == 1
+    shards = []
+    for photos in ([], [gone["sha256"]]):
+        forget(s3, BUCKET, frozenset(photos))
+        console.store._brief.clear()
+        (asked,) = console.get("review", name="cats").json()["photos"]
+        shown = console.get("data/thumbnail", name="cats", sha256=asked["sha256"], shard=asked["shard"])
+        assert (asked["label"], shown.status_code) == (suspect["class"], 200)
+        shards.append(asked["shard"])
+    assert shards[0] == suspect["shard"] != shards[1]
+
+
+def test_a_suspect_that_the_newest_version_lacks_has_the_shard_of_its_question(console: Console) -> None:
+    suspected(console)
+    put(console.store.client("s3"), f"datasets/dogs/versions/{VERSION}/photos.jsonl", b"")
+    (asked,) = console.get("review", name="dogs").json()["photos"]
+    assert (asked["label"], asked["shard"]) == (None, SHARD)
+
+
+@pytest.mark.parametrize("body", [b"{", b"{}", b"[1]"], ids=["cut off", "an older release", "no document"])
+def test_a_damaged_question_is_left_out(console: Console, body: bytes) -> None:
+    good, damaged = queued(console, 900), queued(console, 901)
+    put(console.store.client("s3"), f"datasets/dogs/reviews/queue/{damaged}.json", body)
+    found = console.get("review", name="dogs").json()
+    assert ([row["sha256"] for row in found["photos"]], found["waiting"]) == ([good], 1)
+
+
+def test_a_question_that_goes_while_the_queue_is_read_is_left_out(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [queued(console, 900), "0" * 64]
+    monkeypatch.setattr(reviews, "waiting", lambda *_: listed)
+    assert [row["sha256"] for row in console.get("review", name="dogs").json()["photos"]] == listed[:1]
 
 
 @pytest.mark.parametrize("asked", [queued, suspected], ids=["traffic", "data check"])

@@ -37,11 +37,13 @@ export async function ask(path, query = {}, options = {}) {
   if (response.ok && response.headers.get('Content-Type') === 'image/png') return response.blob()
   const body = await response.json().catch(() => ({}))
   if (response.ok) return body
-  if (response.status === 403) {
+  const said = typeof body.detail === 'string' ? body.detail : null
+  // Airflow's word for a missing permission; other refusals name their reason.
+  if (response.status === 403 && (said ?? 'Forbidden') === 'Forbidden') {
     throw new Problem('You may look, but not change anything: '
       + 'ask for the permission to edit train_and_deploy.')
   }
-  throw new Problem(typeof body.detail === 'string' ? body.detail : `the server answers ${response.status}`)
+  throw new Problem(said ?? `the server answers ${response.status}`)
 }
 
 export function address(path, query) {

@@ -71,8 +71,9 @@ function shown(found, hours, draw) {
       ? `Scales with its load, from ${found.scaling[0]} to ${found.scaling[1]} instances.`
       : 'Does not scale: the number of instances is fixed.',
       found.capture
-        ? ` ${found.capture.percent} % of the requests are kept, ${number(found.capture.files)} files `
-      + 'since yesterday, in '
+        ? ` ${found.capture.percent} % of the requests are kept${found.capture.files === null
+          ? '; their files cannot be read: '
+          : `, ${number(found.capture.files)} files since yesterday, in `}`
         : ' No request is kept, so watch cannot look at them.',
       found.capture ? h('code', {}, found.capture.uri) : null),
     h('h2', {}, 'Alarms'), found.alarms.length

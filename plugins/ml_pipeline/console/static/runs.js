@@ -60,11 +60,14 @@ async function oneRun(run_id) {
 function summary(run, log) {
   const results = run.results, checked = results.check_data, evaluated = results.evaluate
   const plan = results.plan, bill = results.bill ?? results.report, now = Date.now()
-  const timed = run.tasks.map((task) =>
+  // Before Airflow 3.3 a task that waits for a person is deferred, as one that waits for AWS.
+  const tasks = run.tasks.map((task) =>
+    task.id === 'approve' && task.state === 'deferred' ? {...task, state: 'awaiting_input'} : task)
+  const timed = tasks.map((task) =>
     ({name: readable(task.id), from: task.start ? Date.parse(task.start) : null,
       until: task.end ? Date.parse(task.end) : now, look: task.state,
       text: task.end ? span((Date.parse(task.end) - Date.parse(task.start)) / 1000) : 'now'}))
-  const failed = run.tasks.filter((task) => task.state === 'failed')
+  const failed = tasks.filter((task) => task.state === 'failed')
   return [h('div', {class: 'heading'},
     h('div', {}, h('h1', {}, run.dataset ? `Run on ${readable(run.dataset)}` : 'Run'),
       h('p', {class: 'soft'}, state(run.state),
@@ -86,7 +89,7 @@ function summary(run, log) {
     h('h2', {}, 'Tasks'), wide('Tasks in the order they happened',
       timeline('Tasks in the order they happened', timed)),
     h('details', {}, h('summary', {}, 'Tasks and their logs'),
-      table('Tasks', ['task', 'state', 'started', '#took', 'job'], run.tasks.map((task) =>
+      table('Tasks', ['task', 'state', 'started', '#took', 'job'], tasks.map((task) =>
         [readable(task.id), state(task.state), when(task.start), span(task.seconds),
           ['training', 'processing', 'transform'].includes(task.job?.kind)
             ? h('button', {onclick: () => showLog(run.run_id, task.id, log)}, `Log of ${readable(task.id)}`)
