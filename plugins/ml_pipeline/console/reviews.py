@@ -36,10 +36,16 @@ def queue(store: Store, name: str, who: str) -> Document:
     """
     waiting = reviews.waiting(store.client("s3"), store.settings.bucket, name)
     chosen = sorted(waiting, key=partial(_order, who))[:BATCH]
-    asked = [row for row in store.every(partial(_question, store, name), chosen) if row is not None]
-    labels, classes, missing = _known(store, name)
-    rows = [{**row, "label": labels.get(row["sha256"])} for row in asked]
-    return {"name": name, "photos": rows, "waiting": len(waiting), "missing": missing, "classes": classes}
+    asked = store.every(partial(_question, store, name), chosen)
+    known, classes, missing = _known(store, name)
+    rows = [_placed(row, known.get(row["sha256"])) for row in asked if row is not None]
+    return {
+        "name": name,
+        "photos": rows,
+        "waiting": len(waiting) - asked.count(None),
+        "missing": missing,
+        "classes": classes,
+    }
 
 
 def answer(store: Store, name: str, sha256: str, action: Action, label: str | None, who: str) -> None:
@@ -128,11 +134,21 @@ def _order(who: str, sha256: str) -> str:
     return hashlib.sha256(f"{who}:{sha256}".encode()).hexdigest()
 
 
+def _placed(row: Document, photo: data.Photo | None) -> Document:
+    # Shards are written again without the photos that were forgotten; a question keeps the name of the first.
+    if photo is None:
+        return {**row, "label": None}
+    return {**row, "label": photo.label, "shard": photo.shard}
+
+
 def _question(store: Store, name: str, sha256: str) -> Document:
-    s3, bucket = store.client("s3"), store.settings.bucket
+    uri = store.settings.s3(f"datasets/{name}/reviews/queue/{sha256}.json")
 
     def read() -> Document:
-        found = reviews.question(s3, bucket, name, sha256)
+        try:
+            found = reviews.Question(**store.json_at(uri))
+        except TypeError as error:
+            raise Absent(f"{uri} is damaged or of another release: {error}") from error
         return {
             "sha256": sha256,
             "suggestion": found.prediction,
@@ -145,15 +161,15 @@ def _question(store: Store, name: str, sha256: str) -> Document:
     return store.lasting(("question", name, sha256), read)
 
 
-def _known(store: Store, name: str) -> tuple[dict[str, str], list[str], str | None]:
-    """Labels by SHA-256 and classes of the newest version; or why they are not known."""
+def _known(store: Store, name: str) -> tuple[dict[str, data.Photo], list[str], str | None]:
+    """Photos by SHA-256 and classes of the newest version; or why they are not known."""
     try:
         version = data.latest(store, name)
         classes = data.manifest(store, name, version)["classes"][:MOST_CLASSES]
-        return store.table(("labels", name, version), lambda: _labels(store, name, version)), classes, None
+        return store.table(("by hash", name, version), lambda: _by_hash(store, name, version)), classes, None
     except Absent as absent:
         return {}, [], str(absent)
 
 
-def _labels(store: Store, name: str, version: str) -> dict[str, str]:
-    return {photo.sha256: photo.label for photo in data.rows(store, name, version)}
+def _by_hash(store: Store, name: str, version: str) -> dict[str, data.Photo]:
+    return {photo.sha256: photo for photo in data.rows(store, name, version)}
