@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from ml_pipeline.aws import s3 as objects
@@ -59,10 +60,12 @@ def one(store: Store, name: str, hours: float) -> Document:
         Absent: There is no such endpoint.
     """
     live = _describe(store, name)
-    config = store.client("sagemaker").describe_endpoint_config(EndpointConfigName=live["EndpointConfigName"])
+    describe = store.client("sagemaker").describe_endpoint_config
+    config = models.if_there(partial(describe, EndpointConfigName=live["EndpointConfigName"]))
     variants = [_variant(variant) for variant in live.get("ProductionVariants", [])]
     machines = {
-        variant["VariantName"]: preferences.in_variant(variant) for variant in config["ProductionVariants"]
+        variant["VariantName"]: preferences.in_variant(variant)
+        for variant in config.get("ProductionVariants", [])
     }
     prices = Prices.load(store.settings)
     per_hour = 0.0
@@ -86,8 +89,9 @@ def one(store: Store, name: str, hours: float) -> Document:
             ("scaling", name), lambda: scaling.limits(store.client("application-autoscaling"), name)
         ),
         "capture": _capture(store, name, config),
-        "usd_per_hour": round(per_hour, 4),
-        "usd_so_far": round(per_hour * alive.total_seconds() / 3600, 2),
+        # Without its config nothing tells the instance types.
+        "usd_per_hour": round(per_hour, 4) if config else None,
+        "usd_so_far": round(per_hour * alive.total_seconds() / 3600, 2) if config else None,
         "alarms": _alarms(store, name),
         "traffic": _traffic(store, name, [variant["name"] for variant in variants], hours),
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import is_missing
 from ml_pipeline.console.store import Absent, Store
@@ -124,7 +125,7 @@ def _package(store: Store, summary: Document) -> Document:
     """Return a package; its description is asked for again only when its approval changed.
 
     Raises:
-        Absent: It has no model.tar.gz: the pipeline did not make it.
+        Absent: It has no model.tar.gz in S3: the pipeline did not make it.
     """
     arn, status = summary["ModelPackageArn"], summary["ModelApprovalStatus"]
 
@@ -133,8 +134,9 @@ def _package(store: Store, summary: Document) -> Document:
         try:
             inference = found["InferenceSpecification"]
             uri = inference["Containers"][0]["ModelDataUrl"]
-        except (KeyError, IndexError) as error:
-            raise Absent(f"{arn} has no model.tar.gz") from error
+            objects.split_uri(uri)
+        except (KeyError, IndexError, ValueError) as error:
+            raise Absent(f"{arn} has no model.tar.gz in S3") from error
         by = found.get("LastModifiedBy") or found.get("CreatedBy") or {}
         return {
             "arn": arn,
@@ -233,14 +235,14 @@ def serves(store: Store) -> dict[str, list[str]]:
 
 
 def _served(sagemaker: Client, config: str) -> list[str]:
-    kept = _if_there(partial(sagemaker.describe_endpoint_config, EndpointConfigName=config))
+    kept = if_there(partial(sagemaker.describe_endpoint_config, EndpointConfigName=config))
     variants = kept.get("ProductionVariants", [])
     models = [variant["ModelName"] for variant in variants if "ModelName" in variant]
-    found = [_if_there(partial(sagemaker.describe_model, ModelName=model)) for model in models]
+    found = [if_there(partial(sagemaker.describe_model, ModelName=model)) for model in models]
     return [model.get("PrimaryContainer", {}).get("ModelDataUrl", "") for model in found]
 
 
-def _if_there(describe: Callable[[], Document]) -> Document:
+def if_there(describe: Callable[[], Document]) -> Document:
     """Return what a Describe call gives; {} where it was deleted: an endpoint outlives its config and its model."""
     from botocore.exceptions import ClientError
 

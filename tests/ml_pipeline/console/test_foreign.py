@@ -22,6 +22,12 @@ PACKAGES: dict[str, Any] = {
     "uncompressed": {
         "InferenceSpecification": {"Containers": [{"Image": "i", "ModelDataSource": UNCOMPRESSED}], **TYPES}
     },
+    "address": {
+        "InferenceSpecification": {
+            "Containers": [{"Image": "i", "ModelDataUrl": "https://b.s3.amazonaws.com/model.tar.gz"}],
+            **TYPES,
+        }
+    },
     "no inference": {},
 }
 
@@ -55,6 +61,8 @@ def test_an_endpoint_outlives_its_model_and_its_config(console: Console, deleted
         sagemaker.delete_endpoint_config(EndpointConfigName="orphan")
     found = console.get("models/versions", group="dogs").json()["versions"]
     assert [version["endpoints"] for version in found] == [["photos"], []]
+    page = console.get("endpoints/one", name="orphan").json()
+    assert (page["name"], page["usd_per_hour"] is None) == ("orphan", deleted == "config")
 
 
 def captured(console: Console, bucket: str) -> dict[str, Any]:
