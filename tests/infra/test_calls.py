@@ -92,8 +92,8 @@ def calls_of(sources: Iterable[Path]) -> set[str]:
 
 
 def _names(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return [node.func.attr]
+    if isinstance(node, ast.Attribute):  # also one that is handed on, to be called later
+        return [node.attr]
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and "_" in node.value:
         return [node.value]
     return []

@@ -66,7 +66,7 @@ def test_an_endpoint_outlives_its_model_and_its_config(console: Console, deleted
 
 
 def captured(console: Console, bucket: str) -> dict[str, Any]:
-    """What the page of an endpoint says about the requests that it keeps."""
+    """The page of an endpoint, on the requests that it keeps."""
     serve(console, 2)
     sagemaker = console.store.client("sagemaker")
     sagemaker.create_endpoint_config(
