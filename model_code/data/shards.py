@@ -10,7 +10,7 @@ import io
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -171,9 +171,15 @@ def count_photos(path: Path) -> int:
     return sum(1 for _ in index_shard(path))
 
 
-def shards_in(folder: Path) -> list[Path]:
-    """Return the shards of a channel folder and its sub-folders, in the order of their names."""
-    return sorted(path for path in folder.rglob("*.tar") if not path.name.startswith("."))
+def shards_in(folder: Path, named: Set[str] = frozenset()) -> list[Path]:
+    """Return the shards of a channel folder and its sub-folders, in the order of their names.
+
+    Args:
+        folder: The channel. In FastFile mode it has the shards of all splits and versions of the data set.
+        named: SHA-256 digests of the shards to take, where the folder has any of them.
+    """
+    there = sorted(path for path in folder.rglob("*.tar") if not path.name.startswith("."))
+    return [path for path in there if path.stem in named] or there
 
 
 class _Member(NamedTuple):

@@ -50,13 +50,12 @@ class Job:
     checkpoint_seconds: float = 30.0
 
     def shards(self, folder: Path | None, split: Split) -> list[Path]:
-        """Return the shards of a split in the folder of its channel; none without one.
+        """Return the shards of a split in the folder of its channel; none without one."""
+        return shards_in(folder, self.named(split)) if folder else []
 
-        In FastFile mode the folder has those of all splits and versions of the data set.
-        """
-        there = shards_in(folder) if folder else []
-        named = {row.sha256 for row in self.manifest.of(split)}
-        return [path for path in there if path.stem in named] or there
+    def named(self, split: Split) -> frozenset[str]:
+        """Return the SHA-256 digests of the shards of a split."""
+        return frozenset(row.sha256 for row in self.manifest.of(split))
 
     @property
     def classes(self) -> int:

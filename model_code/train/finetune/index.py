@@ -85,24 +85,29 @@ def _opened(path: Path) -> _Opened:
 
 @lru_cache(maxsize=4)
 def index_shards(
-    places: tuple[Path, ...], classes: tuple[str, ...], staging: Path | None = None
+    folders: tuple[Path, ...],
+    classes: tuple[str, ...],
+    staging: Path | None = None,
+    named: tuple[frozenset[str], ...] = (),
 ) -> PhotoIndex:
     """Index shards by their headers; no photo is read.
 
-    Cached, because all trials of a packed search read the same files.
+    Cached, because all trials of a packed search read the same files, and listing a folder may mean requests to S3.
 
     Args:
-        places: Shards, and folders with shards.
+        folders: Channel folders.
         classes: Classes by number.
         staging: Folder for copies, where reading the shards means requests to S3.
+        named: For each folder the shards to take, see `shards_in`; all of them where it is left out.
 
     Raises:
         ShardError: No shards, a damaged one, or a class that is not one of `classes`.
     """
     numbers = {name: number for number, name in enumerate(classes)}
-    paths = [path for place in places for path in ([place] if place.is_file() else shards_in(place))]
+    wanted = named or (frozenset(),) * len(folders)
+    paths = [path for folder, names in zip(folders, wanted, strict=True) for path in shards_in(folder, names)]
     if not paths:
-        raise ShardError(f"no .tar shard in {', '.join(map(str, places))}; give folders that upload wrote")
+        raise ShardError(f"no .tar shard in {', '.join(map(str, folders))}; give folders that upload wrote")
     shard: list[int] = []
     rows: list[tuple[int, int, int]] = []
     keys: list[str] = []

@@ -194,9 +194,12 @@ def choose(candidates: Sequence[tuple[float, Tensor, Tensor]]) -> tuple[float, T
 
 def _index(job: Job, *splits: Split) -> PhotoIndex:
     folders = {Split.TRAIN: job.folders.train, Split.VALID: job.folders.valid}
-    # Without a shard the error names the folder.
-    places = [place for split in splits for place in job.shards(folders[split], split) or [folders[split]]]
-    return index_shards(tuple(places), job.manifest.classes, job.folders.staging)
+    return index_shards(
+        tuple(folders[split] for split in splits),
+        job.manifest.classes,
+        job.folders.staging,
+        tuple(job.named(split) for split in splits),
+    )
 
 
 def _whole(network: Network) -> torch.nn.Module:

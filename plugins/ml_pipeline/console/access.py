@@ -34,17 +34,18 @@ def same_origin(request: Request) -> None:
         if request.headers.get("authorization", "").lower().startswith("bearer "):
             return
         raise HTTPException(status.HTTP_403_FORBIDDEN, "send an Origin header, or a bearer token")
-    own = _own_address(request)
-    parts = urlsplit(own)
-    if origin != f"{parts.scheme}://{parts.netloc}":
-        refusal = f"requests from {origin[:200]!r} are refused: open {own}"
+    own, address = _own_origin(request)
+    if origin != own:
+        refusal = f"requests from {origin[:200]!r} are refused: open {address}"
         raise HTTPException(status.HTTP_403_FORBIDDEN, refusal)
 
 
-def _own_address(request: Request) -> str:
+def _own_origin(request: Request) -> tuple[str, str]:
+    """Return the origin of Airflow's own pages, and the address where people open it."""
     # Behind a proxy that ends TLS, only [api] base_url knows the scheme that a browser sees.
     configured: str = conf.get("api", "base_url", fallback="") or ""
     parts = urlsplit(configured)
     if parts.scheme and parts.netloc:
-        return configured
-    return f"{request.url.scheme}://{request.headers.get('host', '')}"
+        return f"{parts.scheme}://{parts.netloc}", configured
+    seen = f"{request.url.scheme}://{request.headers.get('host', '')}"
+    return seen, seen
