@@ -25,7 +25,7 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CUDA = re.compile(r"^(nvidia-|cuda-|triton$)")
 # What the serving image imports and the notebooks need; the Airflow image has requirements.in without what no service
 # imports.
-SERVING = ("httptools", "numpy", "onnxruntime", "pillow", "safetensors", "simplejpeg")
+SERVING = ("httptools", "numpy", "onnxruntime", "pi-heif", "pillow", "safetensors", "simplejpeg")
 NOTEBOOK = ("jupyterlab", "matplotlib", "sagemaker")
 NOT_IN_AIRFLOW = ("sagemaker",)
 LISTS = {

@@ -58,6 +58,11 @@ class PhotoReason(StrEnum):
     UNSUPPORTED = "unsupported pixel format"
 
 
+_HEIF_FIX = "HEIC: convert it to JPEG first, or install pi-heif (pip install pi-heif)"
+NEEDS_HEIF = f"{PhotoReason.NOT_A_PHOTO}: {_HEIF_FIX}"
+"""The reason with which a HEIC photo is left out where nothing reads it."""
+
+
 class PhotoError(ValueError):
     """A photo that cannot be decoded. `reason` is the kind, `str()` the line for people."""
 
@@ -79,10 +84,7 @@ def kind_of(head: bytes) -> str:
         raise PhotoError(PhotoReason.EMPTY)
     kind = sniff(head)
     if kind == "HEIF" and not reads_heif():
-        raise PhotoError(
-            PhotoReason.NOT_A_PHOTO,
-            "HEIC: convert it to JPEG first, or install pi-heif (pip install pi-heif)",
-        )
+        raise PhotoError(PhotoReason.NOT_A_PHOTO, _HEIF_FIX)
     if kind is None:
         other = limits.foreign(head)
         raise PhotoError(

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+TWO_HALVES = Path(__file__).parent / "data" / "files" / "two-halves.heic"
+"""A HEIC photo of 96 by 64 pixels: red on the left, blue on the right."""
+
 
 def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
     """Soft coloured clouds; pictures of different seeds have unrelated perceptual hashes."""

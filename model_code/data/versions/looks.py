@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from model_code.data.photos import reads_heif
+from model_code.data.photos import NEEDS_HEIF, reads_heif
 from model_code.data.records import Photo, Rejected
 from model_code.data.versions.columns import Findings
 
@@ -24,7 +24,7 @@ _PART = 1000
 def write(file: BinaryIO, found: Findings, rows: Iterable[int]) -> None:
     """Write gzipped lines of JSON: a header, then one line per file."""
     with gzip.GzipFile("", "wb", 1, file, mtime=0) as packed:
-        header = {"schema_version": SCHEMA_VERSION, "judge": judge()}
+        header = {"schema_version": SCHEMA_VERSION, "judge": f"{_CODE}"}
         packed.write(f"{json.dumps(header)}\n".encode())
         lines = (_line(found, row) for row in rows)
         while part := "".join(islice(lines, _PART)):
@@ -48,15 +48,20 @@ def _line(found: Findings, row: int) -> str:
 def read(file: BinaryIO) -> Findings:
     """Read a file of findings, line by line.
 
-    Damaged or foreign findings are no findings: the files are then read again.
+    Damaged or foreign findings are no findings: the files are then read again. So are HEIC photos that were left out,
+    where they can be decoded now.
     """
-    found = Findings()
+    found, again = Findings(), NEEDS_HEIF if reads_heif() else None
     try:
         with gzip.GzipFile(fileobj=file) as lines:
-            if json.loads(next(lines)) != {"schema_version": SCHEMA_VERSION, "judge": judge()}:
+            header = json.loads(next(lines))
+            # Earlier releases added "+heif".
+            judge = header["judge"].partition("+")[0]
+            if (header["schema_version"], judge) != (SCHEMA_VERSION, f"{_CODE}"):
                 return Findings()
             for fields in map(json.loads, lines):
-                found.add(fields["path"], fields["stamp"], _found(fields))
+                if again is None or fields.get("reason") != again:
+                    found.add(fields["path"], fields["stamp"], _found(fields))
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, StopIteration):
         return Findings()
     return found
@@ -90,8 +95,3 @@ def _found(fields: dict[str, str]) -> Photo | Rejected:
         bytes=int(fields["bytes"]),
         suffix=fields["suffix"],
     )
-
-
-def judge() -> str:
-    """Version of the rules that tell photos from other files; with a new decoder, rejected files are read again."""
-    return f"{_CODE}{'+heif' if reads_heif() else ''}"

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from model_code.data.limits import SNIFFED_BYTES, sniff
+from model_code.data.photos import reads_heif
 from model_code.data.records import Fractions
-from model_code.data.source import Candidate
+from model_code.data.source import Candidate, DatasetError
 from model_code.data.versions.corrections import Decision
-from model_code.data.versions.looks import judge
 from model_code.data.versions.make import Options
 from model_code.data.versions.reviewed import FOLDER
 from model_code.process.cores import cores
@@ -37,7 +38,7 @@ class Order:
         decisions, forgotten: See `model_code.data.versions.corrections`.
         reviewed: SHA-256 of the photos of the listing that come from reviews.
         shards: Bytes of the shards that the data set has with their thumbnails, by SHA-256.
-        judge: See `model_code.data.versions.looks.judge`: of the worker, whose later looks use the job's findings.
+        heif: The worker, whose later looks use the job's findings, reads HEIC photos.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Order:
     forgotten: list[str]
     reviewed: list[str]
     shards: dict[str, int]
-    judge: str = field(default_factory=judge)
+    heif: bool = field(default_factory=reads_heif)
 
     def to_json(self) -> str:
         """Return the order as JSON."""
@@ -127,14 +128,21 @@ class Listed:
 
         Raises:
             FileNotFoundError: It vanished from S3 after it was listed.
+            DatasetError: It is a HEIC photo, and only one of worker and job reads those.
         """
         name = path.rpartition("/")[2]
         if path.startswith(FOLDER) and name in self.order.reviewed:
             return (self.reviewed / name).read_bytes()
         try:
             with open(f"{self.photos}/{path}", "rb") as file:  # a path may begin with a slash
-                return file.read()
+                data = file.read()
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{self.order.uri.rstrip('/')}/{path} vanished after it was listed"
             ) from error
+        if self.order.heif != reads_heif() and sniff(data[:SNIFFED_BYTES]) == "HEIF":
+            raise DatasetError(
+                f"{path} is a HEIC photo, and the worker and the image of this job do not agree on those: install "
+                "pi-heif in both or in neither, or choose prepare_instance_type=worker"
+            )
+        return data

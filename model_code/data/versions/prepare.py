@@ -16,7 +16,6 @@ from model_code.data.versions import order as orders
 from model_code.data.versions.corrections import correct
 from model_code.data.versions.draft import Draft
 from model_code.data.versions.journal import Journal
-from model_code.data.versions.looks import judge
 from model_code.data.versions.make import Made, make
 from model_code.data.versions.order import Listed, Order
 from model_code.process.progress import Bars
@@ -74,11 +73,6 @@ def _make(arguments: argparse.Namespace) -> Made:
     for name in ("shards", "thumbnails", "version", "journal"):
         (output / name).mkdir(parents=True, exist_ok=True)
     order = Order.from_json((arguments.order / orders.NAME).read_bytes())
-    if order.judge != judge():
-        raise ValueError(
-            "the worker and the image of this job do not read the same kinds of photos: install pi-heif in both or in "
-            "neither, or choose prepare_instance_type=worker"
-        )
     store = Draft(output, order.name, order.bucket, order.parent, arguments.parent, order.shards)
     source = Listed(order, arguments.order / orders.LISTING, arguments.photos, arguments.reviewed)
     made = make(

@@ -19,14 +19,15 @@ from ml_pipeline.dataset.prepare import Incomplete, Preparation
 from ml_pipeline.dataset.upload import upload
 from ml_pipeline.settings import Settings
 from model_code.data import shards
+from model_code.data.photos import reads_heif
 from model_code.data.records import hidden
-from model_code.data.versions import journal, plan, prepare
+from model_code.data.versions import journal, order, plan, prepare
 from model_code.data.versions import make as versions
 from model_code.data.versions.draft import Draft
 from model_code.data.versions.make import Options
 from model_code.data.versions.store import ConcurrentUpload
 from tests.ml_pipeline.dataset.stores import BUCKET, Store, bucket, sha, shapes
-from tests.model_code.photo_files import photo
+from tests.model_code.photo_files import TWO_HALVES, photo
 
 SETTINGS = Settings(BUCKET, "arn:aws:iam::123456789012:role/jobs", "us-east-1")
 OF_THE_JOB = ("order", "photos", "journal", "parent", "reviewed")
@@ -302,10 +303,20 @@ def test_photos_of_one_class_are_refused_by_name(
     assert "error: " in capsys.readouterr().err
 
 
-def test_a_job_that_reads_other_kinds_of_photos_than_the_worker_refuses(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["circle/IMG_1.HEIC", None])
+def test_a_job_that_reads_no_heic_refuses_only_heic(
+    name: str | None,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = Job(preparing(store, store.source("pets", shapes(4))), "prepare-1", tmp_path).start()
-    monkeypatch.setattr(prepare, "judge", lambda: "another")
-    assert prepare.main(arguments) == 1
-    assert "install pi-heif in both or in neither" in capsys.readouterr().err
+    heic = {name: TWO_HALVES.read_bytes()} if name else {}
+    job = Job(preparing(store, store.source("pets", shapes(4) | heic)), "prepare-1", tmp_path)
+    arguments = job.start()
+    monkeypatch.setattr(order, "reads_heif", lambda: not reads_heif())
+    assert prepare.main(arguments) == (1 if name else 0)
+    said = capsys.readouterr().err
+    assert (f"{name} is a HEIC photo" in said and "install pi-heif in both or in neither" in said) == bool(
+        name
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from PIL import Image, ImageCms
 
 from model_code.data import limits, photos
 from model_code.data.photos import PhotoError, PhotoReason
-from tests.model_code.photo_files import encoded, photo, picture
+from tests.model_code.photo_files import TWO_HALVES, encoded, photo, picture
 
 
 def close(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
@@ -124,9 +123,6 @@ def many_scans(mode: str) -> bytes:
     return data[:-2] + last * limits.MAX_JPEG_SCANS + data[-2:]
 
 
-TWO_HALVES = Path(__file__).with_name("files") / "two-halves.heic"
-
-
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -163,8 +159,7 @@ def test_heic_names_the_fix_where_nothing_reads_it(monkeypatch: pytest.MonkeyPat
         photos.decode(TWO_HALVES.read_bytes())
 
 
-def test_heic_is_read_and_stored_as_jpeg_where_its_package_is_installed() -> None:
-    pytest.importorskip("pi_heif", reason="pi-heif (the extra heif) is not installed")
+def test_heic_is_read_and_stored_as_jpeg() -> None:
     data = TWO_HALVES.read_bytes()
     pixels = photos.decode(data)
     assert pixels.shape == (64, 96, 3)

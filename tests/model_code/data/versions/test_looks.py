@@ -6,9 +6,12 @@ import gzip
 
 import pytest
 
+from model_code.data import photos
+from model_code.data.photos import PhotoError
 from model_code.data.records import Photo, Rejected
 from model_code.data.versions import looks
 from tests.model_code.data import looks_files
+from tests.model_code.photo_files import TWO_HALVES
 
 FOUND: dict[str, tuple[str, Photo | Rejected]] = {
     "cat/1.jpg": ("10:1:2", Photo("cat/1.jpg", "cat", "ab" * 32, 5, 10, "jpg")),
@@ -26,6 +29,19 @@ def test_findings_of_other_rules_are_forgotten(monkeypatch: pytest.MonkeyPatch) 
     written = looks_files.to_bytes(FOUND)
     monkeypatch.setattr(looks, "_CODE", 99)
     assert looks_files.from_bytes(written) == {}
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_heic_photos_are_read_again_where_a_decoder_came(
+    readable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photos, "reads_heif", lambda: False)
+    with pytest.raises(PhotoError) as refused:
+        photos.decode(TWO_HALVES.read_bytes())
+    left_out = {"dog/3.heic": ("9:1:5", Rejected("dog/3.heic", str(refused.value)))}
+    monkeypatch.setattr(looks, "reads_heif", lambda: readable)
+    found = looks_files.from_bytes(looks_files.to_bytes(FOUND | left_out))
+    assert found == (FOUND if readable else FOUND | left_out)
 
 
 @pytest.mark.parametrize(
