@@ -21,7 +21,7 @@ from tests.e2e.conftest import Laptop
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 TRAIN = "train_and_deploy"
-PAUSE_SECONDS = 0.2
+PAUSE_SECONDS = 0.5
 # A run takes a minute; many times that where other work shares the machine.
 LONGEST_RUN_SECONDS = 480.0
 # A few seconds of work a job, whatever the photos.

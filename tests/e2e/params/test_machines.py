@@ -8,10 +8,17 @@ import json
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
+from ml_pipeline.dataset.version import load, training_channels
+from ml_pipeline.requests.job import Compute
+from ml_pipeline.requests.recipe import Recipe
+from ml_pipeline.requests.training import Training, training_job
+from model_code.hyperparameters import metric_definitions
 from tests.e2e.params.conftest import Told
 from tests.e2e.params.stage import Stage
 
@@ -126,6 +133,44 @@ def test_a_spot_machine_is_taken_away_and_finetuning_resumes(stage: Stage, first
     assert "Interrupted" in [step["Status"] for step in history]
     assert "resuming after epoch" in stage.log(run_id, "train")
     assert set(stage.jobs(run_id).values()) == {"Completed"}
+
+
+def test_shards_that_fit_on_no_disk_are_read_in_place(stage: Stage, first: str) -> None:
+    """The channels of FastFile mode mount all shards of the data set; the photos are those of File mode."""
+    sagemaker = stage.client("sagemaker")
+    done = sagemaker.describe_training_job(TrainingJobName=stage.result(first, "train")["training_job_name"])
+    (code,) = (one for one in done["InputDataConfig"] if one["ChannelName"] == "code")
+    version = load(stage.client("s3"), stage.result(first, "upload")["manifest_uri"])
+    recipe = Recipe("finetune", "squeezenet1_1", 3, {"epochs": 2, "blocks": 1, "patience": 0})
+    job = Training(
+        image=done["AlgorithmSpecification"]["TrainingImage"],
+        role_arn=done["RoleArn"],
+        script="train.py",
+        code_uri=code["DataSource"]["S3DataSource"]["S3Uri"],
+        hyperparameters=recipe.of_trials(),
+        channels=training_channels(version, recipe.strategy, None, None, final=False),
+        compute=Compute("ml.m5.xlarge"),
+        outputs_uri=done["OutputDataConfig"]["S3OutputPath"],
+        metrics=metric_definitions(),
+    )
+    metrics = {}
+    for name, times in (("on-disk", 1), ("in-place", 2**40)):
+        channels = [replace(one, bytes=one.bytes * times) for one in job.channels]
+        request = training_job(name, replace(job, channels=channels))
+        modes = {one["ChannelName"]: one["InputMode"] for one in request["InputDataConfig"]}
+        assert modes["train"] == modes["valid"] == ("File" if name == "on-disk" else "FastFile")
+        sagemaker.create_training_job(**request)
+        stage.wait(partial(ended, stage, name), name)
+        ran = sagemaker.describe_training_job(TrainingJobName=name)
+        assert ran["TrainingJobStatus"] == "Completed", ran["FailureReason"]
+        metrics[name] = {one["MetricName"]: one["Value"] for one in ran["FinalMetricDataList"]}
+    assert metrics["in-place"] == metrics["on-disk"] != {}
+
+
+def ended(stage: Stage, job: str) -> bool:
+    """Whether a training job has ended."""
+    described = stage.client("sagemaker").describe_training_job(TrainingJobName=job)
+    return described["TrainingJobStatus"] != "InProgress"
 
 
 def test_sagemaker_and_ec2_make_the_same_model(stage: Stage, first: str) -> None:
