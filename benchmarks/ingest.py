@@ -1,7 +1,8 @@
 """`ingest`: photos looked at per second from an S3 that adds 40 ms to each object, and from one that adds nothing.
 
 The S3 is a small server of its own process, which holds the photos in memory. The limits are measured in the same run:
-the same client fetching without decoding, and the same decoder on photos in memory. `figure` is photos/s with delay on
+the same client fetching without decoding, the same decoder on photos in memory, and both of these at once, on the cores
+that they share with the server. `figure` is photos/s with delay on
 small photos; `ratio` is figure over 40, the rate of one worker per core on 2 cores at 40 ms per object.
 
     python -m benchmarks.ingest [--photos 1500] [--large 48] [--rounds 3]
@@ -19,6 +20,7 @@ import statistics
 import time
 import xml.sax.saxutils
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -40,6 +42,7 @@ from model_code.process.parallel import ordered_map
 DELAY = 0.04
 BEFORE = 40.0
 CLASSES = ("one", "two")
+WIDTHS = (9, 9, 11, 12, 7)
 
 
 def main() -> None:
@@ -53,9 +56,12 @@ def main() -> None:
         "224 px": measure(small_photos(arguments.photos), arguments.rounds),
         "12 MP": measure(large_photos(arguments.large), arguments.rounds),
     }
-    print(f"{'photos':8} {'delayed':>9} {'direct':>9} {'fetch only':>11} {'decode only':>12}   photos/s")
+    print(
+        f"{'photos':8} {'delayed':>9} {'direct':>9} {'fetch only':>11} {'decode only':>12} {'both':>7}   photos/s"
+    )
     for name, rates in results.items():
-        print(f"{name:8} {rates.delayed:9.0f} {rates.direct:9.0f} {rates.fetch:11.0f} {rates.decode:12.0f}")
+        five = (rates.delayed, rates.direct, rates.fetch, rates.decode, rates.both)
+        print(f"{name:8} " + " ".join(f"{rate:{width}.0f}" for rate, width in zip(five, WIDTHS, strict=True)))
     ours = results["224 px"]
     print(
         json.dumps(
@@ -70,6 +76,7 @@ def main() -> None:
                     for kind, value in (
                         ("of the rate without delay", rates.delayed / rates.direct),
                         ("of the limit", rates.delayed / min(rates.fetch, rates.decode)),
+                        ("of both limits at once", rates.delayed / rates.both),
                     )
                 },
                 "ratio": round(ours.delayed / BEFORE, 2),
@@ -88,12 +95,13 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Rates:
-    """Photos per second: looked at with and without delay, only fetched (with delay), only decoded."""
+    """Photos per second: looked at with and without delay, only fetched (with delay), only decoded, both at once."""
 
     delayed: float
     direct: float
     fetch: float
     decode: float
+    both: float
 
 
 def measure(photos: Mapping[str, bytes], rounds: int) -> Rates:
@@ -121,7 +129,13 @@ def measure(photos: Mapping[str, bytes], rounds: int) -> Rates:
         found = ordered_map(lambda item: scan.examine(item, photos[item.path]), candidates, cores())
         assert sum(1 for _ in found) == len(photos)
 
-    steps: list[Callable[[], None]] = [lambda: look("delayed"), lambda: look("direct"), fetch, decode]
+    def both() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            for future in [pool.submit(fetch), pool.submit(decode)]:
+                future.result()
+
+    looks = [lambda: look("delayed"), lambda: look("direct")]
+    steps: list[Callable[[], None]] = [*looks, fetch, decode, both]
     seconds: list[list[float]] = [[] for _ in steps]
     try:
         for _ in range(rounds):

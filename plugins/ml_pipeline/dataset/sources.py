@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import CONNECTIONS, Client
+from ml_pipeline.aws.downloads import Downloads
 
 if TYPE_CHECKING:
     from model_code.data.source import Candidate, Source
@@ -68,6 +69,10 @@ class _InS3:
     requests: int = REQUESTS
     _limit: AdaptiveLimit = field(default_factory=lambda: AdaptiveLimit(REQUESTS), compare=False)
 
+    @cached_property
+    def _downloads(self) -> Downloads:
+        return Downloads(self.s3)
+
     def describe(self) -> str:
         """Return the address, for messages."""
         return self.uri
@@ -117,7 +122,7 @@ class S3Folder(_InS3):
             OSError: It vanished after it was listed.
             ClientError: S3 refuses, or is throttling for longer than a minute.
         """
-        return read_patiently(self.s3, self._prefix() + path, self._limit)
+        return read_patiently(self._downloads, self._prefix() + path, self._limit)
 
     def _prefix(self) -> str:
         return self.uri.rstrip("/") + "/"
@@ -155,7 +160,7 @@ class S3Table(_InS3):
 
     def read(self, path: str) -> bytes:
         """Return the bytes of one object; see `S3Folder.read`."""
-        return read_patiently(self.s3, self._address(path), self._limit)
+        return read_patiently(self._downloads, self._address(path), self._limit)
 
     def _address(self, path: str) -> str:
         return path if "://" in path else f"{self.uri.rpartition('/')[0]}/{path.lstrip('/')}"
@@ -175,7 +180,7 @@ class S3Table(_InS3):
         return found
 
 
-def read_patiently(s3: Client, uri: str, limit: AdaptiveLimit) -> bytes:
+def read_patiently(downloads: Downloads, uri: str, limit: AdaptiveLimit) -> bytes:
     """Read an object under a shared limit, waiting and slowing down where S3 throttles.
 
     Raises:
@@ -191,7 +196,7 @@ def read_patiently(s3: Client, uri: str, limit: AdaptiveLimit) -> bytes:
     for attempt in range(_PATIENCE + 1):
         try:
             with limit:
-                return objects.read(s3, uri)
+                return downloads.read(uri)
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in _MISSING:

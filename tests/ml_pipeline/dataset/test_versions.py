@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, IncompleteReadError, ReadTimeoutError
 
-from ml_pipeline.aws import s3 as objects
+from ml_pipeline.aws.downloads import Downloads
 from ml_pipeline.dataset import sources
 from ml_pipeline.dataset.place import ConcurrentUpload, Place
 from ml_pipeline.dataset.upload import upload
@@ -116,7 +116,7 @@ def test_an_unchanged_source_is_recognized_without_reading_a_photo(
     read: list[str] = []
     plain = sources.read_patiently
     monkeypatch.setattr(
-        sources, "read_patiently", lambda s3, uri, limit: read.append(uri) or plain(s3, uri, limit)
+        sources, "read_patiently", lambda reader, uri, limit: read.append(uri) or plain(reader, uri, limit)
     )
     again = upload(store.s3, BUCKET, "pets", f"s3://{BUCKET}/in/pets")
     assert (again["version"], again["read"], again["changed"], read) == (first["version"], 0, False, [])
@@ -217,22 +217,24 @@ def test_throttling_is_waited_out_with_fewer_requests(store: Store, monkeypatch:
     uri = store.source("pets", shapes())
     limit = sources.AdaptiveLimit(8)
     answers = [throttled(), throttled()]
-    plain = objects.read
+    plain = Downloads.read
     pauses: list[float] = []
     monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=pauses.append))  # other threads go on sleeping
 
-    def read(s3: Any, address: str) -> bytes:
+    def read(self: Downloads, address: str) -> bytes:
         if answers:
             raise answers.pop()
-        return plain(s3, address)
+        return plain(self, address)
 
-    monkeypatch.setattr(objects, "read", read)
-    assert sources.read_patiently(store.s3, uri + "circle/1.jpg", limit) == shapes()["circle/1.jpg"]
+    monkeypatch.setattr(Downloads, "read", read)
+    assert (
+        sources.read_patiently(Downloads(store.s3), uri + "circle/1.jpg", limit) == shapes()["circle/1.jpg"]
+    )
     assert pauses == [0.2, 0.4]
     assert limit.limit < 8
     answers[:] = [throttled("AccessDenied")]
     with pytest.raises(ClientError):
-        sources.read_patiently(store.s3, uri + "circle/1.jpg", limit)
+        sources.read_patiently(Downloads(store.s3), uri + "circle/1.jpg", limit)
 
 
 def broken() -> list[Exception]:
@@ -249,15 +251,15 @@ def broken() -> list[Exception]:
 def test_a_network_that_breaks_costs_no_photo(
     store: Store, monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
-    uri, plain, left = store.source("pets", shapes()), objects.read, broken()
+    uri, plain, left = store.source("pets", shapes()), Downloads.read, broken()
     monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=lambda seconds: None))
 
-    def read(s3: Any, address: str) -> bytes:
+    def read(self: Downloads, address: str) -> bytes:
         if address.endswith("circle/1.jpg") and left:
             raise left.pop() if ends else left[0]
-        return plain(s3, address)
+        return plain(self, address)
 
-    monkeypatch.setattr(objects, "read", read)
+    monkeypatch.setattr(Downloads, "read", read)
     if ends:
         made = upload(store.s3, BUCKET, "pets", uri)
         assert (left, made["rejected"], sum(made["counts"].values())) == ([], 0, 16)
@@ -276,7 +278,7 @@ def versions_of(store: Store) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("owner", "method", "calls"), [(objects, "read", 5), (Place, "put_file", 3), (Place, "swap", 0)]
+    ("owner", "method", "calls"), [(Downloads, "read", 5), (Place, "put_file", 3), (Place, "swap", 0)]
 )
 def test_a_token_that_expires_on_the_way_leaves_no_half_version(
     store: Store, monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, calls: int
