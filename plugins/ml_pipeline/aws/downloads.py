@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import Any, Final
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import CONNECTIONS, Client
@@ -62,7 +62,7 @@ class Downloads:
             # As botocore does, so that what watches or answers the client's requests sees these, too.
             seen = self._s3.meta.events.emit("before-send.s3.GetObject", request=request)
             answer = first_non_none_response(seen) or self._session.send(request)
-            length: int = answer.headers.get("Content-Length")
+            length: Any = answer.headers.get("Content-Length")
             body: bytes = StreamingBody(answer.raw, length).read()
         except SSLError:
             return None, None
