@@ -37,7 +37,7 @@ FLIPPED = 0.05
 _KINDS = ("re-encode", "resize", "crop", "mirror", "brightness")
 _COPIES = 1000
 _TRAINED_ON = 40
-# The bars of the issue: AUROC by kind of flip; precision of the 50 worst; recall and precision of near-duplicates;
+# Bars: AUROC by kind of flip; precision of the 50 worst; recall and precision of near-duplicates;
 # loss of accuracy in points, its upper 95 % bound; seconds of CPU.
 _BARS = {"random": 0.97, "confused": 0.95}
 _REFERENCE = {"random": 0.961, "confused": 0.935}

@@ -37,7 +37,7 @@ POLICY = Policy()
 DAY = timedelta(days=1)
 FULL = ("blur", "dark", "jpeg", "zoom", "mix", "unseen")
 DRAWS_A_SHIFT, WINDOWS_A_YEAR = 100, 365
-# The bars of the issue.
+# Bars.
 BARS: dict[str, float] = {
     "alarms a year": 2.0,
     "proposals in all years": 1.0,
