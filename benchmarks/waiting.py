@@ -28,7 +28,8 @@ import psutil
 from benchmarks._airflow import Running, running, wait_until
 from benchmarks._counting_proxy import CountingProxy
 from launcher.preflight import free_port
-from launcher.settings import Settings
+from launcher.settings import Secrets, Settings
+from local_aws.iam.credentials import root_key
 from ml_pipeline.settings import airflow_connection
 from tests.docker.stack import postgres, postgres_programs
 
@@ -103,12 +104,14 @@ def measure(folder: Path, database: str, chosen: argparse.Namespace) -> tuple[Wa
     dags.mkdir()
     shutil.copy(Path(__file__).with_name("_waiting_dag.py"), dags / "waiting_dag.py")
     settings = Settings(folder / "home", free_port(), free_port())
+    Secrets.load_or_create(settings.home)  # marks the folder as one of the launcher's
+    key = root_key(settings.local_aws_state)
     with CountingProxy(settings.local_aws_port) as proxy:
         environ = {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
             "LOCAL_AWS_URL": proxy.url,
             "ML_PIPELINE_POLL_SECONDS": str(POLL_SECONDS),
-            "AIRFLOW_CONN_AWS_DEFAULT": airflow_connection(proxy.url),
+            "AIRFLOW_CONN_AWS_DEFAULT": airflow_connection(proxy.url, key=key.id, secret=key.secret),
         }
         with running(settings, dags, **environ) as services:
             services.wait_for_dag(DAG_ID)
@@ -116,9 +119,7 @@ def measure(folder: Path, database: str, chosen: argparse.Namespace) -> tuple[Wa
             blocker = block(services)
             for _ in range(chosen.runs):
                 services.airflow.trigger(DAG_ID, {})
-            wait_until(
-                lambda: count(services, DAG_ID, "deferred") == chosen.runs, START_SECONDS, "all waiting"
-            )
+            wait_until(lambda: all_wait(services, chosen.runs), START_SECONDS, "all waiting")
             wait_until(lambda: slots(services) + busy_workers(services) == 0, 60, "free slots")
             seen = watch(services, proxy, chosen)
             peer, megabytes = watch_peer(services)
@@ -203,6 +204,13 @@ def count(services: Running, dag_id: str, state: str) -> int:
     path = f"dags/{dag_id}/dagRuns/~/taskInstances"
     answer = services.airflow.call("GET", path, params={"state": state, "limit": 1})
     return int(answer["total_entries"])
+
+
+def all_wait(services: Running, runs: int) -> bool:
+    """Tell whether all runs wait. Raises SystemExit where one is over: none can be."""
+    if ended(services, DAG_ID):
+        sys.exit("a run has ended before its job: see airflow/logs/dag_id=waiting")
+    return count(services, DAG_ID, "deferred") == runs
 
 
 def ended(services: Running, dag_id: str) -> int:

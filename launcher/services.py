@@ -48,7 +48,8 @@ def services(settings: Settings) -> tuple[Service, ...]:
             health=f"{settings.airflow_url}/api/v2/version",
         ),
         # Both would serve log files on every address of the machine; the api-server reads them from disk.
-        Service("scheduler", (airflow, "scheduler", "--skip-serve-logs")),
+        # It forks the tasks: what it has loaded, they need not load.
+        Service("scheduler", ("env", "ML_PIPELINE_PRELOAD=1", airflow, "scheduler", "--skip-serve-logs")),
         Service("triggerer", (airflow, "triggerer", "--skip-serve-logs")),
         Service("dag-processor", (airflow, "dag-processor")),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
@@ -35,3 +36,11 @@ class MlPipelinePlugin(AirflowPlugin):
             "url_route": "ml-pipeline",
         }
     ]
+
+    @classmethod
+    def on_load(cls, *args: object, **kwargs: object) -> None:
+        """Load what tasks need, in the process that forks them."""
+        if os.environ.get("ML_PIPELINE_PRELOAD"):
+            from ml_pipeline.aws import hook
+
+            hook.preload()

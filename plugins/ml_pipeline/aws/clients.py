@@ -49,9 +49,9 @@ class AwsAccess:
         return cast(AccessFields, asdict(self))
 
     def _hook(self, service: str) -> Any:
-        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+        from ml_pipeline.aws.hook import Hook
 
-        return AwsBaseHook(
+        return Hook(
             aws_conn_id=self.aws_conn_id,
             client_type=service,
             region_name=self.region_name,

@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from botocore.loaders import JSONFileLoader
 
 from ml_pipeline.aws.clients import CONNECTIONS, AwsAccess
+from ml_pipeline.aws.hook import loader
+from ml_pipeline.plugin import MlPipelinePlugin
 
 
 class _S3(BaseHTTPRequestHandler):
@@ -62,3 +65,27 @@ def test_a_client_keeps_a_connection_for_each_request_in_flight(monkeypatch: pyt
 def test_the_settings_of_the_connection_win(monkeypatch: pytest.MonkeyPatch) -> None:
     connection(monkeypatch, "http://127.0.0.1:9", ', "config_kwargs": {"max_pool_connections": 7}')
     assert AwsAccess().client("s3").meta.config.max_pool_connections == 7
+
+
+def test_service_models_are_read_once_for_all_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection(monkeypatch, "http://127.0.0.1:1")
+    read: list[str] = []
+    plain = JSONFileLoader.load_file
+    monkeypatch.setattr(
+        JSONFileLoader, "load_file", lambda self, path: read.append(str(path)) or plain(self, path)
+    )
+    loader.cache_clear()
+    monkeypatch.setenv("ML_PIPELINE_PRELOAD", "1")
+    MlPipelinePlugin.on_load()
+    assert any("sagemaker" in path and "service-2" in path for path in read)
+    read.clear()
+    for _ in range(2):
+        AwsAccess().client("sagemaker").meta.service_model.operation_model("DescribeTrainingJob")
+    assert not [path for path in read if path.endswith("service-2")]
+
+
+def test_requests_name_airflow_and_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection(monkeypatch, "http://127.0.0.1:1")
+    named = AwsAccess().client("sagemaker").meta.config.user_agent_extra
+    assert "Airflow/" in named
+    assert "Caller/ml-pipeline" in named
