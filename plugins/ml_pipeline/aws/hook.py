@@ -41,9 +41,10 @@ def loader(data_path: str | None) -> Loader:
 
 
 def preload() -> None:
-    """Load the service models of most tasks, with the modules they need."""
-    import boto3
+    """Load modules, endpoints and the service models of most tasks."""
+    import botocore.session
 
-    core = boto3.session.Session()._session  # type: ignore[attr-defined]
+    core = botocore.session.Session()
+    core.register_component("data_loader", loader(core.get_config_variable("data_path")))
     for service in _SERVICES:
-        loader(core.get_config_variable("data_path")).load_service_model(service, "service-2")
+        core.create_client(service, "us-east-1", aws_access_key_id="-", aws_secret_access_key="-")
