@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
@@ -41,6 +43,10 @@ class MlPipelinePlugin(AirflowPlugin):
     def on_load(cls, *args: object, **kwargs: object) -> None:
         """Load what tasks need, in the process that forks them."""
         if os.environ.get("ML_PIPELINE_PRELOAD"):
+            from ml_pipeline import dag, operators
             from ml_pipeline.aws import hook
 
+            for package in (dag, operators):
+                for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+                    importlib.import_module(module.name)
             hook.preload()
