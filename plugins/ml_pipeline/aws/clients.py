@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 from ml_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from botocore.config import Config
 
 # A boto3 or aiobotocore client: botocore makes its methods from service models, at run time.
 Client: TypeAlias = Any
@@ -35,10 +39,9 @@ class AwsAccess:
 
     def client(self, service: str) -> Client:
         """Return a boto3 client of `service`."""
-        from botocore.config import Config
-
         hook = self._hook(service)
-        return hook.get_client_type(config=Config(max_pool_connections=CONNECTIONS).merge(hook.config))
+        config = _config(service, hook.conn_config.get_service_endpoint_url(service))
+        return hook.get_client_type(config=config.merge(hook.config))
 
     async def async_client(self, service: str) -> Client:
         """Return an aiobotocore client of `service`: an async context manager."""
@@ -65,4 +68,25 @@ def command_client(settings: Settings, service: str) -> Client:
     import boto3
 
     session: Any = boto3.session.Session()  # any service: boto3-stubs know only literal names
-    return session.client(service, endpoint_url=settings.local_aws_url, region_name=settings.region)
+    return session.client(
+        service,
+        endpoint_url=settings.local_aws_url,
+        region_name=settings.region,
+        config=_config(service, settings.local_aws_url),
+    )
+
+
+def _config(service: str, endpoint_url: str | None) -> Config:
+    """Return botocore's settings of a client; `endpoint_url` is None for AWS's own endpoint."""
+    from botocore.config import Config
+
+    config = Config(max_pool_connections=CONNECTIONS)
+    if service != "s3":
+        return config
+    # By default presigned URLs have signatures of version 2 in old regions, which buckets made since June 2020 and
+    # objects under a KMS key refuse.
+    config = config.merge(Config(signature_version="s3v4"))
+    if endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        return config
+    # By default they name the global endpoint, which does not serve regions that an account opts in to.
+    return config.merge(Config(s3={"addressing_style": "virtual"}))

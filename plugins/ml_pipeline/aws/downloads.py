@@ -45,7 +45,7 @@ class Downloads:
         status, body = self._get(uri)
         if body is None:
             body = objects.read(self._s3, uri)
-            self._presigned = status in _PASSING
+            self._presigned &= status in _PASSING
         return body
 
     def _get(self, uri: str) -> tuple[int | None, bytes | None]:

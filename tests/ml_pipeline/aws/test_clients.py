@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from botocore.loaders import JSONFileLoader
@@ -89,3 +90,25 @@ def test_requests_name_airflow_and_the_project(monkeypatch: pytest.MonkeyPatch) 
     named = AwsAccess().client("sagemaker").meta.config.user_agent_extra
     assert "Airflow/" in named
     assert "Caller/ml-pipeline" in named
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "af-south-1"])
+def test_presigned_urls_are_those_that_every_bucket_takes(
+    region: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws", "login": "x", "password": "x"}')
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    s3 = AwsAccess(region_name=region).client("s3")
+    url = urlsplit(s3.generate_presigned_url("get_object", Params={"Bucket": "photos", "Key": "k"}))
+    # AWS's own name for its first region has none in it.
+    assert url.netloc in (f"photos.s3.{region}.amazonaws.com", "photos.s3.amazonaws.com")
+    assert (url.netloc == "photos.s3.amazonaws.com") == (region == "us-east-1")
+    assert parse_qs(url.query)["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+
+
+def test_addresses_of_another_s3_keep_the_bucket_in_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection(monkeypatch, "http://local-aws:4566")
+    s3 = AwsAccess().client("s3")
+    url = urlsplit(s3.generate_presigned_url("get_object", Params={"Bucket": "photos", "Key": "k"}))
+    assert (url.netloc, url.path) == ("local-aws:4566", "/photos/k")
