@@ -42,7 +42,8 @@ class MlPipelinePlugin(AirflowPlugin):
     @classmethod
     def on_load(cls, *args: object, **kwargs: object) -> None:
         """Load what tasks need, in the process that forks them."""
-        if os.environ.get("ML_PIPELINE_PRELOAD"):
+        # Not again in the tasks, which load the plugins, too.
+        if os.environ.pop("ML_PIPELINE_PRELOAD", ""):
             from ml_pipeline import dag, operators
             from ml_pipeline.aws import hook
 
