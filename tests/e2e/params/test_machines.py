@@ -168,7 +168,7 @@ def test_shards_that_fit_on_no_disk_are_read_in_place(stage: Stage, first: str) 
 
 
 def ended(stage: Stage, job: str) -> bool:
-    """Whether a training job has ended."""
+    """Tell whether a training job has ended."""
     described = stage.client("sagemaker").describe_training_job(TrainingJobName=job)
     return described["TrainingJobStatus"] != "InProgress"
 
