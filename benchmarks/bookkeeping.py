@@ -101,6 +101,13 @@ def first(count: int, folder: Path) -> None:
     store.publish(version, None)
 
 
+def one_camera(count: int, _: Path) -> None:
+    """Pair and split photos that all look alike, as those of a fixed camera do: 20 bits of their hashes differ."""
+    hashes = np.random.default_rng(0).integers(1, 1 << 20, count, np.uint64)
+    pairs = near_duplicates(hashes)
+    splits.assign(photos_of(count), {}, pairs=pairs)
+
+
 def unchanged(count: int, folder: Path) -> None:
     """Look at the same source again, as the DAG does each week."""
     made = make(FolderStore(folder, "x"), Listing(count), Options())
@@ -111,6 +118,7 @@ STEPS: dict[str, Callable[[int, Path], object]] = {
     "records": lambda count, _: earlier(count),
     "look-alikes": lambda count, _: near_duplicates(photos_of(count).phashes),
     "split": lambda count, _: splits.assign(photos_of(count), {}, pairs=np.empty((0, 2), np.int64)),
+    "split, one camera": one_camera,
     "first version": first,
     "unchanged source": unchanged,
 }

@@ -21,7 +21,8 @@ MAX_DISTANCE = 8
 # Bands that a pair must share. With fewer, comparisons grow with the square of the photos from 100,000 on; with more,
 # there are more ways to choose them than pays.
 _SHARED = 3
-# A fixed camera makes every pair a candidate. Enough pairs per photo for copies to find each other; more only cost.
+# A fixed camera makes every pair a candidate. A photo with so many pairs is compared no further: enough for copies to
+# find each other; more only cost. A small set has them all.
 _PAIRS_PER_PHOTO = 16
 _FEW_PAIRS = 200_000
 
@@ -36,8 +37,35 @@ _CROWD = 12
 _CROWD_RMS, _CROWD_PEAK = 1.0, 5.0
 _CHUNK = 4096
 
-Pairs = NDArray[np.int64]
+Pairs = NDArray[np.int32]
 """Indices of two photos each, [n, 2], the lower one first, sorted."""
+
+
+class Neighbors:
+    """The photos that each photo is paired with.
+
+    In arrays: a million photos of one camera have millions of pairs, whose numbers as Python objects take gigabytes.
+
+    Args:
+        pairs: Sorted pairs.
+        count: All photos.
+    """
+
+    def __init__(self, pairs: Pairs, count: int) -> None:
+        everyone = np.arange(count + 1)
+        self.any = np.zeros(count, bool)
+        """Photos that are in a pair, [count]."""
+        self.any[pairs] = True
+        by_higher = np.argsort(pairs[:, 1], kind="stable")
+        self._lower, self._higher = pairs[by_higher, 0], pairs[:, 1]
+        self._lower_at = np.searchsorted(pairs[by_higher, 1], everyone)
+        self._higher_at = np.searchsorted(pairs[:, 0], everyone)
+
+    def of(self, index: int) -> list[int]:
+        """Return the photos paired with one, in ascending order."""
+        lower = self._lower[self._lower_at[index] : self._lower_at[index + 1]]
+        higher = self._higher[self._higher_at[index] : self._higher_at[index + 1]]
+        return [*lower.tolist(), *higher.tolist()]
 
 
 def same_pictures(
@@ -55,18 +83,19 @@ def same_pictures(
         workers: Threads that read and decode; default: the cores of this machine.
     """
     if wanted is not None and not wanted.any():
-        return np.empty((0, 2), np.int64)
+        return np.empty((0, 2), np.int32)
     proposed = near_duplicates(hashes)
     if wanted is not None:
         proposed = proposed[wanted[proposed].any(1)]
-    involved, rows = np.unique(proposed, return_inverse=True)
-    if not len(involved):
+    involved = np.zeros(len(hashes), bool)
+    involved[proposed] = True
+    count = int(involved.sum())
+    if not count:
         return proposed
-    rows = rows.reshape(proposed.shape)
     # On disk: of a million photos of one camera, the thumbnails are 3 GB.
     with tempfile.TemporaryFile(prefix="look-alikes-") as file:
-        small = np.memmap(file, np.uint8, "w+", shape=(len(involved), SIDE, SIDE, 3))
-        readable = np.zeros(len(involved), bool)
+        small = np.memmap(file, np.uint8, "w+", shape=(count, SIDE, SIDE, 3))
+        readable = np.zeros(count, bool)
 
         def look(index: int) -> NDArray[np.uint8] | None:
             try:
@@ -74,10 +103,11 @@ def same_pictures(
             except (PhotoError, OSError):
                 return None  # writing its shard will say so
 
-        for position, pixels in enumerate(ordered_map(look, involved.tolist(), workers)):
+        for position, pixels in enumerate(ordered_map(look, np.flatnonzero(involved).tolist(), workers)):
             if pixels is not None:
                 small[position], readable[position] = pixels, True
-        return proposed[_confirmed(small, rows) & readable[rows].all(1)]
+        rows = (np.cumsum(involved, dtype=np.int32) - 1)[proposed]
+        return proposed[_confirmed(small, readable, rows)]
 
 
 def thumbnail(data: bytes) -> NDArray[np.uint8]:
@@ -90,16 +120,19 @@ def thumbnail(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def _confirmed(small: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    crowded = np.bincount(rows.reshape(-1))[rows].min(1) >= _CROWD
+def _confirmed(small: NDArray[np.uint8], readable: NDArray[np.bool_], rows: Pairs) -> NDArray[np.bool_]:
+    pairs_of = np.bincount(rows.reshape(-1))
     same = np.empty(len(rows), bool)
     for start in range(0, len(rows), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        difference = small[rows[part, 0]].astype(np.float32) - small[rows[part, 1]]
+        part = rows[start : start + _CHUNK]
+        crowded = pairs_of[part].min(1) >= _CROWD
+        difference = small[part[:, 0]].astype(np.float32) - small[part[:, 1]]
         rms = np.sqrt((difference**2).mean((1, 2, 3)))
         peak = np.abs(difference).max((1, 2, 3))
-        same[part] = (rms <= np.where(crowded[part], _CROWD_RMS, _RMS)) & (
-            peak <= np.where(crowded[part], _CROWD_PEAK, _PEAK)
+        same[start : start + _CHUNK] = (
+            readable[part].all(1)
+            & (rms <= np.where(crowded, _CROWD_RMS, _RMS))
+            & (peak <= np.where(crowded, _CROWD_PEAK, _PEAK))
         )
     return same
 
@@ -112,47 +145,77 @@ def near_duplicates(hashes: NDArray[np.uint64], distance: int = MAX_DISTANCE) ->
     different photos, not 5 billion. Equal hashes are paired with the first of their kind only, and with the one
     before.
     """
-    known = np.flatnonzero(hashes)
+    known = np.flatnonzero(hashes).astype(np.int32)
     unique, first, inverse = np.unique(hashes[known], return_index=True, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     again = np.flatnonzero(inverse[order][1:] == inverse[order][:-1])
     later, before = order[again + 1], order[again]
-    close = first[_close_pairs(unique, distance)]
-    pairs = np.concatenate((
-        np.stack((first[inverse[later]], later), 1), np.stack((before, later), 1), close,
-    ))  # fmt: skip
-    pairs = known[pairs]
-    # As one number each, which sorts in less memory than rows do.
-    count = len(hashes)
-    numbers = np.unique(pairs.min(1) * count + pairs.max(1))
-    return np.stack((numbers // max(1, count), numbers % max(1, count)), 1)
+    # Each pair as one number, which sorts in less memory than rows do.
+    count = max(1, len(known))
+    close = _close_pairs(unique, distance)
+    one, other = (first[at] for at in np.divmod(close, max(1, len(unique))))
+    close = np.minimum(one, other) * count + np.maximum(one, other)
+    del one, other
+    numbers = np.unique(
+        np.concatenate((first[inverse[later]] * count + later, before * count + later, close))
+    )
+    pairs = np.empty((len(numbers), 2), np.int32)
+    for side, at in enumerate(np.divmod(numbers, count)):
+        pairs[:, side] = known[at]
+    return pairs
 
 
 def _close_pairs(unique: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
-    """Return indices [n, 2] of close hashes; not all of them where there are very many per photo."""
-    count = len(unique)
-    limit = max(_FEW_PAIRS, _PAIRS_PER_PHOTO * count)
+    """Return pairs of close hashes, sorted, the lower index times the number of hashes plus the higher one.
+
+    A hash that has `enough` pairs is compared no further.
+    """
+    count = max(1, len(unique))
+    enough = max(_PAIRS_PER_PHOTO, 2 * _FEW_PAIRS // count)
     found = np.empty(0, np.int64)
     edges = np.linspace(0, HASH_BITS, distance + _SHARED + 1).astype(int).tolist()
     bands = [((1 << (high - low)) - 1) << low for low, high in pairwise(edges)]
+    pairs_of = np.zeros(len(unique), np.int32)
     for shared in combinations(bands, _SHARED):
-        part = unique & np.uint64(sum(shared))
-        order = np.argsort(part)
-        part = part[order]
-        step, at, fresh = 1, np.flatnonzero(part[1:] == part[:-1]), 0
-        parts = [found]
-        # Neighbors in the order of the shared bits, then neighbors' neighbors, while there are any with the same.
-        while at.size and fresh <= limit:
-            left, right = order[at], order[at + step]
-            close = np.bitwise_count(unique[left] ^ unique[right]) <= distance
-            low, high = np.minimum(left[close], right[close]), np.maximum(left[close], right[close])
-            parts.append(low * count + high)
-            fresh += len(low)
-            step += 1
-            at = at[at < len(part) - step]
-            at = at[part[at + step] == part[at]]
-        if fresh:
-            found = np.unique(np.concatenate(parts))
-        if len(found) > limit:
-            break
-    return np.stack((found // max(1, count), found % max(1, count)), 1)
+        searched = np.flatnonzero(pairs_of < enough)
+        close = np.sort(_close_neighbors(unique, searched, np.uint64(sum(shared)), distance, enough))
+        at = np.searchsorted(found, close)
+        fresh = np.append(found, -1)[at] != close
+        found = np.insert(found, at[fresh], close[fresh])
+        np.add.at(pairs_of, close[fresh] // count, 1)
+        np.add.at(pairs_of, close[fresh] % count, 1)
+    return found
+
+
+def _close_neighbors(
+    unique: NDArray[np.uint64],
+    searched: NDArray[np.int64],
+    shared: np.uint64,
+    distance: int,
+    enough: int,
+) -> NDArray[np.int64]:
+    """Return pairs as `_close_pairs`: of the hashes `searched`, those close to each other with the same `shared` bits.
+
+    A hash stops looking for others when it has `enough`.
+    """
+    part = unique[searched] & shared
+    order = np.argsort(part)
+    part, order = part[order], searched[order]
+    pairs_of = np.zeros(len(unique), np.int32)
+    parts: list[NDArray[np.int64]] = []
+    # Neighbors in the order of the shared bits, then neighbors' neighbors, while there are any with the same.
+    step, at = 1, np.flatnonzero(part[1:] == part[:-1])
+    while at.size:
+        left, right = order[at], order[at + step]
+        close = np.bitwise_count(unique[left] ^ unique[right]) <= distance
+        if close.any():
+            left, right = left[close], right[close]
+            parts.append(np.minimum(left, right) * len(unique) + np.maximum(left, right))
+            np.add.at(pairs_of, left, 1)
+            np.add.at(pairs_of, right, 1)
+            if pairs_of[left].max() >= enough:
+                at = at[pairs_of[order[at]] < enough]
+        step += 1
+        at = at[at < len(part) - step]
+        at = at[part[at + step] == part[at]]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from model_code.data.duplicates import Pairs, near_duplicates
+from model_code.data.duplicates import Neighbors, Pairs, near_duplicates
 from model_code.data.records import Fractions, Photo, Rejected
 from model_code.data.shards import Split
 from model_code.data.source import DatasetError
@@ -98,17 +98,14 @@ def _groups(
 
     Photos that resemble no other are in no group.
     """
-    neighbors: dict[int, list[int]] = defaultdict(list)
-    for one, other in pairs.tolist():
-        neighbors[one].append(other)
-        neighbors[other].append(one)
+    neighbors = Neighbors(pairs, len(photos))
     groups: dict[int, _Group] = {}
     rejected: dict[int, Rejected] = {}
-    involved = order[np.isin(order, list(neighbors))]
+    involved = order[neighbors.any[order]]
     # Photos of the parent first: they are never the ones left out.
     for index in involved[np.argsort(before[involved] < 0, kind="stable")].tolist():
         own = SPLITS[before[index]] if before[index] >= 0 else None
-        near = {id(groups[other]): groups[other] for other in neighbors[index] if other in groups}
+        near = {id(groups[other]): groups[other] for other in neighbors.of(index) if other in groups}
         splits = {group.split for group in near.values() if group.split is not None}
         if own is not None:
             near = {key: group for key, group in near.items() if group.split == own}

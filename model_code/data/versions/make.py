@@ -185,7 +185,7 @@ class _Making:
     def split(self, found: Photos) -> tuple[Photos, Splits, list[Rejected]]:
         """Split the photos; returns those that stay, their splits by SHA-256, and those left out."""
         known = self.known
-        pairs: duplicates.Pairs = np.empty((0, 2), np.int64)
+        pairs: duplicates.Pairs = np.empty((0, 2), np.int32)
         contradicting: list[Rejected] = []
         if self.options.group_lookalikes:
             pairs = duplicates.same_pictures(
@@ -274,7 +274,7 @@ def _without(found: Photos, pairs: duplicates.Pairs, out: Collection[int]) -> tu
     """Leave photos out, by position; also from the pairs, whose numbers change."""
     keep = np.ones(len(found), bool)
     keep[list(out)] = False
-    return found.take(keep), (np.cumsum(keep) - 1)[pairs[keep[pairs].all(1)]]
+    return found.take(keep), (np.cumsum(keep, dtype=np.int32) - 1)[pairs[keep[pairs].all(1)]]
 
 
 def _summary(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_code.data.duplicates import Pairs
+from model_code.data.duplicates import Neighbors, Pairs
 from model_code.data.records import Rejected
 from model_code.data.shards import Split
 from model_code.data.versions.columns import SPLITS, Photos, Splits
@@ -37,13 +37,13 @@ def for_training(photos: Photos, pairs: Pairs, known: Splits) -> Joined:
     """
     codes = known.find(photos.digests)
     fresh = [at for at in np.flatnonzero(codes < 0).tolist() if photos.path(at).startswith(FOLDER)]
-    near: dict[int, set[Split]] = {at: set() for at in fresh}
-    both = np.concatenate((pairs, pairs[:, ::-1]))
-    for at, neighbor in both[np.isin(both[:, 0], fresh) & (codes[both[:, 1]] >= 0)].tolist():
-        near[at].add(SPLITS[codes[neighbor]])
+    if not fresh:
+        return Joined([], {})
+    neighbors = Neighbors(pairs, len(photos))
     out: dict[int, Rejected] = {}
     for at in fresh:
-        if others := near[at] - {Split.TRAIN}:
+        near = {SPLITS[code] for code in codes[neighbors.of(at)].tolist() if code >= 0}
+        if others := near - {Split.TRAIN}:
             names = " and ".join(sorted(others))
             out[at] = Rejected(photos.path(at), f"shows the same picture as photos of {names}")
     return Joined([at for at in fresh if at not in out], out)

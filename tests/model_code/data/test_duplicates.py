@@ -122,3 +122,20 @@ def test_a_dense_set_is_not_quadratic() -> None:
     draw = random.Random(0)
     hashes = [draw.getrandbits(64) & 0xFF for _ in range(3000)]
     assert len(duplicates.near_duplicates(np.array(hashes, np.uint64))) < 3000 * 20
+
+
+def test_a_dense_part_of_a_set_hides_no_copies_in_the_rest() -> None:
+    draw = random.Random(0)
+    dense = [draw.getrandbits(16) for _ in range(20_000)]
+    first = [draw.getrandbits(64) for _ in range(30)]
+    copies = [one ^ sum(1 << bit for bit in draw.sample(range(64), 7)) for one in first]
+    hashes = np.array([*dense, *first, *copies], np.uint64)
+    found = set(map(tuple, duplicates.near_duplicates(hashes).tolist()))
+    start = len(dense)
+    assert {(start + n, start + len(first) + n) for n in range(len(first))} <= found
+
+
+def test_neighbors_are_the_pairs_from_both_sides() -> None:
+    neighbors = duplicates.Neighbors(np.array([[0, 2], [0, 3], [2, 3]], np.int32), 5)
+    assert [neighbors.of(index) for index in range(5)] == [[2, 3], [], [0, 3], [0, 2], []]
+    assert neighbors.any.tolist() == [True, False, True, True, False]
