@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ml_pipeline.costs.prices import Prices
+from ml_pipeline.requests import disks
+from ml_pipeline.requests.job import Compute
 from ml_pipeline.requests.types import Params
 from model_code.hyperparameters import Strategy
 
@@ -30,16 +32,32 @@ def of_strategy(params: Params) -> dict[str, str]:
     return {name: fits if params[name] == AUTO else params[name] for name in _FITTING}
 
 
-def of_preparing(choice: str | None, unread: int) -> str:
+def of_preparing(choice: str | None, unread: int, on_disk: int = 0) -> str:
     """Return where to make the data set version of an s3:// prefix: an instance type, or WORKER.
+
+    A job has SageMaker copy all photos to one disk. The worker reads each from S3, so it takes sets of any size.
 
     Args:
         choice: The param; None or empty: AUTO.
         unread: Photos that no upload has read yet.
+        on_disk: Bytes that a job keeps on its disk.
+
+    Raises:
+        ValueError: The chosen instance type has no disk that large.
     """
-    if (choice or AUTO) == AUTO:
-        return MANY_CORES if unread >= MANY_PHOTOS else WORKER
-    return str(choice) if unread else WORKER
+    chosen = choice or AUTO
+    machine = MANY_CORES if chosen == AUTO else chosen
+    if machine == WORKER or unread < (MANY_PHOTOS if chosen == AUTO else 1):
+        return WORKER
+    needed, largest = disks.needed_gb(Compute.volume_gb, on_disk), disks.largest_gb(machine)
+    if needed <= largest:
+        return machine
+    if chosen == AUTO:
+        return WORKER
+    raise ValueError(
+        f"{PREPARING}={machine}: the job would need a disk of {needed:,} GB, and the largest has {largest:,}: choose "
+        f"{PREPARING}={WORKER}, which reads the photos from S3 as it goes, or several data sets"
+    )
 
 
 def of_embedding(

@@ -13,7 +13,7 @@ from ml_pipeline.costs.prices import PriceError, Prices, no_price
 from ml_pipeline.costs.rates import Rate
 from ml_pipeline.dataset import sources
 from ml_pipeline.dataset.photos import count_photos
-from ml_pipeline.dataset.prepare import Preparation
+from ml_pipeline.dataset.prepare import Preparation, on_disk
 from ml_pipeline.dataset.weights import teacher_of
 from ml_pipeline.requests import instance, processing
 from ml_pipeline.requests.job import LONGEST_HOURS, Channel, Compute, Mode, in_place
@@ -101,7 +101,9 @@ def make(
     unread = unread_photos(params, photos, settings, s3)
     params[machines.PREPARING] = machines.WORKER
     if sources.is_prefix(params["data"]):
-        params[machines.PREPARING] = machines.of_preparing(given[machines.PREPARING], unread)
+        params[machines.PREPARING] = machines.of_preparing(
+            given[machines.PREPARING], unread, on_disk(photos, size)
+        )
         if params[machines.PREPARING] != machines.WORKER:
             sources.check_region(s3, params["data"], settings.region)
     prices = Prices.load(settings)

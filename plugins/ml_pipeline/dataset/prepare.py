@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 # Files of a version that the next one is made from; those of earlier releases may lack the last.
 _OF_PARENT = ("manifest.json", "photos.jsonl", "retired.json", "looks.jsonl.gz")
 
+# On the disk, per byte and per file of the source: photos, and shards, thumbnails and findings made of them. A HEIC
+# photo grows when it is stored as JPEG.
+_PER_BYTE, _PER_FILE = 3, 20_000
+
 
 class Incomplete(RuntimeError):
     """A job left less than its version needs."""
@@ -225,6 +229,11 @@ class Preparation:
                 f"job {job} completed without storing {len(lost)} shards, first {lost[0]}; clear this task to write "
                 "them"
             )
+
+
+def on_disk(files: int, size: int) -> int:
+    """Return the bytes that a job needs on its disk for a source of `files` photos, `size` bytes together."""
+    return _PER_BYTE * size + _PER_FILE * files
 
 
 def part_uri(settings: Settings, job: str, part: str) -> str:

@@ -11,7 +11,7 @@ from ml_pipeline.costs import machines
 from ml_pipeline.dataset import sources
 from ml_pipeline.dataset import upload as uploads
 from ml_pipeline.dataset.photos import dataset_name_of
-from ml_pipeline.dataset.prepare import Begun, Preparation, part_uri
+from ml_pipeline.dataset.prepare import Begun, Preparation, on_disk, part_uri
 from ml_pipeline.operators.job import JobOptions, Request, SageMakerJobOperator
 from ml_pipeline.requests.job import Channel, Compute, DataType
 from ml_pipeline.requests.processing import Output, Processing, processing_job
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from model_code.data.versions.make import Made
-
-# On the disk, per byte and per file of the source: photos, and shards, thumbnails and findings made of them. A HEIC
-# photo grows when it is stored as JPEG.
-_PER_BYTE, _PER_FILE = 3, 20_000
 
 
 class UploadOperator(SageMakerJobOperator[Uploaded]):
@@ -185,7 +181,7 @@ def prepare_request(
     """Build the CreateProcessingJob request of a job that makes a data set version."""
     channels = [
         Channel("order", part_uri(settings, name, "order/")),
-        Channel("photos", photos_uri, bytes=_PER_BYTE * begun.bytes + _PER_FILE * begun.files),
+        Channel("photos", photos_uri, bytes=on_disk(begun.files, begun.bytes)),
         Channel("journal", journal_uri),
     ]
     if begun.parent:

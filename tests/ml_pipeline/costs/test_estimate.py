@@ -122,6 +122,10 @@ def test_a_version_is_made_where_it_costs_least_trouble() -> None:
     assert machines.of_preparing("worker", 10**6) == "worker"
     assert machines.of_preparing("ml.m5.4xlarge", 1) == "ml.m5.4xlarge"
     assert machines.of_preparing("ml.m5.4xlarge", 0) == "worker"
+    # A disk of EBS has 16 TB at most.
+    assert machines.of_preparing("auto", 10**6, 15 * 2**40) == "worker"
+    with pytest.raises(ValueError, match=r"16,916 GB, and the largest has 16,384: .*=worker, which reads"):
+        machines.of_preparing("ml.m5.4xlarge", 10**6, 15 * 2**40)
     small = plan.estimate({**PARAMS, "prepare_instance_type": "worker"}, 100, Prices.load(), (), 100)
     assert "prepare" not in {step.step for step in small}
 
