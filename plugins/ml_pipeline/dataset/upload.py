@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,9 @@ if TYPE_CHECKING:
     from ml_pipeline.aws.clients import Client
     from model_code.data.records import Fractions
     from model_code.data.versions.make import Made, Progress
+
+# Against other uploads of the same data set: each loses only to one that has finished.
+_ATTEMPTS = 5
 
 
 def upload(
@@ -27,7 +32,8 @@ def upload(
 ) -> Made:
     """Make the version of data set `name` that holds the photos in `data`, with the log of corrections applied.
 
-    See `model_code.data.versions.make`.
+    See `model_code.data.versions.make`. Where another upload of this data set finishes first, as with two runs started
+    together, this one begins again from its version and reads only what differs.
 
     Args:
         s3: A boto3 client.
@@ -43,7 +49,7 @@ def upload(
 
     Raises:
         DatasetError: No data set can be made of `data`; the message names the fix.
-        ConcurrentUpload: Another upload of this data set finished first.
+        ConcurrentUpload: Other uploads of this data set finished first, again and again.
     """
     from ml_pipeline.dataset import corrections, reviewed, sources
     from ml_pipeline.dataset.place import Place
@@ -51,7 +57,7 @@ def upload(
     from model_code.data.source import DatasetError, Folder
     from model_code.data.versions.corrections import correct
     from model_code.data.versions.make import Options, make
-    from model_code.data.versions.store import check_name
+    from model_code.data.versions.store import ConcurrentUpload, check_name
 
     check_name(name)
     if not data.strip():
@@ -67,4 +73,8 @@ def upload(
         if not isinstance(source, Folder):
             source = sources.Spooled(source, Path(folder))
         source = reviewed.with_reviewed(s3, bucket, name, source)
-        return make(Place(s3, bucket, name), source, options, apply, progress)
+        attempt = partial(make, Place(s3, bucket, name), source, options, apply, progress)
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(ConcurrentUpload):
+                return attempt()
+        return attempt()

@@ -154,22 +154,38 @@ def test_the_same_picture_in_two_classes_is_left_out_by_name(store: Store) -> No
     assert kept["rejected"] == 0
 
 
-def test_of_two_uploads_at_once_one_is_told_and_nothing_is_lost(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = shapes()
-    publish = Place.publish
+def overtaken(monkeypatch: pytest.MonkeyPatch, store: Store, times: int) -> list[Any]:
+    """Let another upload finish first so many times; what they made."""
+    publish, others = Place.publish, []
 
     def slow(place: Place, version: Any, tag: str | None) -> int:
-        monkeypatch.setattr(Place, "publish", publish)
-        make(store, {**files, "circle/theirs.jpg": photo(901)})
+        if len(others) < times:
+            others.append(None)
+            monkeypatch.setattr(Place, "publish", publish)
+            theirs = store.source("theirs", {**shapes(), "circle/theirs.jpg": photo(900 + len(others))})
+            others[-1] = upload(store.s3, BUCKET, "pets", theirs)
+            monkeypatch.setattr(Place, "publish", slow)
         return publish(place, version, tag)
 
     monkeypatch.setattr(Place, "publish", slow)
+    return others
+
+
+def test_of_two_uploads_at_once_the_later_goes_on_from_the_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = overtaken(monkeypatch, store, 1)
+    result = make(store, {**shapes(), "circle/ours.jpg": photo(800)})
+    assert result["parent"] == others[0]["version"]
+    assert (sum(result["counts"].values()), result["read"]) == (17, 1)
+
+
+def test_an_upload_that_is_overtaken_again_and_again_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overtaken(monkeypatch, store, 5)
     with pytest.raises(ConcurrentUpload, match="run this one again"):
-        make(store, {**files, "circle/ours.jpg": photo(902)})
-    result = make(store, {**files, "circle/theirs.jpg": photo(901), "circle/ours.jpg": photo(902)})
-    assert sum(result["counts"].values()) == 18
+        make(store, {**shapes(), "circle/ours.jpg": photo(800)})
 
 
 def test_an_object_that_vanishes_is_left_out_with_a_reason(
