@@ -22,9 +22,11 @@ MAX_DISTANCE = 8
 # there are more ways to choose them than pays.
 _SHARED = 3
 # A fixed camera makes every pair a candidate. A photo with so many pairs is compared no further: enough for copies to
-# find each other; more only cost. A small set has them all.
+# find each other; more only cost. Small sets afford more.
 _PAIRS_PER_PHOTO = 16
-_FEW_PAIRS = 200_000
+_FEW_PAIRS = 400_000
+# Comparisons of a photo with each other that take less time than sorting a million.
+_FEW_COMPARISONS = 2 * 10**9
 
 SIDE = 32
 # Levels (of 255) between two photos shrunk to SIDE x SIDE, as root mean square and at most in any cell. Copies of 80
@@ -82,10 +84,11 @@ def same_pictures(
         wanted: Photos whose pairs matter, with each other and with the rest; default: all.
         workers: Threads that read and decode; default: the cores of this machine.
     """
-    if wanted is not None and not wanted.any():
-        return np.empty((0, 2), np.int32)
-    proposed = near_duplicates(hashes)
-    if wanted is not None:
+    wanted = np.ones(len(hashes), bool) if wanted is None else wanted
+    if int(wanted.sum()) * len(hashes) <= _FEW_COMPARISONS:
+        proposed = _near(hashes, wanted)
+    else:
+        proposed = near_duplicates(hashes)
         proposed = proposed[wanted[proposed].any(1)]
     involved = np.zeros(len(hashes), bool)
     involved[proposed] = True
@@ -107,7 +110,7 @@ def same_pictures(
             if pixels is not None:
                 small[position], readable[position] = pixels, True
         rows = (np.cumsum(involved, dtype=np.int32) - 1)[proposed]
-        return proposed[_confirmed(small, readable, rows)]
+        return proposed[_confirmed(small, readable, wanted[involved], rows)]
 
 
 def thumbnail(data: bytes) -> NDArray[np.uint8]:
@@ -120,8 +123,11 @@ def thumbnail(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def _confirmed(small: NDArray[np.uint8], readable: NDArray[np.bool_], rows: Pairs) -> NDArray[np.bool_]:
-    pairs_of = np.bincount(rows.reshape(-1))
+def _confirmed(
+    small: NDArray[np.uint8], readable: NDArray[np.bool_], wanted: NDArray[np.bool_], rows: Pairs
+) -> NDArray[np.bool_]:
+    # Of the others, only the pairs with wanted photos are known: they do not say whether it is crowded there.
+    pairs_of = np.where(wanted, np.bincount(rows.reshape(-1)), _CROWD)
     same = np.empty(len(rows), bool)
     for start in range(0, len(rows), _CHUNK):
         part = rows[start : start + _CHUNK]
@@ -137,48 +143,51 @@ def _confirmed(small: NDArray[np.uint8], readable: NDArray[np.bool_], rows: Pair
     return same
 
 
+def _near(hashes: NDArray[np.uint64], wanted: NDArray[np.bool_]) -> Pairs:
+    """Return the pairs of `near_duplicates` with a wanted photo, by comparing it with each: few photos join many."""
+    known = np.flatnonzero(hashes)
+    count, others = max(1, len(hashes)), hashes[known]
+    enough = max(_PAIRS_PER_PHOTO, _FEW_PAIRS // count)
+    parts = [np.empty(0, np.int64)]
+    for index in np.flatnonzero(wanted & (hashes != 0)).tolist():
+        distances = np.bitwise_count(others ^ hashes[index])
+        at = np.flatnonzero((distances <= MAX_DISTANCE) & (known != index))
+        if len(at) > enough:
+            at = at[np.argpartition(distances[at], enough)[:enough]]
+        near = known[at]
+        parts.append(np.minimum(near, index) * count + np.maximum(near, index))
+    return _pairs(np.unique(np.concatenate(parts)), count)
+
+
+def _pairs(numbers: NDArray[np.int64], count: int) -> Pairs:
+    """Return pairs that were given as one number each: the lower index times `count` plus the higher one."""
+    pairs = np.empty((len(numbers), 2), np.int32)
+    for side, at in enumerate(np.divmod(numbers, count)):
+        pairs[:, side] = at
+    return pairs
+
+
 def near_duplicates(hashes: NDArray[np.uint64], distance: int = MAX_DISTANCE) -> Pairs:
     """Find the pairs of hashes that differ in at most `distance` bits; 0 matches nothing.
 
     Cut into d + 3 bands, two hashes within d bits agree on at least three of them (pigeonhole: Norouzi et al.,
     multi-index hashing, 2012), so only photos that share three bands are compared: 5 million pairs of 100,000
-    different photos, not 5 billion. Equal hashes are paired with the first of their kind only, and with the one
-    before.
+    different photos, not 5 billion. A photo that has many pairs is compared no further.
     """
     known = np.flatnonzero(hashes).astype(np.int32)
-    unique, first, inverse = np.unique(hashes[known], return_index=True, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    again = np.flatnonzero(inverse[order][1:] == inverse[order][:-1])
-    later, before = order[again + 1], order[again]
-    # Each pair as one number, which sorts in less memory than rows do.
-    count = max(1, len(known))
-    close = _close_pairs(unique, distance)
-    one, other = (first[at] for at in np.divmod(close, max(1, len(unique))))
-    close = np.minimum(one, other) * count + np.maximum(one, other)
-    del one, other
-    numbers = np.unique(
-        np.concatenate((first[inverse[later]] * count + later, before * count + later, close))
-    )
-    pairs = np.empty((len(numbers), 2), np.int32)
-    for side, at in enumerate(np.divmod(numbers, count)):
-        pairs[:, side] = known[at]
-    return pairs
+    return known[_pairs(_close_pairs(hashes[known], distance), max(1, len(known)))]
 
 
-def _close_pairs(unique: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
-    """Return pairs of close hashes, sorted, the lower index times the number of hashes plus the higher one.
-
-    A hash that has `enough` pairs is compared no further.
-    """
-    count = max(1, len(unique))
-    enough = max(_PAIRS_PER_PHOTO, 2 * _FEW_PAIRS // count)
+def _close_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
+    """Return pairs of close hashes, sorted, each the lower index times the number of hashes plus the higher one."""
+    count = max(1, len(hashes))
     found = np.empty(0, np.int64)
     edges = np.linspace(0, HASH_BITS, distance + _SHARED + 1).astype(int).tolist()
     bands = [((1 << (high - low)) - 1) << low for low, high in pairwise(edges)]
-    pairs_of = np.zeros(len(unique), np.int32)
+    pairs_of = np.zeros(len(hashes), np.int32)
     for shared in combinations(bands, _SHARED):
-        searched = np.flatnonzero(pairs_of < enough)
-        close = np.sort(_close_neighbors(unique, searched, np.uint64(sum(shared)), distance, enough))
+        searched = np.flatnonzero(pairs_of < _PAIRS_PER_PHOTO)
+        close = np.sort(_close_neighbors(hashes, searched, np.uint64(sum(shared)), distance))
         at = np.searchsorted(found, close)
         fresh = np.append(found, -1)[at] != close
         found = np.insert(found, at[fresh], close[fresh])
@@ -188,33 +197,32 @@ def _close_pairs(unique: NDArray[np.uint64], distance: int) -> NDArray[np.int64]
 
 
 def _close_neighbors(
-    unique: NDArray[np.uint64],
+    hashes: NDArray[np.uint64],
     searched: NDArray[np.int64],
     shared: np.uint64,
     distance: int,
-    enough: int,
 ) -> NDArray[np.int64]:
     """Return pairs as `_close_pairs`: of the hashes `searched`, those close to each other with the same `shared` bits.
 
-    A hash stops looking for others when it has `enough`.
+    A hash that has enough of them looks for no more.
     """
-    part = unique[searched] & shared
+    part = hashes[searched] & shared
     order = np.argsort(part)
     part, order = part[order], searched[order]
-    pairs_of = np.zeros(len(unique), np.int32)
+    pairs_of = np.zeros(len(hashes), np.int32)
     parts: list[NDArray[np.int64]] = []
     # Neighbors in the order of the shared bits, then neighbors' neighbors, while there are any with the same.
     step, at = 1, np.flatnonzero(part[1:] == part[:-1])
     while at.size:
         left, right = order[at], order[at + step]
-        close = np.bitwise_count(unique[left] ^ unique[right]) <= distance
+        close = np.bitwise_count(hashes[left] ^ hashes[right]) <= distance
         if close.any():
             left, right = left[close], right[close]
-            parts.append(np.minimum(left, right) * len(unique) + np.maximum(left, right))
+            parts.append(np.minimum(left, right) * len(hashes) + np.maximum(left, right))
             np.add.at(pairs_of, left, 1)
             np.add.at(pairs_of, right, 1)
-            if pairs_of[left].max() >= enough:
-                at = at[pairs_of[order[at]] < enough]
+            if pairs_of[left].max() >= _PAIRS_PER_PHOTO:
+                at = at[pairs_of[order[at]] < _PAIRS_PER_PHOTO]
         step += 1
         at = at[at < len(part) - step]
         at = at[part[at + step] == part[at]]

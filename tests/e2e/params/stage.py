@@ -96,10 +96,13 @@ class Stage:
         return {row["task_id"]: str(row["state"]) for row in rows}
 
     def wait_for_task(self, run_id: str, task: str, *states: str, dag_id: str = TRAIN) -> str:
-        """Wait until the task is in one of `states`; which one."""
+        """Wait until the task is in one of `states`; which one. Once the run has ended, it never will be."""
 
         def reached() -> str | None:
+            ended = self.state(run_id, dag_id) in ("success", "failed")
             state = self.states(run_id, dag_id)[task]
+            if ended and state not in states:
+                raise AssertionError(f"{task} of {run_id} is {state}\n{self.failures(run_id, dag_id)}")
             return state if state in states else None
 
         return self.wait(reached, f"{task} of {run_id} to be {' or '.join(states)}")

@@ -139,3 +139,20 @@ def test_neighbors_are_the_pairs_from_both_sides() -> None:
     neighbors = duplicates.Neighbors(np.array([[0, 2], [0, 3], [2, 3]], np.int32), 5)
     assert [neighbors.of(index) for index in range(5)] == [[2, 3], [], [0, 3], [0, 2], []]
     assert neighbors.any.tolist() == [True, False, True, True, False]
+
+
+def test_new_photos_of_a_fixed_camera_have_the_pairs_that_they_have_in_a_first_look() -> None:
+    files = [part(False, f"g{n}") for n in range(40)]
+    hashes, wanted = hashes_of(files), np.arange(len(files)) >= 35
+    every = duplicates.same_pictures(hashes, files.__getitem__)
+    expected = every[wanted[every].any(1)].tolist()
+    assert 0 < len(expected) < 10
+    assert duplicates.same_pictures(hashes, files.__getitem__, wanted).tolist() == expected
+
+
+def test_a_large_set_of_a_fixed_camera_is_as_crowded_as_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too large to compare each photo with each: many have equal hashes, and are different pictures all the same."""
+    monkeypatch.setattr(duplicates, "_FEW_COMPARISONS", 0)
+    files = [part(False, f"g{n}") for n in range(60)]
+    assert len(set(hashes_of(files).tolist())) < 10
+    assert len(duplicates.same_pictures(hashes_of(files), files.__getitem__)) < len(files) / 2
