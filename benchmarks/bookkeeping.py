@@ -103,9 +103,9 @@ def first(count: int, folder: Path) -> None:
 
 def one_camera(count: int, _: Path) -> None:
     """Pair and split photos that all look alike, as those of a fixed camera do: 20 bits of their hashes differ."""
+    photos = photos_of(count)
     hashes = np.random.default_rng(0).integers(1, 1 << 20, count, np.uint64)
-    pairs = near_duplicates(hashes)
-    splits.assign(photos_of(count), {}, pairs=pairs)
+    splits.assign(photos, {}, pairs=near_duplicates(hashes))
 
 
 def unchanged(count: int, folder: Path) -> None:

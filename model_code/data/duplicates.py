@@ -38,6 +38,7 @@ _RMS, _PEAK = 3.0, 16.0
 _CROWD = 12
 _CROWD_RMS, _CROWD_PEAK = 1.0, 5.0
 _CHUNK = 4096
+_PART = 1 << 18
 
 Pairs = NDArray[np.int32]
 """Indices of two photos each, [n, 2], the lower one first, sorted."""
@@ -54,14 +55,18 @@ class Neighbors:
     """
 
     def __init__(self, pairs: Pairs, count: int) -> None:
-        everyone = np.arange(count + 1)
         self.any = np.zeros(count, bool)
         """Photos that are in a pair, [count]."""
         self.any[pairs] = True
-        by_higher = np.argsort(pairs[:, 1], kind="stable")
-        self._lower, self._higher = pairs[by_higher, 0], pairs[:, 1]
-        self._lower_at = np.searchsorted(pairs[by_higher, 1], everyone)
-        self._higher_at = np.searchsorted(pairs[:, 0], everyone)
+        # By the higher one, as one number each: sorted in place, in less memory than an order of rows takes.
+        numbers = pairs[:, 1].astype(np.int64)
+        numbers *= count
+        numbers += pairs[:, 0]
+        numbers.sort()
+        self._lower_at = np.searchsorted(numbers, np.arange(count + 1) * count)
+        numbers %= count
+        self._lower, self._higher = numbers.astype(np.int32), pairs[:, 1]
+        self._higher_at = np.searchsorted(pairs[:, 0], np.arange(count + 1, dtype=np.int32))
 
     def of(self, index: int) -> list[int]:
         """Return the photos paired with one, in ascending order."""
@@ -162,8 +167,8 @@ def _near(hashes: NDArray[np.uint64], wanted: NDArray[np.bool_]) -> Pairs:
 def _pairs(numbers: NDArray[np.int64], count: int) -> Pairs:
     """Return pairs that were given as one number each: the lower index times `count` plus the higher one."""
     pairs = np.empty((len(numbers), 2), np.int32)
-    for side, at in enumerate(np.divmod(numbers, count)):
-        pairs[:, side] = at
+    np.floor_divide(numbers, count, out=pairs[:, 0], casting="unsafe")
+    np.remainder(numbers, count, out=pairs[:, 1], casting="unsafe")
     return pairs
 
 
@@ -186,30 +191,42 @@ def _close_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]
     bands = [((1 << (high - low)) - 1) << low for low, high in pairwise(edges)]
     pairs_of = np.zeros(len(hashes), np.int32)
     for shared in combinations(bands, _SHARED):
-        searched = np.flatnonzero(pairs_of < _PAIRS_PER_PHOTO)
-        close = np.sort(_close_neighbors(hashes, searched, np.uint64(sum(shared)), distance))
-        at = np.searchsorted(found, close)
-        fresh = np.append(found, -1)[at] != close
-        found = np.insert(found, at[fresh], close[fresh])
-        np.add.at(pairs_of, close[fresh] // count, 1)
-        np.add.at(pairs_of, close[fresh] % count, 1)
+        close = _close_neighbors(hashes, pairs_of.copy(), np.uint64(sum(shared)), distance)
+        close = close[_absent(close, found)]
+        np.add.at(pairs_of, close // count, 1)
+        np.add.at(pairs_of, close % count, 1)
+        found = np.concatenate((found, close))
+        found.sort(kind="stable")
     return found
 
 
-def _close_neighbors(
-    hashes: NDArray[np.uint64],
-    searched: NDArray[np.int64],
-    shared: np.uint64,
-    distance: int,
-) -> NDArray[np.int64]:
-    """Return pairs as `_close_pairs`: of the hashes `searched`, those close to each other with the same `shared` bits.
+def _absent(numbers: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which of some numbers are not among sorted ones, a part at a time: millions of places are much memory."""
+    absent = np.ones(len(numbers), bool)
+    for start in range(0, len(numbers) if len(among) else 0, _PART):
+        part = numbers[start : start + _PART]
+        at = np.searchsorted(among, part)
+        absent[start : start + _PART] = among[np.minimum(at, len(among) - 1)] != part
+    return absent
 
-    A hash that has enough of them looks for no more.
+
+def _close_neighbors(
+    hashes: NDArray[np.uint64], pairs_of: NDArray[np.int32], shared: np.uint64, distance: int
+) -> NDArray[np.int64]:
+    """Return pairs as `_close_pairs`: hashes that are close to each other and have the same `shared` bits.
+
+    A hash that has enough pairs looks for no more.
+
+    Args:
+        hashes: Perceptual hashes.
+        pairs_of: The pairs that each hash has; those found here are added.
+        shared: Mask of the bits.
+        distance: Bits that may differ.
     """
+    searched = np.flatnonzero(pairs_of < _PAIRS_PER_PHOTO)
     part = hashes[searched] & shared
     order = np.argsort(part)
     part, order = part[order], searched[order]
-    pairs_of = np.zeros(len(hashes), np.int32)
     parts: list[NDArray[np.int64]] = []
     # Neighbors in the order of the shared bits, then neighbors' neighbors, while there are any with the same.
     step, at = 1, np.flatnonzero(part[1:] == part[:-1])

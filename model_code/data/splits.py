@@ -25,6 +25,10 @@ class _Group:
     split: Split | None = None
 
 
+_Groups = list[_Group | None]
+"""The group of each photo; None: it resembles no other."""
+
+
 def assign(
     photos: Sequence[Photo],
     known: Mapping[str, Split],
@@ -93,19 +97,16 @@ def without_contradictions(photos: Sequence[Photo], pairs: Pairs) -> tuple[set[i
 
 def _groups(
     photos: Photos, before: NDArray[np.int8], order: NDArray[np.int64], pairs: Pairs
-) -> tuple[dict[int, _Group], dict[int, Rejected]]:
-    """Group the photos of the same picture; a new photo that would join two splits is left out.
-
-    Photos that resemble no other are in no group.
-    """
+) -> tuple[_Groups, dict[int, Rejected]]:
+    """Group the photos of the same picture; a new photo that would join two splits is left out."""
     neighbors = Neighbors(pairs, len(photos))
-    groups: dict[int, _Group] = {}
+    groups: _Groups = [None] * len(photos)
     rejected: dict[int, Rejected] = {}
     involved = order[neighbors.any[order]]
     # Photos of the parent first: they are never the ones left out.
     for index in involved[np.argsort(before[involved] < 0, kind="stable")].tolist():
         own = SPLITS[before[index]] if before[index] >= 0 else None
-        near = {id(groups[other]): groups[other] for other in neighbors.of(index) if other in groups}
+        near = {id(group): group for other in neighbors.of(index) if (group := groups[other])}
         splits = {group.split for group in near.values() if group.split is not None}
         if own is not None:
             near = {key: group for key, group in near.items() if group.split == own}
@@ -121,7 +122,8 @@ def _groups(
             *(member for group in near.values() if group is not merged for member in group.members),
         ]
         merged.members.extend(added)
-        groups.update((member, merged) for member in added)
+        for member in added:
+            groups[member] = merged
     return groups, rejected
 
 
@@ -151,7 +153,7 @@ class _ClassFill:
 
 def _fill(
     photos: Photos,
-    groups: dict[int, _Group],
+    groups: _Groups,
     used: NDArray[np.int64],
     codes: NDArray[np.int8],
     fractions: Fractions,
@@ -159,8 +161,8 @@ def _fill(
     """Give a split to each photo in `used` whose code says none."""
     labels = photos.labels
     # Known splits first: what they hold counts towards the targets.
-    for index, group in groups.items():
-        if group.split is not None:
+    for index, group in enumerate(groups):
+        if group and group.split is not None:
             codes[index] = SPLITS.index(group.split)
     held = _held(photos, codes)
     sizes = np.bincount(labels[used], minlength=len(photos.names)).tolist()
@@ -171,23 +173,28 @@ def _fill(
     fresh = used[codes[used] < 0]
     first = np.ones(len(fresh), bool)
     seen: set[int] = set()
-    if groups:
-        for at in np.flatnonzero(np.isin(fresh, list(groups))).tolist():
-            key = id(groups[int(fresh[at])])
-            first[at] = key not in seen
-            seen.add(key)
+    for at, index in enumerate(fresh.tolist()):
+        if group := groups[index]:
+            first[at] = id(group) not in seen
+            seen.add(id(group))
     firsts = fresh[first]
     of = labels[firsts].tolist()
     for index, label in zip(firsts.tolist(), of, strict=True):
-        fills[label].waiting[len(groups[index].members) if index in groups else 1] += 1
+        fills[label].waiting[len(_alike(groups, index))] += 1
     for index, label in zip(firsts.tolist(), of, strict=True):
         fill = fills[label]
-        members = groups[index].members if index in groups else [index]
+        members = _alike(groups, index)
         split = fill.wanted(len(members))
         for member in members:
             codes[member] = SPLITS.index(split)
             fills[labels[member]].have[split] += 1
         fill.waiting[len(members)] -= 1
+
+
+def _alike(groups: _Groups, index: int) -> list[int]:
+    """Return the photos of the same picture as one, itself included."""
+    group = groups[index]
+    return group.members if group else [index]
 
 
 def _held(photos: Photos, codes: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -199,20 +206,18 @@ def _held(photos: Photos, codes: NDArray[np.int8]) -> NDArray[np.int64]:
 
 
 def _pictures(
-    photos: Photos, groups: Mapping[int, _Group], used: NDArray[np.int64], codes: NDArray[np.int8]
+    photos: Photos, groups: _Groups, used: NDArray[np.int64], codes: NDArray[np.int8]
 ) -> dict[str, dict[Split, dict[int, _Group]]]:
     """Return the pictures that a class has in each split, in the order of `used`: their choice depends on no other."""
     held: dict[str, dict[Split, dict[int, _Group]]] = {}
     for index in used.tolist():
         own = held.setdefault(photos.label(index), {split: {} for split in Split})
-        group = groups.get(index) or _Group([index])
+        group = groups[index] or _Group([index])
         own[SPLITS[codes[index]]].setdefault(min(group.members), group)
     return held
 
 
-def _refill(
-    photos: Photos, groups: Mapping[int, _Group], used: NDArray[np.int64], codes: NDArray[np.int8]
-) -> None:
+def _refill(photos: Photos, groups: _Groups, used: NDArray[np.int64], codes: NDArray[np.int8]) -> None:
     """Move one picture of each class that has no test or no training photo left; at best the smallest group."""
     counts = _held(photos, codes)
     there = counts.sum(1) > 0
