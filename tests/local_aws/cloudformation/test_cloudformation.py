@@ -44,7 +44,7 @@ def test_the_projects_templates(cloud: Cloud) -> None:
     s3 = cloud.client("s3", REGION)
     assert found["storage"]["Bucket"] == BUCKET
     assert s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
-    assert len(s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]) == 4
+    assert len(s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]) == 8
     assert "OnlyTls" in s3.get_bucket_policy(Bucket=BUCKET)["Policy"]
     rule = s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]["Rules"][0]
     assert rule["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"] == found["storage"]["KeyArn"]
