@@ -100,7 +100,7 @@ test: setup ## run the tests, under 12 minutes on 2 cores
 	@$(BIN)/python -m pytest tests -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## run the slow tests: crash matrix, containers, clean installs
-	@$(BIN)/python -m pytest tests -m slow -n 2 --dist loadfile --no-loadscope-reorder --timeout=1200
+	@$(BIN)/python -m pytest tests -m slow -n 3 --dist loadfile --no-loadscope-reorder --timeout=1200
 
 test-matrix: setup ## run the wheels on every Python that is installed (before a release)
 	@MATRIX=1 $(BIN)/python -m pytest tests/packages -m "slow or not slow" --timeout=1500

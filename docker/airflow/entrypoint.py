@@ -12,6 +12,10 @@ import sys
 from collections.abc import Mapping
 from urllib.parse import quote
 
+# Of libpq: a server that is gone without a word ends its connections in half a minute. By default the scheduler would
+# wait for its answer for two hours.
+_KEEPALIVE = "keepalives_idle=10&keepalives_interval=5&keepalives_count=3&tcp_user_timeout=30000"
+
 
 class EntrypointError(ValueError):
     """The environment cannot work; the message names the setting to change."""
@@ -38,7 +42,11 @@ def derived(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _database(environ: Mapping[str, str]) -> dict[str, str]:
-    return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{_postgres(environ)}"}
+    return {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{_postgres(environ)}?{_KEEPALIVE}",
+        # Airflow would make it of the other one, and asyncpg does not know these settings.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"postgresql+asyncpg://{_postgres(environ)}",
+    }
 
 
 def _postgres(environ: Mapping[str, str]) -> str:
@@ -56,7 +64,7 @@ def _executor(environ: Mapping[str, str], celery: bool) -> dict[str, str]:
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__CELERY__BROKER_URL": f"redis://:{password}@{host}:{port}/0",
-        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql://{_postgres(environ)}",
+        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql://{_postgres(environ)}?{_KEEPALIVE}",
     }
 
 

@@ -27,6 +27,7 @@ AIRFLOW_IMAGE = "localhost/ml-pipeline-airflow:test"
 # Half of what the image weighed while it carried the SDK, CUDA's headers and test data (3.51 GB).
 LARGEST_BYTES = 1.755e9
 HEALTH_SECONDS = 240
+_WITH_HEARTBEAT = ("scheduler", "triggerer", "dag_processor")
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +110,19 @@ def everything_is_healthy(stack: Containers) -> None:
     for name in stack.services:
         if name != "airflow-init":
             stack.wait(name, "service_healthy")
-    parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
     client = client_of(stack)
-    wait_until(lambda: all(client.health().get(p) == "healthy" for p in parts), HEALTH_SECONDS, "Airflow")
+    before: dict[str, str] = {}
+
+    def are_at_work() -> bool:
+        """Each component has given a sign of life since the first look, not only shortly before it."""
+        health = client.call("GET", "monitor/health")
+        signs = {part: health[part][f"latest_{part}_heartbeat"] for part in _WITH_HEARTBEAT}
+        old = {part: before.setdefault(part, sign) for part, sign in signs.items()}
+        return all(signs[part] != old[part] for part in signs) and set(client.health().values()) == {
+            "healthy"
+        }
+
+    wait_until(are_at_work, HEALTH_SECONDS, "Airflow")
 
 
 def test_an_option_that_the_runner_does_not_know_is_an_error() -> None:

@@ -45,6 +45,13 @@ def test_any_password_reaches_the_database_whole() -> None:
     assert (url.password, url.host, url.port, url.database) == ("a/b@c:d%", "postgres", 5432, "airflow")
 
 
+def test_a_server_that_is_gone_without_a_word_is_noticed() -> None:
+    made = entrypoint.derived(LOCAL)
+    assert make_url(made["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]).query["keepalives_idle"] == "10"
+    other = make_url(made["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"])
+    assert (other.password, other.query) == ("a/b@c:d%", {})
+
+
 def test_profile_local_aws_sends_everything_there() -> None:
     made = entrypoint.derived(LOCAL)
     connection = json.loads(made["AIRFLOW_CONN_AWS_DEFAULT"])

@@ -182,6 +182,20 @@ class Stage:
     def cancel(self, run_id: str) -> None:
         self.airflow.call("PATCH", f"dags/{DAG_ID}/dagRuns/{run_id}", json={"state": "failed"})
 
+    def settle(self) -> None:
+        """Wait until the scheduler knows of every process that has ended.
+
+        A deferred task that goes on before that is taken for killed, and tried again (Airflow 3.3.2).
+        """
+        beats: set[str] = set()
+
+        def looked() -> bool:
+            health = self.airflow.call("GET", "monitor/health")
+            beats.add(health["scheduler"]["latest_scheduler_heartbeat"])
+            return len(beats) > 2
+
+        wait_for(looked, "the scheduler's next heartbeats")
+
     def time_out(self, run_id: str, task: str) -> None:
         """Bring the end of a deferred task's time-out, a day ahead, to now: only the database knows it."""
         with sqlite3.connect(self.settings.airflow_home / "airflow.db", timeout=30) as database:

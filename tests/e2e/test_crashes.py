@@ -84,6 +84,7 @@ def test_a_job_without_a_waiting_task_is_stopped(stage, task, triggerer):
         wait_for(all_are_frozen, f"every {task} at work")
         for run_id in runs.values():
             stage.wait_for_task(run_id, task, "deferred")
+        stage.settle()
         if triggerer == "dead":
             # Another one needs seconds to start; what follows takes one.
             os.kill(stage.pid("triggerer"), signal.SIGKILL)
