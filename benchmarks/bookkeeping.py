@@ -102,7 +102,7 @@ def first(count: int, folder: Path) -> None:
 
 
 def one_camera(count: int, _: Path) -> None:
-    """Pair and split photos that all look alike, as those of a fixed camera do: 20 bits of their hashes differ."""
+    """Pair and split photos of one picture, as those of a fixed camera are: 20 bits of their hashes differ."""
     photos = photos_of(count)
     hashes = np.random.default_rng(0).integers(1, 1 << 20, count, np.uint64)
     splits.assign(photos, {}, pairs=near_duplicates(hashes))

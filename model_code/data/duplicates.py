@@ -21,7 +21,7 @@ MAX_DISTANCE = 8
 # Bands that a pair must share. With fewer, comparisons grow with the square of the photos from 100,000 on; with more,
 # there are more ways to choose them than pays.
 _SHARED = 3
-# A fixed camera makes every pair a candidate. A photo with so many pairs is compared no further: enough for copies to
+# A fixed camera makes every pair a candidate. A photo with 16 is compared no further: enough for copies to
 # find each other; more only cost. Small sets afford more.
 _PAIRS_PER_PHOTO = 16
 _FEW_PAIRS = 400_000

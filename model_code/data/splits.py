@@ -180,10 +180,10 @@ def _fill(
     firsts = fresh[first]
     of = labels[firsts].tolist()
     for index, label in zip(firsts.tolist(), of, strict=True):
-        fills[label].waiting[len(_alike(groups, index))] += 1
+        fills[label].waiting[len(_same_picture(groups, index))] += 1
     for index, label in zip(firsts.tolist(), of, strict=True):
         fill = fills[label]
-        members = _alike(groups, index)
+        members = _same_picture(groups, index)
         split = fill.wanted(len(members))
         for member in members:
             codes[member] = SPLITS.index(split)
@@ -191,7 +191,7 @@ def _fill(
         fill.waiting[len(members)] -= 1
 
 
-def _alike(groups: _Groups, index: int) -> list[int]:
+def _same_picture(groups: _Groups, index: int) -> list[int]:
     """Return the photos of the same picture as one, itself included."""
     group = groups[index]
     return group.members if group else [index]

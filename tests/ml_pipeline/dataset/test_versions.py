@@ -155,7 +155,7 @@ def test_the_same_picture_in_two_classes_is_left_out_by_name(store: Store) -> No
 
 
 def overtaken(monkeypatch: pytest.MonkeyPatch, store: Store, times: int) -> list[Any]:
-    """Let another upload finish first so many times; what they made."""
+    """Let another upload finish first, `times` times; what they made."""
     publish, others = Place.publish, []
 
     def slow(place: Place, version: Any, tag: str | None) -> int:
