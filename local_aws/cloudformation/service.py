@@ -9,6 +9,7 @@ neither outputs nor imports of a stack made by a change set, which is how `aws c
 from __future__ import annotations
 
 import functools
+import json
 import logging
 from typing import Any
 
@@ -138,6 +139,10 @@ def _patch() -> None:
     def make_checked(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
         _check_types(self._resource_json_map, known)
+        for parameter in self._template.get("Parameters", {}).values():
+            # As on AWS the value of a parameter is text, also of the type Number.
+            if isinstance(parameter.get("Default"), int | float):
+                parameter["Default"] = json.dumps(parameter["Default"])
 
     def create_or_roll_back(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
         before = set(self.stacks)
