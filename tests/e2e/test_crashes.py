@@ -5,13 +5,12 @@ Conversely, a job whose task is over, other than by a clear, is stopped.
 
 import os
 import signal
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import make_laptop
-from tests.e2e.stage import QUICK_TO_NOTICE, Job, Stage, wait_for
+from tests.e2e.stage import QUICK_TO_NOTICE, Stage, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -68,34 +67,22 @@ def test_cleared_and_retried_tasks_adopt_their_job(stage):
 @pytest.mark.parametrize("triggerer", ["alive", "dead"])
 @pytest.mark.parametrize("task", LONG)
 def test_a_job_without_a_waiting_task_is_stopped(stage, task, triggerer):
-    # The seed makes each run another piece of work.
-    runs = {way: stage.start(**LONG[task], seed=seed) for seed, way in enumerate(WAYS)}
-    jobs: dict[str, Job] = {}
-    # However slow this machine is, no job completes before it is stopped.
-    with ExitStack() as frozen:
-
-        def all_are_frozen() -> bool:
-            for way, run_id in runs.items():
-                if way not in jobs and (found := stage.at_work(run_id, task)):
-                    (jobs[way],) = found
-                    frozen.enter_context(stage.frozen(jobs[way]))
-            return len(jobs) == len(runs)
-
-        wait_for(all_are_frozen, f"every {task} at work")
-        for run_id in runs.values():
+    for way in WAYS:
+        run_id = stage.start(**LONG[task])
+        (job,) = wait_for(lambda run_id=run_id: stage.at_work(run_id, task), f"{way}: {task} at work")
+        # However slow this machine is, the job does not complete before it is stopped.
+        with stage.frozen(job):
             stage.wait_for_task(run_id, task, "deferred")
-        stage.settle()
-        if triggerer == "dead":
-            # Another one needs seconds to start; what follows takes one.
-            os.kill(stage.pid("triggerer"), signal.SIGKILL)
-        for way, run_id in runs.items():
+            if way == "timed out":
+                stage.settle()
+            if triggerer == "dead":
+                # Another one needs seconds to start; what follows takes one.
+                os.kill(stage.pid("triggerer"), signal.SIGKILL)
             end_task(stage, way, run_id, task)
-        for way, run_id in runs.items():
             wait_for(lambda run_id=run_id: stage.stopping(run_id, task), f"{way}: the job to be stopped")
-    for way, run_id in runs.items():
         stage.end(run_id)
         found = [(job.name, job.status) for job in stage.jobs(run_id, task)]
-        assert found == [(jobs[way].name, "Stopped")], way
+        assert found == [(job.name, "Stopped")], way
         assert task == "train" or stage.jobs(run_id, "train") == [], way
 
 
