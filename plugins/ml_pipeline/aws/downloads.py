@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any, Final
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import CONNECTIONS, Client
 
-# Statuses after which a presigned URL is worth trying again.
-_PASSING: Final = (429, 500, 502, 503, 504)
+_THROTTLES: Final = (429, 503)
 # As botocore takes them, the first that is set.
 _BUNDLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+
+
+class _Missed(Enum):
+    """Why a presigned URL brought no object."""
+
+    THROTTLED = auto()
+    BROKEN = auto()  # the connection, or the server: the next one may do
+    REFUSED = auto()
 
 
 class Downloads:
@@ -20,13 +29,17 @@ class Downloads:
     `get_object` knows all errors, retries, redirects and checksums, so it has the last word about each object. Where
     it reads what a presigned URL did not bring (a policy that denies them, a redirect, certificates that only the
     client knows), the next objects are read with it at once.
+
+    Args:
+        s3: boto3 client.
+        throttled: Called when S3 asks for fewer requests, which `get_object` would hide by its retries.
     """
 
-    def __init__(self, s3: Client) -> None:
+    def __init__(self, s3: Client, throttled: Callable[[], None] = lambda: None) -> None:
         from botocore.httpsession import URLLib3Session
         from botocore.utils import get_environ_proxies
 
-        self._s3 = s3
+        self._s3, self._throttled = s3, throttled
         self._session = URLLib3Session(
             verify=next(filter(None, map(os.environ.get, _BUNDLES)), True),  # type: ignore[arg-type]
             proxies=s3.meta.config.proxies or get_environ_proxies(s3.meta.endpoint_url),
@@ -42,14 +55,17 @@ class Downloads:
         """
         if not self._presigned:
             return objects.read(self._s3, uri)
-        status, body = self._get(uri)
-        if body is None:
-            body = objects.read(self._s3, uri)
-            self._presigned &= status in _PASSING
+        found = self._get(uri)
+        if isinstance(found, bytes):
+            return found
+        if found is _Missed.THROTTLED:
+            self._throttled()
+        body = objects.read(self._s3, uri)
+        if found is _Missed.REFUSED:
+            self._presigned = False
         return body
 
-    def _get(self, uri: str) -> tuple[int | None, bytes | None]:
-        """Return the status of the answer and the object, which is None where there was another answer or none."""
+    def _get(self, uri: str) -> bytes | _Missed:
         from botocore.awsrequest import AWSRequest
         from botocore.exceptions import HTTPClientError, IncompleteReadError, SSLError
         from botocore.hooks import first_non_none_response
@@ -65,7 +81,11 @@ class Downloads:
             length: Any = answer.headers.get("Content-Length")
             body: bytes = StreamingBody(answer.raw, length).read()
         except SSLError:
-            return None, None
+            return _Missed.REFUSED
         except (HTTPClientError, IncompleteReadError):
-            return 503, None
-        return answer.status_code, body if answer.status_code == 200 else None
+            return _Missed.BROKEN
+        if answer.status_code == 200:
+            return body
+        if answer.status_code in _THROTTLES:
+            return _Missed.THROTTLED
+        return _Missed.BROKEN if answer.status_code >= 500 else _Missed.REFUSED

@@ -71,7 +71,7 @@ class _InS3:
 
     @cached_property
     def _downloads(self) -> Downloads:
-        return Downloads(self.s3)
+        return Downloads(self.s3, self._limit.throttled)
 
     def describe(self) -> str:
         """Return the address, for messages."""

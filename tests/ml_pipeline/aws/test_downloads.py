@@ -90,6 +90,17 @@ def test_get_object_reads_what_a_presigned_url_does_not_bring(
         assert seen == again
 
 
+def test_throttling_is_told_although_get_object_then_reads_the_object() -> None:
+    told: list[None] = []
+
+    def answer(handler: BaseHTTPRequestHandler, is_presigned: bool) -> None:
+        reply(handler, 503 if is_presigned else 200)
+
+    with serving(answer) as (s3, _):
+        assert Downloads(s3, lambda: told.append(None)).read("s3://b/1.jpg") == BODY
+    assert len(told) == 1
+
+
 def test_errors_are_those_of_get_object() -> None:
     missing = b"<Error><Code>NoSuchKey</Code></Error>"
     with (
