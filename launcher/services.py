@@ -45,7 +45,8 @@ def services(settings: Settings) -> tuple[Service, ...]:
         Service(
             "api-server",
             (airflow, "api-server", "--host", "127.0.0.1", "--port", str(settings.airflow_port)),
-            health=f"{settings.airflow_url}/api/v2/version",
+            # The API that tasks use makes its routes at its first request, which takes seconds: not the first task's.
+            health=f"{settings.airflow_url}/execution/health",
         ),
         # Both would serve log files on every address of the machine; the api-server reads them from disk.
         # It forks the tasks: what it has loaded, they need not load.
