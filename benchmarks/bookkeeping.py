@@ -2,7 +2,8 @@
 
 Hashes and sizes are made up and no photo exists: pixels and embeddings are not part of it. Each step runs in a process
 of its own, whose peak of resident memory counts, less that of an empty one. `unchanged source` is a whole `make` of a
-version whose files are all as they were: it must read none of them, and take 60 s at most.
+version whose files are all as they were: it must read none of them, and take 60 s at most. `1,000 more` are drawn
+photos that come to it: beyond the unchanged look they must take at most twice what they take alone.
 
     python -m benchmarks.bookkeeping [--photos 1000000]
 """
@@ -23,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from model_code.data import splits
 from model_code.data.duplicates import near_duplicates
@@ -36,16 +38,18 @@ from model_code.data.versions.store import FolderStore
 
 LIMIT_MB, LIMIT_SECONDS = 400, 120
 SIZE = 20_000
+MORE = 1000
 CLASSES = [f"class-{number:03d}" for number in range(100)]
 
 
 class Listing:
-    """A source of made-up files, the same each time; it cannot be read."""
+    """A source of made-up files, the same each time; only photos of `more` can be read."""
 
     requests = 1
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, more: Path | None = None) -> None:
         self.count = count
+        self.more = more
 
     def describe(self) -> str:
         return "made-up photos"
@@ -54,13 +58,17 @@ class Listing:
         return []
 
     def read(self, path: str) -> bytes:
-        raise OSError(path)
+        assert self.more is not None, path
+        return (self.more / path).read_bytes()
 
     def candidates(self) -> Iterator[Candidate]:
         for number in range(self.count):
             label = CLASSES[number % len(CLASSES)]
             tag = hashlib.md5(b"%d" % number).hexdigest()
             yield Candidate(f"{label}/IMG_{number:08d}.jpg", label, SIZE, f"{SIZE}:{tag}")
+        for path in sorted(self.more.glob("*/*.jpg")) if self.more else ():
+            label, size = path.parent.name, path.stat().st_size
+            yield Candidate(f"{label}/{path.name}", label, size, f"{size}:more")
 
 
 def earlier(count: int) -> Findings:
@@ -114,6 +122,27 @@ def unchanged(count: int, folder: Path) -> None:
     assert (made["read"], made["changed"]) == (0, False), made
 
 
+def draw(folder: Path) -> None:
+    """Draw photos of 224 pixels, each different."""
+    for number in range(MORE):
+        numbers = np.random.default_rng(number).integers(0, 256, (14, 14, 3), np.uint8)
+        path = folder / CLASSES[number % 10] / f"NEW_{number:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(numbers).resize((224, 224)).save(path, "JPEG")
+
+
+def alone(_: int, folder: Path) -> None:
+    """Make a version of the new photos alone."""
+    made = make(FolderStore(folder, "alone"), Listing(0, folder / "more"), Options())
+    assert made["read"] == MORE, made
+
+
+def more(count: int, folder: Path) -> None:
+    """Make a version of the photos that were there and the new ones."""
+    made = make(FolderStore(folder, "x"), Listing(count, folder / "more"), Options())
+    assert (made["read"], made["changed"]) == (MORE, True), made
+
+
 STEPS: dict[str, Callable[[int, Path], object]] = {
     "records": lambda count, _: earlier(count),
     "look-alikes": lambda count, _: near_duplicates(photos_of(count).phashes),
@@ -121,6 +150,8 @@ STEPS: dict[str, Callable[[int, Path], object]] = {
     "split, one camera": one_camera,
     "first version": first,
     "unchanged source": unchanged,
+    "1,000 alone": alone,
+    "1,000 more": more,
 }
 
 
@@ -130,6 +161,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=1_000_000)
     count = parser.parse_args().photos
     folder = tempfile.TemporaryDirectory(prefix="bookkeeping-")
+    draw(Path(folder.name) / "more")
     empty, _ = run(None, count, Path(folder.name))
     print(f"{'step':20} {'peak MB':>8} {'CPU s':>7}   {count} photos")
     found = {}
@@ -137,6 +169,10 @@ def main() -> None:
         peak, seconds = run(name, count, Path(folder.name))
         found[name] = (peak - empty, seconds)
         print(f"{name:20} {peak - empty:8.0f} {seconds:7.1f}", flush=True)
+    more_over_alone = (found["1,000 more"][1] - found["unchanged source"][1]) / found["1,000 alone"][1]
+    print(
+        f"1,000 more take {more_over_alone:.1f} times what they take alone, beyond the unchanged look (2 wanted)"
+    )
     figure = max(peak for peak, _ in found.values())
     print(
         json.dumps(
@@ -147,6 +183,7 @@ def main() -> None:
                 "limit": LIMIT_MB,
                 "peers": {f"{name}: CPU s": round(seconds, 1) for name, (_, seconds) in found.items()},
                 "ratio": round(figure / LIMIT_MB, 2),
+                "more_over_alone": round(more_over_alone, 2),
                 "conditions": {
                     "photos": count,
                     "cpu_limit_s": LIMIT_SECONDS,
