@@ -13,7 +13,17 @@ from fastapi import APIRouter, Body, Depends, FastAPI, Header, HTTPException, Qu
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
-from ml_pipeline.console import data, endpoints, models, reviews, runs, thumbnails
+from ml_pipeline.console import (
+    comparison,
+    data,
+    endpoints,
+    evaluations,
+    models,
+    photos,
+    reviews,
+    runs,
+    thumbnails,
+)
 from ml_pipeline.console.access import ASK, CORRECT, SEE, same_origin
 from ml_pipeline.console.store import Absent, Store, store
 from ml_pipeline.dataset.corrections import Action, CorrectionError
@@ -101,12 +111,12 @@ def model_versions(found: StoreDep, session: SessionDep, group: Name) -> Any:
 @router.get("/api/models/compare", dependencies=[SEE])
 def model_compare(found: StoreDep, session: SessionDep, group: Name, left: int, right: int) -> Any:
     """Return how two versions differ, with the recipes of their runs."""
-    compared = models.compare(found, group, left, right)
+    compared = comparison.compare(found, group, left, right)
     recipes = {
         side: runs.recipe(session, compared[side]["metadata"].get("run_id", "")) for side in ("left", "right")
     }
     tested = compared["right"]["metadata"]
-    flipped = data.with_pictures(
+    flipped = photos.with_pictures(
         found, tested.get("dataset_name", group), tested.get("dataset_version", ""), compared["flipped"]
     )
     return {**compared, "flipped": flipped, "recipes": recipes}
@@ -116,8 +126,8 @@ def model_compare(found: StoreDep, session: SessionDep, group: Name, left: int, 
 def model_classes(found: StoreDep, group: Name, version: int) -> Any:
     """Return the classes and the confusion of a version."""
     known = models.version_of(found, group, version)
-    shown = models.evaluation(found, known["metadata"].get("evaluation_uri", ""))
-    return {"version": known, **models.confusion(shown)}
+    shown = evaluations.evaluation(found, known["metadata"].get("evaluation_uri", ""))
+    return {"version": known, **evaluations.confusion(shown)}
 
 
 @router.get("/api/models/download", dependencies=[SEE])
@@ -205,8 +215,8 @@ def data_photos(
         if model not in known:
             raise Absent(f"{name} has no model version {model}")
         address = known[model]["metadata"].get("predictions_uri", "")
-    wanted = data.Filter(label, split, finding, prediction, mistakes, address)
-    return reviews.marked(found, name, data.photos(found, name, version, wanted, offset))
+    wanted = photos.Filter(label, split, finding, prediction, mistakes, address)
+    return reviews.marked(found, name, photos.page(found, name, version, wanted, offset))
 
 
 @router.post("/api/data/correct", dependencies=[CORRECT])

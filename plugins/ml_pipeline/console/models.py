@@ -1,18 +1,16 @@
-"""Models page: the versions of a data set's classifier side by side, and two of them compared."""
+"""Models page: the versions of a data set's classifier side by side."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import is_missing
+from ml_pipeline.console import evaluations
 from ml_pipeline.console.store import Absent, Store
 from ml_pipeline.costs.prices import Prices
 from ml_pipeline.costs.rates import usd_per_million
@@ -20,12 +18,7 @@ from ml_pipeline.registry.packages import Package
 from ml_pipeline.requests.types import Document
 
 _SHOWN = 100
-_FLIPPED = 60
-# Rows of the page of a version: classes, mix-ups, and classes of a matrix that is drawn whole.
-_CLASSES, _MIXED, _MATRIX = 500, 60, 20
 _CHUNK = 2**20
-_LONG_LINE = 2**14
-_PROBABILITIES = re.compile(rb',\s*"probabilities"')
 # Files of the bundle that may be downloaded; labels and transform are parts of model.json.
 _MEMBERS = {
     "model.onnx": "model.onnx",
@@ -60,7 +53,7 @@ def versions(store: Store, group: str) -> list[Document]:
         package = _package(store, summary)
         uri = package["metadata"].get("evaluation_uri", "")
         try:
-            figures = store.lasting(("figures", uri), partial(_figures, store, uri))
+            figures = store.lasting(("figures", uri), partial(evaluations.figures, store, uri))
             missing = None
         except Absent as absent:
             figures, missing = None, str(absent)
@@ -151,70 +144,6 @@ def _package(store: Store, summary: Document) -> Document:
         }
 
     return store.lasting(("package", arn, status), read)
-
-
-def _figures(store: Store, uri: str) -> Document:
-    """Return the figures of an evaluation alone: its classes and confusion may have megabytes."""
-    figures: Document = _shown_at(store, uri)["figures"]
-    return figures
-
-
-def evaluation(store: Store, uri: str) -> Document:
-    """Return what the pages show of an evaluation.json.
-
-    Raises:
-        Absent: It is gone, or written by another release.
-    """
-    return store.table(("evaluation", uri), partial(_shown_at, store, uri))
-
-
-def _shown_at(store: Store, uri: str) -> Document:
-    if not uri:
-        raise Absent("this version has no evaluation")
-    document = store.json_at(uri)
-    try:
-        return _shown(document)
-    except (KeyError, TypeError) as error:
-        raise Absent(f"{uri} is of another release ({error})") from error
-
-
-def confusion(shown: Document) -> Document:
-    """Return what a page draws of the classes: the worst of them, the commonest mix-ups, and a small matrix whole."""
-    names = [row["name"] for row in shown["classes"]]
-    worst = sorted(shown["classes"], key=lambda row: 2.0 if row["recall"] is None else row["recall"])
-    mixed = sorted((cell for cell in shown["confusion"] if cell[0] != cell[1]), key=lambda cell: -cell[2])
-    small = len(names) <= _MATRIX
-    return {
-        "figures": shown["figures"],
-        "dataset": shown["dataset"],
-        "classes": worst[:_CLASSES],
-        "mixed_up": [
-            {"label": names[row], "answer": names[column] if column < len(names) else None, "photos": count}
-            for row, column, count in mixed[:_MIXED]
-            if row < len(names)
-        ],
-        "names": names if small else [],
-        "confusion": shown["confusion"] if small else [],
-    }
-
-
-def _shown(document: Document) -> Document:
-    names = ("accuracy", "top5_accuracy", "macro_f1", "log_loss", "photos", "runtime", "photos_per_second")
-    return {
-        "figures": {
-            **{name: document.get(name) for name in names},
-            "interval": document["accuracy_interval"],
-            "latency_ms": document["latency"]["p50"],
-            "calibration_error": document["calibration"]["ece_after"],
-        },
-        "dataset": document.get("dataset"),
-        "classes": [
-            {name: row.get(name) for name in ("name", "photos", "recall", "precision")}
-            for row in document["classes"]
-        ],
-        "confusion": document["confusion"],
-        "comparison": document.get("comparison"),
-    }
 
 
 def serves(store: Store) -> dict[str, list[str]]:
@@ -312,89 +241,3 @@ def _in_group(store: Store, group: str, uris: list[str]) -> list[Document]:
         for package in found
         if package is not None and package["model_uri"] in uris
     ]
-
-
-def compare(store: Store, group: str, left: int, right: int) -> Document:
-    """Return how two versions differ: figures, classes, and the test photos that only one gets right.
-
-    Raises:
-        Absent: One of the two, or its evaluation, is gone.
-    """
-    one, other = version_of(store, group, left), version_of(store, group, right)
-    before = evaluation(store, one["metadata"].get("evaluation_uri", ""))
-    after = evaluation(store, other["metadata"].get("evaluation_uri", ""))
-    recall = {row["name"]: row for row in before["classes"]}
-    changed = [
-        {
-            "name": row["name"],
-            "before": recall[row["name"]]["recall"],
-            "after": row["recall"],
-            "photos": row["photos"],
-        }
-        for row in after["classes"]
-        if row["name"] in recall
-        and None not in (row["recall"], recall[row["name"]]["recall"])
-        and row["recall"] != recall[row["name"]]["recall"]
-    ]
-    names = {row["name"] for row in after["classes"]}
-    return {
-        "left": one,
-        "right": other,
-        "changed": sorted(changed, key=lambda row: -abs(row["after"] - row["before"]))[:_MIXED],
-        "added": sorted(names - set(recall))[:_MIXED],
-        "removed": sorted(set(recall) - names)[:_MIXED],
-        **_flips(store, one, other),
-    }
-
-
-def _flips(store: Store, one: Document, other: Document) -> Document:
-    try:
-        before = answers(store, one["metadata"].get("predictions_uri", ""))
-        after = answers(store, other["metadata"].get("predictions_uri", ""))
-    except Absent as absent:
-        return {"flipped": [], "flips_missing": str(absent)}
-    flipped = [
-        {"key": key, "class": answer.label, "before": before[key].prediction, "after": answer.prediction}
-        for key, answer in after.items()
-        if key in before and before[key].wrong != answer.wrong
-    ]
-    return {"flipped": flipped[:_FLIPPED], "flips": len(flipped), "flips_missing": None}
-
-
-class Said(NamedTuple):
-    """A model's answer to a test photo; probabilities are None where there are too many classes to read them."""
-
-    label: str
-    prediction: str
-    probability: float | None = None
-
-    @property
-    def wrong(self) -> bool:
-        """True unless the answer is the label."""
-        return self.label != self.prediction
-
-
-def answers(store: Store, uri: str) -> dict[str, Said]:
-    """Return what a version answered to each test photo, by key.
-
-    Raises:
-        Absent: predictions.jsonl is gone or damaged.
-    """
-    if not uri:
-        raise Absent("this version has no predictions")
-
-    def read() -> dict[str, Said]:
-        try:
-            return dict(map(_said, store.stream(uri).iter_lines(_CHUNK)))
-        except (ValueError, KeyError) as error:
-            raise Absent(f"{uri} is damaged: {error}") from error
-
-    return store.table(("answers", uri), read)
-
-
-def _said(line: bytes) -> tuple[str, Said]:
-    # With 10,000 classes a line has 80 kB, nearly all of it probabilities, which come last.
-    last = _PROBABILITIES.search(line) if len(line) > _LONG_LINE else None
-    row = json.loads(line[: last.start()] + b"}" if last else line)
-    probability = max(row["probabilities"], default=None) if row.get("probabilities") else None
-    return row["key"], Said(sys.intern(row["label"]), sys.intern(row["prediction"]), probability)

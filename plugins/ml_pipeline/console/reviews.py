@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 
-from ml_pipeline.console import data
+from ml_pipeline.console import data, photos
 from ml_pipeline.console.store import Absent, Store
 from ml_pipeline.dataset import corrections
 from ml_pipeline.dataset.corrections import Action, Correction
@@ -107,8 +107,8 @@ def rename(store: Store, name: str, version: str, label: str, to: str, who: str)
     if class_name(to) == label:
         raise Refused(f"the class is called {label!r} already")
     said = newest(store, name)
-    photos = [row.sha256 for row in data.rows(store, name, version) if _now(row, said) == label]
-    return correct(store, name, photos, Action.LABEL, to, who, f"class {label} became {to}")
+    chosen = [row.sha256 for row in photos.rows(store, name, version) if _now(row, said) == label]
+    return correct(store, name, chosen, Action.LABEL, to, who, f"class {label} became {to}")
 
 
 def class_name(label: str) -> str:
@@ -125,7 +125,7 @@ def class_name(label: str) -> str:
         raise Refused("name the class in printable characters, 200 bytes at most") from error
 
 
-def _now(photo: data.Photo, said: dict[str, Correction]) -> str:
+def _now(photo: photos.Photo, said: dict[str, Correction]) -> str:
     entry = said.get(photo.sha256)
     return entry.label if entry and entry.label else photo.label
 
@@ -134,7 +134,7 @@ def _order(who: str, sha256: str) -> str:
     return hashlib.sha256(f"{who}:{sha256}".encode()).hexdigest()
 
 
-def _placed(row: Document, photo: data.Photo | None) -> Document:
+def _placed(row: Document, photo: photos.Photo | None) -> Document:
     # Shards are written again without the photos that were forgotten; a question keeps the name of the first.
     if photo is None:
         return {**row, "label": None}
@@ -161,7 +161,7 @@ def _question(store: Store, name: str, sha256: str) -> Document:
     return store.lasting(("question", name, sha256), read)
 
 
-def _known(store: Store, name: str) -> tuple[dict[str, data.Photo], list[str], str | None]:
+def _known(store: Store, name: str) -> tuple[dict[str, photos.Photo], list[str], str | None]:
     """Photos by SHA-256 and classes of the newest version; or why they are not known."""
     try:
         version = data.latest(store, name)
@@ -171,5 +171,5 @@ def _known(store: Store, name: str) -> tuple[dict[str, data.Photo], list[str], s
         return {}, [], str(absent)
 
 
-def _by_hash(store: Store, name: str, version: str) -> dict[str, data.Photo]:
-    return {photo.sha256: photo for photo in data.rows(store, name, version)}
+def _by_hash(store: Store, name: str, version: str) -> dict[str, photos.Photo]:
+    return {photo.sha256: photo for photo in photos.rows(store, name, version)}

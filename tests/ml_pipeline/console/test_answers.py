@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ml_pipeline.console.models import Said, _said
+from ml_pipeline.console.evaluations import Said, _said
 
 
 def line(classes: int, **separators: tuple[str, str]) -> bytes:
