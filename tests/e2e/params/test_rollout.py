@@ -49,6 +49,11 @@ def test_one_deployment_at_a_time_an_alarm_rolls_back_and_an_overwritten_model_i
     assert (
         stage.client("s3").list_objects_v2(Bucket="ml-pipeline", Prefix="locks/dogs").get("Contents") is None
     )
+    # The tests after this one take the newest approved version.
+    overwritten = stage.result(asked, "register")["model_package_arn"]
+    stage.client("sagemaker").update_model_package(
+        ModelPackageArn=overwritten, ModelApprovalStatus="Rejected"
+    )
 
 
 def ring(stage: Stage, alarm: str, state: str) -> None:
