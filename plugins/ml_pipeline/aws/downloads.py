@@ -16,7 +16,7 @@ _BUNDLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 
 
 class _Missed(Enum):
-    """Why a presigned URL brought no object."""
+    """Reasons for which a presigned URL brought no object."""
 
     THROTTLED = auto()
     BROKEN = auto()  # the connection, or the server: the next one may do

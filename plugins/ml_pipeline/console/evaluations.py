@@ -1,4 +1,4 @@
-"""What a model version's evaluation.json and predictions.jsonl tell the pages."""
+"""Figures and answers of a model version, read from its evaluation.json and predictions.jsonl for the pages."""
 
 from __future__ import annotations
 
