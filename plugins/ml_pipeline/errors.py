@@ -72,6 +72,8 @@ _REFUSED_CODES = frozenset(
 )
 # HTTP statuses that botocore itself tries again (`botocore.retries.standard`): a load balancer's answer has no code.
 _TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+# S3's answer to expired credentials; that to a HEAD request has no body, so no code tells it from others.
+_BAD_REQUEST = 400
 # How SageMaker starts the FailureReason of a job that was not at fault.
 _TRANSIENT_REASONS = ("CapacityError", "InternalServerError", "InternalError", "Unable to provision")
 # Retries of a task while AWS or Airflow's own server does not answer: pauses double from 10 s to 10 minutes, half an
@@ -222,6 +224,8 @@ def _passes(error: ClientError) -> bool:
     if code in _SKEW_CODES:
         return any(words in message for words in _SKEW_WORDS)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if status == _BAD_REQUEST and error.operation_name.startswith("Head"):
+        return True
     return code in TRANSIENT_CODES or code in _EXPIRED_CODES or status in _TRANSIENT_STATUSES
 
 

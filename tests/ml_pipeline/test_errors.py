@@ -19,6 +19,11 @@ from tests.ml_pipeline.fake_sagemaker import client_error
             True,
         ),  # without a body, as load balancers answer
         (client_error("501", "not supported", status=501), False),
+        # S3's answers to expired credentials.
+        (client_error("400", "Bad Request", "HeadObject"), True),
+        (client_error("ExpiredToken", "expired", "GetObject"), True),
+        (client_error("InvalidRequest", "bad", "GetObject"), False),
+        (client_error("403", "Forbidden", "HeadObject", status=403), False),
         (client_error("ResourceLimitExceeded", "quota"), False),
         (client_error("ValidationException", "bad"), False),
         (job_error("j", "Failed", "CapacityError: Unable to provision requested ML compute capacity."), True),

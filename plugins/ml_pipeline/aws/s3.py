@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ml_pipeline.aws.clients import Client
+from ml_pipeline.errors import is_transient
 from ml_pipeline.settings import LOCAL_REGION, Settings
 
 WEEK_SECONDS = 7 * 86400  # the longest that AWS signs an address for
@@ -93,6 +94,7 @@ def ensure_bucket(settings: Settings, s3: Client) -> None:
 
     Raises:
         ValueError: There is no such bucket on AWS, or another account owns it.
+        ClientError: S3 cannot tell now; see `errors.is_transient`.
     """
     from botocore.exceptions import ClientError
 
@@ -102,6 +104,8 @@ def ensure_bucket(settings: Settings, s3: Client) -> None:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404 and settings.local:
             s3.create_bucket(Bucket=settings.bucket)
             return
+        if is_transient(error):
+            raise
         raise ValueError(
             f"cannot use the bucket {settings.bucket!r} ({error}); create it with infra/ "
             "or set ML_PIPELINE_BUCKET"
