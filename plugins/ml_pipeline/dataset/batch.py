@@ -14,10 +14,13 @@ from typing import Any
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
+from ml_pipeline.aws.downloads import Downloads
+from ml_pipeline.dataset.sources import REQUESTS, AdaptiveLimit, read_patiently
 from ml_pipeline.requests.transform import MAX_PAYLOAD_MB
 from ml_pipeline.requests.types import Document, Staged, Tabled
 from ml_pipeline.settings import Settings
 from model_code.process.cells import cell
+from model_code.process.parallel import ordered_map
 
 COLUMNS = (
     "photo",
@@ -152,9 +155,13 @@ def _failed(photo: str, reason: str) -> Row:
 
 
 def _answers(s3: Client, output_uri: str) -> Iterator[tuple[str, Document]]:
-    for key in sorted(objects.keys(s3, output_uri)):
-        if key.endswith(".out"):
-            yield key.removesuffix(".out"), objects.read_json(s3, output_uri + key)
+    """Yield each photo and its answer, with many requests in flight: a million one by one take 11 hours at 40 ms."""
+    limit = AdaptiveLimit(REQUESTS)
+    downloads = Downloads(s3, limit.throttled)
+    keys = [key for key in sorted(objects.keys(s3, output_uri)) if key.endswith(".out")]
+    bodies = ordered_map(lambda key: read_patiently(downloads, output_uri + key, limit), keys, REQUESTS)
+    for key, body in zip(keys, bodies, strict=True):
+        yield key.removesuffix(".out"), json.loads(body)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

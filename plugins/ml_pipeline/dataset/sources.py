@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import CONNECTIONS, Client
 from ml_pipeline.aws.downloads import Downloads
+from ml_pipeline.errors import is_transient
 
 if TYPE_CHECKING:
     from model_code.data.source import Candidate, Source
@@ -77,6 +78,18 @@ class _InS3:
         """Return the address, for messages."""
         return self.uri
 
+    def _read(self, uri: str) -> bytes:
+        """Read an object; see `S3Folder.read`."""
+        from botocore.exceptions import ConnectionError, HTTPClientError, IncompleteReadError
+
+        from model_code.data.source import DatasetError
+
+        try:
+            return read_patiently(self._downloads, uri, self._limit)
+        except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
+            # Some of these are OSErrors: the photo would be left out.
+            raise DatasetError(f"{uri} cannot be read: {error}; run it again") from error
+
 
 class S3Folder(_InS3):
     """Photos below an s3:// prefix, one folder per class: a `model_code.data.source.Source`."""
@@ -121,8 +134,9 @@ class S3Folder(_InS3):
         Raises:
             OSError: It vanished after it was listed.
             ClientError: S3 refuses, or is throttling for longer than a minute.
+            DatasetError: The network fails for longer than a minute.
         """
-        return read_patiently(self._downloads, self._prefix() + path, self._limit)
+        return self._read(self._prefix() + path)
 
     def _prefix(self) -> str:
         return self.uri.rstrip("/") + "/"
@@ -160,7 +174,7 @@ class S3Table(_InS3):
 
     def read(self, path: str) -> bytes:
         """Return the bytes of one object; see `S3Folder.read`."""
-        return read_patiently(self._downloads, self._address(path), self._limit)
+        return self._read(self._address(path))
 
     def _address(self, path: str) -> str:
         return path if "://" in path else f"{self.uri.rpartition('/')[0]}/{path.lstrip('/')}"
@@ -181,16 +195,14 @@ class S3Table(_InS3):
 
 
 def read_patiently(downloads: Downloads, uri: str, limit: AdaptiveLimit) -> bytes:
-    """Read an object under a shared limit, waiting and slowing down where S3 throttles.
+    """Read an object under a shared limit; wait a minute for what passes, and slow down where S3 throttles.
 
     Raises:
-        OSError: There is no such object.
-        DatasetError: The network fails for longer than a minute.
-        ClientError: Any other refusal, or throttling that does not end.
+        FileNotFoundError: There is no such object.
+        ClientError: A refusal, or one that does not pass in time.
+        ConnectionError, HTTPClientError, IncompleteReadError: Of botocore: the network fails for longer.
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
-
-    from model_code.data.source import DatasetError
 
     pause = _FIRST_PAUSE
     for attempt in range(_PATIENCE + 1):
@@ -201,13 +213,15 @@ def read_patiently(downloads: Downloads, uri: str, limit: AdaptiveLimit) -> byte
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in _MISSING:
                 raise FileNotFoundError(f"{uri} vanished after it was listed") from error
-            if code not in _THROTTLES or attempt == _PATIENCE:
+            # Expired credentials, too: botocore has others for the next try.
+            if not is_transient(error) or attempt == _PATIENCE:
                 raise
-            limit.throttled()
-        except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
-            # botocore tries again until the answer begins. Some of these are OSErrors: the photo would be left out.
+            if code in _THROTTLES:
+                limit.throttled()
+        except (ConnectionError, HTTPClientError, IncompleteReadError):
+            # botocore tries again until the answer begins.
             if attempt == _PATIENCE:
-                raise DatasetError(f"{uri} cannot be read: {error}; run it again") from error
+                raise
         time.sleep(pause)
         pause *= 2
     raise AssertionError("unreachable")

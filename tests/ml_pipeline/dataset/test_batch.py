@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
+from ml_pipeline.aws.downloads import Downloads
 from ml_pipeline.dataset import batch
 from ml_pipeline.operators.transform import TransformOperator
 from ml_pipeline.registry import packages as registry
 from ml_pipeline.settings import Settings, airflow_connection
 from tests.local_aws.cloud import ROLE, Cloud, cloud, unique
 from tests.local_aws.serving import SERVING_IMAGE, pack
+from tests.ml_pipeline.fake_sagemaker import client_error
 
 __all__ = ["cloud"]
 
@@ -139,3 +141,24 @@ def test_other_photos_are_another_job() -> None:
 
     assert name_part("s3://bucket/a/") == name_part("s3://bucket/a/")
     assert name_part("s3://bucket/a/") != name_part("s3://bucket/b/")
+
+
+def test_credentials_that_expire_on_the_way_cost_no_answer(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, read, expired = cloud.bucket(), Downloads.read, iter(range(3))
+    names = [f"{number}.jpg" for number in range(20)]
+    answer = {"class": "cat", "probability": 0.9, "abstain": False, "top": []}
+    for name in names:
+        cloud.s3.put_object(Bucket=bucket, Key=f"out/{name}.out", Body=json.dumps(answer).encode())
+
+    def expiring(downloads: Downloads, uri: str) -> bytes:
+        if next(expired, None) is not None:
+            raise client_error("ExpiredToken", "expired", "GetObject")
+        return read(downloads, uri)
+
+    monkeypatch.setattr(Downloads, "read", expiring)
+    tabled = batch.table(cloud.s3, f"s3://{bucket}/out/", None, f"s3://{bucket}/table.csv")
+    text = cloud.s3.get_object(Bucket=bucket, Key="table.csv")["Body"].read().decode()
+    assert (tabled["photos"], tabled["classes"]) == (20, {"cat": 20})
+    assert [row["photo"] for row in csv.DictReader(io.StringIO(text))] == sorted(names)

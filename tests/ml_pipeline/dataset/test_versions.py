@@ -232,7 +232,7 @@ def throttled(code: str = "SlowDown") -> ClientError:
 def test_throttling_is_waited_out_with_fewer_requests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = store.source("pets", shapes())
     limit = sources.AdaptiveLimit(8)
-    answers = [throttled(), throttled()]
+    answers = [throttled(), throttled("ExpiredToken")]
     plain = Downloads.read
     pauses: list[float] = []
     monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=pauses.append))  # other threads go on sleeping
@@ -248,7 +248,7 @@ def test_throttling_is_waited_out_with_fewer_requests(store: Store, monkeypatch:
     )
     assert pauses == [0.2, 0.4]
     assert limit.limit < 8
-    answers[:] = [throttled("AccessDenied")]
+    answers[:] = [ClientError({"Error": {"Code": "AccessDenied"}}, "GetObject")]
     with pytest.raises(ClientError):
         sources.read_patiently(Downloads(store.s3), uri + "circle/1.jpg", limit)
 
@@ -301,6 +301,7 @@ def test_a_token_that_expires_on_the_way_leaves_no_half_version(
 ) -> None:
     uri = store.source("pets", shapes())
     whole = upload(store.s3, BUCKET, "whole", uri)
+    monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=lambda seconds: None))
     plain, left = getattr(owner, method), iter(range(calls))
 
     def until_it_expires(*given: Any) -> Any:
