@@ -125,15 +125,22 @@ def is_transient(error: BaseException) -> bool:
     True for capacity, throttling, the network, expired credentials, clock skew and Airflow's own server; False for
     quotas, validation, missing rights and errors of an algorithm.
     """
+    from boto3.exceptions import RetriesExceededError, S3UploadFailedError
     from botocore.exceptions import ClientError, ConnectionError, CredentialRetrievalError, HTTPClientError
 
+    if isinstance(error, S3UploadFailedError):
+        # boto3 raises it while it handles S3's own answer.
+        return error.__context__ is not None and is_transient(error.__context__)
     if isinstance(error, ClientError):
         return _passes(error)
     if isinstance(error, AirflowRuntimeError):
         return error.error.error in (ErrorType.API_SERVER_ERROR, ErrorType.GENERIC_ERROR)
     if isinstance(error, OSError):
         return not isinstance(error, _LASTING)
-    return isinstance(error, JobInterrupted | ConnectionError | HTTPClientError | CredentialRetrievalError)
+    return isinstance(
+        error,
+        JobInterrupted | ConnectionError | HTTPClientError | CredentialRetrievalError | RetriesExceededError,
+    )
 
 
 def is_survivable(error: BaseException) -> bool:

@@ -143,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = b"" if self.command == "HEAD" else text.encode()
         self.send_response_only(status)
         self.send_header("Content-Type", kind)
+        # By this one clients of endpoints know the code.
+        self.send_header("x-amzn-ErrorType", code)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

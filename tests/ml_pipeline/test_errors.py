@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import boto3
 import pytest
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
+from boto3.exceptions import S3UploadFailedError
+from botocore.stub import Stubber
 
-from ml_pipeline.errors import PaidWorkRetryPolicy, job_error
+from ml_pipeline.errors import PaidWorkRetryPolicy, is_transient, job_error
 from tests.ml_pipeline.fake_sagemaker import client_error
 
 
@@ -37,3 +42,14 @@ from tests.ml_pipeline.fake_sagemaker import client_error
 def test_only_what_may_pass_is_retried(error: BaseException, retried: bool) -> None:
     decision = PaidWorkRetryPolicy().evaluate(error, 1, 2)
     assert (decision.action.value == "retry") is retried
+
+
+@pytest.mark.parametrize(("code", "retried"), [("ExpiredToken", True), ("AccessDenied", False)])
+def test_an_upload_is_tried_again_as_its_refusal_deserves(tmp_path: Path, code: str, retried: bool) -> None:
+    s3 = boto3.client("s3", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    (tmp_path / "photo.jpg").write_bytes(b"photo")
+    with Stubber(s3) as stubber:
+        stubber.add_client_error("put_object", code)
+        with pytest.raises(S3UploadFailedError) as failed:
+            s3.upload_file(str(tmp_path / "photo.jpg"), "photos", "photo.jpg")
+    assert is_transient(failed.value) is retried
