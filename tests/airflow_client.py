@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,3 +25,18 @@ class PatientClient(AirflowClient):
 def connect(settings: Settings) -> PatientClient:
     """Log in as admin, as `launcher.run.connect` does."""
     return PatientClient(settings.airflow_url, "admin", Secrets.load_or_create(settings.home).admin_password)
+
+
+def scheduler_has_looked(client: AirflowClient) -> Callable[[], bool]:
+    """Return what is true once the scheduler knows of every process that has ended by now.
+
+    A deferred or asking task that goes on before that is taken for killed, and tried again (Airflow 3.3.2).
+    """
+    beats: set[str] = set()
+
+    def looked() -> bool:
+        health = client.call("GET", "monitor/health")
+        beats.add(health["scheduler"]["latest_scheduler_heartbeat"])
+        return len(beats) > 2
+
+    return looked

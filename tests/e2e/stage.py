@@ -22,7 +22,7 @@ from launcher.inputs import Inputs
 from launcher.run import DAG_ID, run_conf
 from launcher.services import is_ready, services
 from launcher.settings import Settings
-from tests.airflow_client import connect
+from tests.airflow_client import connect, scheduler_has_looked
 from tests.e2e.conftest import Laptop
 
 # Airflow takes minutes to notice a dead component by default; here seconds must do. Shorter than this, a busy
@@ -183,18 +183,8 @@ class Stage:
         self.airflow.call("PATCH", f"dags/{DAG_ID}/dagRuns/{run_id}", json={"state": "failed"})
 
     def settle(self) -> None:
-        """Wait until the scheduler knows of every process that has ended.
-
-        A deferred task that goes on before that is taken for killed, and tried again (Airflow 3.3.2).
-        """
-        beats: set[str] = set()
-
-        def looked() -> bool:
-            health = self.airflow.call("GET", "monitor/health")
-            beats.add(health["scheduler"]["latest_scheduler_heartbeat"])
-            return len(beats) > 2
-
-        wait_for(looked, "the scheduler's next heartbeats")
+        """Wait until the scheduler knows of every process that has ended."""
+        wait_for(scheduler_has_looked(self.airflow), "the scheduler's next heartbeats")
 
     def time_out(self, run_id: str, task: str) -> None:
         """Bring the end of a deferred task's time-out, a day ahead, to now: only the database knows it."""

@@ -15,7 +15,7 @@ import requests
 
 from launcher.settings import Settings
 from ml_pipeline.aws.s3 import split_uri
-from tests.airflow_client import connect
+from tests.airflow_client import connect, scheduler_has_looked
 from tests.e2e.conftest import Laptop
 
 T = TypeVar("T")
@@ -159,20 +159,9 @@ class Stage:
         return run_id
 
     def approve(self, run_id: str) -> None:
-        """Approve the run's model, as a person would in the UI: no sooner than people do.
-
-        An answer that comes before the scheduler knows that the asking process has ended makes it take the task for
-        killed and ask again (Airflow 3.3.2).
-        """
+        """Approve the run's model, as a person would in the UI: no sooner than people do."""
         path = f"dags/{TRAIN}/dagRuns/{self.parked(run_id)}/taskInstances/approve/-1/hitlDetails"
-        beats: set[str] = set()
-
-        def scheduled_since() -> bool:
-            health = self.airflow.call("GET", "monitor/health")
-            beats.add(health["scheduler"]["latest_scheduler_heartbeat"])
-            return len(beats) > 2
-
-        self.wait(scheduled_since, "the scheduler's next heartbeats")
+        self.wait(scheduler_has_looked(self.airflow), "the scheduler's next heartbeats")
         self.airflow.call("PATCH", path, json={"chosen_options": ["Approve"], "params_input": {}})
 
     def object(self, uri: str) -> bytes:

@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 from ml_pipeline.aws.s3 import ensure_bucket
 from tests.ml_pipeline.fake_sagemaker import client_error
 
+SETTINGS: Any = SimpleNamespace(bucket="photos", local=False)
+
 
 def answering(error: ClientError) -> Any:
     def refuse(**_: Any) -> None:
@@ -19,19 +21,15 @@ def answering(error: ClientError) -> Any:
     return SimpleNamespace(head_bucket=refuse)
 
 
-def settings(local: bool = False) -> Any:
-    return SimpleNamespace(bucket="photos", local=local)
-
-
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_bucket_that_cannot_be_used_is_named_with_what_helps(status: int) -> None:
     error = client_error(str(status), "refused", "HeadBucket", status)
     with pytest.raises(ValueError, match=r"cannot use the bucket 'photos'.*set ML_PIPELINE_BUCKET"):
-        ensure_bucket(settings(), answering(error))
+        ensure_bucket(SETTINGS, answering(error))
 
 
 @pytest.mark.parametrize("status", [400, 503])
 def test_credentials_that_ran_out_and_outages_are_tried_again(status: int) -> None:
     error = client_error(str(status), "later", "HeadBucket", status)
     with pytest.raises(ClientError):
-        ensure_bucket(settings(), answering(error))
+        ensure_bucket(SETTINGS, answering(error))
