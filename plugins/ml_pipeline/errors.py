@@ -126,7 +126,13 @@ def is_transient(error: BaseException) -> bool:
     quotas, validation, missing rights and errors of an algorithm.
     """
     from boto3.exceptions import RetriesExceededError, S3UploadFailedError
-    from botocore.exceptions import ClientError, ConnectionError, CredentialRetrievalError, HTTPClientError
+    from botocore.exceptions import (
+        ClientError,
+        ConnectionError,
+        CredentialRetrievalError,
+        HTTPClientError,
+        IncompleteReadError,
+    )
 
     if isinstance(error, S3UploadFailedError):
         # boto3 raises it while it handles S3's own answer.
@@ -139,7 +145,12 @@ def is_transient(error: BaseException) -> bool:
         return not isinstance(error, _LASTING)
     return isinstance(
         error,
-        JobInterrupted | ConnectionError | HTTPClientError | CredentialRetrievalError | RetriesExceededError,
+        JobInterrupted
+        | ConnectionError
+        | HTTPClientError
+        | IncompleteReadError
+        | CredentialRetrievalError
+        | RetriesExceededError,
     )
 
 

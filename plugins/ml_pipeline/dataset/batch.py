@@ -14,8 +14,7 @@ from typing import Any
 
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import Client
-from ml_pipeline.aws.downloads import Downloads
-from ml_pipeline.dataset.sources import REQUESTS, AdaptiveLimit, read_patiently
+from ml_pipeline.aws.transfers import REQUESTS, Transfers
 from ml_pipeline.requests.transform import MAX_PAYLOAD_MB
 from ml_pipeline.requests.types import Document, Staged, Tabled
 from ml_pipeline.settings import Settings
@@ -48,25 +47,13 @@ def stage(s3: Client, settings: Settings, photos: str) -> Staged:
     Raises:
         ValueError: There are no files.
     """
-    from model_code.data.source import visible
-
     if not photos.strip():
         raise ValueError("`photos` is empty: give a folder or an s3:// prefix with photos in it")
     if photos.startswith("s3://"):
         uri = photos.rstrip("/") + "/"
         count = len(list(files(s3, uri)))
     else:
-        folder = Path(photos).expanduser()
-        paths = sorted(path for path in _walk(folder) if all(map(visible, path.relative_to(folder).parts)))
-        listing = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
-        digest = hashlib.sha256(json.dumps([str(folder.resolve()), listing]).encode()).hexdigest()[:16]
-        uri = settings.s3(f"batch/{digest}/photos/")
-        there = set(objects.keys(s3, uri))
-        bucket, prefix = objects.split_uri(uri)
-        for path, (name, _) in zip(paths, listing, strict=True):
-            if name not in there:
-                s3.upload_file(str(path), bucket, prefix + name)
-        count = len(paths)
+        uri, count = _copied(s3, settings, Path(photos).expanduser())
     if not count:
         raise ValueError(f"no photos at {photos!r}; give a folder or an s3:// prefix with photos in it")
     return {"photos_uri": uri, "photos": count}
@@ -156,12 +143,27 @@ def _failed(photo: str, reason: str) -> Row:
 
 def _answers(s3: Client, output_uri: str) -> Iterator[tuple[str, Document]]:
     """Yield each photo and its answer, with many requests in flight: a million one by one take 11 hours at 40 ms."""
-    limit = AdaptiveLimit(REQUESTS)
-    downloads = Downloads(s3, limit.throttled)
+    transfers = Transfers(s3)
     keys = [key for key in sorted(objects.keys(s3, output_uri)) if key.endswith(".out")]
-    bodies = ordered_map(lambda key: read_patiently(downloads, output_uri + key, limit), keys, REQUESTS)
+    bodies = ordered_map(lambda key: transfers.read(output_uri + key), keys, REQUESTS)
     for key, body in zip(keys, bodies, strict=True):
         yield key.removesuffix(".out"), json.loads(body)
+
+
+def _copied(s3: Client, settings: Settings, folder: Path) -> tuple[str, int]:
+    """Copy the visible files of a folder, but for those that an earlier try copied; return their prefix and number."""
+    from model_code.data.source import visible
+
+    paths = sorted(path for path in _walk(folder) if all(map(visible, path.relative_to(folder).parts)))
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    listing = [(name, path.stat().st_size) for name, path in zip(names, paths, strict=True)]
+    digest = hashlib.sha256(json.dumps([str(folder.resolve()), listing]).encode()).hexdigest()[:16]
+    uri = settings.s3(f"batch/{digest}/photos/")
+    transfers, there = Transfers(s3), set(objects.keys(s3, uri))
+    missing = [name for name in names if name not in there]
+    for _ in ordered_map(lambda name: transfers.write(uri + name, folder / name), missing, REQUESTS):
+        pass
+    return uri, len(names)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Photos in S3 as a source: many requests in flight, and throttling honored."""
+"""Photos in S3 as a source, and what was read of them kept on the disk."""
 
 from __future__ import annotations
 
@@ -7,58 +7,18 @@ import os
 import shutil
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.aws import s3 as objects
-from ml_pipeline.aws.clients import CONNECTIONS, Client
-from ml_pipeline.aws.downloads import Downloads
-from ml_pipeline.errors import is_transient
+from ml_pipeline.aws.clients import Client
+from ml_pipeline.aws.transfers import REQUESTS, Transfers
 
 if TYPE_CHECKING:
     from model_code.data.source import Candidate, Source
-
-# One request of 40 ms after the other reads 25 photos/s. S3 takes 5,500 GETs per second and prefix.
-REQUESTS = CONNECTIONS
-_THROTTLES = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "503", "429"}
-_PATIENCE = 8
-_FIRST_PAUSE = 0.2
-_MISSING = {"NoSuchKey", "404", "NoSuchVersion"}
-
-
-class AdaptiveLimit:
-    """A limit on concurrent requests: halved when the service throttles, raised by one per full round of successes."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.limit = most
-        self._active = 0
-        self._since_raise = 0
-        self._changed = threading.Condition()
-
-    def __enter__(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._active < self.limit)
-            self._active += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._active -= 1
-            self._since_raise += 1
-            if self._since_raise >= self.limit < self.most:
-                self.limit, self._since_raise = self.limit + 1, 0
-            self._changed.notify_all()
-
-    def throttled(self) -> None:
-        """Lower the limit; a burst of answers to one round of requests counts once."""
-        with self._changed:
-            if self._since_raise > self.limit // 4 or self.limit == self.most:
-                self.limit = max(1, self.limit // 2)
-            self._since_raise = 0
 
 
 @dataclass(frozen=True)
@@ -68,11 +28,10 @@ class _InS3:
     s3: Client
     uri: str
     requests: int = REQUESTS
-    _limit: AdaptiveLimit = field(default_factory=lambda: AdaptiveLimit(REQUESTS), compare=False)
 
     @cached_property
-    def _downloads(self) -> Downloads:
-        return Downloads(self.s3, self._limit.throttled)
+    def _transfers(self) -> Transfers:
+        return Transfers(self.s3)
 
     def describe(self) -> str:
         """Return the address, for messages."""
@@ -85,7 +44,7 @@ class _InS3:
         from model_code.data.source import DatasetError
 
         try:
-            return read_patiently(self._downloads, uri, self._limit)
+            return self._transfers.read(uri)
         except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
             # Some of these are OSErrors: the photo would be left out.
             raise DatasetError(f"{uri} cannot be read: {error}; run it again") from error
@@ -192,39 +151,6 @@ class S3Table(_InS3):
                     tag = item.get("ETag", "").strip('"')
                     found[f"s3://{bucket}/{item['Key']}"] = (item["Size"], f"{item['Size']}:{tag}")
         return found
-
-
-def read_patiently(downloads: Downloads, uri: str, limit: AdaptiveLimit) -> bytes:
-    """Read an object under a shared limit; wait a minute for what passes, and slow down where S3 throttles.
-
-    Raises:
-        FileNotFoundError: There is no such object.
-        ClientError: A refusal, or one that does not pass in time.
-        ConnectionError, HTTPClientError, IncompleteReadError: Of botocore: the network fails for longer.
-    """
-    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
-
-    pause = _FIRST_PAUSE
-    for attempt in range(_PATIENCE + 1):
-        try:
-            with limit:
-                return downloads.read(uri)
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            if code in _MISSING:
-                raise FileNotFoundError(f"{uri} vanished after it was listed") from error
-            # Expired credentials, too: botocore has others for the next try.
-            if not is_transient(error) or attempt == _PATIENCE:
-                raise
-            if code in _THROTTLES:
-                limit.throttled()
-        except (ConnectionError, HTTPClientError, IncompleteReadError):
-            # botocore tries again until the answer begins.
-            if attempt == _PATIENCE:
-                raise
-        time.sleep(pause)
-        pause *= 2
-    raise AssertionError("unreachable")
 
 
 class Spooled:

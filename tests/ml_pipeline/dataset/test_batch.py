@@ -6,13 +6,16 @@ import asyncio
 import csv
 import io
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
+from botocore.exceptions import ClientError
 
 from ml_pipeline.aws.downloads import Downloads
+from ml_pipeline.aws.transfers import Transfers
 from ml_pipeline.dataset import batch
 from ml_pipeline.operators.transform import TransformOperator
 from ml_pipeline.registry import packages as registry
@@ -162,3 +165,35 @@ def test_credentials_that_expire_on_the_way_cost_no_answer(
     text = cloud.s3.get_object(Bucket=bucket, Key="table.csv")["Body"].read().decode()
     assert (tabled["photos"], tabled["classes"]) == (20, {"cat": 20})
     assert [row["photo"] for row in csv.DictReader(io.StringIO(text))] == sorted(names)
+
+
+def test_a_folder_is_copied_once_by_many_requests(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_AWS_URL", cloud.url)
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", airflow_connection(cloud.url))
+    monkeypatch.setenv("ML_PIPELINE_BUCKET", cloud.bucket())
+    monkeypatch.setenv("ML_PIPELINE_ROLE_ARN", ROLE)
+    written: list[str] = []
+    write, refused = Transfers.write, iter([False] * 40 + [True])
+
+    def watched(transfers: Transfers, uri: str, path: Path) -> None:
+        if next(refused, False):
+            raise client_error("AccessDenied", "not today", "PutObject")
+        write(transfers, uri, path)
+        written.append(path.name)
+
+    monkeypatch.setattr(Transfers, "write", watched)
+    (tmp_path / "dogs").mkdir()
+    for number in range(100):
+        (tmp_path / "dogs" / f"{number}.jpg").write_bytes(b"%d" % number)
+    (tmp_path / ".hidden").write_bytes(b"x")
+    with pytest.raises(ClientError, match="not today"):
+        batch.stage(cloud.s3, Settings.load(), str(tmp_path))
+    kept = len(written)
+    assert 0 < kept < 100
+    staged = batch.stage(cloud.s3, Settings.load(), str(tmp_path))
+    assert (staged["photos"], len(written)) == (100, 100)
+    assert batch.stage(cloud.s3, Settings.load(), str(tmp_path)) == staged
+    assert sorted(written) == sorted(f"{number}.jpg" for number in range(100))
+    assert dict(batch.files(cloud.s3, staged["photos_uri"])).keys() == {f"dogs/{n}.jpg" for n in range(100)}

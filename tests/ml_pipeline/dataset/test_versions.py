@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, IncompleteReadError, ReadTimeoutError
 
+from ml_pipeline.aws import transfers
 from ml_pipeline.aws.downloads import Downloads
+from ml_pipeline.aws.transfers import Transfers
 from ml_pipeline.dataset import sources
 from ml_pipeline.dataset.place import ConcurrentUpload, Place
 from ml_pipeline.dataset.upload import upload
@@ -114,10 +115,8 @@ def test_an_unchanged_source_is_recognized_without_reading_a_photo(
     first = make(store, files)
     assert first["read"] == 16
     read: list[str] = []
-    plain = sources.read_patiently
-    monkeypatch.setattr(
-        sources, "read_patiently", lambda reader, uri, limit: read.append(uri) or plain(reader, uri, limit)
-    )
+    plain = Transfers.read
+    monkeypatch.setattr(Transfers, "read", lambda self, uri: read.append(uri) or plain(self, uri))
     again = upload(store.s3, BUCKET, "pets", f"s3://{BUCKET}/in/pets")
     assert (again["version"], again["read"], again["changed"], read) == (first["version"], 0, False, [])
     third = make(store, {**files, "circle/new.jpg": photo(900)})
@@ -229,30 +228,6 @@ def throttled(code: str = "SlowDown") -> ClientError:
     return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject")
 
 
-def test_throttling_is_waited_out_with_fewer_requests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = store.source("pets", shapes())
-    limit = sources.AdaptiveLimit(8)
-    answers = [throttled(), throttled("ExpiredToken")]
-    plain = Downloads.read
-    pauses: list[float] = []
-    monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=pauses.append))  # other threads go on sleeping
-
-    def read(self: Downloads, address: str) -> bytes:
-        if answers:
-            raise answers.pop()
-        return plain(self, address)
-
-    monkeypatch.setattr(Downloads, "read", read)
-    assert (
-        sources.read_patiently(Downloads(store.s3), uri + "circle/1.jpg", limit) == shapes()["circle/1.jpg"]
-    )
-    assert pauses == [0.2, 0.4]
-    assert limit.limit < 8
-    answers[:] = [ClientError({"Error": {"Code": "AccessDenied"}}, "GetObject")]
-    with pytest.raises(ClientError):
-        sources.read_patiently(Downloads(store.s3), uri + "circle/1.jpg", limit)
-
-
 def broken() -> list[Exception]:
     """Errors of botocore where a connection breaks; some are OSErrors, as a missing file is."""
     at = {"endpoint_url": "https://s3.example", "error": "reset"}
@@ -268,7 +243,7 @@ def test_a_network_that_breaks_costs_no_photo(
     store: Store, monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
     uri, plain, left = store.source("pets", shapes()), Downloads.read, broken()
-    monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(transfers, "time", SimpleNamespace(sleep=lambda seconds: None))
 
     def read(self: Downloads, address: str) -> bytes:
         if address.endswith("circle/1.jpg") and left:
@@ -301,7 +276,7 @@ def test_a_token_that_expires_on_the_way_leaves_no_half_version(
 ) -> None:
     uri = store.source("pets", shapes())
     whole = upload(store.s3, BUCKET, "whole", uri)
-    monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(transfers, "time", SimpleNamespace(sleep=lambda seconds: None))
     plain, left = getattr(owner, method), iter(range(calls))
 
     def until_it_expires(*given: Any) -> Any:
@@ -356,31 +331,6 @@ def test_a_full_disk_of_the_worker_costs_no_photo(
         assert spooled.read("circle/1.jpg") == shapes()["circle/1.jpg"]
     assert spooled.read("circle/1.jpg") == shapes()["circle/1.jpg"]
     spooled.close()
-
-
-def test_the_limit_holds_and_recovers() -> None:
-    limit = sources.AdaptiveLimit(4)
-    limit.throttled()
-    assert limit.limit == 2
-    active, most, lock = 0, 0, threading.Lock()
-
-    def work() -> None:
-        nonlocal active, most
-        for _ in range(50):
-            with limit:
-                with lock:
-                    active += 1
-                    most = max(most, active)
-                with lock:
-                    active -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most <= 4
-    assert limit.limit == 4
 
 
 def test_a_table_in_s3(store: Store) -> None:
