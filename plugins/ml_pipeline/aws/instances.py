@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -38,10 +39,11 @@ def security_group(settings: Settings, ec2: Client) -> str:
     if settings.subnet_id:
         vpc_id = ec2.describe_subnets(SubnetIds=[settings.subnet_id])["Subnets"][0]["VpcId"]
         filters.append({"Name": "vpc-id", "Values": [vpc_id]})
-    found = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
-    if found:
-        return str(found[0]["GroupId"])
-    return str(ec2.create_security_group(**instance.security_group(_GROUP, vpc_id))["GroupId"])
+    if not (found := ec2.describe_security_groups(Filters=filters)["SecurityGroups"]):
+        with _unless("InvalidGroup.Duplicate"):
+            return str(ec2.create_security_group(**instance.security_group(_GROUP, vpc_id))["GroupId"])
+        found = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+    return str(found[0]["GroupId"])
 
 
 def ensure_local_profile(iam: Client, name: str) -> None:
@@ -50,25 +52,35 @@ def ensure_local_profile(iam: Client, name: str) -> None:
     EC2 refuses an unknown profile on both, and an instance has the credentials of its profile's role. Where IAM is
     enforced, the profile was made with the account's roles, and Airflow's role may not look.
     """
-    from botocore.exceptions import ClientError
-
-    try:
-        profile = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] == "AccessDenied":
-            return
-        if error.response["Error"]["Code"] != "NoSuchEntity":
-            raise
-        profile = iam.create_instance_profile(InstanceProfileName=name)["InstanceProfile"]
-    if not profile["Roles"]:
+    with _unless("AccessDenied"):
+        with _unless("NoSuchEntity"):
+            if iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
+                return
+        with _unless("EntityAlreadyExists"):
+            iam.create_instance_profile(InstanceProfileName=name)
         statement = {
             "Effect": "Allow",
             "Principal": {"Service": "ec2.amazonaws.com"},
             "Action": "sts:AssumeRole",
         }
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy)
-        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+        with _unless("EntityAlreadyExists"):
+            iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy)
+        # IAM's answer where the profile has its role: it takes only one.
+        with _unless("LimitExceeded"):
+            iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+
+
+@contextmanager
+def _unless(code: str) -> Iterator[None]:
+    """Let an error of this code pass: another run, or a call whose answer was lost, has done the work."""
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] != code:
+            raise
 
 
 def run_or_adopt(

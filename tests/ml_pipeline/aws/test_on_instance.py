@@ -102,6 +102,43 @@ def test_an_embed_job_is_done_only_while_its_embeddings_are_there(aws: Any) -> N
         assert operator.is_usable(settings, "embed-1") is usable
 
 
+@pytest.mark.parametrize(
+    "lost", [None, "create_instance_profile", "create_role", "add_role_to_instance_profile"]
+)
+def test_a_profile_is_made_although_an_answer_is_lost(aws: Any, lost: str | None) -> None:
+    iam = aws.client("iam")
+    if lost:
+        send_twice(iam, lost)
+    for _ in range(2):
+        instances.ensure_local_profile(iam, "profile")
+    (role,) = iam.get_instance_profile(InstanceProfileName="profile")["InstanceProfile"]["Roles"]
+    assert role["RoleName"] == "profile"
+
+
+def test_a_profile_that_was_half_made_is_completed(aws: Any) -> None:
+    iam = aws.client("iam")
+    iam.create_role(RoleName="profile", AssumeRolePolicyDocument="{}")
+    instances.ensure_local_profile(iam, "profile")
+    assert iam.get_instance_profile(InstanceProfileName="profile")["InstanceProfile"]["Roles"]
+
+
+def test_two_runs_make_one_security_group(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ec2 = aws.client("ec2")
+    monkeypatch.setenv("ML_PIPELINE_BUCKET", "bucket")
+    monkeypatch.setenv("ML_PIPELINE_ROLE_ARN", "arn:aws:iam::123456789012:role/x")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    settings = Settings.load()
+    send_twice(ec2, "create_security_group")
+    group = instances.security_group(settings, ec2)
+    assert instances.security_group(settings, ec2) == group
+
+
+def send_twice(client: Any, method: str) -> None:
+    """Send each request of a method twice, as botocore does after an answer that was lost."""
+    send = getattr(client, method)
+    setattr(client, method, lambda **request: (send(**request), send(**request))[1])
+
+
 def test_one_machine_per_name_and_a_new_one_only_after_a_dead_one(aws: Any) -> None:
     ec2 = aws.client("ec2")
     group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
