@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import zlib
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,26 +25,32 @@ _PART = 1000
 
 def write(file: BinaryIO, found: Findings, rows: Iterable[int]) -> None:
     """Write gzipped lines of JSON: a header, then one line per file."""
+    header = {"schema_version": SCHEMA_VERSION, "judge": f"{_CODE}"}
+    _pack(file, chain([f"{json.dumps(header)}\n"], (_line(found, row) for row in rows)))
+
+
+def extend(file: BinaryIO, earlier: BinaryIO, found: Findings, rows: Iterable[int]) -> None:
+    """Write what `earlier` holds, without reading its lines, and one line per row: gzip reads both as one file."""
+    shutil.copyfileobj(earlier, file)
+    _pack(file, (_line(found, row) for row in rows))
+
+
+def _pack(file: BinaryIO, lines: Iterator[str]) -> None:
     with gzip.GzipFile("", "wb", 1, file, mtime=0) as packed:
-        header = {"schema_version": SCHEMA_VERSION, "judge": f"{_CODE}"}
-        packed.write(f"{json.dumps(header)}\n".encode())
-        lines = (_line(found, row) for row in rows)
         while part := "".join(islice(lines, _PART)):
             packed.write(part.encode())
 
 
 def _line(found: Findings, row: int) -> str:
     look = found.found(row)
-    fields: dict[str, object] = {"path": found.path(row), "stamp": found.stamp(row)}
-    if isinstance(look, Photo):
-        fields |= {
-            "sha256": look.sha256, "class": look.label,
-            "phash": None if look.phash is None else f"{look.phash:016x}",
-            "bytes": look.bytes, "suffix": look.suffix,
-        }  # fmt: skip
-    else:
-        fields["reason"] = look.reason
-    return f"{json.dumps(fields, ensure_ascii=True)}\n"
+    start = f'{{"path": {_quoted(found.path(row))}, "stamp": {_quoted(found.stamp(row))}'
+    if isinstance(look, Rejected):
+        return f'{start}, "reason": {_quoted(look.reason)}}}\n'
+    phash = "null" if look.phash is None else f'"{look.phash:016x}"'
+    return (
+        f'{start}, "sha256": "{look.sha256}", "class": {_quoted(look.label)}, "phash": {phash}, '
+        f'"bytes": {look.bytes}, "suffix": {_quoted(look.suffix)}}}\n'
+    )
 
 
 def read(file: BinaryIO) -> Findings:

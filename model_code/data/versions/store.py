@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -106,12 +107,25 @@ class Store(ABC):
         with file:
             return looks.read(file)
 
-    def keep_looks(self, version: Version, found: Findings, rows: Iterable[int]) -> None:
-        """Write the findings of the look that made a version, for the next look."""
-        with tempfile.TemporaryDirectory(prefix="ml-pipeline-looks-") as folder:
+    def keep_looks(
+        self, version: Version, found: Findings, rows: Iterable[int], parent: Version | None = None
+    ) -> None:
+        """Write the findings of the look that made a version, for the next look.
+
+        Args:
+            version: The version.
+            found: All findings.
+            rows: Those that count.
+            parent: A version whose findings count, too: they are copied as they are.
+        """
+        earlier = self.open(_looks(parent)) if parent else None
+        with tempfile.TemporaryDirectory(prefix="ml-pipeline-looks-") as folder, earlier or nullcontext():
             path = Path(folder, "looks")
             with path.open("wb") as file:
-                looks.write(file, found, rows)
+                if earlier:
+                    looks.extend(file, earlier, found, rows)
+                else:
+                    looks.write(file, found, rows)
             self.put_file(_looks(version), path)
 
     def publish(self, version: Version, tag: str | None) -> int:

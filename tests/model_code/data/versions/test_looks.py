@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 
 import pytest
 
@@ -10,6 +11,7 @@ from model_code.data import photos
 from model_code.data.photos import PhotoError
 from model_code.data.records import Photo, Rejected
 from model_code.data.versions import looks
+from model_code.data.versions.columns import Findings
 from tests.model_code.data import looks_files
 from tests.model_code.photo_files import TWO_HALVES
 
@@ -23,6 +25,17 @@ FOUND: dict[str, tuple[str, Photo | Rejected]] = {
 def test_what_is_written_is_read() -> None:
     assert looks_files.from_bytes(looks_files.to_bytes(FOUND)) == FOUND
     assert looks_files.to_bytes(FOUND) == looks_files.to_bytes(dict(FOUND))
+
+
+def test_what_is_added_is_read_after_what_was_there() -> None:
+    more: dict[str, tuple[str, Photo | Rejected]] = {
+        'cat/"new"\n.jpg': ("1:2:3", Photo('cat/"new"\n.jpg', "cat", "ef" * 32, 7, 10, "jpg")),
+        "cat/1.jpg": ("10:1:9", Rejected("cat/1.jpg", "empty file")),
+    }
+    columns, file = Findings.of(more), io.BytesIO()
+    looks.extend(file, io.BytesIO(looks_files.to_bytes(FOUND)), columns, range(2))
+    assert looks_files.from_bytes(file.getvalue()) == FOUND | more
+    assert looks_files.from_bytes(file.getvalue()[:-9]) == {}
 
 
 def test_findings_of_other_rules_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

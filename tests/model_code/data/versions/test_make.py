@@ -10,6 +10,7 @@ import pytest
 from model_code.data.__main__ import main
 from model_code.data.manifest import read_manifest
 from model_code.data.shards import read_shard
+from model_code.data.versions import looks
 from model_code.data.versions.store import FolderStore
 from tests.model_code.photo_files import folder_of_photos, photo
 
@@ -35,6 +36,38 @@ def test_a_folder_becomes_a_version_and_grows(tmp_path: Path, capsys: pytest.Cap
     assert main(command) == 0
     third = made(capsys)
     assert (third["read"], third["parent"]) == (1, first["version"])
+
+
+def test_findings_are_extended_where_files_come_and_written_anew_where_any_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of_photos(tmp_path / "pets", {"cat": 12, "dog": 12})
+    command = [str(folder), "--output", str(tmp_path / "out"), "--name", "pets"]
+
+    def look() -> tuple[object, bytes, list[str]]:
+        assert main(command) == 0
+        result = made(capsys)
+        file = Path(str(result["manifest_uri"])).with_name(looks.NAME)
+        with file.open("rb") as opened:
+            return result["read"], file.read_bytes(), sorted(looks.read(opened))
+
+    _, first, paths = look()
+    (folder / "cat" / "new.jpg").write_bytes(photo(900))
+    read, grown, found = look()
+    assert read == 1
+    assert grown.startswith(first)
+    assert found == sorted([*paths, "cat/new.jpg"])
+    (folder / "cat" / "notes.txt").write_text("of the same version")
+    read, same, found = look()
+    assert read == 1
+    assert same.startswith(grown)
+    assert found == sorted([*paths, "cat/new.jpg", "cat/notes.txt"])
+    (folder / "cat" / "new.jpg").rename(folder / "cat" / "moved.jpg")
+    read, moved, found = look()
+    assert read == 1
+    assert not moved.startswith(first)
+    assert found == sorted([*paths, "cat/moved.jpg", "cat/notes.txt"])
+    assert look() == (0, moved, found)
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
