@@ -158,12 +158,11 @@ def make(
     changed = parent is None or version.manifest.version != parent.manifest.version
     sent += store.publish(version, tag) if changed else 0
     if changed or looked.read or recalled or before != len(looked.rows):
-        rows = np.asarray(looked.rows, np.int32)
-        fresh = rows[rows >= before]
-        if before and len(rows) - len(fresh) == before:
-            store.keep_looks(version, looked.found, fresh, parent)
+        still = np.unique(np.asarray(looked.rows, np.int32))
+        if before and np.searchsorted(still, before) == before:
+            store.keep_looks(version, looked.found, map(int, still[before:]), parent)
         else:
-            store.keep_looks(version, looked.found, rows)
+            store.keep_looks(version, looked.found, looked.rows)
     listed = parent.manifest if parent and not changed else version.manifest
     return _summary(store, listed, rejected, (new, sent, looked.read), changed)
 
