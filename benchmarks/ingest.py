@@ -170,27 +170,35 @@ def large_photos(count: int) -> dict[str, bytes]:
 
 
 def serve(photos: dict[str, bytes], ready: Connection) -> None:
-    """An S3 of two buckets, `direct` and `delayed`, with the same photos."""
-    from aiohttp import web
+    """An S3 of two buckets, `direct` and `delayed`, with the same photos; it takes as little CPU as it can."""
 
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        bucket, _, key = request.path.lstrip("/").partition("/")
-        if not key:
-            return web.Response(text=listing(bucket, photos), content_type="application/xml")
-        if bucket == "delayed":
-            await asyncio.sleep(DELAY)
-        return web.Response(body=photos[key], headers={"ETag": f'"{len(photos[key])}"'})
+    class Answering(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport, self.got = transport, b""
 
-    async def run() -> None:
-        runner = web.ServerRunner(web.Server(answer))
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        sockets: Any = site._server
-        ready.send(sockets.sockets[0].getsockname()[1])
-        await asyncio.Event().wait()
+        def data_received(self, data: bytes) -> None:
+            self.got += data
+            if not self.got.endswith(b"\r\n\r\n"):
+                return
+            path = self.got.split(b" ", 2)[1].decode().partition("?")[0]
+            self.got = b""
+            bucket, _, key = path.lstrip("/").partition("/")
+            if not key:
+                self.answer(listing(bucket, photos).encode())
+            elif bucket == "delayed":
+                loop.call_later(DELAY, self.answer, photos[key])
+            else:
+                self.answer(photos[key])
 
-    asyncio.run(run())
+        def answer(self, body: bytes) -> None:
+            head = f'HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nETag: "{len(body)}"\r\n\r\n'
+            transport: Any = self.transport
+            transport.writelines((head.encode(), body))
+
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(loop.create_server(Answering, "127.0.0.1", 0))
+    ready.send(server.sockets[0].getsockname()[1])
+    loop.run_forever()
 
 
 def listing(bucket: str, photos: Mapping[str, bytes]) -> str:
