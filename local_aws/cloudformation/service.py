@@ -230,6 +230,8 @@ def _roll_back(stack: Any, error: Exception) -> None:
     except Exception as second:
         logger.exception("stack %s could not be rolled back", stack.name)
         error, status = second, "ROLLBACK_FAILED"
+    # moto would read them from resources that are not there.
+    stack.output_map._output_json_map = {}
     _fail(stack, status, error)
 
 

@@ -116,6 +116,7 @@ def test_a_stack_that_fails_is_rolled_back(cloud: Cloud, by_change_set: bool) ->
             "DependsOn": "First",
         },
     )
+    body = json.dumps({**json.loads(body), "Outputs": {"Arn": {"Value": {"Fn::GetAtt": ["Second", "Arn"]}}}})
     client = cloud.client("cloudformation", REGION)
     if by_change_set:
         stack = deploy(cloud, name, body)
@@ -123,6 +124,7 @@ def test_a_stack_that_fails_is_rolled_back(cloud: Cloud, by_change_set: bool) ->
         client.create_stack(StackName=name, TemplateBody=body)
         stack = client.describe_stacks(StackName=name)["Stacks"][0]
     assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert "Outputs" not in stack
     reasons = [
         e.get("ResourceStatusReason", "") for e in client.describe_stack_events(StackName=name)["StackEvents"]
     ]
