@@ -225,7 +225,6 @@ def airflow_environment(settings: Settings, credentials: Secrets) -> dict[str, s
             settings.local_aws_url, LOCAL_REGION, key.id, key.secret
         ),
         "ML_PIPELINE_AIRFLOW_URL": settings.airflow_url,
-        "ML_PIPELINE_WAIT_SECONDS": os.environ.get("ML_PIPELINE_WAIT_SECONDS", "15"),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),

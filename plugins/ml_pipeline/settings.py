@@ -47,7 +47,6 @@ class Settings:
         local_aws_url: Address of local_aws, or None on AWS.
         local_aws_public_url: The address for browsers, where that differs (containers).
         poll_seconds: Pause between two Describe calls of a waiting trigger.
-        wait_seconds: Longest time that a task waits by itself, before it hands the wait over to the triggerer.
         aws_conn_id: Airflow connection with the credentials.
         training_image, serving_image: URIs instead of those of images.toml.
         instance_profile: EC2 instance profile (name) of the EC2 branch.
@@ -66,7 +65,6 @@ class Settings:
     local_aws_url: str | None = None
     local_aws_public_url: str | None = None
     poll_seconds: float = AWS_POLL_SECONDS
-    wait_seconds: float = 0.0
     aws_conn_id: str = "aws_default"
     training_image: str | None = None
     serving_image: str | None = None
@@ -139,10 +137,7 @@ class Settings:
             region=env.get("AWS_DEFAULT_REGION") or env.get("AWS_REGION") or (LOCAL_REGION if url else ""),
             local_aws_url=url,
             local_aws_public_url=env.get("LOCAL_AWS_PUBLIC_URL", "").strip().rstrip("/") or url,
-            poll_seconds=_seconds(
-                "POLL_SECONDS", read("POLL_SECONDS"), LOCAL_POLL_SECONDS if url else AWS_POLL_SECONDS
-            ),
-            wait_seconds=_seconds("WAIT_SECONDS", read("WAIT_SECONDS"), 0.0),
+            poll_seconds=_seconds(read("POLL_SECONDS"), LOCAL_POLL_SECONDS if url else AWS_POLL_SECONDS),
             aws_conn_id=read("AWS_CONN_ID") or "aws_default",
             training_image=read("TRAINING_IMAGE") or None,
             serving_image=read("SERVING_IMAGE") or None,
@@ -257,12 +252,12 @@ def _network(read: Callable[[str], str]) -> Network:
         ) from None
 
 
-def _seconds(name: str, text: str, default: float) -> float:
+def _seconds(text: str, default: float) -> float:
     if not text:
         return default
     try:
         return float(text)
     except ValueError:
         raise SettingsError(
-            f"ML_PIPELINE_{name} is {text!r}: give a number of seconds, for example 30"
+            f"ML_PIPELINE_POLL_SECONDS is {text!r}: give a number of seconds, for example 30"
         ) from None

@@ -12,13 +12,12 @@ class LogTail:
     Args:
         group: Log group.
         prefix: Start of the names of the job's streams: one stream per machine.
-        tokens: Where each stream goes on; kept up to date here.
     """
 
-    def __init__(self, group: str, prefix: str, tokens: dict[str, str | None]) -> None:
+    def __init__(self, group: str, prefix: str) -> None:
         self._group = group
         self._prefix = prefix
-        self._tokens = tokens
+        self._tokens: dict[str, str | None] = {}
 
     async def read(self, client: Client) -> list[str]:
         """Return the lines that came since the last call, oldest first within a machine.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import TaskDeferred
@@ -105,7 +104,6 @@ class AwsOperator(BaseOperator):
         self.verify = verify
         self.botocore_config = botocore_config
         self._clients: dict[str, Client] = {}
-        self._wait_until: float | None = None
         # Set by operators that start paid work: `on_kill` is given no context.
         self._task_instance: RuntimeTaskInstanceProtocol | None = None
 
@@ -135,40 +133,18 @@ class AwsOperator(BaseOperator):
             raise WaitFailed(event[FAILURE])
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def wait(
-        self, context: Context, trigger: type[PollingTrigger], then: str, timeout: timedelta, **subject: str
-    ) -> Any:
-        """Wait until a `trigger` fires, then go on with the method `then`.
-
-        The first seconds pass in this process, if ML_PIPELINE_WAIT_SECONDS says so: a second process for what follows
-        a wait takes longer than the shortest jobs of local_aws.
-
-        Raises:
-            TaskDeferred: The rest of the wait needs no worker.
-        """
-        waiting = self._trigger(context, trigger, **subject)
-        now = time.monotonic()
-        if self._wait_until is None:
-            self._wait_until = now + Settings.load().wait_seconds
-        if now < self._wait_until and (event := waiting.wait(self._wait_until - now)) is not None:
-            return self.resume_execution(then, {"event": event}, context)
-        raise TaskDeferred(trigger=waiting, method_name=then, timeout=timeout)
-
     def deferred(
         self, context: Context, trigger: type[PollingTrigger], then: str, timeout: timedelta, **subject: str
     ) -> TaskDeferred:
         """Return what to raise to wait, without a worker, until a `trigger` fires; the method `then` goes on."""
-        return TaskDeferred(
-            trigger=self._trigger(context, trigger, **subject), method_name=then, timeout=timeout
-        )
-
-    def _trigger(self, context: Context, trigger: type[PollingTrigger], **subject: str) -> PollingTrigger:
-        return trigger(
-            poll_seconds=Settings.load().poll_seconds,
+        settings = Settings.load()
+        waiting = trigger(
+            poll_seconds=settings.poll_seconds,
             access=self.access.to_dict(),
             patience_seconds=patience_of(context),
             **subject,
         )
+        return TaskDeferred(trigger=waiting, method_name=then, timeout=timeout)
 
     def will_run_again(self) -> bool:
         """Ask Airflow whether this task instance will run again, as after a clear or before a retry.

@@ -120,10 +120,9 @@ class DeployEndpointOperator(AwsOperator):
             return self._in_service(serving)
         self._take(step, serving, live, tags)
         then = _THEN.get(step, "complete")
-        deployed: Deployed = self.wait(
+        raise self.deferred(
             context, EndpointTrigger, then, self.wait_timeout, endpoint_name=self.endpoint_name
         )
-        return deployed
 
     def _default_endpoint(self) -> str:
         """Name the endpoint as `plan` does: a run that began before an upgrade has no name from there."""

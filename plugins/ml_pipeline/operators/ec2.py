@@ -115,10 +115,7 @@ class CreateInstanceOperator(_Ec2Operator):
         self._instance_id = instance_id
         self.log.info("%s instance %s", "started" if created else "adopted", instance_id)
         context["ti"].xcom_push(key="instance_id", value=instance_id)
-        machine: Machine = self.wait(
-            context, InstanceTrigger, "complete", self.wait_timeout, instance_id=instance_id
-        )
-        return machine
+        raise self.deferred(context, InstanceTrigger, "complete", self.wait_timeout, instance_id=instance_id)
 
     def complete(self, context: Context, event: Event) -> Machine:
         """Return the instance that is online, or fail if it is gone."""
@@ -239,10 +236,7 @@ class Ec2TrainingOperator(_Ec2Operator):
         self.log.info("command %s trains %s on %s", self._command_id, name, instance_id)
         context["ti"].xcom_push(key=_NAME, value=name)
         subject = {"command_id": self._command_id, "instance_id": instance_id}
-        trained: Trained = self.wait(
-            context, CommandTrigger, "complete", self.longest_run() + _SPARE, **subject
-        )
-        return trained
+        raise self.deferred(context, CommandTrigger, "complete", self.longest_run() + _SPARE, **subject)
 
     def complete(self, context: Context, event: Event) -> Trained:
         """Check the exit code of the command that has ended, and that the model exists."""

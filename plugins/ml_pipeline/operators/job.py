@@ -86,7 +86,7 @@ class SageMakerJobOperator(AwsOperator, Generic[Result]):
         return timedelta(0)
 
     def execute(self, context: Context) -> Result:
-        """Create or adopt the job, then wait for it."""
+        """Create or adopt the job, then wait for it in the triggerer."""
         settings = Settings.load()
         self._task_instance = context["ti"]
         origin = origin_of(context)
@@ -115,9 +115,7 @@ class SageMakerJobOperator(AwsOperator, Generic[Result]):
             return self._finish(settings, started.name)
         then = "again" if started.phase is Phase.STOPPING else "complete"
         subject = {"kind": self.kind.value, "job_name": started.name}
-        timeout = self.wait_timeout + self.longest_run()
-        result: Result = self.wait(context, JobTrigger, then, timeout, **subject)
-        return result
+        raise self.deferred(context, JobTrigger, then, self.wait_timeout + self.longest_run(), **subject)
 
     def complete(self, context: Context, event: Event) -> Result:
         """Return the result of the job that has ended, or fail with SageMaker's reason."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from ml_pipeline.aws.clients import AccessFields, AwsAccess
 from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.errors import is_survivable, one_line
-from ml_pipeline.triggers.clients import Clients, TaskClients
+from ml_pipeline.triggers.clients import Clients
 from ml_pipeline.triggers.ownership import even_if_late, task_is_over
 
 # The time that a wait continues without an answer from AWS, unless the param max_outage_hours says otherwise.
@@ -94,24 +93,14 @@ class PollingTrigger(BaseTrigger):
         finally:
             await clients.close()
 
-    def wait(self, seconds: float) -> Event | None:
-        """Poll in the process of a task for up to `seconds`; the triggerer can go on from there.
-
-        Returns:
-            The event, or None: what is waited for has not happened yet.
-        """
-        return asyncio.run(self._event(TaskClients(AwsAccess(**self.access)), seconds))
-
     async def on_kill(self) -> None:
         """Stop the paid work if its task is over; leave it to the next try if the task was cleared or is retried."""
         if type(self).stop is not PollingTrigger.stop:
             await even_if_late(self._stop_if_over())
 
-    async def _event(self, clients: Clients, seconds: float = math.inf) -> Event | None:
-        """Poll until there is an event, or until the next poll would come later than `seconds` from now: None."""
+    async def _event(self, clients: Clients) -> Event:
         clock = asyncio.get_running_loop().time
         last_answer, pause = clock(), self.poll_seconds
-        end = last_answer + seconds
         while True:
             try:
                 event = await self.poll(clients)
@@ -137,8 +126,6 @@ class PollingTrigger(BaseTrigger):
                 if event is not None:
                     return event
                 last_answer, pause = clock(), self.poll_seconds
-            if clock() + pause > end:
-                return None
             # Waits that began together, or met the same throttling, do not all ask at the same moment again.
             await asyncio.sleep(pause * random.uniform(1 - _JITTER, 1 + _JITTER))
 

@@ -1,4 +1,4 @@
-"""The clients of waits. A triggerer has one of aiobotocore for each service and connection, shared by all its waits.
+"""The aiobotocore clients of a triggerer: one for each service and connection, shared by all waits of the process.
 
 A client takes 1.8 MB and 0.05 s of CPU to open: with clients of their own, 1,000 waits would take 3.6 GB.
 """
@@ -8,11 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from ml_pipeline.aws.clients import AwsAccess, Client
@@ -78,32 +75,6 @@ class Clients:
                 del current[key]
             if not shared.users:
                 await shared.stack.aclose()
-
-
-class TaskClients(Clients):
-    """The boto3 clients of a task that waits by itself, called as those of aiobotocore, which take longer to load."""
-
-    def __init__(self, access: AwsAccess) -> None:
-        super().__init__(access)
-        self._own: dict[str, _Threaded] = {}
-
-    async def get(self, service: str) -> Client:
-        """Return the client of `service`."""
-        if service not in self._own:
-            self._own[service] = _Threaded(await asyncio.to_thread(self._access.client, service))
-        return self._own[service]
-
-    async def close(self, renew: bool = False) -> None:
-        """Forget all clients: the next `get` reads the credentials again."""
-        self._own.clear()
-
-
-class _Threaded:
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        return partial(asyncio.to_thread, getattr(self._client, name))
 
 
 def _pool() -> _Pool:

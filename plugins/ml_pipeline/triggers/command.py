@@ -6,7 +6,7 @@ success; this one waits until there is an invocation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.log_tail import LogTail
@@ -25,17 +25,15 @@ class CommandTrigger(PollingTrigger):
     Args:
         command_id: The command.
         instance_id: The instance that it was sent to.
-        log_tokens: Where its log goes on, if a part was passed on before.
     """
 
     command_id: str
     instance_id: str
-    log_tokens: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         # GetCommandInvocation shows the first 24,000 characters, and those only at the end.
-        self._tail = LogTail(LOG_GROUP, f"{self.command_id}/{self.instance_id}/", self.log_tokens)
+        self._tail = LogTail(LOG_GROUP, f"{self.command_id}/{self.instance_id}/")
 
     @property
     def subject(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ml_pipeline.aws.clients import Client
 from ml_pipeline.aws.jobs import JobKind, Phase, is_missing, is_over_already, phase, reason
@@ -21,19 +21,17 @@ class JobTrigger(PollingTrigger):
     Args:
         kind: A value of `JobKind`.
         job_name: The job.
-        log_tokens: Where its log goes on, if a part was passed on before.
     """
 
     kind: str
     job_name: str
-    log_tokens: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._calls = JobKind(self.kind).calls
         self._progress = ""
         group = self._calls.log_group
-        self._tail = LogTail(group, f"{self.job_name}/", self.log_tokens) if group else None
+        self._tail = LogTail(group, f"{self.job_name}/") if group else None
 
     @property
     def subject(self) -> str:

@@ -195,8 +195,7 @@ class Stage:
 
 @contextmanager
 def stage_on(laptop: Laptop) -> Iterator[Stage]:
-    """A stage on `laptop`, whose tasks leave every wait to the triggerer, as on AWS; its processes end with it."""
-    laptop.environ["ML_PIPELINE_WAIT_SECONDS"] = "0"
+    """A stage on `laptop`; every process of it ends with it."""
     try:
         laptop.up()
         yield Stage(laptop)

@@ -18,7 +18,6 @@ from ml_pipeline.aws.log_tail import LogTail
 from ml_pipeline.deployment.status import ABSENT
 from ml_pipeline.triggers import base
 from ml_pipeline.triggers.base import DEFAULT_PATIENCE_SECONDS, FAILURE
-from ml_pipeline.triggers.clients import TaskClients
 from ml_pipeline.triggers.command import CommandTrigger
 from ml_pipeline.triggers.endpoint import EndpointTrigger
 from ml_pipeline.triggers.instance import InstanceTrigger
@@ -323,39 +322,6 @@ def test_tuning_progress_counts_ended_trials() -> None:
     assert line == "progress done=4 total=12 unit=trials best_valid_accuracy=0.8123"
 
 
-def test_the_triggerer_passes_on_what_the_task_has_not(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stream = {"logStreams": [{"logStreamName": "train-1/algo-1-17"}]}
-    ongoing = {"TrainingJobName": "train-1", "TrainingJobStatus": "InProgress"}
-
-    def scripted(*answers: tuple[str, list[str]], **description: str) -> dict[str, Scripted]:
-        events = [
-            {"events": [{"message": line} for line in lines], "nextForwardToken": token}
-            for token, lines in answers
-        ]
-        logs = Scripted(describe_log_streams=[stream], get_log_events=events)
-        return {"logs": logs, "sagemaker": Scripted(describe_training_job=[{**ongoing, **description}])}
-
-    clients = scripted(("a", ["first"]), ("a", []))
-
-    async def client(self: TaskClients, service: str) -> Scripted:
-        return clients[service]
-
-    monkeypatch.setattr(TaskClients, "get", client)
-    trigger = JobTrigger(kind="training", job_name="train-1", poll_seconds=9.0, access=ACCESS)
-    assert trigger.wait(1.0) is None
-    _, arguments = trigger.serialize()
-    arguments = json.loads(json.dumps(arguments))
-    clients = scripted(("b", ["second"]), ("b", []), TrainingJobStatus="Completed")
-    use(monkeypatch, **clients)
-    assert first_event(JobTrigger(**arguments))["status"] == "Completed"
-    (_, asked), *_ = [call for call in clients["logs"].calls if call[0] == "get_log_events"]
-    assert asked["nextToken"] == "a"
-    logged = capsys.readouterr().out
-    assert (logged.count("first"), logged.count("second")) == (1, 1)
-
-
 def test_lines_say_which_machine_they_are_of_when_there_are_several() -> None:
     def read(*streams: str) -> list[str]:
         found = [{"logStreamName": f"job/{stream}"} for stream in streams]
@@ -367,7 +333,7 @@ def test_lines_say_which_machine_they_are_of_when_there_are_several() -> None:
         logs.answers["get_log_events"] = [
             part for answer in answers for part in (answer, {**answer, "events": []})
         ]
-        return asyncio.run(LogTail("group", "job/", {}).read(logs))
+        return asyncio.run(LogTail("group", "job/").read(logs))
 
     assert read("algo-1-17") == ["line of algo-1-17"]
     assert read("algo-1-17", "algo-1-18") == ["line of algo-1-17", "line of algo-1-18"]
