@@ -5,25 +5,25 @@ the same client fetching without decoding, the same decoder on photos in memory,
 that they share with the server. `figure` is photos/s with delay on
 small photos; `ratio` is figure over 40, the rate of one worker per core on 2 cores at 40 ms per object.
 
-    python -m benchmarks.ingest [--photos 1500] [--large 48] [--rounds 3]
+    python -m benchmarks.ingest [--photos 1500] [--large 240] [--rounds 3]
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import io
 import json
 import multiprocessing
 import os
+import socket
 import statistics
+import threading
 import time
 import xml.sax.saxutils
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
 import boto3
 import numpy as np
@@ -49,7 +49,7 @@ def main() -> None:
     """Measure both kinds of photos, print a table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=int, default=1500, help="photos of 224 pixels")
-    parser.add_argument("--large", type=int, default=48, help="drawn photos of 12 megapixels")
+    parser.add_argument("--large", type=int, default=240, help="drawn photos of 12 megapixels")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind; the median counts")
     arguments = parser.parse_args()
     results = {
@@ -172,33 +172,25 @@ def large_photos(count: int) -> dict[str, bytes]:
 def serve(photos: dict[str, bytes], ready: Connection) -> None:
     """An S3 of two buckets, `direct` and `delayed`, with the same photos; it takes as little CPU as it can."""
 
-    class Answering(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport, self.got = transport, b""
-
-        def data_received(self, data: bytes) -> None:
-            self.got += data
-            if not self.got.endswith(b"\r\n\r\n"):
-                return
-            path = self.got.split(b" ", 2)[1].decode().partition("?")[0]
-            self.got = b""
-            bucket, _, key = path.lstrip("/").partition("/")
-            if not key:
-                self.answer(listing(bucket, photos).encode())
-            elif bucket == "delayed":
-                loop.call_later(DELAY, self.answer, photos[key])
-            else:
-                self.answer(photos[key])
-
-        def answer(self, body: bytes) -> None:
+    def answer(connection: socket.socket) -> None:
+        got = b""
+        while data := connection.recv(1 << 16):
+            got += data
+            if not got.endswith(b"\r\n\r\n"):
+                continue
+            bucket, _, key = got.split(b" ", 2)[1].decode().partition("?")[0].lstrip("/").partition("/")
+            got = b""
+            body = photos[key] if key else listing(bucket, photos).encode()
+            if key and bucket == "delayed":
+                time.sleep(DELAY)
             head = f'HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nETag: "{len(body)}"\r\n\r\n'
-            transport: Any = self.transport
-            transport.writelines((head.encode(), body))
+            connection.sendmsg([head.encode()], [], socket.MSG_MORE)
+            connection.sendall(body)
 
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(loop.create_server(Answering, "127.0.0.1", 0))
-    ready.send(server.sockets[0].getsockname()[1])
-    loop.run_forever()
+    with socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS) as server:
+        ready.send(server.getsockname()[1])
+        while True:
+            threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
 
 
 def listing(bucket: str, photos: Mapping[str, bytes]) -> str:

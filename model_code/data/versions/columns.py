@@ -19,6 +19,7 @@ Digests = NDArray[np.bytes_]
 Codes = NDArray[np.int32]
 
 BYTES = 32
+_PART = 50_000
 SPLITS = tuple(Split)
 
 
@@ -40,8 +41,17 @@ def places_of(wanted: Digests, among: Digests) -> NDArray[np.int64]:
     at = np.searchsorted(among, wanted, sorter=order)
     at[at == len(among)] = 0
     at = order[at]
-    at[among[at] != wanted] = -1
+    at[~_same(among, at, wanted)] = -1
     return at
+
+
+def _same(among: Digests, at: NDArray[np.int64], wanted: Digests) -> NDArray[np.bool_]:
+    """Tell for each wanted digest whether it is that of `among` at its position; in parts, for their copies."""
+    same = np.empty(len(at), bool)
+    for start in range(0, len(at), _PART):
+        part = slice(start, start + _PART)
+        same[part] = among[at[part]] == wanted[part]
+    return same
 
 
 class Texts:
@@ -322,7 +332,7 @@ class Splits(Mapping[str, Split]):
             return np.full(len(digests), -1, np.int8)
         at = np.searchsorted(self.digests, digests)
         at[at == len(self.digests)] = 0
-        return np.where(self.digests[at] == digests, self.codes[at], np.int8(-1))
+        return np.where(_same(self.digests, at, digests), self.codes[at], np.int8(-1))
 
     def __len__(self) -> int:
         return len(self.codes)
