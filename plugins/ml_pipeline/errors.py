@@ -119,6 +119,13 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def code_of(error: BaseException) -> str:
+    """Return AWS's code of an error; "" where it has none."""
+    # boto3's uploads raise an error of their own while they handle that of S3.
+    answer = getattr(error, "response", None) or getattr(error.__context__, "response", {})
+    return str(answer.get("Error", {}).get("Code", ""))
+
+
 def is_transient(error: BaseException) -> bool:
     """Return True if another try is worth it.
 
@@ -165,7 +172,7 @@ def is_survivable(error: BaseException) -> bool:
     if is_transient(error):
         return True
     if isinstance(error, ClientError):
-        return _code(error) in _REFUSED_CODES
+        return code_of(error) in _REFUSED_CODES
     # Tokens of SSO and of web identities have exceptions of their own.
     return isinstance(error, NoCredentialsError) or (
         isinstance(error, BotoCoreError) and any(word in type(error).__name__ for word in ("Token", "SSO"))
@@ -238,14 +245,10 @@ def _round(try_number: int, max_tries: int) -> int:
 
 
 def _passes(error: ClientError) -> bool:
-    code, message = _code(error), error.response.get("Error", {}).get("Message", "").lower()
+    code, message = code_of(error), error.response.get("Error", {}).get("Message", "").lower()
     if code in _SKEW_CODES:
         return any(words in message for words in _SKEW_WORDS)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if status == _BAD_REQUEST and error.operation_name.startswith("Head"):
         return True
     return code in TRANSIENT_CODES or code in _EXPIRED_CODES or status in _TRANSIENT_STATUSES
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ml_pipeline.aws.clients import Client
+from ml_pipeline.errors import code_of
 from ml_pipeline.requests import instance, names
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.requests.types import Document
@@ -52,23 +53,33 @@ def ensure_local_profile(iam: Client, name: str) -> None:
     EC2 refuses an unknown profile on both, and an instance has the credentials of its profile's role. Where IAM is
     enforced, the profile was made with the account's roles, and Airflow's role may not look.
     """
-    with _unless("AccessDenied"):
-        with _unless("NoSuchEntity"):
-            if iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
-                return
-        with _unless("EntityAlreadyExists"):
-            iam.create_instance_profile(InstanceProfileName=name)
-        statement = {
-            "Effect": "Allow",
-            "Principal": {"Service": "ec2.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        with _unless("EntityAlreadyExists"):
-            iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy)
-        # IAM's answer where the profile has its role: it takes only one.
-        with _unless("LimitExceeded"):
-            iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+    if _has_role(iam, name):
+        return
+    with _unless("EntityAlreadyExists"):
+        iam.create_instance_profile(InstanceProfileName=name)
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "ec2.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    with _unless("EntityAlreadyExists"):
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy)
+    # IAM's answer where the profile has its role: it takes only one.
+    with _unless("LimitExceeded"):
+        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+
+
+def _has_role(iam: Client, name: str) -> bool:
+    """Tell whether a profile has its role; True where Airflow's role may not look, too."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return bool(iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"])
+    except ClientError as error:
+        if (code := code_of(error)) not in ("NoSuchEntity", "AccessDenied"):
+            raise
+        return code == "AccessDenied"
 
 
 @contextmanager
@@ -79,7 +90,7 @@ def _unless(code: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if error.response["Error"]["Code"] != code:
+        if code_of(error) != code:
             raise
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from ml_pipeline.aws import s3 as objects
 from ml_pipeline.aws.clients import CONNECTIONS, Client
 from ml_pipeline.aws.downloads import Downloads
-from ml_pipeline.errors import is_transient
+from ml_pipeline.errors import code_of, is_transient
 
 Result = TypeVar("Result")
 
@@ -82,7 +82,7 @@ class Transfers:
         try:
             return self._patiently(lambda: self._downloads.read(uri))
         except ClientError as error:
-            if _code(error) in _MISSING:
+            if code_of(error) in _MISSING:
                 raise FileNotFoundError(f"{uri} vanished after it was listed") from error
             raise
 
@@ -108,15 +108,9 @@ class Transfers:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                if _code(error) in _THROTTLES:
+                if code_of(error) in _THROTTLES:
                     self.limit.throttled()
             time.sleep(pause)
             pause *= 2
         with self.limit:
             return call()
-
-
-def _code(error: Exception) -> str:
-    # boto3's uploads raise an error of their own while they handle that of S3.
-    answer = getattr(error, "response", None) or getattr(error.__context__, "response", {})
-    return str(answer.get("Error", {}).get("Code", ""))

@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from ml_pipeline.aws import code_archive, instances, on_instance
@@ -21,6 +22,7 @@ from ml_pipeline.operators.embed import EmbedOperator
 from ml_pipeline.requests import names, packed
 from ml_pipeline.requests.instance import Instance
 from ml_pipeline.settings import Settings
+from tests.ml_pipeline.fake_sagemaker import client_error
 from tests.ml_pipeline.manifests import manifest
 
 ORIGIN = names.Origin("train_and_deploy", "run", "ec2.create")
@@ -113,6 +115,19 @@ def test_a_profile_is_made_although_an_answer_is_lost(aws: Any, lost: str | None
         instances.ensure_local_profile(iam, "profile")
     (role,) = iam.get_instance_profile(InstanceProfileName="profile")["InstanceProfile"]["Roles"]
     assert role["RoleName"] == "profile"
+
+
+def test_a_right_that_is_missing_to_make_a_profile_is_named(aws: Any) -> None:
+    iam = aws.client("iam")
+
+    def refused(**_: Any) -> Any:
+        raise client_error("AccessDenied", "no CreateRole", "CreateRole")
+
+    iam.create_role = refused
+    with pytest.raises(ClientError, match="no CreateRole"):
+        instances.ensure_local_profile(iam, "profile")
+    iam.get_instance_profile = refused
+    instances.ensure_local_profile(iam, "made with the account")
 
 
 def test_a_profile_that_was_half_made_is_completed(aws: Any) -> None:
